@@ -1,0 +1,22 @@
+"""nearlin: near-linear-time second-order training of neural networks, on any array-API backend."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+from nearlin import data, linalg, nn, optim, sketch
+from nearlin._array import BackendError, asarray, fold_in, synchronize, to_numpy
+
+__version__ = version("nearlin")
+
+__all__ = [
+    "data", "experiments", "linalg", "nn", "optim", "sketch",
+    "BackendError", "asarray", "fold_in", "synchronize", "to_numpy",
+    "__version__",
+]  # fmt: skip
+
+
+def __getattr__(name):
+    """Load the command line's room only when it is asked for."""
+    if name == "experiments":
+        return import_module("nearlin.experiments")
+    raise AttributeError(f"module 'nearlin' has no attribute {name!r}")

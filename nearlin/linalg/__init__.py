@@ -1,0 +1,18 @@
+"""Linear algebra on arrays and operators: solvers, factorisations, preconditioners, transforms. Knows no networks."""
+
+from nearlin.linalg.cg import cg, identity
+from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
+from nearlin.linalg.hadamard import fwht
+from nearlin.linalg.iterations import best_step, chebyshev, double_product, richardson, sketch_spectrum
+from nearlin.linalg.levenberg_marquardt import Damping, judge
+from nearlin.linalg.operators import DenseOperator, axpy, dot_test, inner, norm
+from nearlin.linalg.solve_info import SolveInfo, StepInfo
+
+__all__ = [
+    "DenseOperator", "axpy", "dot_test", "inner", "norm",
+    "SolveInfo", "StepInfo", "cg", "identity",
+    "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
+    "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor",
+    "Damping", "judge",
+    "fwht",
+]  # fmt: skip

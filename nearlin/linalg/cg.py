@@ -1,0 +1,99 @@
+r"""Preconditioned conjugate gradients for symmetric positive definite systems A x = b.
+
+Formula     α = <r, z>/<p, A p>;  x ← x + α p;  r ← r - α A p;  z = M⁻¹ r;  β = <r, z>₊/<r, z>;  p ← z + β p
+Reference   Hestenes, Stiefel, J. Res. NBS 49 (1952); condition estimate: the Lanczos matrix of CG has diagonal
+            1/α_k + β_{k-1}/α_{k-1} and off-diagonal √β_k / α_k (Golub, Van Loan, Matrix Computations)
+Cost        one product with A and one with M⁻¹ per iteration, 10 n flops; memory 5 n
+Deviations  1. Stops on ||r|| <= rtol ||b||, then recomputes the true residual (one more product).
+            2. Non-positive curvature ends the iteration and is reported; no abs hides it.
+"""
+
+import math
+
+from nearlin._array import namespace, tridiagonal_extremes
+from nearlin.linalg.operators import inner, norm
+from nearlin.linalg.solve_info import SolveInfo
+
+
+def identity(r):
+    """No preconditioner: M = I."""
+    return r
+
+
+def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=True, on_step=None):
+    """Solve A x = b from x = 0.
+
+    Parameters
+    ----------
+    matvec : callable
+        A v (n,) for v (n,), A symmetric positive definite.
+    b : array, shape (n,)
+        Right-hand side.
+    preconditioner : callable
+        M⁻¹ r (n,) for r (n,).
+    rtol : float
+        Stop at ||r|| <= rtol ||b||.
+    maxiter : int, optional
+        At most this many iterations; 10 n by default.
+    certify : bool
+        Recompute the true residual at the end. Without it ``residual`` is the recursive one: only for callers that certify
+        by other means.
+    on_step : callable, optional
+        Called as ``on_step(alpha)`` after x += alpha p, with p the vector last given to ``matvec``: lets a caller accumulate
+        another linear image of x without a further product.
+
+    Returns
+    -------
+    x : array, shape (n,)
+    info : SolveInfo
+    """
+    if not 0 <= rtol < 1:
+        raise ValueError(f"rtol is {rtol!r}; expected a number in [0, 1)")
+    maxiter = 10 * b.shape[0] if maxiter is None else maxiter
+    target = norm(b)
+    x, r = namespace(b).zeros_like(b), b
+    alphas, betas, size = [], [], target
+    reason = "converged" if target == 0 else "maxiter" if math.isfinite(target) else "non-finite"
+    z = p = preconditioner(r)
+    rz = inner(r, z)
+    while reason == "maxiter" and len(alphas) < maxiter:
+        q = matvec(p)
+        curvature = inner(p, q)
+        if not math.isfinite(curvature) or not math.isfinite(rz):
+            reason = "non-finite"
+        elif curvature <= 0 or rz <= 0:
+            reason = "nonpositive curvature"
+        else:
+            alpha = rz / curvature
+            x, r = x + alpha * p, r - alpha * q  # x ← x + α p, r ← r - α A p
+            alphas.append(alpha)
+            if on_step:
+                on_step(alpha)
+            size = norm(r)
+            if not size > rtol * target:
+                reason = "converged" if math.isfinite(size) else "non-finite"
+                break
+            z = preconditioner(r)
+            rz, previous = inner(r, z), rz
+            betas.append(rz / previous)
+            p = z + betas[-1] * p  # p ← z + β p
+    products = len(alphas)
+    residual = size / target if target else 0.0
+    if certify and target:
+        residual, products = norm(b - matvec(x)) / target, products + 1
+        if reason == "converged" and residual > 1.05 * rtol:
+            reason = "stalled"
+    return x, SolveInfo(residual, len(alphas), products, reason, _condition(alphas, betas))
+
+
+def _condition(alphas, betas):
+    """Condition number of the Lanczos matrix."""
+    betas = betas[: len(alphas) - 1]
+    if not alphas or any(beta < 0 for beta in betas):
+        return float("nan")
+    diagonal = [1 / alpha for alpha in alphas]
+    for k, beta in enumerate(betas):
+        diagonal[k + 1] += beta / alphas[k]
+    off_diagonal = [math.sqrt(beta) / alpha for alpha, beta in zip(alphas, betas, strict=False)]
+    smallest, largest = tridiagonal_extremes(diagonal, off_diagonal)
+    return largest / smallest if smallest > 0 else float("inf")

@@ -1,0 +1,66 @@
+"""The certificates that come with every iterative answer and every guarded step."""
+
+from typing import NamedTuple
+
+
+class SolveInfo(NamedTuple):
+    """How a solve of A x = b ended.
+
+    Attributes
+    ----------
+    residual : float
+        Relative true residual ||b - A x|| / ||b||, recomputed from x, not carried along.
+    iterations : int
+        Iterations done.
+    products : int
+        Products with A, the certificate's included.
+    reason : str
+        ``"converged"``, ``"maxiter"``, ``"nonpositive curvature"``, ``"non-finite"`` or ``"stalled"`` (the recursion met the
+        tolerance but the true residual did not, or the residual grew).
+    condition : float
+        Condition number of the preconditioned operator from CG's Lanczos coefficients: a lower bound, 1 after one iteration
+        and NaN where the method gives none.
+    preconditioner : str
+        Which preconditioner was used.
+    refreshed : bool
+        Whether it was built in this call.
+    """
+
+    residual: float
+    iterations: int
+    products: int
+    reason: str
+    condition: float = float("nan")
+    preconditioner: str = "none"
+    refreshed: bool = False
+
+
+class StepInfo(NamedTuple):
+    """What happened in one guarded Gauss-Newton step.
+
+    Attributes
+    ----------
+    loss, new_loss : float
+        Before and after the step; equal if it was rejected.
+    accepted : bool
+        Whether the parameters moved.
+    reason : str
+        ``"accepted"``, ``"rejected: ..."`` or ``"stalled: ..."``.
+    damping : float
+        λ of the last attempt.
+    ratio : float
+        Actual over predicted decrease of the loss in the last attempt.
+    attempts : int
+        Solves in this step.
+    solve : SolveInfo
+        Certificate of the last solve.
+    """
+
+    loss: float
+    new_loss: float
+    accepted: bool
+    reason: str
+    damping: float
+    ratio: float
+    attempts: int
+    solve: SolveInfo

@@ -1,0 +1,140 @@
+"""The backends that tests run on: ``be`` is one of them, with its arrays, its dtype and its tolerance."""
+
+import dataclasses
+import importlib
+
+import numpy as np
+import pytest
+
+from nearlin import _array
+
+BACKENDS = (
+    "numpy",
+    "numpy:readonly",
+    "array_api_strict",
+    "array_api_strict:device1",
+    "array_api_strict:no_float64",
+    "torch",
+    "torch:cuda",
+    "cupy",
+)
+ON_GPU = ("torch:cuda", "cupy")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backend",
+        action="append",
+        default=None,
+        metavar="NAME",
+        help=f"run on this backend only, and fail where it cannot be used; repeatable; one of {', '.join(BACKENDS)}; "
+        "numpy, torch and array_api_strict include their variants",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    for name in config.getoption("--backend") or ():
+        if name not in BACKENDS:
+            raise pytest.UsageError(f"--backend {name}: expected one of {', '.join(BACKENDS)}")
+
+
+def _device(name):
+    """The device that a backend's arrays are made on; None is its default."""
+    module, _, variant = name.partition(":")
+    if module == "array_api_strict":
+        return importlib.import_module(module).Device(variant or "CPU_DEVICE")
+    return {"torch": variant or "cpu"}.get(module)
+
+
+def unusable(name):
+    """Why the tests cannot use a backend here, or None."""
+    module, _, variant = name.partition(":")
+    if reason := _array.unusable(module):
+        return reason
+    if variant == "cuda" and not importlib.import_module("torch").cuda.is_available():
+        return "torch sees no usable CUDA device"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """One backend under test: a namespace, a device, and the dtype that its floats have."""
+
+    name: str
+
+    @property
+    def xp(self):
+        """The array API namespace."""
+        return _array.namespace(importlib.import_module(self.name.partition(":")[0]).empty(0))
+
+    @property
+    def device(self):
+        """The device that arrays are made on; None is the backend's default."""
+        return _device(self.name)
+
+    @property
+    def dtype(self):
+        """float64, or float32 where the device has nothing wider."""
+        return self.xp.float32 if self.name.endswith("no_float64") else self.xp.float64
+
+    @property
+    def eps(self):
+        """The spacing of floats at 1."""
+        return float(self.xp.finfo(self.dtype).eps)
+
+    @property
+    def like(self):
+        """An empty array, to be passed as ``like``."""
+        return self.xp.empty((0,), dtype=self.dtype, device=self.device)
+
+    def array(self, a, dtype=None):
+        """``a`` as an array of its own, by default in ``dtype`` of the backend; not writeable on ``numpy:readonly``."""
+        kind = getattr(self.xp, dtype) if isinstance(dtype, str) else dtype or self.dtype
+        name = str(self.xp.empty((0,), dtype=kind).dtype).split(".")[-1]
+        x = self.xp.asarray(np.asarray(a).astype(name), device=self.device)
+        if self.name == "numpy:readonly":
+            x.flags.writeable = False
+        return x
+
+    def numpy(self, x):
+        """The explicit way back; asserts that ``x`` is an array of this backend on this device."""
+        assert _array.is_array(x), f"{type(x).__name__} is no array"
+        assert _array.namespace(x) is self.xp, f"expected a {self.name} array, got a {_array.describe(x)}"
+        if self.name != "cupy":
+            assert _array.device(x) == _array.device(self.like), f"{_array.describe(x)} left its device"
+        return _array.to_numpy(x)
+
+    def tol(self, float64_tol):
+        """A tolerance that suits float64, scaled to the dtype of this backend."""
+        return float64_tol * self.eps / np.finfo(np.float64).eps
+
+
+def _backend(name, config):
+    wanted = config.getoption("--backend") or ()
+    module = name.partition(":")[0]
+    if wanted and name not in wanted and module not in wanted:
+        pytest.skip("not selected by --backend")
+    if reason := unusable(name):
+        if name in wanted:
+            pytest.fail(f"--backend {name}: {reason}")
+        pytest.skip(reason)
+    return Backend(name)
+
+
+@pytest.fixture(params=[pytest.param(name, id=name, marks=[pytest.mark.gpu] if name in ON_GPU else []) for name in BACKENDS])
+def be(request):
+    """Each backend in turn."""
+    return _backend(request.param, request.config)
+
+
+@pytest.fixture
+def numpy_backend():
+    """Plain NumPy, the reference that other backends are compared with."""
+    return Backend("numpy")
+
+
+@pytest.fixture
+def rng():
+    """A NumPy generator with a fixed seed."""
+    return np.random.default_rng(20061)

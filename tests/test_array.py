@@ -1,0 +1,126 @@
+"""The room that names backends: one error for mixed inputs, the same draws and the same failures everywhere."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+from nearlin import _array
+
+
+def test_arrays_of_two_backends_are_one_clear_error():
+    strict = _array.prototype("array_api_strict")
+    with pytest.raises(_array.BackendError, match=r"x is a float64 numpy array .* y is a float64 array_api_strict array"):
+        _array.check(x=np.ones(3), y=_array.asarray(np.ones(3), like=strict))
+
+
+def test_arrays_of_two_devices_are_one_clear_error():
+    strict = pytest.importorskip("array_api_strict")
+    other = strict.ones((3,), device=strict.Device("device1"))
+    with pytest.raises(_array.BackendError, match="device1"):
+        _array.check(x=strict.ones((3,)), y=other)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        ([1.0], _array.BackendError, "x is a list"),
+        (np.ones(3, dtype=np.float16), TypeError, "x has dtype float16; expected float32 or float64 .half precision"),
+        (np.ones(3, dtype=np.int64), TypeError, "x has dtype int64; expected float32 or float64"),
+        (np.array([1.0, np.nan, np.inf]), ValueError, "x holds 2 NaN or Inf value.s. among 3"),
+        (np.ones(0), ValueError, "expected at least one entry"),
+        (np.ones((2, 2)), ValueError, r"x has shape \(2, 2\); expected 1 dimension"),
+    ],
+    ids=["list", "float16", "integer", "nan", "empty", "ndim"],
+)
+def test_bad_input_is_named(x, error, words):
+    with pytest.raises(error, match=words):
+        _array.check(ndim={"x": 1}, x=x)
+
+
+def test_two_dtypes_are_not_cast_silently():
+    with pytest.raises(_array.BackendError, match="nothing is cast silently"):
+        _array.check(x=np.ones(2), y=np.ones(2, dtype=np.float32))
+
+
+@pytest.mark.parametrize("draw", [_array.normal, _array.signs, _array.permutation], ids=lambda f: f.__name__)
+def test_draws_are_the_same_on_every_backend(be, draw, numpy_backend):
+    shape = (50,) if draw is _array.normal else 50
+    got, want = be.numpy(draw(7, shape, be.like)), draw(7, shape, numpy_backend.like)
+    np.testing.assert_allclose(got, want, rtol=be.tol(1e-15))
+
+
+def test_keys_are_folded_to_different_streams():
+    keys = {_array.fold_in(0), _array.fold_in(1), _array.fold_in(0, 0), _array.fold_in(0, 1), _array.fold_in(0, 0, 1)}
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize("key", [-1, 1.5, True, "a"])
+def test_a_key_is_a_non_negative_integer(key):
+    with pytest.raises(ValueError, match="expected a non-negative integer"):
+        _array.fold_in(key)
+
+
+def test_cholesky_factors_the_shifted_matrix(be, rng):
+    a = rng.standard_normal((20, 20))
+    a = a @ a.T
+    R = be.numpy(_array.cholesky(be.array(a), shift=0.5))
+    np.testing.assert_allclose(R.T @ R, a + 0.5 * np.eye(20), atol=be.tol(1e-13))
+    assert np.allclose(np.tril(R, -1), 0)
+
+
+@pytest.mark.parametrize("a", [[[1.0, 2.0], [2.0, 1.0]], [[np.nan, 0.0], [0.0, 1.0]]], ids=["indefinite", "nan"])
+def test_cholesky_fails_the_same_way_on_every_backend(be, a):
+    with pytest.raises(_array.NotPositiveDefinite):
+        _array.cholesky(be.array(a))
+
+
+@pytest.mark.parametrize("trans", [False, True])
+@pytest.mark.parametrize("columns", [None, 3])
+def test_solve_triangular_solves(be, rng, trans, columns):
+    R = np.triu(rng.standard_normal((9, 9))) + 5 * np.eye(9)
+    b = rng.standard_normal(9 if columns is None else (9, columns))
+    x = be.numpy(_array.solve_triangular(be.array(R), be.array(b), trans=trans))
+    np.testing.assert_allclose((R.T if trans else R) @ x, b, atol=be.tol(1e-13))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blocks_come_back_in_order_whatever_the_number_of_workers(threads):
+    with threadpoolctl.threadpool_limits(threads):
+        assert list(_array.map_blocks(lambda i: i * i, range(50), np.zeros(1))) == [i * i for i in range(50)]
+
+
+def test_an_error_in_a_block_reaches_the_caller():
+    with pytest.raises(ZeroDivisionError):
+        list(_array.map_blocks(lambda i: 1 / i, range(3), np.zeros(1)))
+
+
+@pytest.mark.parametrize("columns", [1, 7, 8, 20])
+def test_masks_survive_packing(be, rng, columns):
+    mask = rng.standard_normal((5, columns)) > 0
+    packed = _array.pack_mask(be.array(mask, dtype="bool"))
+    assert np.array_equal(be.numpy(_array.unpack_mask(packed, columns, be.dtype)), mask.astype(float))
+
+
+def test_same_looks_at_values_not_at_identity(be):
+    x = be.array([1.0, 2.0])
+    assert _array.same((x,), _array.copies((x,)))
+    assert not _array.same((x,), (x + 1.0,))
+    assert not _array.same((x,), (x, x))
+
+
+def test_importing_nearlin_loads_no_optional_library():
+    optional = "('cupy', 'torch', 'sklearn', 'matplotlib', 'rich', 'click')"
+    code = f"import sys, nearlin; print([m for m in {optional} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_cupy_probe_never_raises():
+    assert _array.cupy_unusable() is None or isinstance(_array.cupy_unusable(), str)
+
+
+def test_an_unknown_backend_is_named_with_the_known_ones():
+    with pytest.raises(_array.BackendError, match="unknown backend 'jax'; expected one of numpy, cupy"):
+        _array.prototype("jax")
