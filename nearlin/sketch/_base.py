@@ -1,0 +1,148 @@
+"""What the sketch families share: checks of sizes and shapes, and the two products of a sketch of flat vectors.
+
+The vocabulary is RandBLAS's: a distribution (frozen, no arrays) and a sample (one drawn operator).
+"""
+
+from dataclasses import dataclass
+from numbers import Integral
+
+from nearlin import _array
+
+
+def check_count(name, value, why=""):
+    """``value`` as an int of at least 1; `ValueError` naming it otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected an integer of at least 1{why}")
+    return int(value)
+
+
+def check_like(like):
+    """Refuse a prototype that is no array, or whose dtype is not float32 or float64."""
+    if not _array.is_array(like):
+        raise _array.BackendError(f"like is a {type(like).__name__}; expected a NumPy, CuPy, PyTorch or other array-API array")
+    xp = _array.namespace(like)
+    if like.dtype not in (xp.float32, xp.float64):
+        raise TypeError(f"like is a {_array.describe(like)}; expected float32 or float64")
+
+
+def check_flat(s, p, like):
+    """The sizes (s, p) of a sketch of flat vectors, as ints."""
+    check_like(like)
+    rows = check_count("s", s, ", the number of sketch rows")
+    return rows, check_count("shape", p, ", the length of the vectors (factor shapes need a factor sketch)")
+
+
+def check_factors(s, shape, like):
+    """The sketch size and the factor shapes ((m_1, d_1), ...) of a sketch of factors, as ints."""
+    check_like(like)
+    rows = check_count("s", s, ", the number of sketch rows")
+    layers = tuple(tuple(pair) for pair in shape) if isinstance(shape, tuple | list) and all(map(_is_pair, shape)) else ()
+    if not layers:
+        raise ValueError(f"shape is {shape!r}; expected one pair (m, d) of factor widths per layer")
+    return rows, tuple((check_count("factor width m", m), check_count("factor width d", d)) for m, d in layers)
+
+
+def _is_pair(value):
+    return isinstance(value, tuple | list) and len(value) == 2
+
+
+def check_layer(shapes, layer):
+    """The factor widths of ``layer``; `ValueError` where there is no such layer."""
+    if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer < len(shapes):
+        raise ValueError(f"layer is {layer!r}; expected an integer from 0 to {len(shapes) - 1}")
+    return shapes[layer]
+
+
+@dataclass(frozen=True, eq=False)
+class FlatSample:
+    """One drawn operator S (s, p) with E[SᵀS] = I: ``S @ A`` and the adjoint ``S.rmatmul(B)``.
+
+    Products take arrays of one or two dimensions on the backend and device and in the dtype of the sample, return new
+    ones, and raise `ValueError` for a wrong length and `BackendError` for another backend, device or dtype.
+    """
+
+    shape: tuple[int, int]
+
+    __array_ufunc__ = None  # NumPy's ``A @ S`` is an error, not an array of objects
+
+    def __matmul__(self, a):
+        """S A for ``a`` (p, k) or (p,): (s, k) or (s,)."""
+        return self._product("A", a, self.shape[1], self._apply)
+
+    def rmatmul(self, b):
+        """Sᵀ B for ``b`` (s, k) or (s,): (p, k) or (p,)."""
+        return self._product("B", b, self.shape[0], self._adjoint)
+
+    def _product(self, name, a, length, product):
+        _array.check(ndim={name: (1, 2)}, finite=False, **{name: a, "the sample": self._held()})
+        if a.shape[0] != length:
+            raise ValueError(f"{name} has shape {tuple(a.shape)}; expected {length} rows, as S has shape {self.shape}")
+        return product(a) if a.ndim == 2 else product(a[:, None])[:, 0]
+
+    def _held(self):
+        """One of the arrays that the sample holds."""
+        raise NotImplementedError
+
+    def _apply(self, a):
+        raise NotImplementedError
+
+    def _adjoint(self, b):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class LeftSample:
+    """One drawn operator per layer that acts on the left factor (the neurons) alone.
+
+    ``left_rows(l)`` sketched neurons, made out of ``group(l)`` consecutive neurons each; ``left(l, block, start)`` sketches
+    a block of neurons wherever the caller has it at hand, so that the whole (b, m) factor never needs to exist.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+
+    def left_rows(self, layer):
+        """m'_l, the number of sketched neurons of ``layer``."""
+        raise NotImplementedError
+
+    def group(self, layer):
+        """How many consecutive neurons make one sketched neuron: blocks that start at its multiples share none."""
+        raise NotImplementedError
+
+    def left(self, layer, block, start=0):
+        """Sketch columns ``start`` to ``start + w`` of the left factor of ``layer``.
+
+        Parameters
+        ----------
+        layer : int
+        block : array (b, w)
+            Consecutive columns of the (b, m) left factor. Not changed.
+        start : int
+            The first of them.
+
+        Returns
+        -------
+        columns : slice
+            Which of the ``left_rows(layer)`` sketched columns the block touches, possibly none.
+        values : array (b, k)
+            Its contributions to them, to be added. Blocks that begin and end at multiples of ``group(layer)`` (or end at m)
+            touch columns of their own, so that storing will do there.
+
+        Raises
+        ------
+        ValueError
+            No such layer, or a block that reaches outside of the factor.
+        BackendError
+            ``block`` is on another backend or device, or in another dtype, than the sample.
+        """
+        m, _ = check_layer(self.shapes, layer)
+        _array.check(ndim={"block": 2}, finite=False, block=block, **{"the sample": self._held(layer)})
+        stop = start + block.shape[1]
+        if start < 0 or stop > m:
+            raise ValueError(f"block covers neurons {start} to {stop} of layer {layer}; expected a part of 0 to {m}")
+        return self._left(layer, block, start)
+
+    def _held(self, layer):
+        raise NotImplementedError
+
+    def _left(self, layer, block, start):
+        raise NotImplementedError

@@ -1,0 +1,44 @@
+"""Dense Gaussian sketch.
+
+Formula     S (s, p) with independent entries N(0, 1/s).
+Reference   Halko, Martinsson and Tropp, Finding structure with randomness (SIAM Review, 2011);
+            Woodruff, Sketching as a tool for numerical linear algebra (2014), chapter 2.
+Cost        2 s p k flops for k columns; s p entries are held.
+Deviations  none.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nearlin import _array
+from nearlin.sketch._base import FlatSample, check_flat
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent N(0, 1/s) entries: the yardstick that other sketches are measured by, as its quality depends on no data."""
+
+    factored: ClassVar[bool] = False
+    oversampling: ClassVar[int] = 4
+
+    def sample(self, key, s, shape, *, like):
+        """Draw the operator of ``key`` with ``s`` rows on vectors of length ``shape``, next to ``like`` and in its dtype."""
+        s, p = check_flat(s, shape, like)
+        return GaussianSample((s, p), _array.normal(key, (s, p), like) * s**-0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianSample(FlatSample):
+    """One draw: ``matrix`` (s, p)."""
+
+    matrix: object
+
+    def _held(self):
+        return self.matrix
+
+    def _apply(self, a):
+        return _array.namespace(a).matmul(self.matrix, a)
+
+    def _adjoint(self, b):
+        xp = _array.namespace(b)
+        return xp.matmul(xp.matrix_transpose(self.matrix), b)
