@@ -1,0 +1,216 @@
+"""The objective as an oracle: what a method asks of it, and how often, is its information cost."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from nearlin._array import BackendError, check, namespace
+from nearlin.linalg import axpy, norm
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A network and a loss, evaluated at parameters and a batch.
+
+    Parameters
+    ----------
+    network : TwoLayer, Sequential, ...
+        Anything with ``layers``, ``init``, ``forward``, ``grads``, ``traces`` and ``jacobian``.
+    loss : SquaredLoss, ...
+        The mean over samples of a per-sample loss.
+    statistics : tuple, optional
+        Running statistics of normalisation layers; `observe` replaces them.
+    """
+
+    network: object
+    loss: object
+    statistics: tuple = ()
+
+    @property
+    def layers(self):
+        """One `LayerSpec` per parameter matrix."""
+        return self.network.layers
+
+    def at(self, params, batch):
+        """Evaluate at ``params`` (a tuple of matrices) and ``batch`` = (x, y): one forward pass, the rest when asked for.
+
+        x is (n, d); y is (n,) or (n, c). All arrays share backend, device and dtype (float32 or float64).
+
+        Raises
+        ------
+        BackendError, TypeError, ValueError
+            Arrays that do not fit each other or the network, or hold NaN or Inf; the message names the array.
+        """
+        return Point(self, *self._checked(params, batch))
+
+    def observe(self, statistics):
+        """A new objective with running statistics replaced."""
+        return replace(self, statistics=statistics)
+
+    def _checked(self, params, batch):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise ValueError(f"batch is a {type(batch).__name__}, not a pair; expected (x, y)")
+        self._check_params(params)
+        x, y = batch
+        check(ndim={"x": 2, "y": (1, 2)}, x=x, y=y, **{f"params[{i}]": W for i, W in enumerate(params)})
+        if x.shape[1] != self.network.inputs:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected (n, {self.network.inputs}), the network's inputs")
+        if y.shape[0] != x.shape[0]:
+            raise ValueError(f"y has {y.shape[0]} rows, x has {x.shape[0]}; expected the same number of samples")
+        return tuple(params), x, y
+
+    def _check_params(self, params):
+        if not isinstance(params, tuple | list):
+            raise BackendError(f"params is a {type(params).__name__}; expected a tuple with one matrix per layer")
+        found = [tuple(getattr(W, "shape", ())) for W in params]
+        expected = [spec.shape for spec in self.layers]
+        if found != expected:
+            raise ValueError(f"params have shapes {found}; expected {expected}, from the network's layers")
+
+
+class Point:
+    """The objective at one set of parameters and one batch; evaluated when asked, cached, and counted by `Counted`."""
+
+    def __init__(self, objective, params, x, y, calls=None):
+        self._objective, self._calls = objective, calls
+        self.params, self.x = params, x
+        self._count("forward")
+        self.outputs, self._tape = objective.network.forward(params, x)
+        self.y = objective.loss.targets(y, self.outputs)
+
+    def _count(self, name):
+        if self._calls is not None:
+            self._calls[name] += 1
+
+    @cached_property
+    def loss(self):
+        """Mean loss over the batch, a 0-d array."""
+        return self._objective.loss.value(self.outputs, self.y)
+
+    @cached_property
+    def residual(self):
+        """The Gauss-Newton residual, flat (n c,): f - y for the squared loss."""
+        return namespace(self.outputs).reshape(self._objective.loss.residual(self.outputs, self.y), (-1,))
+
+    @property
+    def statistics(self):
+        """Batch mean and variance per normalisation layer."""
+        return ()
+
+    def draw(self, key):
+        """Targets (n, c) drawn from the model's own output distribution."""
+        return self._objective.loss.draw(key, self.outputs)
+
+    def _output_gradient(self, targets):
+        targets = self.y if targets is None else self._objective.loss.targets(targets, self.outputs)
+        return self._objective.loss.gradient(self.outputs, targets)
+
+    def grads(self, targets=None):
+        """Gradient of the mean loss, shaped like the parameters; at other ``targets`` where given."""
+        self._count("backward")
+        return self._objective.network.grads(self.params, self._tape, self._output_gradient(targets) / self.x.shape[0])
+
+    def traces(self, targets=None):
+        """Per layer: inputs (n, inp) and per-sample output gradients (n, out), without the 1/n of the mean."""
+        self._count("backward")
+        return self._objective.network.traces(self.params, self._tape, self._output_gradient(targets))
+
+    def jvp(self, tangents):
+        """J v, (n, c), by one forward-mode pass."""
+        self._count("jvp")
+        return self._objective.network.jvp(self.params, self._tape, tangents)
+
+    def jacobian(self, weighted=False):
+        """The Jacobian operator (n c, p) of the outputs; ``weighted`` multiplies by the square root of the output Hessian."""
+        self._count("jacobian")
+        J = self._objective.network.jacobian(self.params, self._tape)
+        if weighted:
+            J = self._objective.loss.weigh(J, self.outputs)
+        return J if self._calls is None else CountedOperator(J, self._calls)
+
+
+class Trial(NamedTuple):
+    """Trial parameters, the objective there (None if they are not finite), and actual over predicted decrease."""
+
+    params: tuple
+    point: Point | None
+    ratio: float
+
+
+def attempt(objective, point, batch, step, image, lr):
+    """Go from ``point`` to θ - lr ``step`` and compare the decrease with the Gauss-Newton model's.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : Point
+        Where the step starts.
+    batch : tuple
+        The (x, y) of ``point``.
+    step : tuple
+        δ, shaped like the parameters.
+    image : array, shape (n c,)
+        J δ.
+    lr : float
+
+    Returns
+    -------
+    Trial
+        Its ``ratio`` is (L - L⁺) / ((||r||² - ||r - lr J δ||²) / 2n); NaN where a number is not finite or the model predicts
+        no decrease.
+
+    Notes
+    -----
+    One forward pass.
+    """
+    params = axpy(-lr, step, point.params)
+    if not all(math.isfinite(norm(W)) for W in params):
+        return Trial(point.params, None, math.nan)
+    r = point.residual
+    predicted = (norm(r) ** 2 - norm(r - lr * image) ** 2) / (2 * point.x.shape[0])
+    new = objective.at(params, batch)
+    actual = float(point.loss) - float(new.loss)
+    return Trial(params, new, actual / predicted if predicted > 0 else math.nan)
+
+
+class Counted:
+    """An objective that counts what is asked of it, in ``calls``: forward, backward, jvp, jacobian and its products."""
+
+    def __init__(self, objective):
+        self._objective, self.calls = objective, Counter()
+
+    def __getattr__(self, name):
+        return getattr(self._objective, name)
+
+    def at(self, params, batch):
+        return Point(self._objective, *self._objective._checked(params, batch), calls=self.calls)
+
+    def observe(self, statistics):
+        counted = Counted(self._objective.observe(statistics))
+        counted.calls = self.calls
+        return counted
+
+
+PRODUCTS = ("matvec", "rmatvec", "gram_matvec", "gram_matvec_with_adjoint", "ggn_matvec", "gram", "sketch", "sketch_gram")
+
+
+class CountedOperator:
+    """A Jacobian whose products are counted; a product with J Jᵀ is counted as ``gram_matvec`` however it is asked for."""
+
+    def __init__(self, operator, calls):
+        self._operator, self._calls = operator, calls
+
+    def __getattr__(self, name):
+        value = getattr(self._operator, name)
+        if name == "astype":
+            return lambda dtype: CountedOperator(value(dtype), self._calls)
+        if name not in PRODUCTS:
+            return value
+
+        def counted(*args, **kwargs):
+            self._calls[name.removesuffix("_with_adjoint")] += 1
+            return value(*args, **kwargs)
+
+        return counted

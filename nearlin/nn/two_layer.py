@@ -1,0 +1,274 @@
+"""The wide two-layer network f(x) = m^{-1/2} sum_r a_r phi(w_r . x) with frozen signs a_r = (-1)^r, as one fused layer.
+
+Only W (m, d) is trained. Function, gradient and Jacobian products share one walk over blocks of neurons; with
+M_ir = a_r phi'(w_r . x_i) / sqrt(m), a block M_b (n, w) exists only inside its step of the walk:
+
+    f     = phi(X Wᵀ) a / sqrt(m)
+    J v   = rowsum(X ∘ (M V))                                      2 n m d flops
+    Jᵀ u  = Mᵀ (u ∘ X)                                             2 n m d flops
+    J Jᵀu = rowsum(X ∘ (M Mᵀ(u ∘ X)))                              4 n m d flops, one walk
+    J Jᵀ  = (X Xᵀ) ∘ (M Mᵀ)                                        n² (m + d) flops
+
+No float array of size n x m exists: for ReLU the walk keeps the mask phi' in bits (bytes where the backend has no bits),
+n m / 8 bytes in all; for other activations phi'(X W_bᵀ) is made anew in every walk. The signs cancel in J Jᵀ.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from nearlin._array import block_length, fold_in, map_blocks, namespace, normal, pack_mask, slices, unpack_mask
+from nearlin.nn.activations import Activation, activation
+from nearlin.nn.jacobian import Jacobian
+from nearlin.nn.layers import LayerSpec, Trace
+
+DRAW = 2**16  # neurons per draw, so that a weight depends on the key and its neuron's index alone
+
+
+class Tape(NamedTuple):
+    """What a forward pass leaves: the Jacobian it determines, and the outputs (n, 1)."""
+
+    jacobian: "TwoLayerJacobian"
+    outputs: object
+
+
+@dataclass(frozen=True)
+class TwoLayer:
+    """A two-layer network with scalar output, Gaussian first layer and frozen output signs a_r = (-1)^r, scaled by m^{-1/2}.
+
+    Parameters
+    ----------
+    inputs : int
+        Input dimension d.
+    width : int
+        Number of neurons m.
+    activation : str
+        ``relu``, ``tanh``, ``sigmoid``, ``softplus`` or ``identity``.
+
+    Notes
+    -----
+    The setting of arXiv:2006.11648, arXiv:1905.11675 and arXiv:1905.10961. Parameters are the tuple ``(W,)`` with W (m, d).
+    """
+
+    inputs: int
+    width: int
+    activation: str = "relu"
+    outputs: int = field(default=1, init=False)
+
+    def __post_init__(self):
+        for name in ("inputs", "width"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a positive integer")
+        activation(self.activation)
+
+    @property
+    def layers(self):
+        """One `LayerSpec`, for W."""
+        return (LayerSpec("dense", self.width, self.inputs, bias=False),)
+
+    def init(self, key, like):
+        """Parameters (W,) with w_r ~ N(0, I), next to ``like``: its backend, device and dtype."""
+        chunks = [normal(fold_in(key, i), (DRAW, self.inputs), like) for i in range(-(-self.width // DRAW))]
+        return (namespace(like).concat(chunks, axis=0)[: self.width, :],)
+
+    def forward(self, params, x):
+        """Outputs (n, 1) and the tape, for inputs (n, d); 2 n m d flops and a few n m elementwise ones."""
+        self._check_rows(x)
+        (W,) = params
+        xp = namespace(x)
+        phi = activation(self.activation)
+        blocks = slices(self.width, _width_of_block(x))
+        f, masks = 0.0, []
+        for part, mask in map_blocks(partial(_forward_block, x, W, phi), blocks, x):
+            f = f + part
+            masks.append(mask)
+        outputs = xp.reshape(f / math.sqrt(self.width), (-1, 1))
+        return outputs, Tape(TwoLayerJacobian(x, W, phi, tuple(blocks), tuple(masks)), outputs)
+
+    @staticmethod
+    def _check_rows(x):
+        xp = namespace(x)
+        zero = xp.nonzero(xp.all(x == 0, axis=1))[0]
+        if zero.shape[0]:
+            raise ValueError(
+                f"x row {int(zero[0])} is zero ({zero.shape[0]} such row(s)): a network without bias gives 0 there whatever its "
+                "weights; remove the row or append a constant input"
+            )
+
+    def jacobian(self, params, tape):
+        """The `TwoLayerJacobian`, which the forward walk has prepared."""
+        return tape.jacobian
+
+    def jvp(self, params, tape, tangents):
+        """J v, (n, 1)."""
+        return tape.jacobian.matvec(tangents)[:, None]
+
+    def grads(self, params, tape, dy):
+        """Jᵀ dy, shaped like the parameters."""
+        return tape.jacobian.rmatvec(dy[:, 0])
+
+    def traces(self, params, tape, dy):
+        """The layer's inputs and signals; forms the float array (n, m) that nothing else here forms."""
+        ((left, right),) = tape.jacobian.factors(slice(0, dy.shape[0]))
+        return (Trace(right, left * dy, False),)
+
+
+def _width_of_block(x):
+    """Neurons per block, a multiple of 8 (bits)."""
+    n = x.shape[0]
+    return max(8, block_length(n * (8 if "64" in str(x.dtype) else 4), x) // 8 * 8)
+
+
+def _signs(block, like):
+    """a_r = (-1)^r for the neurons of a block."""
+    xp = namespace(like)
+    r = xp.arange(block.start, block.stop, dtype=xp.int64, device=like.device)
+    return xp.astype(1 - 2 * (r % 2), like.dtype)
+
+
+def _forward_block(x, W, phi, block):
+    xp = namespace(x)
+    z, a = x @ xp.matrix_transpose(W[block, :]), _signs(block, x)
+    if phi.name == "relu":  # relu(z) = (|z| + z)/2, and z a = x (Wᵀa): one pass over z instead of two
+        return 0.5 * (xp.abs(z) @ a + x @ (a @ W[block, :])), pack_mask(z > 0)
+    return phi.function(z) @ a, None
+
+
+@dataclass(frozen=True)
+class TwoLayerJacobian(Jacobian):
+    """J (n, m d) of the two-layer network; row i is M_i ⊗ x_i."""
+
+    x: object
+    W: object
+    phi: Activation
+    blocks: tuple
+    masks: tuple
+
+    @property
+    def samples(self):
+        return self.x.shape[0]
+
+    @property
+    def shape(self):
+        return self.x.shape[0], self.W.shape[0] * self.W.shape[1]
+
+    @property
+    def factor_shapes(self):
+        """((m, d),)."""
+        return (tuple(self.W.shape),)
+
+    @property
+    def _scale(self):
+        return 1 / math.sqrt(self.W.shape[0])
+
+    def _slope(self, i, dtype=None):
+        """phi' (n, w) of block i, without signs and scale."""
+        xp = namespace(self.x)
+        block, dtype = self.blocks[i], dtype or self.x.dtype
+        if self.masks[i] is not None:
+            return unpack_mask(self.masks[i], block.stop - block.start, dtype)
+        return xp.astype(self.phi.derivative(self.x @ xp.matrix_transpose(self.W[block, :])), dtype, copy=False)
+
+    def _walk(self, f):
+        return map_blocks(f, range(len(self.blocks)), self.x)
+
+    def matvec(self, v):
+        """J v (n,) for ``v`` = (V,), V (m, d); 2 n m d flops."""
+        xp = namespace(self.x, *v)
+
+        def product(i):
+            V = v[0][self.blocks[i], :]
+            return self._slope(i) @ (V * _signs(self.blocks[i], V)[:, None])
+
+        return xp.sum(self.x * _total(self._walk(product)), axis=1) * self._scale
+
+    def rmatvec(self, u):
+        """Jᵀ u, the tuple (U,) with U (m, d), for ``u`` (n,); 2 n m d flops."""
+        xp = namespace(self.x, u)
+        ux = (self._scale * u)[:, None] * self.x
+
+        def product(i):
+            return xp.matrix_transpose(self._slope(i)) @ ux * _signs(self.blocks[i], ux)[:, None]
+
+        return (xp.concat(list(self._walk(product)), axis=0),)
+
+    def gram_matvec_with_adjoint(self, u):
+        """J Jᵀ u (n,) and Jᵀ u in one walk; 4 n m d flops."""
+        xp = namespace(self.x, u)
+        ux = (self._scale * u)[:, None] * self.x
+
+        def product(i):
+            B = self._slope(i)
+            T = xp.matrix_transpose(B) @ ux
+            return B @ T, T * _signs(self.blocks[i], ux)[:, None]
+
+        total, adjoint = 0.0, []
+        for part, T in self._walk(product):
+            total = total + part
+            adjoint.append(T)
+        return xp.sum(self.x * total, axis=1) * self._scale, (xp.concat(adjoint, axis=0),)
+
+    def gram(self, dtype=None):
+        """J Jᵀ = (X Xᵀ) ∘ (M Mᵀ), (n, n): the structured Gram, n² (m + d) flops as rank-k updates.
+
+        For ReLU the entries of m M Mᵀ are counts, exact in float32 below 2^24: ``dtype=xp.float32`` then forms them there at no
+        loss, whatever the dtype of the rest.
+        """
+        xp = namespace(self.x)
+        counts = 0.0
+        for group in self._groups(bytes_each=2**27):
+            B = xp.concat([self._slope(i, dtype) for i in group], axis=1)
+            counts = counts + B @ xp.matrix_transpose(B)
+        gram = xp.astype(counts, self.x.dtype, copy=False)
+        gram *= self.input_gram(0)
+        gram *= 1 / self.W.shape[0]
+        return gram
+
+    def _groups(self, bytes_each):
+        """Consecutive blocks in groups wide enough for matrix products to run at full speed."""
+        width = self.blocks[0].stop
+        per_group = max(1, bytes_each // (8 * self.samples * width))
+        return [range(s.start, s.stop) for s in slices(len(self.blocks), per_group)]
+
+    def astype(self, dtype):
+        """The same Jacobian, masks included, with products in another dtype, given by name."""
+        xp = namespace(self.x)
+        x, W = (xp.astype(a, getattr(xp, dtype), copy=False) for a in (self.x, self.W))
+        return TwoLayerJacobian(x, W, self.phi, self.blocks, self.masks)
+
+    def factors(self, rows):
+        """((M rows, X rows),); forms a float array (rows, m)."""
+        xp = namespace(self.x)
+        left = xp.concat([self._part(i, rows) * _signs(block, self.x) for i, block in enumerate(self.blocks)], axis=1)
+        return ((left * self._scale, self.x[rows, :]),)
+
+    def _part(self, i, rows):
+        part = None if self.masks[i] is None else (self.masks[i][rows, :],)
+        return TwoLayerJacobian(self.x[rows, :], self.W, self.phi, (self.blocks[i],), part or (None,))._slope(0)
+
+    def input_gram(self, layer):
+        """X Xᵀ."""
+        return self.x @ namespace(self.x).matrix_transpose(self.x)
+
+    def fold_left(self, layer, S):
+        """M' = M S₁ᵀ (n, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds."""
+        xp = namespace(self.x)
+        folded = xp.zeros((self.samples, S.left_rows(layer)), dtype=self.x.dtype, device=self.x.device)
+
+        def fold(i):
+            return S.left(layer, self._slope(i), self.blocks[i].start)  # a_r times a random sign is a random sign: a_r dropped
+
+        for columns, values in self._walk(fold):
+            folded[:, columns] += values
+        folded *= self._scale
+        return folded
+
+
+def _total(parts):
+    """Sum in the order given."""
+    total = 0.0
+    for part in parts:
+        total = total + part
+    return total

@@ -1,0 +1,80 @@
+"""The objective: its checks at the boundary, its counting, and what it leaves untouched."""
+
+import numpy as np
+import pytest
+
+from nearlin import BackendError, nn
+
+net = nn.TwoLayer(3, 16)
+objective = nn.Objective(net, nn.SquaredLoss())
+
+
+def good():
+    g = np.random.default_rng(0)
+    return net.init(0, np.ones(1)), (g.standard_normal((4, 3)), g.standard_normal(4))
+
+
+def broken(name, value):
+    params, (x, y) = good()
+    return {"params": (value, (x, y)), "x": (params, (value, y)), "y": (params, (x, value)), "batch": (params, value)}[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "words"),
+    [
+        ("x", np.full((4, 3), np.nan), ValueError, "x holds 12 NaN or Inf"),
+        ("y", np.array([0.0, 1.0, np.inf, 2.0]), ValueError, "y holds 1 NaN or Inf"),
+        ("y", np.arange(4), TypeError, "y has dtype int64"),
+        ("x", np.ones((4, 3), dtype=np.float16), TypeError, "x has dtype float16"),
+        ("x", np.ones((4, 2)), ValueError, r"x has shape \(4, 2\); expected \(n, 3\)"),
+        ("x", np.ones(4), ValueError, r"x has shape \(4,\); expected 2 dimension"),
+        ("y", np.ones(5), ValueError, "y has 5 rows, x has 4"),
+        ("y", np.ones((4, 2)), ValueError, r"expected shape \(4, 1\)"),
+        ("x", np.zeros((4, 3)), ValueError, "x row 0 is zero"),
+        ("x", [[1.0]], BackendError, "x is a list"),
+        ("batch", np.ones((4, 3)), ValueError, r"expected \(x, y\)"),
+        ("params", (np.ones((2, 2)),), ValueError, r"params have shapes \[\(2, 2\)\]; expected \[\(16, 3\)\]"),
+        ("params", np.ones((16, 3)), BackendError, "params is a ndarray; expected a tuple"),
+        ("params", (np.full((16, 3), np.inf),), ValueError, r"params\[0\] holds 48 NaN or Inf"),
+        ("params", (np.ones((16, 3), dtype=np.float32),), BackendError, "nothing is cast silently"),
+    ],
+)
+def test_bad_input_gets_one_clear_sentence(name, value, error, words):
+    with pytest.raises(error, match=words):
+        objective.at(*broken(name, value))
+
+
+def test_targets_of_another_backend_are_refused():
+    strict = pytest.importorskip("array_api_strict")
+    with pytest.raises(BackendError, match="share one backend"):
+        objective.at(*broken("y", strict.ones((4,))))
+
+
+def test_the_loss_is_half_the_mean_square(be):
+    params, (x, y) = good()
+    point = objective.at(tuple(be.array(W) for W in params), (be.array(x), be.array(y)))
+    r = be.numpy(point.residual)
+    assert float(point.loss) == pytest.approx(0.5 * np.mean(r**2), rel=be.tol(1e-14))
+    np.testing.assert_allclose(r, be.numpy(point.outputs)[:, 0] - y, atol=be.tol(1e-14))
+
+
+def test_one_sample_is_enough():
+    params, (x, y) = good()
+    assert np.isfinite(float(objective.at(params, (x[:1], y[:1])).loss))
+
+
+def test_what_is_asked_is_counted():
+    counted = nn.Counted(objective)
+    point = counted.at(*good())
+    J = point.jacobian()
+    J.gram_matvec(point.residual)
+    J.gram_matvec_with_adjoint(point.residual)
+    J.matvec(J.rmatvec(point.residual))
+    J.astype("float32").gram()
+    point.grads()
+    assert counted.calls == {"forward": 1, "jacobian": 1, "gram_matvec": 2, "matvec": 1, "rmatvec": 1, "gram": 1, "backward": 1}
+
+
+def test_observing_statistics_gives_a_new_objective():
+    assert objective.observe((1.0,)).statistics == (1.0,)
+    assert objective.statistics == ()
