@@ -1,0 +1,146 @@
+"""Preprocessing as visible steps whose constants, taken from the training rows, are kept for prediction."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from nearlin.data.dataset import DataError
+
+_ZERO = 1e-12  # a row this small beside what was subtracted from it is rounding error
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """Affine steps on inputs and targets, and rows of unit length. The default instance changes nothing.
+
+    Parameters
+    ----------
+    mean : numpy.ndarray, (d,), optional
+        Subtracted from every input row.
+    scale : numpy.ndarray, (d,), optional
+        Then every feature is divided by its entry.
+    normalize : bool
+        Then every row is divided by its Euclidean length.
+    target_mean, target_std : float
+        Targets become (y - target_mean) / target_std; predictions are mapped back.
+    """
+
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    normalize: bool = False
+    target_mean: float = 0.0
+    target_std: float = 1.0
+
+    @classmethod
+    def fit(cls, dataset, center=True, normalize=True, standardize=None, scale=False):
+        """Take the constants from a (training) data set.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        center : bool
+            Subtract the mean of the rows.
+        normalize : bool
+            Divide every row by its length; what the theory of the near-linear step assumes.
+        standardize : bool, optional
+            Give the targets mean 0 and standard deviation 1; by default for regression and not for classification.
+        scale : bool
+            Divide every feature by its standard deviation (constant features are left alone); for features in different units.
+
+        Raises
+        ------
+        DataError
+            A row that is zero where rows are to be normalised, named by its number in the source.
+        """
+        standardize = dataset.task == "regression" if standardize is None else standardize
+        fitted = cls(
+            mean=np.mean(dataset.x, axis=0) if center else None,
+            scale=_deviations(dataset.x) if scale else None,
+            normalize=normalize,
+            **(_target_constants(dataset) if standardize else {}),
+        )
+        fitted.inputs(dataset.x, dataset.name, dataset.rows)
+        return fitted
+
+    def inputs(self, x, name="x", rows=None):
+        """The inputs (n, d) as the network sees them.
+
+        Parameters
+        ----------
+        x : numpy.ndarray, (n, d)
+        name : str
+            What error messages call the data.
+        rows : sequence of int, optional
+            Row numbers for error messages; 0, 1, ... by default.
+
+        Raises
+        ------
+        DataError
+            A different number of features than in training, or a zero row where rows are normalised.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        for constants in (self.mean, self.scale):
+            if constants is not None and x.shape[-1] != constants.shape[0]:
+                raise DataError(f"{name} has {x.shape[-1]} feature(s); expected {constants.shape[0]}, as in training")
+        z = x if self.mean is None else x - self.mean
+        z = z if self.scale is None else z / self.scale
+        return self._unit_rows(z, x, name, rows) if self.normalize else z
+
+    def _unit_rows(self, z, x, name, rows):
+        length = np.linalg.norm(z, axis=1)
+        subtracted = 0.0 if self.mean is None else np.linalg.norm(x / (1.0 if self.scale is None else self.scale), axis=1)
+        zero = np.flatnonzero((length == 0) | (length <= _ZERO * subtracted))
+        if len(zero):
+            row = int(zero[0] if rows is None else rows[zero[0]])
+            when = "" if self.mean is None else " after centring"
+            remedy = "remove it" if self.mean is None else "remove it or do not centre (--no-center)"
+            raise DataError(f"{name}: row {row} (counted from 0) is zero{when} and has no direction to normalise; {remedy}")
+        return z / length[:, None]
+
+    def targets(self, y):
+        """Targets (n,) in the units of the network."""
+        return (np.asarray(y, dtype=np.float64) - self.target_mean) / self.target_std
+
+    def untargets(self, f):
+        """Network outputs in the units of the data; undoes `targets`."""
+        return np.asarray(f, dtype=np.float64) * self.target_std + self.target_mean
+
+    def to_dict(self):
+        """The constants as a dict of NumPy arrays and plain numbers; `from_dict` undoes it."""
+        return {
+            "mean": self.mean,
+            "scale": self.scale,
+            "normalize": self.normalize,
+            "target_mean": self.target_mean,
+            "target_std": self.target_std,
+        }
+
+    @classmethod
+    def from_dict(cls, constants):
+        """The preprocessing that `to_dict` wrote."""
+        return cls(**constants)
+
+    def describe(self):
+        """One line for the head of a run."""
+        steps = [
+            ("inputs centred", self.mean is not None),
+            ("features scaled to unit deviation", self.scale is not None),
+            ("rows normalised", self.normalize),
+            (f"targets (y - {self.target_mean:.6g}) / {self.target_std:.6g}", (self.target_mean, self.target_std) != (0.0, 1.0)),
+        ]
+        return ", ".join(text for text, used in steps if used) or "none"
+
+
+def _deviations(x):
+    """Standard deviations (d,), 1 for features that do not vary."""
+    std = np.std(x, axis=0)
+    return np.where(std <= _ZERO * np.max(np.abs(x), axis=0), 1.0, std)
+
+
+def _target_constants(dataset):
+    mean, std = float(np.mean(dataset.y)), float(np.std(dataset.y))
+    if std <= _ZERO * abs(mean):
+        warnings.warn(f"{dataset.name}: all training targets are {mean:g}; they are centred but not scaled", stacklevel=3)
+        std = 1.0
+    return {"target_mean": mean, "target_std": std}
