@@ -103,7 +103,7 @@ def _floats(name, argument, values):
     values = np.asarray(values)
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: {argument} has dtype {values.dtype}; expected real numbers")
-    return values.astype(np.float64)
+    return values.astype(np.float64, order="C")
 
 
 def two_classes(name, y):

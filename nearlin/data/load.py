@@ -132,7 +132,7 @@ def _in_training_order(path, table, names):
     if extra:
         hint = "; a target column is dropped with target (--target)" if len(extra) == 1 else ""
         raise DataError(f"{path} has the column(s) {_some(extra)}, which the training data had not{hint}")
-    return table.x[:, [table.feature_names.index(name) for name in names]]
+    return np.ascontiguousarray(table.x[:, [table.feature_names.index(name) for name in names]])
 
 
 def _some(names, limit=8):

@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import copies, fold_in, namespace, same
+from nearlin._array import copies, fold_in, is_array, namespace, same
 from nearlin.linalg import (
     Damping,
     SolveInfo,
@@ -64,6 +64,7 @@ class Preconditioner(NamedTuple):
 class Recall(NamedTuple):
     """The accepted trial point with copies of what it was evaluated at: the next step's forward pass, already made."""
 
+    objective: object
     inputs: tuple
     point: Point
 
@@ -162,7 +163,7 @@ class NearLinearGaussNewton:
         BackendError, TypeError, ValueError
             Input that does not fit (see `Objective.at`).
         """
-        point = _recalled(state, params, batch) or objective.at(params, batch)
+        point = _recalled(state, objective, params, batch) or objective.at(params, batch)
         J, r = point.jacobian(weighted=True), point.residual
         size, rounding = norm(r), _eps(r) * (norm(point.outputs) + norm(point.y))
         if size <= 4 * rounding:
@@ -189,7 +190,7 @@ class NearLinearGaussNewton:
         loss = float(point.loss)
         new_loss = float(trial.point.loss) if accepted else loss
         reason = "accepted" if accepted else _why_not(size, rounding, attempts, damping)
-        recall = Recall(copies((*trial.params, *batch)), trial.point) if accepted else None
+        recall = Recall(objective, copies((*trial.params, *batch)), trial.point) if accepted else None
         state = State(damping, *self._keep(P, fresh, solve, epsilon, state.growth), size, recall)
         info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
         return (trial.params if accepted else params), state, info
@@ -294,10 +295,12 @@ class _DampedGram:
         self.adjoint = scaled if self.adjoint is None else axpy(1.0, scaled, self.adjoint)
 
 
-def _recalled(state, params, batch):
+def _recalled(state, objective, params, batch):
     """The point that the last step left, if this step starts there."""
     recall = state.recall
-    return recall.point if recall and same(recall.inputs, (*params, *batch)) else None
+    if recall is None or recall.objective != objective or not all(map(is_array, (*params, *batch))):
+        return None
+    return recall.point if same(recall.inputs, (*params, *batch)) else None
 
 
 def _serves(P, x, damping):

@@ -30,7 +30,7 @@ class NeuronSigns:
     """Signed sums over groups of consecutive neurons; exact (m' = m) for s > m / 2."""
 
     factored: ClassVar[bool] = True
-    oversampling: ClassVar[int] = 1
+    oversampling: ClassVar[float] = 1.5
 
     def sample(self, key, s, shape, *, like):
         """Draw the operators of ``key``, at least min(``s``, m) sketched neurons in each layer of ``shape`` = ((m, d), ...).

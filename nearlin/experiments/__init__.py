@@ -1,0 +1,28 @@
+"""Experiments: problems, the training loop, checkpoints, comparison, prediction. The command line (`nearlin.experiments.cli`) is
+a thin layer over these functions; click, rich and matplotlib are imported only where they are used."""
+
+from nearlin.experiments.checkpoint import CheckpointError
+from nearlin.experiments.comparison import Comparison, compare
+from nearlin.experiments.config import Config
+from nearlin.experiments.environment import info
+from nearlin.experiments.prediction import Prediction, predict
+from nearlin.experiments.problems import Problem, build
+from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
+from nearlin.experiments.training import Interrupted, Result, train
+
+__all__ = [
+    "OPTIMIZERS",
+    "CheckpointError",
+    "Comparison",
+    "Config",
+    "Interrupted",
+    "Prediction",
+    "Problem",
+    "Result",
+    "build",
+    "compare",
+    "info",
+    "make_optimizer",
+    "predict",
+    "train",
+]

@@ -1,0 +1,199 @@
+"""Checkpoints: one ``.npz`` file of arrays and a JSON structure, without pickle, written aside and renamed.
+
+The structure is a tree of None, bool, int, float, str, tuples, lists, dicts, and the NamedTuples and dataclasses of this package,
+which are stored by class path; arrays of any backend are its leaves and are stored as host arrays. Fields that a NamedTuple
+names in its class attribute ``transient`` (caches, without which the same numbers come out) are left out, and come back as their
+defaults.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from nearlin._array import asarray, is_array, to_numpy
+
+FORMAT = "nearlin checkpoint 1"
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of this package, or is damaged, or does not fit the call."""
+
+
+def save(path, *, params, state, step, seed, config=None, preprocessing=None, statistics=None, header=None, records=()):
+    """Write a checkpoint; either the whole file appears under ``path``, or what was there before stays.
+
+    Parameters
+    ----------
+    path : str or path
+    params : tuple of arrays
+    state : NamedTuple
+        The optimizer's state.
+    step : int
+        Number of steps taken.
+    seed : int
+        Of the run; step t draws from ``fold_in(seed, t)``.
+    config, header : dict, optional
+        Plain values.
+    preprocessing : dict, optional
+        From `Preprocessing.to_dict`.
+    statistics : tuple, optional
+        Running statistics of the objective.
+    records : sequence of dict, optional
+        The steps so far.
+
+    Raises
+    ------
+    TypeError
+        Something in the tree that is no array, plain value, tuple, or class of this package.
+    OSError
+        The folder cannot be written.
+    """
+    tree = {
+        "params": params,
+        "state": state,
+        "statistics": statistics,
+        "step": step,
+        "seed": seed,
+        "config": config,
+        "preprocessing": preprocessing,
+        "header": header,
+        "records": list(records),
+    }
+    arrays = []
+    text = json.dumps({"format": FORMAT, "tree": _encode(tree, arrays)})
+    write_atomically(
+        path,
+        lambda file: np.savez(
+            file, structure=np.frombuffer(text.encode(), np.uint8), **{f"array_{i}": a for i, a in enumerate(arrays)}
+        ),
+    )
+
+
+def load(path, like=None):
+    """Read a checkpoint as the dict that `save` was given.
+
+    Parameters
+    ----------
+    path : str or path
+    like : array, optional
+        Arrays are put next to it (its backend and device, their own dtype); NumPy arrays without it.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, foreign, truncated, or of another format.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            content = json.loads(archive["structure"].tobytes().decode())
+            arrays = [archive[f"array_{i}"] for i in range(len(archive.files) - 1)]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"the checkpoint {path} does not exist") from error
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except (EOFError, KeyError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is not a nearlin checkpoint, or is truncated") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise CheckpointError(f"{path} has the format {found!r}; expected {FORMAT!r}")
+    try:
+        tree = _decode(content["tree"], arrays)
+    except (AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} was written by another version of nearlin, or is damaged: {error}") from error
+    return tree if like is None else next_to(tree, like)
+
+
+def next_to(tree, like):
+    """The same tree with every array next to ``like``, in its own dtype."""
+    if is_array(tree):
+        return asarray(tree, like=like, dtype=str(tree.dtype))
+    if isinstance(tree, dict):
+        return {key: next_to(value, like) for key, value in tree.items()}
+    if _is_namedtuple(tree):
+        return type(tree)(*(next_to(value, like) for value in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(next_to(value, like) for value in tree)
+    if dataclasses.is_dataclass(tree):
+        moved = {f.name: next_to(getattr(tree, f.name), like) for f in dataclasses.fields(tree) if f.init}
+        return type(tree)(**moved)
+    return tree
+
+
+def write_atomically(path, write):
+    """Call ``write(file)`` on a new file in the same folder, flush it to disk, and rename it to ``path``."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            aside.unlink()
+
+
+def _is_namedtuple(value):
+    return isinstance(value, tuple) and hasattr(value, "_fields")
+
+
+def _encode(value, arrays):
+    if value is None or isinstance(value, bool | str) or type(value) in (int, float):
+        return value
+    if is_array(value) or isinstance(value, np.generic):
+        host = to_numpy(value)
+        if host.dtype.kind not in "fiub":
+            raise TypeError(f"a checkpoint cannot hold an array of dtype {host.dtype}")
+        arrays.append(host)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, dict):
+        return {"dict": [[str(key), _encode(item, arrays)] for key, item in value.items()]}
+    if _is_namedtuple(value):
+        names = [f for f in value._fields if f not in getattr(value, "transient", ())]
+        return {"class": _class_path(value), "values": {f: _encode(getattr(value, f), arrays) for f in names}}
+    if isinstance(value, tuple | list):
+        return {type(value).__name__: [_encode(item, arrays) for item in value]}
+    if dataclasses.is_dataclass(value):
+        names = [f.name for f in dataclasses.fields(value) if f.init]
+        return {"class": _class_path(value), "values": {f: _encode(getattr(value, f), arrays) for f in names}}
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _class_path(value):
+    cls = type(value)
+    if not cls.__module__.startswith("nearlin."):
+        raise TypeError(
+            f"a checkpoint cannot hold a {cls.__module__}.{cls.__qualname__}: only classes of nearlin can be restored"
+        )
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _decode(node, arrays):
+    if not isinstance(node, dict):
+        return node
+    if "array" in node:
+        return arrays[node["array"]]
+    if "dict" in node:
+        return {key: _decode(item, arrays) for key, item in node["dict"]}
+    if "class" in node:
+        return _class(node["class"])(**{name: _decode(item, arrays) for name, item in node["values"].items()})
+    ((kind, items),) = node.items()
+    return {"tuple": tuple, "list": list}[kind](_decode(item, arrays) for item in items)
+
+
+def _class(path):
+    module, _, name = path.partition(":")
+    if not module.startswith("nearlin."):
+        raise ValueError(f"it names the class {path}, which is not one of nearlin")
+    cls = getattr(importlib.import_module(module), name)
+    if not isinstance(cls, type) or not (dataclasses.is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))):
+        raise ValueError(f"it names {path}, which is not a plain record")
+    return cls

@@ -1,0 +1,15 @@
+"""Entry point of the command ``nearlin``; the commands themselves are in `nearlin.experiments.commands`."""
+
+import sys
+
+
+def main():
+    """Run the command line; one sentence where click or rich are missing."""
+    try:
+        from nearlin.experiments.commands import cli
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("click", "rich"):
+            raise
+        print(f'Error: the command line needs {error.name}, which is missing: pip install "nearlin[cli]"', file=sys.stderr)
+        sys.exit(2)
+    cli(prog_name="nearlin")

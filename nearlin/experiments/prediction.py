@@ -1,0 +1,118 @@
+"""Prediction from a checkpoint, in the units of the data."""
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+
+from nearlin import nn
+from nearlin._array import asarray, prototype, to_numpy
+from nearlin.data import DataError, Dataset, Preprocessing, load_features
+from nearlin.data.dataset import check_inputs
+from nearlin.experiments import checkpoint, folders
+
+SUFFIXES = (".csv", ".npy", ".npz")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """Predicted ``values`` (n,): targets in their own units; for classification scores, whose signs are the ``labels`` (n,)."""
+
+    values: np.ndarray
+    labels: np.ndarray | None = None
+
+    def columns(self):
+        """The columns of the output file, by name."""
+        return {"prediction": self.values} if self.labels is None else {"score": self.values, "label": self.labels}
+
+    def save(self, path):
+        """Write ``.csv`` (with a header line), ``.npz`` (an array per column) or ``.npy``, atomically.
+
+        An ``.npy`` file holds the values (n,), or for classification scores and signs (n, 2).
+        """
+        path = checked_suffix(path)
+        writers = {".csv": self._csv, ".npy": self._npy, ".npz": lambda file: np.savez(file, **self.columns())}
+        checkpoint.write_atomically(path, writers[path.suffix.lower()])
+
+    def _csv(self, file):
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns())
+        writer.writerows(zip(*(column.tolist() for column in self.columns().values()), strict=True))
+        file.write(text.getvalue().encode())
+
+    def _npy(self, file):
+        signs = np.where(self.values >= 0, 1.0, -1.0)
+        np.save(file, self.values if self.labels is None else np.column_stack([self.values, signs]))
+
+
+def predict(path, data, out=None, target=None, backend="numpy"):
+    """Predict with the network of a checkpoint.
+
+    Parameters
+    ----------
+    path : str or path
+        A checkpoint that `train` wrote.
+    data : str, path, Dataset, or array (n, d)
+        Inputs in the units of the training data; see `nearlin.data.load_features` for files.
+    out : str or path, optional
+        ``.csv``, ``.npy`` or ``.npz``; see `Prediction.save`. An existing file is replaced.
+    target : str, optional
+        A column of the file to drop, as the target is in the training file.
+    backend : str
+        Where the network is evaluated, in the dtype it was trained in.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    CheckpointError, DataError, BackendError, OSError
+        A file that cannot be read or written, or inputs that do not fit the network.
+    """
+    if out is not None:
+        out = checked_suffix(out)
+        if any(isinstance(p, str | Path) and Path(p).resolve() == out.resolve() for p in (path, data)):
+            raise ValueError(f"{out} (--out) is one of the files that are read; choose another one")
+        folders.writable(out.parent)
+    saved = checkpoint.load(path)
+    config, facts = saved["config"], saved["header"]["data"]
+    x = _inputs(data, target, facts)
+    steps = Preprocessing.from_dict(saved["preprocessing"])
+    like = prototype(backend, config["dtype"])
+    params = checkpoint.next_to(saved["params"], like)
+    network = nn.TwoLayer(inputs=facts["features"], width=config["width"], activation=config["activation"])
+    z = asarray(steps.inputs(x, str(data) if isinstance(data, str | Path) else "x"), like=like)
+    point = nn.Objective(network, nn.SquaredLoss()).at(params, (z, z[:, 0]))
+    values = steps.untargets(to_numpy(point.outputs)[:, 0])
+    prediction = Prediction(values, _labels(values, facts))
+    if out is not None:
+        prediction.save(out)
+    return prediction
+
+
+def _inputs(data, target, facts):
+    if isinstance(data, str | Path):
+        return load_features(data, target, facts["feature_names"], facts["features"])
+    x = data.x if isinstance(data, Dataset) else check_inputs("data", to_numpy(data))
+    if x.shape[1] != facts["features"]:
+        raise DataError(f"data has {x.shape[1]} feature(s); expected {facts['features']}, as in training")
+    return x
+
+
+def _labels(values, facts):
+    if facts["task"] != "classification":
+        return None
+    low, high = facts["class_names"] or ("-1", "1")
+    return np.where(values >= 0, high, low)
+
+
+def checked_suffix(path):
+    """``path``, if its suffix is one that predictions can be written in."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path} (--out) has the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
+    return path

@@ -1,0 +1,50 @@
+"""Optimizers by the names that the command line uses."""
+
+import dataclasses
+import difflib
+
+from nearlin import optim
+
+OPTIMIZERS = {
+    "near-linear-gauss-newton": "NearLinearGaussNewton",
+    "gram-gauss-newton": "GramGaussNewton",
+    "natural-gradient": "NaturalGradient",
+    "sgd": "SGD",
+    "adam": "Adam",
+}
+
+
+def make_optimizer(name, **options):
+    """The optimizer called ``name`` with the given hyper-parameters; None leaves a hyper-parameter at its default.
+
+    Parameters
+    ----------
+    name : str
+        A key of `OPTIMIZERS`.
+    **options
+        Fields of the optimizer's dataclass, such as ``lr`` or ``epsilon``.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or a hyper-parameter that this optimizer does not have.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}{did_you_mean(name, OPTIMIZERS)}; expected one of {', '.join(OPTIMIZERS)}")
+    cls = getattr(optim, OPTIMIZERS[name])
+    options = {option: value for option, value in options.items() if value is not None}
+    for option in options:
+        if option not in hyperparameters(name):
+            raise ValueError(f"{name} has no {option}; it has {', '.join(hyperparameters(name))}")
+    return cls(**options)
+
+
+def hyperparameters(name):
+    """Names of the hyper-parameters of the optimizer called ``name``."""
+    return tuple(f.name for f in dataclasses.fields(getattr(optim, OPTIMIZERS[name])) if f.init)
+
+
+def did_you_mean(name, names):
+    """`` (did you mean 'adam'?)``, or nothing where no name is close."""
+    close = difflib.get_close_matches(name.lower().replace("_", "-"), names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

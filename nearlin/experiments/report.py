@@ -1,0 +1,240 @@
+"""Reports in the terminal. Importing this module needs rich."""
+
+import contextlib
+import dataclasses
+import math
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
+SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
+
+
+def console(stream=None):
+    """A console that does not fold tables where the output is not a terminal, and does not decorate text."""
+    stream = stream or sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 120, highlight=False, soft_wrap=False, markup=False)
+
+
+@contextlib.contextmanager
+def live(trainer):
+    """A context that yields ``update(record)``: a live line on standard error, or nothing where that is not a terminal."""
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        yield lambda record: None
+        return
+    columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(bar_width=20), TextColumn("{task.description}"))
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=terminal, transient=True) as progress:
+        task = progress.add_task("", total=trainer.config.steps, completed=trainer.snapshot.step)
+        yield lambda record: progress.update(task, completed=record.step + 1, description=_line(record))
+
+
+def _line(record):
+    parts = [f"loss {record.loss if record.loss_after is None else record.loss_after:.3e}"]
+    if record.relative_residual is not None:
+        parts.append(f"relative residual {record.relative_residual:.1e}")
+    if record.inner_iterations is not None:
+        parts.append(f"{record.inner_iterations} inner")
+    return "  ".join(parts)
+
+
+def print_header(trainer, stream=None):
+    """What is about to run."""
+    out, header, data, config = console(stream), trainer.header, trainer.header["data"], trainer.config
+    classes = data["class_names"]
+    kind = f"classification ({classes[0]} = -1, {classes[1]} = +1)" if classes else data["task"]
+    _facts(
+        out,
+        (
+            "data",
+            f"{data['name']}: {data['train_rows']} training, {data['test_rows']} test rows, {data['features']} features, {kind}",
+        ),
+        ("preprocessing", data["preprocessing"]),
+        ("hint", _scale_hint(data["spread"])),
+        ("network", f"{data['features']} inputs, {config.width} {config.activation} neurons, {header['parameters']} parameters"),
+        ("optimizer", _hyperparameters(trainer.optimizer)),
+        ("backend", f"{config.backend}, {config.dtype}, seed {config.seed}"),
+        (
+            "batches",
+            f"of {config.batch_size} rows, {trainer.batches.per_epoch} an epoch" if not trainer.batches.full else "all rows",
+        ),
+        ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
+        ("writing to", str(trainer.folder) if trainer.folder else None),
+    )
+
+
+def _scale_hint(spread):
+    if spread <= UNEVEN:
+        return None
+    return f"the deviations of the features differ up to {spread:.1e} times; --scale gives every feature the same weight"
+
+
+def _hyperparameters(optimizer):
+    fields = ((f.name, getattr(optimizer, f.name)) for f in dataclasses.fields(optimizer) if f.init)
+    text = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in fields)
+    return f"{type(optimizer).__name__}({', '.join(text)})"
+
+
+def _facts(out, *facts):
+    for name, text in facts:
+        if text is not None:
+            out.print(f"{name:<14} {text}", soft_wrap=True)
+
+
+def print_result(result, stream=None):
+    """The table of steps, the errors, and how the run ended."""
+    out = console(stream)
+    out.print()
+    out.print(steps_table(result))
+    out.print()
+    sentence = not_halved(result) or grew(result)
+    _facts(
+        out,
+        ("loss", f"{_number(result.initial_loss)} before, {_number(result.final_loss)} after"),
+        ("train", str(result.train_error)),
+        ("test", "no test rows" if result.test_error is None else str(result.test_error)),
+        ("time", f"{result.seconds:.2f} s in {result.steps} steps"),
+        ("preconditioner", _preconditioners(result.records)),
+        ("wrote", _written(result)),
+    )
+    for text in (sentence, result.message):
+        if text:
+            out.print(text, soft_wrap=True)
+
+
+def _preconditioners(records):
+    names = dict.fromkeys(record["preconditioner"] for record in records if record["preconditioner"] not in (None, "none"))
+    return "; ".join(names) or None
+
+
+def _written(result):
+    paths = [path.name for path in (result.log, result.checkpoint, result.plot) if path is not None]
+    return f"{', '.join(paths)} in {result.folder}" if paths else None
+
+
+def _table():
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+
+
+def steps_table(result):
+    """A rich table with a row per step."""
+    second_order = any(record["inner_iterations"] is not None for record in result.records)
+    table = _table()
+    full = result.config.batch_size is None
+    losses = ("loss", "contraction") if full else ("batch loss", "training loss")
+    for name in ("step", *losses, *(("inner", "true res.", "R") if second_order else ()), "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
+    records = result.records
+    gap = len(records) > SHOWN
+    for record in records[: SHOWN // 2] if gap else records:
+        table.add_row(*_cells(record, full, second_order))
+    if gap:
+        table.add_row("...", *[""] * (len(table.columns) - 2), f"{len(records) - SHOWN} steps not shown")
+        for record in records[-SHOWN // 2 :]:
+            table.add_row(*_cells(record, full, second_order))
+    end = (_number(result.final_loss), "") if full else ("", _number(result.final_loss))
+    table.add_row(str(result.steps), *end, *[""] * (len(table.columns) - 4), "end")
+    return table
+
+
+def _cells(record, full, second_order):
+    certificate = ()
+    if second_order:
+        fresh = {None: "", True: "fresh", False: "reused"}[record["refreshed"]]
+        inner = "" if record["inner_iterations"] is None else str(record["inner_iterations"])
+        certificate = (inner, _number(record["inner_residual"], 1), fresh)
+    return (
+        str(record["step"]),
+        _number(record["loss"]),
+        _contraction(record["contraction"]) if full else _number(record["loss_after"]),
+        *certificate,
+        f"{record['seconds']:.3f}",
+        _note(record),
+    )
+
+
+def _contraction(value):
+    return "" if value is None else f"{value:.3f}"
+
+
+def _note(record):
+    if not record["accepted"] or record["reason"].startswith("stalled"):
+        return record["reason"]
+    if record["inner_reason"] not in (None, "converged"):
+        return f"inner solve: {record['inner_reason']}"
+    return "not halved" if _missed(record) else ""
+
+
+def _missed(record):
+    """Whether a Gauss-Newton step in full batch that found something to do did not halve the residual."""
+    if record["inner_iterations"] is None or record["contraction"] is None or record["reason"].startswith("stalled"):
+        return False
+    return not record["contraction"] <= 0.5
+
+
+def not_halved(result):
+    """A sentence where a Gauss-Newton step in full batch did not halve the residual, or None."""
+    missed = [record for record in result.records if _missed(record)]
+    if not missed:
+        return None
+    worst = max(missed, key=lambda record: math.inf if math.isnan(record["contraction"]) else record["contraction"])
+    count = f"{len(missed)} of {len(result.records)} steps"
+    return f"The residual did not halve at {count} (worst contraction {worst['contraction']:.2f}, at step {worst['step']})."
+
+
+def grew(result):
+    """A sentence where the training loss ended above its start, or None."""
+    if result.final_loss <= result.initial_loss:
+        return None
+    return "The training loss grew; a smaller --lr may help."
+
+
+def print_comparison(comparison, stream=None):
+    """A row per optimizer."""
+    table = _table()
+    table.add_column("optimizer", overflow="fold")
+    for name in ("loss", "residual", "steps", "seconds", "s/step", "train", "test"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("end", no_wrap=True)
+    for name, result in comparison.results.items():
+        table.add_row(
+            name,
+            _number(result.final_loss),
+            _number(result.relative_residual, 1),
+            str(result.steps),
+            f"{result.seconds:.2f}",
+            f"{result.seconds / max(result.steps, 1):.4f}",
+            _error(result.train_error),
+            _error(result.test_error),
+            result.ended,
+        )
+    out = console(stream)
+    out.print(table)
+    out.print()
+    kind = next(iter(comparison.results.values())).train_error.kind
+    errors = {"rmse": "root mean squared errors in the units of the data", "error rate": "wrong signs in per cent"}[kind]
+    out.print(
+        f"residual: of the training set, relative to the start; seconds: in steps alone; train, test: {errors}", soft_wrap=True
+    )
+    if comparison.folder is not None:
+        paths = [path.name for path in (comparison.json, comparison.plot) if path is not None]
+        out.print(f"wrote {', '.join(paths)} in {comparison.folder}", soft_wrap=True)
+
+
+def _error(error):
+    return "" if error is None else f"{error.value:.4g}"
+
+
+def print_info(rows, stream=None):
+    """Two columns."""
+    width = max(len(name) for name, _ in rows)
+    _facts(console(stream), *((name.ljust(width), text) for name, text in rows))
+
+
+def _number(value, digits=3):
+    return "" if value is None else f"{value:.{digits}e}"

@@ -1,0 +1,71 @@
+"""`Dataset` and `split`."""
+
+import numpy as np
+import pytest
+
+from nearlin.data import DataError, Dataset, split
+
+
+def make(n):
+    return Dataset("toy", np.arange(2.0 * n).reshape(n, 2), np.arange(float(n)))
+
+
+@pytest.mark.parametrize(("n", "fraction", "held_out"), [(10, 0.2, 2), (10, 0.01, 1), (10, 0.99, 9), (2, 0.5, 1), (3, 0.2, 1)])
+def test_sizes_and_disjoint_cover(n, fraction, held_out):
+    train, test = split(make(n), fraction, seed=1)
+    assert len(test) == held_out
+    assert sorted([*train.rows, *test.rows]) == list(range(n))
+    np.testing.assert_array_equal(train.y, train.rows)
+    np.testing.assert_array_equal(test.x[:, 0], 2 * test.rows)
+
+
+def test_split_follows_the_seed_alone():
+    first, second, third = split(make(30), 0.3, 5), split(make(30), 0.3, 5), split(make(30), 0.3, 6)
+    np.testing.assert_array_equal(first[1].rows, second[1].rows)
+    assert not np.array_equal(first[1].rows, third[1].rows)
+
+
+def test_no_test_part():
+    train, test = split(make(4), 0)
+    assert test is None
+    assert len(train) == 4
+
+
+def test_one_row_cannot_be_split():
+    with pytest.raises(DataError, match="toy has 1 row"):
+        split(make(1), 0.2)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
+def test_fraction_out_of_range(fraction):
+    with pytest.raises(ValueError, match="test_fraction"):
+        split(make(4), fraction)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "task", "says"),
+    [
+        (np.ones(3), np.ones(3), "regression", r"x has shape \(3,\)"),
+        (np.ones((3, 0)), np.ones(3), "regression", "at least one row and one feature"),
+        (np.ones((0, 2)), np.ones(0), "regression", "at least one row and one feature"),
+        (np.ones((3, 2)), np.ones(2), "regression", "x has 3 rows and y has 2"),
+        (np.ones((3, 2)), np.ones((3, 2)), "regression", r"y has shape \(3, 2\)"),
+        (np.full((3, 2), np.nan), np.ones(3), "regression", "6 NaN or Inf"),
+        (np.ones((3, 2)), np.array([1, np.inf, 0]), "regression", "row 1"),
+        (np.ones((3, 2)) * 1j, np.ones(3), "regression", "dtype complex128"),
+        (np.ones((3, 2)), np.array(["a", "b", "c"]), "regression", "y has dtype"),
+        (np.ones((3, 2)), np.array([0, 1, 1]), "classification", "expected the classes -1 and"),
+        (np.ones((3, 2)), np.ones(3), "ranking", "task is 'ranking'"),
+    ],
+)
+def test_bad_data_gets_one_sentence(x, y, task, says):
+    with pytest.raises(DataError, match=says) as caught:
+        Dataset("toy", x, y, task)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("toy")
+
+
+def test_integers_become_float64():
+    data = Dataset("toy", np.ones((3, 2), dtype=np.int32), np.array([[1], [2], [3]], dtype=np.uint8))
+    assert data.x.dtype == data.y.dtype == np.float64
+    assert data.y.shape == (3,)

@@ -1,0 +1,63 @@
+"""`compare`."""
+
+import json
+
+import numpy as np
+import pytest
+
+import nearlin as nl
+from nearlin.data import Dataset
+from nearlin.experiments import compare, train
+
+DATA = Dataset("small sphere", *nl.data.sphere(n=30, d=5, seed=1))
+SMALL = {"width": 256, "steps": 3, "progress": False}
+
+
+def test_same_start_and_the_numbers_of_train(tmp_path):
+    pytest.importorskip("matplotlib")
+    both = compare(DATA, ["gram-gauss-newton", "adam"], lr={"adam": 0.01}, out=tmp_path / "c", **SMALL)
+    assert list(both.results) == ["gram-gauss-newton", "adam"]
+    assert len({result.initial_loss for result in both.results.values()}) == 1
+    alone = train(DATA, optimizer="adam", lr=0.01, **SMALL)
+    np.testing.assert_array_equal(both.results["adam"].params[0], alone.params[0])
+    written = json.loads(both.json.read_text())
+    assert written["adam"]["final_loss"] == alone.final_loss
+    assert len(written["gram-gauss-newton"]["records"]) == 3
+    assert both.plot.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="earlier run"):
+        compare(DATA, ["adam"], out=tmp_path / "c", **SMALL)
+
+
+def test_one_value_goes_to_those_that_have_the_hyperparameter():
+    both = compare(DATA, ["near-linear-gauss-newton", "sgd"], epsilon=0.5, **SMALL)
+    assert both.results["near-linear-gauss-newton"].optimizer.epsilon == 0.5
+
+
+def test_interruption_keeps_what_is_complete(tmp_path, monkeypatch):
+    def interrupt(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nl.optim.Adam, "step", interrupt)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"Interrupted in adam after 0 complete steps; what was done is in .*compare.json"
+    ):
+        compare(DATA, ["sgd", "adam", "gram-gauss-newton"], out=tmp_path / "c", **SMALL)
+    written = json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert {name: result["ended"] for name, result in written.items()} == {"sgd": "steps", "adam": "interrupted"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"optimizers": []}, "no optimizers"),
+        ({"optimizers": ["adam", "adam"]}, "named twice"),
+        ({"optimizers": ["adma"]}, "did you mean 'adam'"),
+        ({"optimizers": ["adam"], "epsilon": 0.1}, "none of adam has epsilon"),
+        ({"optimizers": ["adam"], "lr": {"sgd": 0.1}}, "given for 'sgd'"),
+        ({"optimizers": ["adam"], "epsilon": {"adam": 0.1}}, "adam has no epsilon"),
+        ({"optimizers": ["adam"], "wdith": 3}, "no option 'wdith'"),
+    ],
+)
+def test_bad_input(arguments, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        compare(DATA, **{**SMALL, **arguments})

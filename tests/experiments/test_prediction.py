@@ -1,0 +1,91 @@
+"""`predict`: the units of the data, from files of every kind."""
+
+import csv
+
+import numpy as np
+import pytest
+
+import nearlin as nl
+from nearlin._array import unusable
+from nearlin.data import DataError
+from nearlin.experiments import predict, train
+
+X, _ = nl.data.sphere(n=30, d=3, seed=1)
+Y = 50 + 10 * X[:, 0]
+
+
+@pytest.fixture
+def houses(tmp_path):
+    path = tmp_path / "houses.csv"
+    lines = [",".join(map(repr, row)) for row in np.column_stack([X, Y]).tolist()]
+    path.write_text("a,b,c,price\n" + "\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def result(tmp_path, houses):
+    return train(houses, target="price", width=256, out=tmp_path / "run", progress=False)
+
+
+def test_training_rows_are_reproduced_in_their_own_units(result, houses, tmp_path):
+    prediction = predict(result.checkpoint, houses, out=tmp_path / "p.csv", target="price")
+    train_rows, _ = nl.data.split(nl.data.load(houses, target="price"), 0.2, seed=0)
+    assert np.max(np.abs(prediction.values[train_rows.rows] - train_rows.y)) < 1e-2
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["prediction"]) for row in rows] == prediction.values.tolist()
+    np.testing.assert_array_equal(result.predict(X), prediction.values)
+
+
+def test_other_suffixes_and_inputs(result, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", x=X)
+    values = predict(result.checkpoint, X, out=tmp_path / "p.npy").values
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), values)
+    np.testing.assert_array_equal(predict(result.checkpoint, tmp_path / "x.npy").values, values)
+    predict(result.checkpoint, tmp_path / "x.npz", out=tmp_path / "p.npz")
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["prediction"], values)
+
+
+def test_another_backend_gives_the_same(result):
+    if reason := unusable("torch"):
+        pytest.skip(reason)
+    np.testing.assert_allclose(
+        predict(result.checkpoint, X, backend="torch").values, predict(result.checkpoint, X).values, rtol=1e-10
+    )
+
+
+def test_classes_have_scores_and_labels(tmp_path):
+    path = tmp_path / "pets.csv"
+    path.write_text("a,b,c,kind\n" + "".join(f"{a},{b},{c},{'dog' if a > 0 else 'cat'}\n" for a, b, c in X.tolist()))
+    result = train(path, target="kind", width=256, out=tmp_path / "run", test_fraction=0, progress=False)
+    prediction = predict(result.checkpoint, path, out=tmp_path / "p.csv", target="kind")
+    assert prediction.labels.tolist() == ["dog" if value >= 0 else "cat" for value in prediction.values]
+    wrong = sum((label == "dog") != (a > 0) for label, a in zip(prediction.labels, X[:, 0], strict=True))
+    assert wrong == result.train_error.wrong <= 2
+    assert (tmp_path / "p.csv").read_text().splitlines()[0] == "score,label"
+    predict(result.checkpoint, X, out=tmp_path / "p.npy")
+    scores = np.load(tmp_path / "p.npy")
+    assert scores.shape == (30, 2)
+    np.testing.assert_array_equal(np.sign(scores[:, 0]), scores[:, 1])
+
+
+def test_bad_input(result, houses, tmp_path):
+    run = result.checkpoint
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="'price', which the training data had not"):
+        predict(run, houses)
+    with pytest.raises(DataError, match=r"data has 2 feature\(s\); expected 3"):
+        predict(run, X[:, :2])
+    with pytest.raises(DataError, match=r"data: x holds 90 NaN"):
+        predict(run, X * np.nan)
+    with pytest.raises(ValueError, match=r"suffix '.txt'; expected one of .csv, .npy, .npz"):
+        predict(run, X, out=tmp_path / "p.txt")
+    with pytest.raises(ValueError, match="one of the files that are read"):
+        predict(run, houses, out=houses, target="price")
+    with pytest.raises(OSError, match="cannot write into the folder"):
+        predict(run, X, out=tmp_path / "file" / "p.csv")
+    mean = result.problem.preprocessing.mean
+    with pytest.raises(DataError, match=r"row 1 .* is zero after centring"):
+        predict(run, np.stack([X[0], mean]))
