@@ -258,9 +258,7 @@ def preconditioner_table(n, m):
         "sketch of the start (stale R)": lambda J: sketched(first),
         "fresh sketch": sketched,
     }
-    print(
-        f"\nn={n}, m={m}, d=16, float64, at the start | after 3 steps: iterations to 1/6 and 1e-6, seconds to build + solve to 1/6"
-    )
+    print(f"\nn={n}, m={m}, d=16, float64, start | after 3 steps: iterations to 1/6 and 1e-6, seconds to build + solve to 1/6")
     for name, build in builders.items():
         cells = []
         for point in points:

@@ -1,0 +1,72 @@
+"""The rules of the house: import contracts, the heads of optimizer files, complete exports, and a README that runs as written."""
+
+import ast
+import contextlib
+import importlib
+import io
+import pathlib
+import pkgutil
+import re
+import tomllib
+
+import pytest
+
+import nearlin
+
+ROOT = pathlib.Path(__file__).parents[1]
+OPTIMIZER_FILES = sorted(p for p in (ROOT / "nearlin" / "optim").glob("*.py") if p.stem != "__init__")
+FIELDS = ["Paper", "Update", "Notation", "Cost", "Oracles", "Deviations"]
+
+
+def test_imports_go_down_the_floors(monkeypatch):
+    cli = pytest.importorskip("importlinter.cli")
+    monkeypatch.chdir(ROOT)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = cli.lint_imports(no_cache=True)
+    assert status == cli.EXIT_STATUS_SUCCESS, out.getvalue()
+
+
+@pytest.mark.parametrize("path", OPTIMIZER_FILES, ids=lambda p: p.stem)
+def test_an_optimizer_file_opens_with_the_six_fields(path):
+    head = ast.get_docstring(ast.parse(path.read_text()))
+    assert re.findall(r"^([A-Z][a-z]+) {2,}\S", head, flags=re.MULTILINE) == FIELDS
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}|doi:10\.", head)
+    deviations = head[head.index("Deviations") :]
+    assert "none" in deviations or "1. " in deviations
+
+
+@pytest.mark.parametrize("room", ["linalg", "sketch", "nn", "data", "optim", "experiments"])
+def test_exports_exist_and_are_documented(room):
+    module = importlib.import_module(f"nearlin.{room}")
+    for name in module.__all__:
+        value = getattr(module, name)
+        if callable(value):
+            assert value.__doc__, f"nearlin.{room}.{name} has no docstring"
+
+
+def test_every_module_says_what_it_is():
+    modules = [m.name for m in pkgutil.walk_packages(nearlin.__path__, "nearlin.") if not m.name.endswith("__main__")]
+    assert [name for name in modules if not importlib.import_module(name).__doc__] == []
+
+
+def test_the_readme_example_runs_as_written():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(code, "README.md", "exec"), {})
+    losses = [float(line.split()[1]) for line in out.getvalue().splitlines()]
+    assert len(losses) == 8
+    assert all(after <= 0.25 * before for before, after in zip(losses[:-1], losses[1:], strict=True))
+
+
+def test_versions_agree():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), flags=re.MULTILINE)[1]
+    assert pyproject["project"]["version"] == nearlin.__version__ == citation
+
+
+def test_every_implemented_paper_is_cited():
+    cited = (ROOT / "CITATION.cff").read_text()
+    for path in OPTIMIZER_FILES:
+        paper = ast.get_docstring(ast.parse(path.read_text())).split("Update")[0]
+        (reference,) = re.findall(r"arXiv:(\d{4}\.\d{4,5})|doi:(10\.[^\s;,]+)", paper)
+        assert (reference[0] or reference[1]) in cited, path.stem
