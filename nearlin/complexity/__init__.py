@@ -1,0 +1,1 @@
+"""Operation counting, exponent fits, and the table of claims."""
