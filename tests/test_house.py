@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib
 import io
+import itertools
 import pathlib
 import pkgutil
 import re
@@ -55,7 +56,7 @@ def test_the_readme_example_runs_as_written():
         exec(compile(code, "README.md", "exec"), {})
     losses = [float(line.split()[1]) for line in out.getvalue().splitlines()]
     assert len(losses) == 8
-    assert all(after <= 0.25 * before for before, after in zip(losses[:-1], losses[1:], strict=True))
+    assert all(after <= 0.25 * before for before, after in itertools.pairwise(losses))
 
 
 def test_versions_agree():
