@@ -9,14 +9,14 @@ from nearlin._array import BackendError, asarray, fold_in, synchronize, to_numpy
 __version__ = version("nearlin")
 
 __all__ = [
-    "data", "experiments", "linalg", "nn", "optim", "sketch",
+    "complexity", "data", "experiments", "linalg", "nn", "optim", "sketch",
     "BackendError", "asarray", "fold_in", "synchronize", "to_numpy",
     "__version__",
 ]  # fmt: skip
 
 
 def __getattr__(name):
-    """Load the command line's room only when it is asked for."""
-    if name == "experiments":
-        return import_module("nearlin.experiments")
+    """Load the rooms that no computation needs only when they are asked for."""
+    if name in ("complexity", "experiments"):
+        return import_module(f"nearlin.{name}")
     raise AttributeError(f"module 'nearlin' has no attribute {name!r}")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nearlin import _array
+from nearlin.complexity import counting
 
 BACKENDS = (
     "numpy",
@@ -14,6 +15,7 @@ BACKENDS = (
     "array_api_strict",
     "array_api_strict:device1",
     "array_api_strict:no_float64",
+    "counting",
     "torch",
     "torch:cuda",
     "cupy",
@@ -50,6 +52,8 @@ def _device(name):
 def unusable(name):
     """Why the tests cannot use a backend here, or None."""
     module, _, variant = name.partition(":")
+    if name == "counting":
+        return None
     if reason := _array.unusable(module):
         return reason
     if variant == "cuda" and not importlib.import_module("torch").cuda.is_available():
@@ -66,6 +70,8 @@ class Backend:
     @property
     def xp(self):
         """The array API namespace."""
+        if self.name == "counting":
+            return counting.xp
         return _array.namespace(importlib.import_module(self.name.partition(":")[0]).empty(0))
 
     @property

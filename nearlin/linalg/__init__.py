@@ -5,11 +5,11 @@ from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner
 from nearlin.linalg.hadamard import fwht
 from nearlin.linalg.iterations import best_step, chebyshev, double_product, richardson, sketch_spectrum
 from nearlin.linalg.levenberg_marquardt import Damping, judge
-from nearlin.linalg.operators import DenseOperator, axpy, dot_test, inner, norm
+from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm
 from nearlin.linalg.solve_info import SolveInfo, StepInfo
 
 __all__ = [
-    "DenseOperator", "axpy", "dot_test", "inner", "norm",
+    "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm",
     "SolveInfo", "StepInfo", "cg", "identity",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
     "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor",

@@ -5,8 +5,21 @@ parameters); its range is a vector.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from nearlin._array import fold_in, namespace, normal
+
+
+class LinearOperator(Protocol):
+    """What solvers and tests ask of an operator A; inherit from nothing, just offer these."""
+
+    shape: tuple[int, int]
+
+    def matvec(self, v):
+        """A v."""
+
+    def rmatvec(self, u):
+        """Aᵀ u."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Paper       Kingma, Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, a
 Update      M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) g²
             W ← W - lr (M / (1 - β₁ᵗ)) / (√(V / (1 - β₂ᵗ)) + epsilon);   g gradient of the mean loss, like W
 Notation    paper → code:  α → lr,  β₁, β₂ → betas,  ε → epsilon_hat
-Cost        forward and backward + about 12 p flops; memory 2 p
+Cost        forward and backward + 14 p flops (and 2 p to see that the step is finite); memory 2 p
 Oracles     1 forward, 1 backward
 Deviations  none
 """

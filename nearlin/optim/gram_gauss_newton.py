@@ -6,8 +6,10 @@ Update      full batch:  W ← W - lr Jᵀ(J Jᵀ + λ I)⁻¹ r          with �
             mini-batch:  W ← W - lr J_Bᵀ(λ_g J_B J_Bᵀ + α I)⁻¹ r_B    with ``gram_weight`` = λ_g, ``damping`` = α, ``guard=False``
             J (n c, p), r = f - y (n c,)
 Notation    paper → code:  G → J Jᵀ,  λ (mini-batch) → gram_weight,  α → damping
-Cost        two-layer network: forward 2 n m d + Gram n² (m + d) + factor n³/3 + update 2 n m d + image 2 n m d + guard 2 n m d;
-            memory n² and n m / 8 bytes of masks (NumPy; n m elsewhere). Layers: Gram 2 n² sum(inp) + 2 (n c)² sum(out)
+Cost        flops, two-layer network, leading terms (to the flop: `nearlin.complexity.cost.gram_gauss_newton_step`):
+            forward 2 n m d + Gram 2 n² (m + d), half of it as rank-k update + factor n³/3 + update, image and guard 2 n m d each
+            memory about 3 n² floats and n m / 8 bytes of masks (NumPy; n m elsewhere), twice
+            layered networks: Gram 2 (n c)² sum(inp + out)
 Oracles     1 jacobian, 1 gram, 1 Jᵀu and 1 J v per solve, 1 forward per attempt
 Deviations  1. The Gram matrix is formed as a Hadamard product (structured), not from explicit per-sample gradients: n² (m + d)
                instead of n² m d. The naive form is the same matrix.

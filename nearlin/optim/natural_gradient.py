@@ -5,8 +5,9 @@ Paper       Zhang, Martens, Grosse, Fast Convergence of Natural Gradient Descent
 Update      W ← W - η Jᵀ(J Jᵀ)⁻¹ r:  the natural gradient F⁺∇L with Fisher F = JᵀJ/n and its pseudo-inverse
             J (n c, p) Jacobian of the outputs, r = f - y (n c,)
 Notation    paper → code:  η → lr,  G = J Jᵀ/n → J Jᵀ (the 1/n cancels)
-Cost        two-layer network: forward 2 n m d + Gram n² (m + d) + factor n³/3 + update 2 n m d + certificate 2 n m d;
-            memory n² and n m / 8 bytes of masks (NumPy; n m elsewhere)
+Cost        flops, two-layer network, leading terms (to the flop: `nearlin.complexity.cost.natural_gradient_step`):
+            forward 2 n m d + Gram 2 n² (m + d), half of it as rank-k update + factor n³/3 + update and certificate 2 n m d each
+            memory about 3 n² floats and n m / 8 bytes of masks (NumPy; n m elsewhere)
 Oracles     1 jacobian, 1 gram, 1 Jᵀu, 1 J v
 Deviations  1. ``damping`` λ, 0 in the paper, keeps the factorisation possible: (J Jᵀ + λ I)⁻¹ with λ = 1e-10 tr(G)/n in float64
                and 1e-6 tr(G)/n in float32 by default. No guard: every finite step is taken, so that the rate can be read.

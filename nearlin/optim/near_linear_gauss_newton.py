@@ -6,10 +6,12 @@ Update      W ← W - lr Jᵀg,   ||r - (J Jᵀ + λ I) g|| <= ε ||r||
             J (n c, p) Jacobian of the outputs, r (n c,) residual f - y, g (n c,)
             R (n c, n c) with RᵀR = G̃ + λ I, G̃ = J SᵀS Jᵀ sketched; PCG on J Jᵀ + λ I with M⁻¹ = R⁻¹R⁻ᵀ
 Notation    paper → code:  A = Jᵀ → J transposed,  R → R⁻¹,  ε₀ → epsilon,  G_t → J Jᵀ,  λ_min of the kernel → not needed
-Cost        two-layer network, N = n m d, K inner iterations, s sketched neurons (default n):
-            forward 2N + K products 4N + certificate 2N + guard 2N;  fresh R: n m + n² s + n³/3;  reused R: 2 n² per iteration
-            memory n m / 8 bytes of masks (NumPy; n m elsewhere) + 3 n² + (K-independent) 4 m d floats
-Oracles     1 jacobian; K + 1 products with J; 1 forward per attempt; 1 sketch when R is fresh
+Cost        flops, two-layer ReLU network, leading terms with N = n m d, K inner iterations, s sketched neurons (default 3n/2);
+            to the flop in `nearlin.complexity.cost.near_linear_step`:
+            K (4N + 2 n²) products and triangular solves + 2N certificate + 2N + 4 n m guard, which is the next step's forward
+            fresh R: 2 n m + 2 n² (s + d) + n³/3, where the rank-k update of a BLAS does half of the 2 n² s
+            memory n m / 8 bytes of masks (NumPy; n m elsewhere), twice; about 3 n² + n s floats when R is fresh; 5 m d floats
+Oracles     1 jacobian; K products with J Jᵀ and 1 with J; 1 forward per attempt; 1 sketch when R is fresh
 Deviations  1. PCG; the paper's double-product iteration, Richardson's and Chebyshev's are offered by name (``inner``).
             2. The sketch acts on the neuron mode alone, S = S₁ ⊗ I, so that G̃ = (X Xᵀ) ∘ (M S₁ᵀS₁ Mᵀ) costs n² s; the paper's
                Fast-JL transform of the factors is ``sketch=KroneckerSRHT()``.

@@ -4,7 +4,7 @@ Paper       Polyak, Some methods of speeding up the convergence of iteration met
             doi:10.1016/0041-5553(64)90137-5; in the form of Sutskever, Martens, Dahl, Hinton, ICML 2013
 Update      v ← momentum v + g,   W ← W - lr v;   g gradient of the mean loss, like W
 Notation    paper → code:  μ → momentum,  ε → lr
-Cost        forward and backward + 4 p flops; memory p
+Cost        forward and backward + 4 p flops (and 2 p to see that the step is finite); memory p
 Oracles     1 forward, 1 backward
 Deviations  1. The step size multiplies the velocity instead of the gradient (equal for a constant step size).
 """

@@ -1,0 +1,476 @@
+r"""Flops and bytes in closed form, before anything runs; tests hold every formula equal to the count, to the flop.
+
+The cost model is that of `nearlin.complexity.counting`: matrix products 2 m n k (A Aᵀ in full, where a rank-k update does half),
+one flop per entry of elementwise operations and comparisons. Sizes: n samples, d inputs, m neurons, c outputs, p parameters,
+s sketch rows, K inner iterations; N = n m d. Leading terms (ReLU):
+
+    forward                2 N + 4 n m              J v, Jᵀu     2 N                 J Jᵀu          4 N
+    structured Gram        2 n² (m + d)             neuron-mode sketch  2 n m        its Gram       2 n² (m' + d)
+    Kronecker sketch       n M log₂ M + n D log₂ D + 3 n s σ, M and D the next powers of two
+    factorisation          n³/3                     triangular solves   2 n²
+
+They are those of the specification's section 6, which also counts the symmetric half of a Gram matrix, n² (m + d). Walks over
+neurons go by blocks of ``block`` neurons; each block costs O(n d) more.
+
+Two networks are known: the wide two-layer network, by plain functions of its sizes, and `mlp`. Both make a `NetworkCost`, from
+which the functions named ``..._step`` make the flops of a step by part: a dict whose values add up to the count.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from nearlin.linalg.hadamard import next_power_of_two
+from nearlin.nn.two_layer import _width_of_block
+
+FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 4, "softplus": 6, "identity": 0}  # flops per entry of phi
+DERIVATIVE = {"relu": 1, "tanh": 3, "sigmoid": 6, "softplus": 4, "identity": 0}  # and of phi'
+NEURON_OVERSAMPLING = 1.5  # sketch rows over n c, the default of NeuronSigns
+KRONECKER_OVERSAMPLING = 4  # and of KroneckerSRHT
+GROUP_BYTES = 2**27  # masks that one rank-k update of the Gram matrix takes
+
+
+# ----------------------------------------------------------------------------------------- the wide two-layer network
+
+
+def neurons_per_block(n, dtype="float64"):
+    """Neurons of one block of the walks on a CPU, for ``n`` samples."""
+    return _width_of_block(np.empty((n, 0), dtype=dtype))
+
+
+def _blocks(n, m, block):
+    return ceil(m / (block or neurons_per_block(n)))
+
+
+def _slope(n, d, m, activation):
+    """phi' of all neurons: read from the masks for ReLU, made anew otherwise."""
+    return 0 if activation == "relu" else 2 * n * m * d + DERIVATIVE[activation] * n * m
+
+
+def forward(n, d, m, block=None, activation="relu"):
+    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) + n + 2 n d for ReLU.
+
+    Parameters
+    ----------
+    n, d, m : int
+        Samples, inputs, neurons.
+    block : int, optional
+        Neurons per block; by default `neurons_per_block` in float64.
+    activation : str
+
+    Returns
+    -------
+    int
+        Flops. The terms are x Wᵀ; |z|, |z| a and z > 0; a W and the signs; x (a W) and the sums; the scale; and the look for
+        rows of zeros.
+    """
+    blocks, rows_of_zeros = _blocks(n, m, block), 2 * n * d
+    if activation == "relu":
+        walk = 2 * n * m * d + 4 * n * m + 2 * m * d + 3 * m + blocks * (2 * n * d + 3 * n)
+    else:
+        walk = 2 * n * m * d + (FUNCTION[activation] + 2) * n * m + 3 * m + blocks * n
+    return walk + n + rows_of_zeros
+
+
+def matvec(n, d, m, block=None, activation="relu"):
+    """J v: 2 n m d + m d + 3 m + (blocks + 2) n d."""
+    return 2 * n * m * d + m * d + 3 * m + (_blocks(n, m, block) + 2) * n * d + _slope(n, d, m, activation)
+
+
+def rmatvec(n, d, m, activation="relu"):
+    """Jᵀ u: 2 n m d + m d + 3 m + n d + n."""
+    return 2 * n * m * d + m * d + 3 * m + n * d + n + _slope(n, d, m, activation)
+
+
+def gram_matvec(n, d, m, block=None, activation="relu"):
+    """J Jᵀ u, and Jᵀ u: 4 n m d + m d + 3 m + (blocks + 3) n d + n, in one walk."""
+    return 4 * n * m * d + m * d + 3 * m + (_blocks(n, m, block) + 3) * n * d + n + _slope(n, d, m, activation)
+
+
+def gram(n, d, m, block=None, activation="relu"):
+    """The structured Gram matrix: 2 n² (m + d) + (groups + 2) n², groups of blocks of 128 MB in all."""
+    width = min(block or neurons_per_block(n), m)
+    groups = ceil(_blocks(n, m, block) / max(1, GROUP_BYTES // (8 * n * width)))
+    return 2 * n * n * (m + d) + (groups + 2) * n * n + _slope(n, d, m, activation)
+
+
+def neuron_sketch(n, m, s, block=None):
+    """M' = M S₁ᵀ for `NeuronSigns` with ``s`` rows asked for: 2 n m + 2 n m' where blocks end at groups of g > 1.
+
+    g = max(1, m // s) neurons make a group, m' = ⌈m/g⌉. The exact number depends on how blocks cut groups: a piece
+    of l > 1 neurons costs 2 n l + n, one neuron alone 2 n, and every sketched neuron n for the scale.
+    """
+    g, width = max(1, m // s), block or neurons_per_block(n)
+    return n * _signed_sums(m, g, width) + n * _pieces(m, g, width) + n * ceil(m / g)
+
+
+def _signed_sums(m, g, width):
+    """Flops per sample of signed sums over groups of g of m neurons, cut into blocks."""
+    if g == 1:
+        return m
+    cuts = sorted({*range(0, m, g), *range(0, m, width), m})
+    return sum(2 * (j - i) if j - i > 1 else 1 for i, j in pairwise(cuts))
+
+
+def _pieces(m, g, width):
+    """Sums that blocks contribute."""
+    return len({*range(0, m, g), *range(0, m, width)})
+
+
+def sketched_gram(n, d, rows):
+    """(X Xᵀ) ∘ (M' M'ᵀ) for m' = ``rows`` sketched neurons: 2 n² (m' + d) + n²."""
+    return 2 * n * n * (rows + d) + n * n
+
+
+def sketched_neurons(m, s):
+    """m' = ⌈m / max(1, m // s)⌉, the sketched neurons of `NeuronSigns` when ``s`` are asked for."""
+    return ceil(m / max(1, m // s))
+
+
+def kronecker_sketch(n, d, m, s, oversample=4):
+    """Rows of `KroneckerSRHT` from the factors (n, m) and (n, d): n M log₂ M + n D log₂ D + n (m + d) + 3 n s σ."""
+    return n * (_transform(m) + _transform(d) + m + d + 3 * s * oversample)
+
+
+def _transform(width):
+    """Hadamard transform of one vector, padded: N log₂ N."""
+    length = next_power_of_two(width)
+    return length * (length.bit_length() - 1)
+
+
+def factorisation(n):
+    """R of G̃ + λ I by Cholesky: n (n + 1) (2n + 1) / 6 + n, for n c rows in place of n with c outputs."""
+    return n * (n + 1) * (2 * n + 1) // 6 + n
+
+
+def triangular_solves(n):
+    """M⁻¹ r = R⁻¹R⁻ᵀ r: 2 n²."""
+    return 2 * n * n
+
+
+# -------------------------------------------------------------------------------------------- networks as oracles
+
+
+class NetworkCost(NamedTuple):
+    """Flops of what a network is asked for, and the sizes that optimizers add to them.
+
+    Attributes
+    ----------
+    samples, rows, inputs, parameters, matrices : int
+        n, n c, n d, p, and the number of parameter arrays.
+    forward, jacobian, gradient, matvec, rmatvec, gram_matvec, gram : int
+        One forward pass; making the Jacobian operator; the gradient from output gradients; products; the Gram matrix.
+    neurons, kronecker : callable
+        Flops of drawing, sketching and the sketched Gram matrix, as functions of s.
+    """
+
+    samples: int
+    rows: int
+    inputs: int
+    parameters: int
+    matrices: int
+    forward: int
+    jacobian: int
+    gradient: int
+    matvec: int
+    rmatvec: int
+    gram_matvec: int
+    gram: int
+    neurons: Callable
+    kronecker: Callable
+
+
+def two_layer(n, d, m, block=None, activation="relu"):
+    """The `NetworkCost` of `nn.TwoLayer` with ``d`` inputs and ``m`` neurons on ``n`` samples."""
+    sizes = {"block": block, "activation": activation}
+    adjoint = rmatvec(n, d, m, activation)
+    return NetworkCost(
+        n, n, n * d, m * d, 1, forward(n, d, m, **sizes), 0, adjoint, matvec(n, d, m, **sizes), adjoint,
+        gram_matvec(n, d, m, **sizes), gram(n, d, m, **sizes),
+        partial(_two_layer_neurons, n, d, m, block, activation), partial(_two_layer_kronecker, n, d, m, activation),
+    )  # fmt: skip
+
+
+def _two_layer_neurons(n, d, m, block, activation, s):
+    return neuron_sketch(n, m, s, block) + sketched_gram(n, d, sketched_neurons(m, s)) + _slope(n, d, m, activation)
+
+
+def _two_layer_kronecker(n, d, m, activation, s, oversample=4):
+    chunks = ceil(n / max(1, 2**23 // (m + d)))  # samples are sketched some at a time, and signs made for each
+    factors = 2 * n * m + 3 * m * chunks + _slope(n, d, m, activation)
+    return factors + oversample * s + kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
+
+
+def mlp(n, sizes, activation="tanh"):
+    """The `NetworkCost` of `nn.MLP` with ``sizes`` = (d, widths, c) on ``n`` samples."""
+    layers = [(out, inp + 1) for inp, out in pairwise(sizes)]
+    nc, p = n * sizes[-1], sum(out * inp for out, inp in layers)
+    hidden, products = n * sum(sizes[1:-1]), n * sum(inp * out for inp, out in pairwise(sizes))
+    signals = products * 2 + (DERIVATIVE[activation] + 1) * hidden  # one backward pass
+    left = 2 * nc * sum(out for out, _ in layers)  # signals against a vector
+    matvec = 2 * n * p + left + nc * len(layers)
+    rmatvec = 2 * n * p + left
+    gram = 2 * nc * nc * sum(out + inp for out, inp in layers) + 2 * nc * nc * len(layers)
+    return NetworkCost(
+        n, nc, n * sizes[0], p, len(layers), 2 * products + n * sum(sizes[1:]) + FUNCTION[activation] * hidden,
+        sizes[-1] * (nc + signals), signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
+        partial(_mlp_neurons, nc, layers), partial(_mlp_kronecker, nc, layers),
+    )  # fmt: skip
+
+
+def _mlp_neurons(nc, layers, s):
+    total = (len(layers) - 1) * nc * nc
+    for out, inp in layers:
+        total += nc * _signed_sums(out, max(1, out // s), out) + sketched_gram(nc, inp, sketched_neurons(out, s))
+    return total
+
+
+def _mlp_kronecker(nc, layers, s, oversample=4):
+    rows = sum(kronecker_sketch(nc, inp, out, s, oversample) + oversample * s + nc * s for out, inp in layers)
+    return rows + 2 * nc * nc * s
+
+
+# ------------------------------------------------------------------------------------------------------ steps, by part
+
+
+def _dot(k):
+    """Inner product or norm."""
+    return 2 * k - 1
+
+
+def _norms(net):
+    """Norms of the parameter arrays, one by one."""
+    return 2 * net.parameters - net.matrices
+
+
+def _entries(net):
+    """Entries of parameters and batch, and the number of arrays."""
+    return net.parameters + net.inputs + net.rows, net.matrices + 2
+
+
+def _checks(net):
+    """Finiteness of parameters and batch, at the public boundary."""
+    entries, arrays = _entries(net)
+    return 3 * entries - arrays
+
+
+def _comparison(net):
+    """Whether parameters and batch are those of the last step."""
+    entries, arrays = _entries(net)
+    return 2 * entries - arrays
+
+
+def _loss(net):
+    return 3 * net.rows
+
+
+def _attempt(net, known_loss):
+    """Trial parameters, the decreases, and a forward pass there."""
+    vectors = 2 * net.parameters + _norms(net) + 2 * _dot(net.rows) + 2 * net.rows
+    return vectors + _checks(net) + net.forward + _loss(net) + (0 if known_loss else _loss(net))
+
+
+def near_linear_step(net, iterations, fresh=True, recalled=False, sketch_rows=None, sketch="neurons", replaced=False):
+    """Flops of one `NearLinearGaussNewton` step, by part.
+
+    Parameters
+    ----------
+    net : NetworkCost
+    iterations : int
+        K, the iterations of PCG in this step, at least 1.
+    fresh : bool
+        Whether R is built in this step, or that of an earlier one serves.
+    recalled : bool
+        Whether the point is the trial point of the step before (every step of a run on the full batch but the first).
+    sketch_rows : int, optional
+        s; by default what the distribution recommends.
+    sketch : str
+        ``"neurons"`` (`NeuronSigns`) or ``"kronecker"`` (`KroneckerSRHT`).
+    replaced : bool
+        Whether the fresh R replaces one that was kept, which is looked at first.
+
+    Returns
+    -------
+    dict[str, int]
+        checks, forward, jacobian, sketch, factorisation, products, triangular solves, vectors, certificate, guard. For one
+        attempt and one inner solve, in the working dtype.
+    """
+    k, r, K = net.rows, net.parameters, iterations
+    same_inputs = 2 * net.inputs - 1
+    return {
+        "checks": (_comparison(net) if recalled else _checks(net)) + (1 + (replaced or not fresh)) * same_inputs,
+        "forward": 0 if recalled else net.forward,
+        "jacobian": net.jacobian,
+        "sketch": _sketch(net, sketch, sketch_rows) + k - 1 if fresh else 0,
+        "factorisation": factorisation(k) if fresh else 0,
+        "products": K * net.gram_matvec,
+        "triangular solves": K * triangular_solves(k),
+        "vectors": _cg(k, r, K) + 4 * _dot(k) + 2 * k,
+        "certificate": net.matvec + 3 * k + 2 * _dot(k),
+        "guard": _attempt(net, known_loss=recalled),
+    }
+
+
+def _sketch(net, name, rows):
+    if name not in ("neurons", "kronecker"):
+        raise ValueError(f"sketch is {name!r}; expected 'neurons' or 'kronecker'")
+    oversampling = NEURON_OVERSAMPLING if name == "neurons" else KRONECKER_OVERSAMPLING
+    return getattr(net, name)(ceil(oversampling * net.rows) if rows is None else rows)
+
+
+def _cg(n, p, K):
+    """Vector operations of K iterations of PCG on J Jᵀ + λ I that also accumulate Jᵀg."""
+    each = 6 * n + 2 * _dot(n) + p  # λ v, x, r; curvature and norm; α Jᵀv
+    between = 2 * n + _dot(n) + 2 * p  # p ← z + β p; <r, z>; the sum of the α Jᵀv
+    return 2 * _dot(n) + K * each + (K - 1) * between
+
+
+def gram_gauss_newton_step(net):
+    """Flops of one `GramGaussNewton` step by part, for one attempt: checks, forward, ..., guard; see `near_linear_step`."""
+    k = net.rows
+    return {
+        "checks": _checks(net),
+        "forward": net.forward + _loss(net) + k,
+        "jacobian": net.jacobian,
+        "gram": net.gram + k * k + k - 1,
+        "factorisation": factorisation(k),
+        "triangular solves": triangular_solves(k),
+        "update": net.rmatvec,
+        "certificate": net.matvec + 4 * k + 2 * _dot(k),
+        "guard": _attempt(net, known_loss=True),
+    }
+
+
+def natural_gradient_step(net):
+    """Flops of one `NaturalGradient` step with its default damping, by part; see `near_linear_step`."""
+    k = net.rows
+    return {
+        "checks": _checks(net),
+        "forward": net.forward + _loss(net) + k,
+        "jacobian": net.jacobian,
+        "gram": net.gram + k - 1,
+        "factorisation": factorisation(k),
+        "triangular solves": triangular_solves(k),
+        "update": net.rmatvec + 2 * net.parameters + _norms(net),
+        "certificate": net.matvec + 3 * k + 3 * _dot(k),
+    }
+
+
+def sgd_step(net, first=False):
+    """Flops of one `SGD` step by part; the ``first`` has no velocity yet."""
+    velocity = 0 if first else 2 * net.parameters
+    return _first_order(net, velocity + 2 * net.parameters)
+
+
+def adam_step(net):
+    """Flops of one `Adam` step by part: 13 p for the update, and p for the zeros that it starts from in every step."""
+    return _first_order(net, 14 * net.parameters)
+
+
+def _first_order(net, update):
+    return {
+        "checks": _checks(net),
+        "forward": net.forward + _loss(net),
+        "gradient": net.gradient + 2 * net.rows,
+        "update": update + _norms(net),
+    }
+
+
+# ----------------------------------------------------------------------------- memory of a two-layer step, by part, in bytes
+
+
+class Memory(NamedTuple):
+    """Sizes that the memory of a step of the two-layer network is made of, in bytes."""
+
+    data: int
+    weights: int
+    masks: int
+    square: int
+    block: int
+    item: int
+
+    @property
+    def walk(self):
+        """A forward walk: z, |z| and the mask of the blocks in flight."""
+        return 2 * self.block + self.block // self.item
+
+
+def _memory(n, d, m, dtype, packed, workers, activation):
+    item, width = np.dtype(dtype).itemsize, min(m, neurons_per_block(n, dtype))
+    masks = n * (ceil(m / 8) if packed else m) if activation == "relu" else 0
+    return Memory(item * n * (d + 1), item * m * d, masks, item * n * n, workers * item * n * width, item)
+
+
+def near_linear_memory(
+    n, d, m, dtype="float64", packed=True, fresh=True, recalled=True, sketch_rows=None, workers=1, activation="relu"
+):
+    """Bytes of one `NearLinearGaussNewton` step with neuron-mode sketch on a two-layer network, by part.
+
+    Parameters
+    ----------
+    n, d, m : int
+        Samples, inputs, neurons.
+    dtype : str
+    packed : bool
+        Masks in bits (NumPy) or in bytes (other backends).
+    fresh, recalled : bool
+        As in `near_linear_step`. A fresh R beside a recalled point replaces an older one.
+    sketch_rows : int, optional
+        s; by default 1.5 n.
+    workers : int
+        Blocks walked at the same time.
+    activation : str
+
+    Returns
+    -------
+    dict[str, int]
+        What is held through the step (data, parameters, recall, masks, preconditioner), and ``work``: the largest of what
+        building R, the iterations and the guard need beside it. The sum is near the peak: measured ones are 0 to 25 % smaller.
+    """
+    size = _memory(n, d, m, dtype, packed, workers, activation)
+    rows = sketched_neurons(m, ceil(NEURON_OVERSAMPLING * n) if sketch_rows is None else sketch_rows)
+    inputs = size.item * n * d
+    build = size.item * n * rows + size.item * m + max(2 * size.square, 2 * size.block) - size.square if fresh else 0
+    iterations = max(5 * size.weights, 4 * size.weights + 2 * size.block)
+    guard = 2 * size.weights + size.masks + max(size.walk, size.weights + size.data)
+    return {
+        "data": size.data,
+        "parameters": size.weights,
+        "recall": size.weights + size.data if recalled else 0,
+        "masks": size.masks,
+        "preconditioner": (1 + (fresh and recalled)) * (size.square + inputs),
+        "work": max(build, iterations, guard),
+    }
+
+
+def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="relu"):
+    """Bytes of one `GramGaussNewton` or `NaturalGradient` step on a two-layer network, by part; see `near_linear_memory`."""
+    size = _memory(n, d, m, dtype, packed, workers, activation)
+    floats = size.item * n * m
+    group = min(floats, max(GROUP_BYTES * size.item // 8, size.block // workers))
+    form = 2 * group + (size.square if group < floats else 0)
+    guard = 3 * size.weights + size.masks + size.walk
+    return {
+        "data": size.data,
+        "parameters": size.weights,
+        "masks": size.masks,
+        "n x n": 2 * size.square,
+        "work": max(form, guard),
+    }
+
+
+def first_order_memory(n, d, m, dtype="float64", moments=1, packed=True, workers=1, activation="relu"):
+    """Bytes of one step of `SGD` (``moments`` = 1) or `Adam` (2) on a two-layer network, by part; see `near_linear_memory`."""
+    size = _memory(n, d, m, dtype, packed, workers, activation)
+    update = (4 if moments == 1 else 7) * size.weights
+    return {
+        "data": size.data,
+        "parameters": size.weights,
+        "state": moments * size.weights,
+        "masks": size.masks,
+        "work": max(size.walk, 2 * size.block + size.weights, update),
+    }
