@@ -70,8 +70,9 @@ class TwoLayer:
 
     def init(self, key, like):
         """Parameters (W,) with w_r ~ N(0, I), next to ``like``: its backend, device and dtype."""
-        chunks = [normal(fold_in(key, i), (DRAW, self.inputs), like) for i in range(-(-self.width // DRAW))]
-        return (namespace(like).concat(chunks, axis=0)[: self.width, :],)
+        blocks = enumerate(slices(self.width, DRAW))
+        chunks = [normal(fold_in(key, i), (block.stop - block.start, self.inputs), like) for i, block in blocks]
+        return (namespace(like).concat(chunks, axis=0),)
 
     def forward(self, params, x):
         """Outputs (n, 1) and the tape, for inputs (n, d); 2 n m d flops and a few n m elementwise ones."""
