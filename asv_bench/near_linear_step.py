@@ -131,7 +131,7 @@ def float32_rows(n, m, rounds, exact, target):
     """float64 with inner products in float32, and against an exact step whose Gram counts are formed exactly in float32."""
     objective, params, batch = problem(n, m, "float64")
     opt = partial(nl.optim.NearLinearGaussNewton, epsilon=EPSILON, inner_dtype="float32")
-    counts = lambda J: J.gram(dtype=np.float32)  # noqa: E731
+    counts = lambda J: J.gram(dtype="float32")  # noqa: E731
     fresh, reused, exact32 = [], [], []
     for _ in range(rounds):
         fresh += near_linear_run(opt(reuse=False), objective, params, batch, 4)[1:]

@@ -256,11 +256,6 @@ def permutation(key, n, like):
     return asarray(generator(key).permutation(n), like=like, dtype="int64")
 
 
-def integers(key, high, n, like):
-    """``n`` independent integers in [0, high) as int64, next to ``like``."""
-    return asarray(generator(key).integers(0, high, size=n), like=like, dtype="int64")
-
-
 # -------------------------------------------------------------------------------------------------------- factorisations
 
 

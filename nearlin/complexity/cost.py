@@ -52,7 +52,7 @@ def _slope(n, d, m, activation):
 
 
 def forward(n, d, m, block=None, activation="relu"):
-    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) + n + 2 n d for ReLU.
+    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) + n for ReLU.
 
     Parameters
     ----------
@@ -65,15 +65,14 @@ def forward(n, d, m, block=None, activation="relu"):
     Returns
     -------
     int
-        Flops. The terms are x Wᵀ; |z|, |z| a and z > 0; a W and the signs; x (a W) and the sums; the scale; and the look for
-        rows of zeros.
+        Flops. The terms are x Wᵀ; |z|, |z| a and z > 0; a W and the signs; x (a W) and the sums; and the scale.
     """
-    blocks, rows_of_zeros = _blocks(n, m, block), 2 * n * d
+    blocks = _blocks(n, m, block)
     if activation == "relu":
         walk = 2 * n * m * d + 4 * n * m + 2 * m * d + 3 * m + blocks * (2 * n * d + 3 * n)
     else:
         walk = 2 * n * m * d + (FUNCTION[activation] + 2) * n * m + 3 * m + blocks * n
-    return walk + n + rows_of_zeros
+    return walk + n
 
 
 def matvec(n, d, m, block=None, activation="relu"):
@@ -189,7 +188,7 @@ def two_layer(n, d, m, block=None, activation="relu"):
     sizes = {"block": block, "activation": activation}
     adjoint = rmatvec(n, d, m, activation)
     return NetworkCost(
-        n, n, n * d, m * d, 1, forward(n, d, m, **sizes), 0, adjoint, matvec(n, d, m, **sizes), adjoint,
+        n, n, n * d, m * d, 1, forward(n, d, m, **sizes), 2 * n * d, adjoint, matvec(n, d, m, **sizes), adjoint,
         gram_matvec(n, d, m, **sizes), gram(n, d, m, **sizes),
         partial(_two_layer_neurons, n, d, m, block, activation), partial(_two_layer_kronecker, n, d, m, activation),
     )  # fmt: skip
@@ -302,7 +301,7 @@ def near_linear_step(net, iterations, fresh=True, recalled=False, sketch_rows=No
     k, r, K = net.rows, net.parameters, iterations
     same_inputs = 2 * net.inputs - 1
     return {
-        "checks": (_comparison(net) if recalled else _checks(net)) + (1 + (replaced or not fresh)) * same_inputs,
+        "checks": (_comparison(net) if recalled else _checks(net)) + (replaced or not fresh) * same_inputs,
         "forward": 0 if recalled else net.forward,
         "jacobian": net.jacobian,
         "sketch": _sketch(net, sketch, sketch_rows) + k - 1 if fresh else 0,
@@ -334,13 +333,13 @@ def gram_gauss_newton_step(net):
     k = net.rows
     return {
         "checks": _checks(net),
-        "forward": net.forward + _loss(net) + k,
+        "forward": net.forward + _loss(net) + k + 3 * _dot(k),
         "jacobian": net.jacobian,
         "gram": net.gram + k * k + k - 1,
         "factorisation": factorisation(k),
         "triangular solves": triangular_solves(k),
         "update": net.rmatvec,
-        "certificate": net.matvec + 4 * k + 2 * _dot(k),
+        "certificate": net.matvec + 4 * k + _dot(k),
         "guard": _attempt(net, known_loss=True),
     }
 

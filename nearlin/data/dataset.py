@@ -70,6 +70,9 @@ class Dataset:
         return replace(self, x=self.x[rows], y=self.y[rows], rows=self.rows[rows])
 
 
+_SMALLEST, _LARGEST = 1e-100, 1e100
+
+
 def check_inputs(name, x, feature_names=None):
     """``x`` as a float64 matrix (n, d), or a `DataError` in the words of ``name``."""
     x = _floats(name, "x", x)
@@ -82,7 +85,7 @@ def check_inputs(name, x, feature_names=None):
         row, column = (int(i) for i in bad[0])
         where = f"row {row}, column {repr(feature_names[column]) if feature_names else column} (counted from 0)"
         raise DataError(f"{name}: x holds {len(bad)} NaN or Inf value(s), the first in {where}; expected finite numbers")
-    return x
+    return _in_range(name, "x", x)
 
 
 def check_targets(name, y):
@@ -96,7 +99,16 @@ def check_targets(name, y):
     if len(bad):
         where = f"row {bad[0]} (counted from 0)"
         raise DataError(f"{name}: y holds {len(bad)} NaN or Inf value(s), the first in {where}; expected finite numbers")
-    return y
+    return _in_range(name, "y", y)
+
+
+def _in_range(name, argument, values):
+    """``values``, if their squares neither overflow nor vanish."""
+    largest = float(np.max(np.abs(values)))
+    if largest != 0 and not _SMALLEST <= largest <= _LARGEST:
+        expected = f"expected between {_SMALLEST:g} and {_LARGEST:g}, whose squares are numbers; choose another unit"
+        raise DataError(f"{name}: the largest |{argument}| is {largest:g}; {expected}")
+    return values
 
 
 def _floats(name, argument, values):

@@ -30,7 +30,7 @@ def read_npz(path, target=None, features_only=False):
         missing = [name for name in wanted if name not in archive.files]
         if missing:
             raise DataError(f"{path} lacks the array(s) {', '.join(missing)}; found {', '.join(archive.files) or 'none'}")
-        arrays = [_member(path, archive, name) for name in wanted]
+        arrays = [_exact(path, name, _member(path, archive, name)) for name in wanted]
     return Table(check_inputs(path, arrays[0]), None if features_only else arrays[1])
 
 
@@ -41,6 +41,7 @@ def read_npy(path, target=None, features_only=False):
     with _numpy_file(path) as matrix:
         if not isinstance(matrix, np.ndarray):
             raise DataError(f"{path} holds an .npz archive; expected a single array, or the suffix .npz")
+    _exact(path, "the array", matrix)
     if features_only and target is None:
         return Table(check_inputs(path, matrix), None)
     if matrix.ndim != 2 or matrix.shape[1] < 2:
@@ -62,6 +63,13 @@ def _numpy_file(path):
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is no NumPy file, or is truncated, or holds pickled objects (never loaded here)") from error
         yield loaded
+
+
+def _exact(path, argument, values):
+    """``values``, unless their dtype is a number type that training would have to convert silently."""
+    if values.dtype.kind in "fiuc" and values.dtype not in (np.float32, np.float64):
+        raise DataError(f"{path}: {argument} has dtype {values.dtype}; expected float32 or float64: convert it when you save it")
+    return values
 
 
 def _member(path, archive, name):

@@ -4,7 +4,15 @@ import sys
 
 
 def main():
-    """Run the command line; one sentence where click or rich are missing."""
+    """Run the command line; one sentence where click or rich are missing, or for Ctrl-C before anything has begun."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        print("Interrupted before the first step; nothing was written", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main():
     try:
         from nearlin.experiments.commands import cli
     except ModuleNotFoundError as error:

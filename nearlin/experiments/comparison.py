@@ -71,18 +71,28 @@ def compare(data, optimizers=DEFAULT, *, epsilon=None, lr=None, out=None, progre
     problem, config = build(data, Config(**explicit(options), **_source(data)))
     folder = None if out is None else folders.claim(out, FILE)
     params = problem.network.init(key=config.seed, like=problem.train[0])
-    results = {}
+    results, failures = {}, {}
     try:
         for name, optimizer in made.items():
             configured = dataclasses.replace(config, optimizer=name)
             start = Snapshot(0, params, optimizer.init(params, problem.objective))
-            results[name] = Trainer(configured, problem, optimizer, start).run(progress)
+            try:
+                results[name] = Trainer(configured, problem, optimizer, start).run(progress)
+            except (ArithmeticError, RuntimeError, ValueError) as error:
+                failures[name] = error
     except Interrupted as interruption:
         results[name] = interruption.result
         path = _write(results, folder).json
         where = "nothing was written, as no folder was given" if path is None else f"what was done is in {path}"
         raise KeyboardInterrupt(f"Interrupted in {name} after {interruption.result.steps} complete steps; {where}") from None
-    return _write(results, folder)
+    if not results:
+        raise next(iter(failures.values()))
+    done = _write(results, folder)
+    if failures:
+        sentences = "; ".join(f"{name} failed: {error}" for name, error in failures.items())
+        where = "" if done.json is None else f" ({', '.join(results)} finished and are in {done.json})"
+        raise ValueError(f"{sentences}{where}")
+    return done
 
 
 def _checked(optimizers):

@@ -75,6 +75,8 @@ def predict(path, data, out=None, target=None, backend="numpy"):
     """
     if out is not None:
         out = checked_suffix(out)
+        if out.is_dir():
+            raise ValueError(f"{out} (--out) is a folder; expected the name of a file")
         if any(isinstance(p, str | Path) and Path(p).resolve() == out.resolve() for p in (path, data)):
             raise ValueError(f"{out} (--out) is one of the files that are read; choose another one")
         folders.writable(out.parent)

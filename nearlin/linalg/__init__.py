@@ -4,7 +4,7 @@ from nearlin.linalg.cg import cg, identity
 from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
 from nearlin.linalg.hadamard import fwht
 from nearlin.linalg.iterations import best_step, chebyshev, double_product, richardson, sketch_spectrum
-from nearlin.linalg.levenberg_marquardt import Damping, judge
+from nearlin.linalg.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm
 from nearlin.linalg.solve_info import SolveInfo, StepInfo
 
@@ -13,6 +13,6 @@ __all__ = [
     "SolveInfo", "StepInfo", "cg", "identity",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
     "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor",
-    "Damping", "judge",
+    "CEILING", "Damping", "judge", "least_damping",
     "fwht",
 ]  # fmt: skip

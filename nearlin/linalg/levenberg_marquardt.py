@@ -2,6 +2,7 @@
 
 Formula     ratio > .75: λ ← max(λ/4, floor).  ratio < .25: λ ← 4 λ.
             ratio <= .05 or not finite: reject, λ ← max(ν λ, 1e-4 scale), ν ← 2ν (ν = 4 at first, reset on success)
+            λ <= 1e8 scale throughout: there the step is 1e-8 of a gradient step, and to stay is all that is left
 Reference   Levenberg (1944); Marquardt (1963); the growing factor ν is Nielsen's (IMM-REP-1999-05)
 Cost        O(1)
 Deviations  1. The jump to 1e-4 scale on a rejection, scale = tr(G)/n: from a tiny damping, ν alone would need many rejections.
@@ -9,6 +10,8 @@ Deviations  1. The jump to 1e-4 scale on a rejection, scale = tr(G)/n: from a ti
 
 import math
 from typing import NamedTuple
+
+CEILING = 1e8  # largest damping over the mean eigenvalue
 
 
 class Damping(NamedTuple):
@@ -37,7 +40,12 @@ def judge(damping, ratio, floor, scale):
     damping : Damping
     """
     if not math.isfinite(ratio) or ratio <= 0.05:
-        return False, Damping(max(damping.growth * damping.value, 1e-4 * scale), 2 * damping.growth)
+        return False, Damping(min(max(damping.growth * damping.value, 1e-4 * scale), CEILING * scale), 2 * damping.growth)
     if ratio > 0.75:
         return True, Damping(max(damping.value / 4, floor))
-    return True, Damping(4 * damping.value if ratio < 0.25 else damping.value)
+    return True, Damping(min(4 * damping.value, CEILING * scale) if ratio < 0.25 else damping.value)
+
+
+def least_damping(eps):
+    """The floor of λ over tr(G)/n for arithmetic of precision ``eps``: 1e-8 in float64, 1e-5 in float32."""
+    return 1e-8 if eps < 1e-10 else 1e-5

@@ -126,8 +126,11 @@ class LayeredJacobian(Jacobian):
         u = xp.reshape(u, (n, 1, -1))
         return tuple(xp.matrix_transpose((u @ signals)[:, 0, :]) @ A for A, signals in self.layers)
 
-    def gram(self):
-        """J Jᵀ (n c, n c) as a sum of Hadamard products; 2 n² sum(inp) + 2 (n c)² sum(out) flops."""
+    def gram(self, dtype=None):
+        """J Jᵀ (n c, n c) as a sum of Hadamard products, formed in ``dtype`` (a name); 2 (n c)² sum(inp + out) flops."""
+        if dtype is not None:
+            xp = namespace(self.layers[0].inputs)
+            return xp.astype(self.astype(dtype).gram(), self.layers[0].inputs.dtype, copy=False)
         return sum(self._hadamard(self._left(layer), layer) for layer in range(len(self.layers)))
 
     def astype(self, dtype):

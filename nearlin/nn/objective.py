@@ -132,10 +132,11 @@ class Point:
 
 
 class Trial(NamedTuple):
-    """Trial parameters, the objective there (None if they are not finite), and actual over predicted decrease."""
+    """Trial parameters, the objective there (None if they are not finite), the predicted decrease, and actual over predicted."""
 
     params: tuple
     point: Point | None
+    predicted: float
     ratio: float
 
 
@@ -167,12 +168,12 @@ def attempt(objective, point, batch, step, image, lr):
     """
     params = axpy(-lr, step, point.params)
     if not all(math.isfinite(norm(W)) for W in params):
-        return Trial(point.params, None, math.nan)
+        return Trial(point.params, None, math.nan, math.nan)
     r = point.residual
     predicted = (norm(r) ** 2 - norm(r - lr * image) ** 2) / (2 * point.x.shape[0])
     new = objective.at(params, batch)
     actual = float(point.loss) - float(new.loss)
-    return Trial(params, new, actual / predicted if predicted > 0 else math.nan)
+    return Trial(params, new, predicted, actual / predicted if predicted > 0 else math.nan)
 
 
 class Counted:

@@ -76,7 +76,6 @@ class TwoLayer:
 
     def forward(self, params, x):
         """Outputs (n, 1) and the tape, for inputs (n, d); 2 n m d flops and a few n m elementwise ones."""
-        self._check_rows(x)
         (W,) = params
         xp = namespace(x)
         phi = activation(self.activation)
@@ -99,7 +98,8 @@ class TwoLayer:
             )
 
     def jacobian(self, params, tape):
-        """The `TwoLayerJacobian`, which the forward walk has prepared."""
+        """The `TwoLayerJacobian`, which the forward walk has prepared; `ValueError` for a row of zeros, which nothing fits."""
+        self._check_rows(tape.jacobian.x)
         return tape.jacobian
 
     def jvp(self, params, tape, tangents):
@@ -214,13 +214,14 @@ class TwoLayerJacobian(Jacobian):
     def gram(self, dtype=None):
         """J Jᵀ = (X Xᵀ) ∘ (M Mᵀ), (n, n): the structured Gram, n² (m + d) flops as rank-k updates.
 
-        For ReLU the entries of m M Mᵀ are counts, exact in float32 below 2^24: ``dtype=xp.float32`` then forms them there at no
+        For ReLU the entries of m M Mᵀ are counts, exact in float32 below 2^24: ``dtype="float32"`` then forms them there at no
         loss, whatever the dtype of the rest.
         """
         xp = namespace(self.x)
+        kind = None if dtype is None else getattr(xp, dtype)
         counts = 0.0
         for group in self._groups(bytes_each=2**27):
-            B = xp.concat([self._slope(i, dtype) for i in group], axis=1)
+            B = xp.concat([self._slope(i, kind) for i in group], axis=1)
             counts = counts + B @ xp.matrix_transpose(B)
         gram = xp.astype(counts, self.x.dtype, copy=False)
         gram *= self.input_gram(0)

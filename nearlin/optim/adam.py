@@ -53,7 +53,7 @@ class Adam:
     epsilon_hat: float = 1e-8
 
     def __post_init__(self):
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr is {self.lr!r}; expected a positive number")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")

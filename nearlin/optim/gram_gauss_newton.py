@@ -21,7 +21,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.linalg import Damping, SolveInfo, StepInfo, TriangularPreconditioner, damped_cholesky, judge, norm
+from nearlin.linalg import (
+    CEILING,
+    Damping,
+    SolveInfo,
+    StepInfo,
+    TriangularPreconditioner,
+    damped_cholesky,
+    judge,
+    least_damping,
+    norm,
+)
 from nearlin.nn import attempt
 
 ATTEMPTS = 7  # the first and at most 6 retries
@@ -44,8 +54,8 @@ class GramGaussNewton:
     gram_weight : float
         λ_g of the mini-batch form.
     damping : float, optional
-        The first λ (with the guard), or α of the mini-batch form. By default, and at least with the guard, 1e-8 tr(G)/n in
-        float64 and 1e-5 tr(G)/n in float32.
+        The first λ (with the guard), or α of the mini-batch form. The default, and what the guard never goes below again, is
+        1e-8 tr(G)/n in float64 and 1e-5 tr(G)/n in float32.
     guard : bool
         Judge each step by its actual decrease; without it every finite step is taken and the damping stays.
     gram_dtype : str, optional
@@ -59,11 +69,11 @@ class GramGaussNewton:
     gram_dtype: str | None = None
 
     def __post_init__(self):
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr is {self.lr!r}; expected a positive number")
         if not self.gram_weight > 0:
             raise ValueError(f"gram_weight is {self.gram_weight!r}; expected a positive number")
-        if self.damping is not None and not self.damping >= 0:
+        if self.damping is not None and not 0 <= self.damping < math.inf:
             raise ValueError(f"damping is {self.damping!r}; expected a number >= 0")
         if self.gram_dtype not in (None, "float32"):
             raise ValueError(f"gram_dtype is {self.gram_dtype!r}; expected None or 'float32'")
@@ -75,10 +85,14 @@ class GramGaussNewton:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `StepInfo`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
-        J, r, loss = point.jacobian(weighted=True), point.residual, float(point.loss)
+        r, loss, eps = point.residual, float(point.loss), float(namespace(point.x).finfo(point.x.dtype).eps)
+        size, rounding = norm(r), eps * (norm(point.outputs) + norm(point.y))
+        if not math.isfinite(size) or size <= 4 * rounding:
+            return params, state, _unmoved(loss, size)
+        J = point.jacobian(weighted=True)
         gram = self.gram_weight * self._gram(J)
         scale = float(namespace(gram).linalg.trace(gram)) / r.shape[0]
-        least = (1e-8 if float(namespace(r).finfo(r.dtype).eps) < 1e-10 else 1e-5) * scale
+        least = least_damping(eps) * scale
         damping = state.damping or Damping(least if self.damping is None else self.damping)
         for attempts in range(1, ATTEMPTS + 1):  # noqa: B007 (read after the loop)
             used = damping.value
@@ -86,17 +100,31 @@ class GramGaussNewton:
             step = J.rmatvec(g)
             image = J.matvec(step)
             trial = attempt(objective, point, batch, step, image, self.lr)
-            accepted = math.isfinite(trial.ratio)
+            accepted = trial.point is not None and math.isfinite(float(trial.point.loss))
             if self.guard:
                 accepted, damping = judge(damping, trial.ratio, least, scale)
-            if accepted or not self.guard:
+            hopeless = size <= 1000 * rounding or abs(trial.predicted) <= 10 * eps * loss
+            if accepted or not self.guard or hopeless:
                 break
-        residual = norm(r - self.gram_weight * image - used * g) / norm(r) if loss else 0.0
-        solve = SolveInfo(residual, 0, 1, "converged", 1.0, "exact Cholesky", True)
-        reason = "accepted" if accepted else f"rejected: no decrease in {attempts} attempts, damping now {damping.value:.1e}"
+        residual = norm(r - self.gram_weight * image - used * g) / size
+        solve = SolveInfo(residual, 0, 1, "converged" if residual <= eps**0.5 else "stalled", 1.0, "exact Cholesky", True)
+        reason = "accepted" if accepted else _why_not(hopeless or damping.value >= CEILING * scale, attempts, damping)
         new_loss = float(trial.point.loss) if accepted else loss
         info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
         return (trial.params if accepted else params), State(damping), info
 
     def _gram(self, J):
-        return J.gram() if self.gram_dtype is None else J.gram(dtype=namespace(J.x).float32)
+        return J.gram() if self.gram_dtype is None else J.gram(dtype=self.gram_dtype)
+
+
+def _unmoved(loss, size):
+    """The step that stays where it is: nothing but rounding is left to remove, or the residual overflows."""
+    reason = "stalled: the residual is rounding" if math.isfinite(size) else "rejected: the norm of the residual overflows"
+    solve = SolveInfo(0.0, 0, 0, "converged") if math.isfinite(size) else SolveInfo(math.nan, 0, 0, "non-finite")
+    return StepInfo(loss, loss, False, reason, 0.0, math.nan, 0, solve)
+
+
+def _why_not(hopeless, attempts, damping):
+    if hopeless:
+        return "stalled: no decrease is left above rounding"
+    return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"

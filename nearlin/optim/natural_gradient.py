@@ -51,9 +51,9 @@ class NaturalGradient:
     damping: float | None = None
 
     def __post_init__(self):
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr is {self.lr!r}; expected a positive number")
-        if self.damping is not None and not self.damping >= 0:
+        if self.damping is not None and not 0 <= self.damping < math.inf:
             raise ValueError(f"damping is {self.damping!r}; expected a number >= 0")
 
     def init(self, params, objective):
@@ -69,7 +69,8 @@ class NaturalGradient:
         g = TriangularPreconditioner(damped_cholesky(gram, damping, "Gram matrix"))(r)
         step = J.rmatvec(g)
         residual = norm(r - J.matvec(step) - damping * g) / norm(r) if norm(r) else 0.0
-        solve = SolveInfo(residual, 0, 1, "converged", 1.0, "exact Cholesky", True)
+        exact = residual <= float(namespace(r).finfo(r.dtype).eps) ** 0.5
+        solve = SolveInfo(residual, 0, 1, "converged" if exact else "stalled", 1.0, "exact Cholesky", True)
         trial = axpy(-self.lr, step, params)
         if not all(math.isfinite(norm(W)) for W in trial):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite", damping, solve)

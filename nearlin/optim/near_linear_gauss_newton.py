@@ -11,11 +11,12 @@ Cost        flops, two-layer ReLU network, leading terms with N = n m d, K inner
             K (4N + 2 n²) products and triangular solves + 2N certificate + 2N + 4 n m guard, which is the next step's forward
             fresh R: 2 n m + 2 n² (s + d) + n³/3, where the rank-k update of a BLAS does half of the 2 n² s
             memory n m / 8 bytes of masks (NumPy; n m elsewhere), twice; about 3 n² + n s floats when R is fresh; 5 m d floats
-Oracles     1 jacobian; K products with J Jᵀ and 1 with J; 1 forward per attempt; 1 sketch when R is fresh
+Oracles     1 jacobian; per attempt K products with J Jᵀ, 1 with J, 1 forward; 1 sketch when R is fresh, for all attempts
 Deviations  1. PCG; the paper's double-product iteration, Richardson's and Chebyshev's are offered by name (``inner``).
             2. The sketch acts on the neuron mode alone, S = S₁ ⊗ I, so that G̃ = (X Xᵀ) ∘ (M S₁ᵀS₁ Mᵀ) costs n² s; the paper's
                Fast-JL transform of the factors is ``sketch=KroneckerSRHT()``.
-            3. R by Cholesky of G̃ + λ I, by QR where that fails; the paper factors the sketched Jacobian by QR.
+            3. R by Cholesky of G̃ + λ I; where that fails by QR of the sketched Jacobian, as in the paper, or for sketches of the
+               neuron mode, which form no such matrix, by Cholesky with a larger shift.
             4. R is kept while it serves: until a step needs 1.5 times the iterations (plus one) of the step that built it, the
                damping moves by more than 10 times, or the batch changes. The paper sketches anew in every step.
             5. Damping λ with a Levenberg-Marquardt guard (none in the paper): the step is taken only if the loss falls.
@@ -30,15 +31,18 @@ from typing import NamedTuple
 
 from nearlin._array import copies, fold_in, is_array, namespace, same
 from nearlin.linalg import (
+    CEILING,
     Damping,
     SolveInfo,
     StepInfo,
     TriangularPreconditioner,
     axpy,
+    best_step,
     cg,
     chebyshev,
     double_product,
     judge,
+    least_damping,
     norm,
     richardson,
     sketch_factor,
@@ -48,7 +52,8 @@ from nearlin.nn import Point, attempt
 from nearlin.sketch import NeuronSigns
 
 ATTEMPTS = 7  # the first and at most 6 retries
-SLOW = 6 / math.log(6)  # iterations per ln(1/ε) above which a fresh R is too rough: 6 at ε = 1/6
+SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh R is too rough
+UNIT_STEP = 39.5  # sketch rows per n below which the double product diverges
 INNER = ("cg", "chebyshev", "richardson", "double product")
 
 
@@ -59,8 +64,18 @@ class Preconditioner(NamedTuple):
     x: object  # the inputs it was built for
     damping: float
     scale: float  # tr(G̃)/n
-    effort: float  # iterations per ln(1/ε) of the step that built it
-    how: str
+    oversampling: float  # sketch rows per n
+    how: str  # the sketch, the inner dtype, and the factorisation
+    effort: float = math.inf  # iterations per ln(1/ε) of the step that built it
+
+
+class Sketched(NamedTuple):
+    """G̃ = J SᵀS Jᵀ, J Sᵀ where the sketch forms it, tr(G̃)/n, and the sketch rows per n."""
+
+    gram: object
+    rows: object
+    scale: float
+    oversampling: float
 
 
 class Recall(NamedTuple):
@@ -72,12 +87,26 @@ class Recall(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a step hands to the next. ``recall`` only saves time: without it (``transient``) the same numbers come out."""
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    damping : Damping or None
+        λ of the next step, and the guard's factor.
+    preconditioner : Preconditioner or None
+        R, if it may serve again.
+    growth : int
+        How many times its default size the next sketch is.
+    previous : float
+        ||r|| of the last step, for superlinear forcing; 0 where there was none on this batch.
+    recall : Recall or None
+        The last trial point. It only saves time: without it (``transient``) the same numbers come out.
+    """
 
     damping: Damping | None = None
     preconditioner: Preconditioner | None = None
-    growth: int = 1  # the sketch is this many times its default size
-    previous: float = 0.0  # ||r|| of the step before
+    growth: int = 1
+    previous: float = 0.0
     recall: Recall | None = None
 
     transient = ("recall",)
@@ -109,11 +138,13 @@ class NearLinearGaussNewton:
     sketch_size : float, optional
         Sketch rows as a multiple of n c: by default the distribution's ``oversampling``.
     inner : str
-        ``"cg"``, or ``"chebyshev"``, ``"richardson"``, ``"double product"`` with the spectrum that the sketch size implies.
+        ``"cg"``; ``"chebyshev"`` or ``"richardson"``, with parameters from the spectrum that the sketch size implies; or the
+        paper's ``"double product"``, which needs a ``sketch_size`` above 39.5.
     inner_dtype : str, optional
         ``"float32"`` runs products and R there under a residual in the working dtype, corrected until it meets ``epsilon``.
     damping : float, optional
-        The first λ; by default, and at least, 1e-8 tr(G)/n in float64 and 1e-5 tr(G)/n in float32.
+        The first λ. The default, and what the guard never goes below again, is 1e-8 tr(G)/n in float64 and 1e-5 tr(G)/n in
+        float32.
     reuse : bool
         Keep R while it serves.
     guard : bool
@@ -137,7 +168,7 @@ class NearLinearGaussNewton:
     def __post_init__(self):
         if not 0 < self.epsilon < 1:
             raise ValueError(f"epsilon is {self.epsilon!r}; expected a number between 0 and 1")
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr is {self.lr!r}; expected a positive number")
         if self.forcing not in ("constant", "superlinear"):
             raise ValueError(f"forcing is {self.forcing!r}; expected 'constant' or 'superlinear'")
@@ -145,8 +176,18 @@ class NearLinearGaussNewton:
             raise ValueError(f"inner is {self.inner!r}; expected one of {', '.join(INNER)}")
         if self.inner_dtype not in (None, "float32"):
             raise ValueError(f"inner_dtype is {self.inner_dtype!r}; expected None or 'float32'")
-        if self.damping is not None and not self.damping >= 0:
+        if self.damping is not None and not 0 <= self.damping < math.inf:
             raise ValueError(f"damping is {self.damping!r}; expected a number >= 0")
+        if not (hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")):
+            raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as NeuronSigns()")
+        if not 0 < self.size < math.inf:
+            raise ValueError(f"sketch_size is {self.sketch_size!r}; expected a positive number, sketch rows per n")
+        if self.inner == "double product" and not self.size > UNIT_STEP:
+            raise ValueError(
+                f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below"
+            )
+        if self.maxiter < 1:
+            raise ValueError(f"maxiter is {self.maxiter!r}; expected a positive integer")
 
     @property
     def size(self):
@@ -165,61 +206,74 @@ class NearLinearGaussNewton:
         BackendError, TypeError, ValueError
             Input that does not fit (see `Objective.at`).
         """
+        key = fold_in(key, 0)
         point = _recalled(state, objective, params, batch) or objective.at(params, batch)
-        J, r = point.jacobian(weighted=True), point.residual
+        r, loss, eps = point.residual, float(point.loss), _eps(point.x)
         size, rounding = norm(r), _eps(r) * (norm(point.outputs) + norm(point.y))
-        if size <= 4 * rounding:
-            return params, state, _stalled(point, state)
-        epsilon = self._forcing_term(size, state.previous, r)
-        P, fresh = state.preconditioner, False
-        if not (self.reuse and _serves(P, point.x, state.damping)):
-            P, fresh = self._precondition(J, point, state.damping, state.growth, key), True
-        damping = state.damping or Damping(self._first_damping(P.scale, r))
+        if not math.isfinite(size) or size <= 4 * rounding:
+            return params, state, _unmoved(loss, size, state)
+        J, sketched = point.jacobian(weighted=True), None
+        P, fresh, known = state.preconditioner, False, self._knows(state.preconditioner, point.x)
+        epsilon = self._forcing_term(size, state.previous if known else 0.0, eps)
+        if not (self.reuse and known and _near(P, state.damping)):
+            sketched, fresh = self._sketch(J, point.x, state.growth, key), True
+            P = self._factor(sketched, state.damping, point.x)
+        damping, least = state.damping or Damping(P.damping), least_damping(eps) * P.scale
         for attempts in range(1, ATTEMPTS + 1):  # noqa: B007 (read after the loop)
-            if not _serves(P, point.x, damping):
-                P, fresh = self._precondition(J, point, damping, state.growth, key), True
-            solution = self._solve(J, r, damping.value, P, epsilon, self._limit(P, fresh, epsilon))
-            if solution.info.reason != "converged" and not fresh:
-                P, fresh = self._precondition(J, point, damping, state.growth, key), True
+            solution = None
+            if _near(P, damping):
+                solution = self._solve(J, r, damping.value, P, epsilon, self._limit(P, fresh, epsilon))
+            if solution is None or (solution.info.reason != "converged" and not fresh):
+                sketched, fresh = sketched or self._sketch(J, point.x, state.growth, key), True
+                P = self._factor(sketched, damping, point.x)
                 solution = self._solve(J, r, damping.value, P, epsilon, self.maxiter)
             trial, used = attempt(objective, point, batch, solution.step, solution.image, self.lr), damping.value
-            accepted = math.isfinite(trial.ratio)
+            accepted = trial.point is not None and math.isfinite(float(trial.point.loss))
             if self.guard:
-                accepted, damping = judge(damping, trial.ratio, _least(r) * P.scale, P.scale)
-            if accepted or not self.guard or size <= 1000 * rounding:
+                accepted, damping = judge(damping, trial.ratio, least, P.scale)
+            hopeless = size <= 1000 * rounding or abs(trial.predicted) <= 10 * eps * loss
+            if accepted or not self.guard or hopeless:
                 break
-        solve = solution.info._replace(preconditioner=f"{type(self.sketch).__name__}, {P.how}", refreshed=fresh)
-        loss = float(point.loss)
+        solve = solution.info._replace(preconditioner=P.how, refreshed=fresh)
         new_loss = float(trial.point.loss) if accepted else loss
-        reason = "accepted" if accepted else _why_not(size, rounding, attempts, damping)
+        reason = "accepted" if accepted else _why_not(hopeless or damping.value >= CEILING * P.scale, attempts, damping)
         recall = Recall(objective, copies((*trial.params, *batch)), trial.point) if accepted else None
         state = State(damping, *self._keep(P, fresh, solve, epsilon, state.growth), size, recall)
         info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
         return (trial.params if accepted else params), state, info
 
-    def _forcing_term(self, size, previous, r):
+    def _forcing_term(self, size, previous, eps):
         """ε of this step."""
         if self.forcing == "constant" or not previous:
             return self.epsilon
-        return max(min(self.epsilon, 0.5 * size / previous), 100 * _eps(r))
-
-    def _first_damping(self, scale, r):
-        return _least(r) * scale if self.damping is None else self.damping
+        return max(min(self.epsilon, 0.5 * size / previous), 100 * eps)
 
     # ------------------------------------------------------------------------------------------------ the preconditioner
 
-    def _precondition(self, J, point, damping, growth, key):
-        """Sketch the Jacobian and factor: RᵀR = J SᵀS Jᵀ + λ I."""
-        J = self._inner(J)
+    def _knows(self, P, x):
+        """Whether R was built for these inputs, by this sketch, in this dtype."""
+        return P is not None and P.how.startswith(self._kind) and P.R.dtype == self._cast(x).dtype and same((P.x,), (x,))
+
+    @property
+    def _kind(self):
+        return f"{self.sketch!r}, "
+
+    def _sketch(self, J, x, growth, key):
+        """G̃ = J SᵀS Jᵀ."""
+        J, x = self._inner(J), self._cast(x)
         n, p = J.shape
-        rows = math.ceil(growth * self.size * n)
-        like = self._cast(point.x)
-        S = self.sketch.sample(fold_in(key, 0), rows, J.factor_shapes if self.sketch.factored else p, like=like)
-        gram = J.sketch_gram(S)
-        scale = float(namespace(gram).linalg.trace(gram)) / n
-        value = damping.value if damping else self._first_damping(scale, point.residual)
-        R, how = sketch_factor(gram, value)
-        return Preconditioner(R, *copies((point.x,)), value, scale, math.inf, how)
+        S = self.sketch.sample(key, math.ceil(growth * self.size * n), J.factor_shapes if self.sketch.factored else p, like=x)
+        xp = namespace(x)
+        rows = None if hasattr(S, "left") else J.sketch(S)
+        gram = J.sketch_gram(S) if rows is None else rows @ xp.matrix_transpose(rows)
+        return Sketched(gram, rows, float(xp.linalg.trace(gram)) / n, growth * self.size)
+
+    def _factor(self, sketched, damping, x):
+        """R with RᵀR = G̃ + λ I."""
+        first = least_damping(_eps(x)) * sketched.scale if self.damping is None else self.damping
+        value = damping.value if damping else first
+        R, how = sketch_factor(sketched.gram, value, sketched.rows)
+        return Preconditioner(R, *copies((x,)), value, sketched.scale, sketched.oversampling, self._kind + how)
 
     def _limit(self, P, fresh, epsilon):
         """Iterations before a kept R is given up."""
@@ -227,11 +281,11 @@ class NearLinearGaussNewton:
 
     def _keep(self, P, fresh, solve, epsilon, growth):
         """The preconditioner for the next step (None: build one), and the size of the next sketch."""
-        effort = solve.iterations / math.log(1 / epsilon)
+        accuracy = math.log(1 / epsilon)
         if fresh:
-            too_rough = effort > SLOW and growth < 4
-            return (None, 2 * growth) if too_rough else (P._replace(effort=effort), growth)
-        serves = solve.iterations <= 1.5 * P.effort * math.log(1 / epsilon) + 1
+            too_rough = solve.iterations > SLOW * max(1.0, accuracy / math.log(6)) and growth < 4
+            return (None, 2 * growth) if too_rough else (P._replace(effort=solve.iterations / accuracy), growth)
+        serves = solve.iterations <= 1.5 * P.effort * accuracy + 1
         return (P if serves else None), growth
 
     # ------------------------------------------------------------------------------------------------ the linear system
@@ -257,21 +311,21 @@ class NearLinearGaussNewton:
         """g, Jᵀg and the solver's info; products in the inner dtype, results in the working dtype."""
         J, dtype = self._inner(J), b.dtype
         operator, M = _DampedGram(J, damping), TriangularPreconditioner(P.R)
-        g, info = self._iterate(operator, self._cast(b), M, rtol, limit)
+        g, info = self._iterate(operator, self._cast(b), M, P.oversampling, rtol, limit)
         step = operator.adjoint or J.rmatvec(g)
         cast = namespace(b).astype
         return cast(g, dtype, copy=False), tuple(cast(V, dtype, copy=False) for V in step), info
 
-    def _iterate(self, operator, b, M, rtol, limit):
+    def _iterate(self, operator, b, M, oversampling, rtol, limit):
         options = {"preconditioner": M, "rtol": rtol, "maxiter": limit}
         if self.inner == "cg":
             return cg(operator, b, certify=False, on_step=operator.accumulate, **options)
         if self.inner == "double product":
             return double_product(operator, b, **options)
-        bounds = sketch_spectrum(min(0.95, self.size**-0.5))
+        gamma = min(0.95, oversampling**-0.5)
         if self.inner == "chebyshev":
-            return chebyshev(operator, b, bounds=bounds, **options)
-        return richardson(operator, b, step=2 / sum(bounds), **options)
+            return chebyshev(operator, b, bounds=sketch_spectrum(gamma), **options)
+        return richardson(operator, b, step=best_step(gamma), **options)
 
     def _inner(self, J):
         """J in the dtype of the inner products."""
@@ -305,10 +359,8 @@ def _recalled(state, objective, params, batch):
     return recall.point if same(recall.inputs, (*params, *batch)) else None
 
 
-def _serves(P, x, damping):
-    """Whether R was built for these inputs and about this damping."""
-    if P is None or damping is None or not same((P.x,), (x,)):
-        return False
+def _near(P, damping):
+    """Whether R was built for about this damping: within a factor of 10."""
     low, high = sorted((P.damping, damping.value))
     return high <= 10 * low
 
@@ -317,19 +369,15 @@ def _eps(x):
     return float(namespace(x).finfo(x.dtype).eps)
 
 
-def _least(r):
-    """The least damping over tr(G)/n."""
-    return 1e-8 if _eps(r) < 1e-10 else 1e-5
+def _unmoved(loss, size, state):
+    """The step that stays where it is: nothing but rounding is left to remove, or the residual overflows."""
+    reason = "stalled: the residual is rounding" if math.isfinite(size) else "rejected: the norm of the residual overflows"
+    solve = SolveInfo(0.0, 0, 0, "converged") if math.isfinite(size) else SolveInfo(math.nan, 0, 0, "non-finite")
+    damping = state.damping.value if state.damping else 0.0
+    return StepInfo(loss, loss, False, reason, damping, math.nan, 0, solve)
 
 
-def _stalled(point, state):
-    """The step that stays where it is, as nothing but rounding is left to remove."""
-    loss, damping = float(point.loss), state.damping.value if state.damping else 0.0
-    solve = SolveInfo(0.0, 0, 0, "converged")
-    return StepInfo(loss, loss, False, "stalled: the residual is rounding", damping, math.nan, 0, solve)
-
-
-def _why_not(size, rounding, attempts, damping):
-    if size <= 1000 * rounding:
-        return "stalled: the residual is near rounding and did not fall"
-    return f"rejected: no decrease in {attempts} attempts, damping now {damping.value:.1e}"
+def _why_not(hopeless, attempts, damping):
+    if hopeless:
+        return "stalled: no decrease is left above rounding"
+    return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"

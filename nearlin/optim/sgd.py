@@ -47,7 +47,7 @@ class SGD:
     momentum: float = 0.9
 
     def __post_init__(self):
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr is {self.lr!r}; expected a positive number")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")

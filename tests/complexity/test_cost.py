@@ -262,7 +262,7 @@ def predicted(opt, network, t, info, state):
         rows = None if opt.sketch_size is None else int(np.ceil(opt.sketch_size * network.rows))
         name = "kronecker" if isinstance(opt.sketch, nl.sketch.KroneckerSRHT) else "neurons"
         fresh = info.solve.refreshed
-        replaced = opt.reuse and fresh and state.preconditioner is not None
+        replaced = fresh and state.preconditioner is not None
         return cost.near_linear_step(network, info.solve.iterations, fresh, t > 0, rows, name, replaced)
     if isinstance(opt, nl.optim.SGD):
         return cost.sgd_step(network, first=t == 0)

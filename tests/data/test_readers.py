@@ -45,20 +45,35 @@ def test_task_makes_two_numbers_two_classes(tmp_path):
     assert data.class_names == ("0", "1")
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("x", np.float16), ("x", np.int16), ("y", np.int64), ("y", np.float16)])
+def test_arrays_that_would_be_converted_silently_are_refused(tmp_path, name, dtype):
+    arrays = {"x": X.astype(float), "y": np.asarray(Y, dtype=float)}
+    np.savez(tmp_path / "a.npz", **{**arrays, name: arrays[name].astype(dtype)})
+    with pytest.raises(DataError, match=f"{name} has dtype {np.dtype(dtype)}; expected float32 or float64"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("factor", [1e200, 1e-200])
+def test_values_whose_squares_are_no_numbers_are_refused(tmp_path, factor):
+    np.savez(tmp_path / "a.npz", x=X.astype(float), y=factor * np.asarray(Y, dtype=float))
+    with pytest.raises(DataError, match="choose another unit"):
+        load(tmp_path / "a.npz")
+
+
 def test_plus_and_minus_one_are_two_classes(tmp_path):
-    np.savez(tmp_path / "a.npz", x=X, y=np.array([1, -1, -1, 1]))
+    np.savez(tmp_path / "a.npz", x=X, y=np.array([1.0, -1.0, -1.0, 1.0]))
     assert load(tmp_path / "a.npz").task == "classification"
     assert load(tmp_path / "a.npz", task="regression").task == "regression"
 
 
 def test_npz_and_npy(tmp_path):
-    np.savez(tmp_path / "a.npz", x=X.astype(np.int16), y=Y[:, None])
+    np.savez(tmp_path / "a.npz", x=X.astype(np.float32), y=Y[:, None])
     np.save(tmp_path / "a.npy", np.column_stack([X, Y]).astype(np.float32))
-    integer, matrix = load(tmp_path / "a.npz"), load(tmp_path / "a.npy")
-    np.testing.assert_array_equal(integer.x, X.astype(np.int16))
+    archive, matrix = load(tmp_path / "a.npz"), load(tmp_path / "a.npy")
+    np.testing.assert_array_equal(archive.x, X)
     np.testing.assert_array_equal(matrix.x, X)
-    np.testing.assert_array_equal(integer.y, matrix.y)
-    assert integer.x.dtype == matrix.x.dtype == np.float64
+    np.testing.assert_array_equal(archive.y, matrix.y)
+    assert archive.x.dtype == matrix.x.dtype == np.float64
 
 
 BAD_CSV = {

@@ -176,10 +176,18 @@ def test_the_structured_gram_is_the_hadamard_product_of_inputs_and_masks(numpy_b
     np.testing.assert_allclose(objective.at((W,), (x, y)).jacobian().gram(), (x @ x.T) * (B @ B.T) / W.shape[0], atol=1e-15)
 
 
+def test_a_neuron_at_zero_is_off(be):
+    """ReLU'(0) = 0 in the mask too: the second neuron is orthogonal to the sample."""
+    net = nn.TwoLayer(2, 2)
+    params, batch = (be.array([[1.0, 0.0], [0.0, 1.0]]),), (be.array([[3.0, 0.0]]), be.array([1.0]))
+    J = nn.Objective(net, nn.SquaredLoss()).at(params, batch).jacobian()
+    assert be.numpy(J.to_dense())[0, 2:].tolist() == [0.0, 0.0]
+
+
 def test_gram_counts_in_float32_are_exact(numpy_backend):
     objective, params, batch = make(numpy_backend, NETWORKS["two-layer-relu"])
     J = objective.at(params, batch).jacobian()
-    assert np.array_equal(J.gram(dtype=np.float32), J.gram())
+    assert np.array_equal(J.gram(dtype="float32"), J.gram())
 
 
 @pytest.mark.parametrize("width", [1, 8, 9, 64, 1000])

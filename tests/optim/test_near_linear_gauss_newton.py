@@ -90,7 +90,7 @@ def test_the_step_is_an_interpolation_of_the_frozen_masks(numpy_backend):
     opt = NearLinear(epsilon=1e-13, damping=0.0, guard=False)
     new, _, _ = opt.step(params, opt.init(params, objective), objective, batch, key=0)
     image = objective.at(params, batch).jacobian().matvec(new)
-    np.testing.assert_allclose(image, batch[1], atol=1e-12 * np.linalg.norm(batch[1]) * 10)
+    assert np.linalg.norm(image - batch[1]) <= 1e-12 * np.linalg.norm(batch[1])
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_a_step_that_fails_leaves_the_parameters_and_says_so(numpy_backend):
     opt = NearLinear(lr=1e6)
     new, state, info = opt.step(params, opt.init(params, objective), objective, batch, key=0)
     assert new is params
-    assert info.reason.startswith("rejected: no decrease in 7 attempts")
+    assert info.reason.startswith("rejected: no decrease in 7 attempt")
     assert (info.accepted, info.attempts, info.new_loss) == (False, 7, info.loss)
     assert state.damping.value > 1e-4
 
@@ -290,6 +290,138 @@ def test_the_state_does_not_grow(numpy_backend):
 
     opt = NearLinear(lr=0.05)
     assert size(run(opt, *problem, steps=40)[1]) == size(run(opt, *problem, steps=4)[1])
+
+
+def test_a_loss_with_a_floor_ends_as_stalled_and_the_damping_stays_finite(numpy_backend):
+    """Two labels at one point: the least-squares fit is reached, and nothing is left to gain."""
+    x, y = nl.data.sphere(n=20, d=6, seed=1)
+    problem = two_layer(numpy_backend, np.concatenate([x, x]), np.concatenate([y, y + 1]), 1024)
+    for opt in (NearLinear(), nl.optim.GramGaussNewton()):
+        _, state, infos = run(opt, *problem, steps=40)
+        assert any(info.reason.startswith("stalled") for info in infos)
+        assert state.damping.value <= nl.linalg.CEILING
+
+
+def test_a_residual_that_overflows_is_reported_as_such(numpy_backend):
+    objective, params, (x, y) = sphere_problem(numpy_backend)
+    with np.errstate(over="ignore"):
+        for opt in (NearLinear(), nl.optim.GramGaussNewton()):
+            new, _, info = opt.step(params, opt.init(params, objective), objective, (x, 1e200 * y), key=0)
+            assert new is params
+            assert (info.solve.reason, info.reason) == ("non-finite", "rejected: the norm of the residual overflows")
+
+
+@pytest.mark.parametrize("opt", [NearLinear(lr=2.5, guard=False), nl.optim.GramGaussNewton(lr=2.5, guard=False)], ids=repr)
+def test_without_the_guard_every_finite_step_is_taken(numpy_backend, opt):
+    """lr = 2.5: the model predicts no decrease, and the guard would refuse."""
+    info = run(opt, *sphere_problem(numpy_backend), steps=1)[2][0]
+    assert info.accepted
+    assert np.isnan(info.ratio)
+
+
+def test_all_attempts_share_one_sketch(numpy_backend):
+    x = FAMILIES["offset"](np.random.default_rng(0), 128)
+    objective, params, batch = two_layer(numpy_backend, x, np.random.default_rng(1).standard_normal(128), 4096)
+    counted, opt = nl.nn.Counted(objective), NearLinear()
+    info = opt.step(params, opt.init(params, counted), counted, batch, key=0)[2]
+    assert info.attempts > 1
+    assert counted.calls["sketch_gram"] == 1
+    assert counted.calls["forward"] == 1 + info.attempts
+
+
+def test_the_key_decides_the_sketch(numpy_backend):
+    objective, params, batch = sphere_problem(numpy_backend)
+    R = [
+        NearLinear().step(params, NearLinear().init(params, objective), objective, batch, key=k)[1].preconditioner.R
+        for k in (0, 1)
+    ]
+    assert np.max(np.abs(R[0] - R[1])) > 1e-3
+
+
+@pytest.mark.parametrize("key", [-1, 1.5, None, "a"])
+def test_a_bad_key_is_refused_whether_r_is_fresh_or_kept(numpy_backend, key):
+    objective, params, batch = sphere_problem(numpy_backend)
+    opt = NearLinear()
+    new, state, _ = opt.step(params, opt.init(params, objective), objective, batch, key=0)
+    with pytest.raises(ValueError, match="expected a non-negative integer"):
+        opt.step(new, state, objective, batch, key=key)
+
+
+def test_the_sketch_grows_when_the_last_was_rough(numpy_backend):
+    objective, params, batch = sphere_problem(numpy_backend)
+    opt = NearLinear()
+    P = [
+        opt.step(params, opt.init(params, objective)._replace(growth=g), objective, batch, key=0)[1].preconditioner
+        for g in (1, 2)
+    ]
+    assert P[1].oversampling == 2 * P[0].oversampling == 3.0
+    G = objective.at(params, batch).jacobian().gram()
+    far = [np.max(np.abs(p.R.T @ p.R - G)) for p in P]
+    assert far[1] < far[0]
+
+
+def kept(opt, problem, **changes):
+    """Whether R, with changed records, is still used by the next step."""
+    objective, params, batch = problem
+    _, state, _ = opt.step(params, opt.init(params, objective), objective, batch, key=0)
+    P = state.preconditioner._replace(**changes)
+    after = opt.step(params, state._replace(preconditioner=P, recall=None), objective, batch, key=1)
+    return not after[2].solve.refreshed, after[1].preconditioner is not None
+
+
+@pytest.mark.parametrize(("factor", "used"), [(9.0, True), (1 / 9, True), (11.0, False), (1 / 11, False)])
+def test_r_serves_within_ten_times_its_damping(numpy_backend, factor, used):
+    problem = sphere_problem(numpy_backend)
+    opt = NearLinear(damping=1e-6, guard=False)
+    assert kept(opt, problem, damping=factor * 1e-6)[0] is used
+
+
+@pytest.mark.parametrize(("effort", "still_kept"), [(2.0, True), (0.1, False)])
+def test_r_is_dropped_after_a_step_that_needed_much_more_than_the_one_that_built_it(numpy_backend, effort, still_kept):
+    """2 or 3 iterations at ε = 1/6: allowed are 1.5 effort ln 6 + 1, 6.4 or 1.3."""
+    assert kept(NearLinear(), sphere_problem(numpy_backend), effort=effort) == (True, still_kept)
+
+
+def test_another_sketch_or_dtype_builds_its_own_r(numpy_backend):
+    objective, params, batch = sphere_problem(numpy_backend)
+    new, state, _ = NearLinear().step(params, NearLinear().init(params, objective), objective, batch, key=0)
+    for opt in (NearLinear(sketch=nl.sketch.Gaussian()), NearLinear(inner_dtype="float32")):
+        assert opt.step(new, state, objective, batch, key=1)[2].solve.refreshed
+
+
+def test_superlinear_forcing_asks_for_half_the_last_contraction(numpy_backend):
+    problem = sphere_problem(numpy_backend)
+    infos = run(NearLinear(forcing="superlinear"), *problem, steps=4)[2]
+    norms = [info.loss**0.5 for info in infos]
+    for before, now, info in zip(norms[:-1], norms[1:], infos[1:], strict=True):
+        assert info.solve.residual <= 1.001 * min(1 / 6, 0.5 * now / before)
+        assert info.solve.residual > 1e-3 * min(1 / 6, 0.5 * now / before)
+
+
+def test_the_damping_starts_at_the_floor_of_the_dtype(numpy_backend):
+    (objective, (W,), (x, y)) = sphere_problem(numpy_backend)
+    for dtype, floor in ((np.float64, 1e-8), (np.float32, 1e-5)):
+        params, batch = (W.astype(dtype),), (x.astype(dtype), y.astype(dtype))
+        info = NearLinear().step(params, NearLinear().init(params, objective), objective, batch, key=0)[2]
+        trace = np.trace(objective.at(params, batch).jacobian().gram())
+        assert info.damping == pytest.approx(floor * trace / 64, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"inner": "double product"}, "expected more than 39.5 for the double product"),
+        ({"sketch": "gaussian"}, "expected a distribution of nearlin.sketch"),
+        ({"sketch_size": 0.0}, "sketch_size is 0.0"),
+        ({"sketch_size": float("nan")}, "sketch_size is nan"),
+        ({"maxiter": 0}, "maxiter is 0"),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"damping": float("inf")}, "damping is inf"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        NearLinear(**fields)
 
 
 def test_a_state_of_another_problem_is_not_reused(numpy_backend):
