@@ -121,6 +121,8 @@ def _backend(name, config):
     module = name.partition(":")[0]
     if wanted and name not in wanted and module not in wanted:
         pytest.skip("not selected by --backend")
+    if module == "torch" and not _array.unusable("torch"):
+        importlib.import_module("torch").set_num_threads(1)  # small arrays: threads only get into each other's way
     if reason := unusable(name):
         if name in wanted:
             pytest.fail(f"--backend {name}: {reason}")

@@ -1,0 +1,106 @@
+"""Full-batch training runs for claims on convergence: residual norms, inner accuracies and weights along the way."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from nearlin._array import fold_in
+from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
+from nearlin.complexity.fit import fit_exponent
+from nearlin.linalg import FactorizationError
+from nearlin.nn import Objective, SquaredLoss, TwoLayer
+from nearlin.nn.two_layer import DRAW
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What a run leaves.
+
+    Attributes
+    ----------
+    residuals : tuple of float
+        ||r_t|| before the first step and after every step; infinite where the step could not be made.
+    inner : tuple of float
+        Relative true residual of every step's linear system.
+    start, end : array, (m, d)
+        Weights before and after.
+    """
+
+    residuals: tuple
+    inner: tuple
+    start: np.ndarray
+    end: np.ndarray
+
+    @property
+    def ratios(self):
+        """||r_{t+1}|| / ||r_t||, one per step."""
+        return tuple(b / a for a, b in zip(self.residuals[:-1], self.residuals[1:], strict=True))
+
+    @property
+    def steps(self):
+        """Steps made."""
+        return len(self.residuals) - 1
+
+    def reached(self, reduction):
+        """Whether the last residual is at most ``reduction`` times the first."""
+        return self.residuals[-1] <= reduction * self.residuals[0]
+
+
+def train(optimizer, x, y, width, key, steps, reduction=0.0, activation="relu"):
+    """Train a two-layer network on the whole of (x, y) until ||r|| <= ``reduction`` ||r_0||, for at most ``steps`` steps."""
+    objective = Objective(TwoLayer(x.shape[1], width, activation), SquaredLoss())
+    start = params = (neurons(x.shape[1], width, key),)
+    state, residuals, inner = optimizer.init(params, objective), [_size(objective, params, x, y)], []
+    for t in range(steps):
+        try:
+            params, state, info = optimizer.step(params, state, objective, (x, y), fold_in(key, t))
+        except FactorizationError:  # a singular Gram matrix: there is no such step
+            residuals.append(math.inf)
+            break
+        residuals.append(_size(objective, params, x, y))
+        inner.append(info.solve.residual)
+        if residuals[-1] <= reduction * residuals[0]:
+            break
+    return Trajectory(tuple(residuals), tuple(inner), start[0], params[0])
+
+
+def neurons(d, width, key):
+    """The start W (m, d) of a `TwoLayer` network for ``key``: leading rows of a draw that all widths share."""
+    return _draw(d, -(-width // DRAW), key)[:width].copy()
+
+
+@functools.lru_cache(maxsize=4)
+def _draw(d, chunks, key):
+    return TwoLayer(d, chunks * DRAW).init(key, np.empty(0))[0]
+
+
+def _size(objective, params, x, y):
+    return float(np.linalg.norm(objective.at(params, (x, y)).residual))
+
+
+def judged(holds, in_regime=True):
+    """The verdict: a claim outside of its regime neither holds nor fails."""
+    if not in_regime:
+        return OUT_OF_REGIME
+    return HOLDS if holds else FAILS
+
+
+def geometric_mean(values, axis=0):
+    """exp of the mean logarithm; infinite where a value is."""
+    return np.exp(np.mean(np.log(np.asarray(values, dtype=float)), axis=axis))
+
+
+def power_law(sizes, values):
+    """Exponent, fitted curve and a few words for geometric means over seeds; ``values`` is (seeds, sizes)."""
+    means = geometric_mean(values)
+    fit = fit_exponent(sizes, means)
+    curve = tuple(fit.scale * np.asarray(sizes, dtype=float) ** fit.exponent)
+    return fit.exponent, tuple(means), f"{fit.exponent:.2f} ± {fit.halfwidth:.2f}", curve
+
+
+def through(sizes, values, exponent):
+    """The curve of this exponent through the geometric middle of the measured ``values``: what is predicted up to a factor."""
+    powers = np.asarray(sizes, dtype=float) ** exponent
+    return tuple(float(p) for p in powers * geometric_mean(np.asarray(values) / powers))

@@ -1,0 +1,79 @@
+"""Claims on the limit kernel, damping and K-FAC: their quick verdicts, that what is wrong fails, and the data families."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from nearlin.complexity.claims import data, kernel
+from nearlin.complexity.claims.table import FAILS, HOLDS
+from nearlin.optim import GramGaussNewton
+
+
+@pytest.mark.parametrize("claim", kernel.CLAIMS, ids=lambda claim: claim.id)
+def test_quick_verdicts(claim):
+    outcome = claim.measure(False)
+    assert outcome.verdict == (HOLDS if claim.should_hold else FAILS), f"{outcome.value}: {outcome.detail}"
+    assert outcome.series
+    for series in outcome.series:
+        assert len(series.x) == len(series.y) == len(series.predicted or series.y)
+
+
+def test_numbers_cover_the_kernel():
+    assert {claim.number for claim in kernel.CLAIMS} == {22, 24, 25, 26, 27}
+
+
+def wrong_kernel(x):
+    """A limit kernel whose angle is forgotten."""
+    return x @ x.T / 2
+
+
+def undamped(guard, damping):
+    return GramGaussNewton(guard=guard, damping=0.0)
+
+
+WRONG = {
+    "norms are not leverages": functools.partial(kernel.kfac_leverage, formula=lambda x: np.sum(x * x, axis=1)),
+    "half the step is slower than 1 - 1/κ": functools.partial(kernel.kfac_rate, step=lambda values: values[0] / 2),
+    "another kernel is not approached": functools.partial(kernel.gram_to_kernel, kernel=wrong_kernel),
+    "without the angle λ_min is quadratic": functools.partial(kernel.near_duplicates_kernel, kernel=wrong_kernel),
+    "a wide network is not quadratic in θ": functools.partial(kernel.near_duplicates_wide, expected=2.0),
+    "a narrow network is not linear in θ": functools.partial(kernel.near_duplicates_narrow, expected=1.0),
+    "the linear kernel is singular before d pairs": functools.partial(kernel.antipodal_pairs, kernel=wrong_kernel),
+    "no damping, no averaged fit": functools.partial(kernel.damping_fixes_duplicates, optimizer=undamped),
+    "with damping nothing explodes": functools.partial(kernel.undamped_duplicates, damping=1e-4),
+}
+
+
+@pytest.mark.parametrize("measure", WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_fails(measure):
+    assert measure(False).verdict == FAILS
+
+
+def test_duplicates_cannot_be_fitted_below_the_floor():
+    x, y, floor = kernel.duplicated_problem(3, n=20, copies=4)
+    averaged = y.copy()
+    averaged[:4] = averaged[-4:] = (y[:4] + y[-4:]) / 2
+    assert np.array_equal(x[:4], x[-4:])
+    assert floor == pytest.approx(0.5 * np.sum((averaged - y) ** 2))
+
+
+@pytest.mark.parametrize("draw", data.FAMILIES.values(), ids=data.FAMILIES.keys())
+def test_families_have_unit_rows_and_are_reproducible(draw):
+    x = draw(24, 5)
+    assert x.shape[0] == 24
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1.0)
+    assert np.array_equal(x, draw(24, 5))
+    assert not np.array_equal(x, draw(24, 6))
+
+
+def test_the_limit_kernel_is_the_mean_of_gram_matrices():
+    x = data.sphere(12, 5, 1)
+    mean = data.structured_gram(data.relu_mask(x, 200_000, 2), x)
+    np.testing.assert_allclose(mean, data.limit_kernel(x), atol=0.01)
+    np.testing.assert_array_equal(np.diag(data.limit_kernel(x)), 0.5)
+
+
+def test_angles_are_exact_where_the_cosine_is_not():
+    theta = 1e-9
+    assert data.angles(data.pair_at_angle(theta, 6, 2))[0, 1] == pytest.approx(theta, rel=1e-6)
