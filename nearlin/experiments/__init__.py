@@ -1,28 +1,35 @@
-"""Experiments: problems, the training loop, checkpoints, comparison, prediction. The command line (`nearlin.experiments.cli`) is
-a thin layer over these functions; click, rich and matplotlib are imported only where they are used."""
+"""Experiments: problems, the training loop, checkpoints, comparison, prediction, verification of claims, estimates. The command
+line (`nearlin.experiments.cli`) is a thin layer over these functions; click, rich and matplotlib are imported only where they are
+used."""
 
 from nearlin.experiments.checkpoint import CheckpointError
 from nearlin.experiments.comparison import Comparison, compare
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import info
+from nearlin.experiments.estimation import Estimate, estimate
 from nearlin.experiments.prediction import Prediction, predict
 from nearlin.experiments.problems import Problem, build
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 from nearlin.experiments.training import Interrupted, Result, train
+from nearlin.experiments.verification import Verification, verify
 
 __all__ = [
     "OPTIMIZERS",
     "CheckpointError",
     "Comparison",
     "Config",
+    "Estimate",
     "Interrupted",
     "Prediction",
     "Problem",
     "Result",
+    "Verification",
     "build",
     "compare",
+    "estimate",
     "info",
     "make_optimizer",
     "predict",
     "train",
+    "verify",
 ]

@@ -1,5 +1,6 @@
 """The commands of ``nearlin``: options, and what the user sees. Importing this module needs click and rich."""
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from nearlin.experiments import folders, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
 from nearlin.experiments.comparison import FILE, compare
 from nearlin.experiments.environment import info, nearlin_version
+from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.prediction import predict
 from nearlin.experiments.registry import OPTIMIZERS
 from nearlin.experiments.training import LOG, run
+from nearlin.experiments.verification import JSON, select, verify
 from nearlin.nn import ACTIVATIONS
 
-INTERRUPTED, USER_ERROR, NOT_FINITE = 130, 2, 1
+INTERRUPTED, USER_ERROR, NOT_FINITE, CLAIM_FAILED = 130, 2, 1, 1
 
 
 class _Failure(click.ClickException):
@@ -79,7 +82,7 @@ class _LrPerOptimizer(click.ParamType):
 
 
 POSITIVE = click.IntRange(min=1)
-_data_options = [
+_source_options = [
     click.option("--target", metavar="COLUMN", help="Target column of a .csv file."),
     click.option(
         "--task",
@@ -93,6 +96,9 @@ _data_options = [
         show_default=True,
         help="Share of the rows kept for testing; 0 for none.",
     ),
+]
+_data_options = [
+    *_source_options,
     click.option("--center/--no-center", default=True, show_default=True, help="Subtract the mean of the training rows."),
     click.option("--scale/--no-scale", default=False, show_default=True, help="Divide every feature by its standard deviation."),
     click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale every row to unit length."),
@@ -102,13 +108,22 @@ _data_options = [
         help="Give the targets mean 0 and deviation 1.  [default: for regression]",
     ),
 ]
+_optimizer_option = [
+    click.option(
+        "--optimizer",
+        default="near-linear-gauss-newton",
+        show_default=True,
+        metavar="NAME",
+        help=f"One of {', '.join(OPTIMIZERS)}.",
+    )
+]
 _network_options = [
     click.option("--width", type=POSITIVE, default=8192, show_default=True, help="Neurons of the two-layer network."),
     click.option(
         "--activation", type=click.Choice(list(ACTIVATIONS)), default="relu", show_default=True, help="What the neurons compute."
     ),
 ]
-_run_options = [
+_array_options = [
     click.option("--batch-size", type=POSITIVE, help="Rows per shuffled mini-batch.  [default: all rows]"),
     click.option(
         "--backend",
@@ -118,6 +133,9 @@ _run_options = [
         help="numpy, cupy, torch or array_api_strict; `nearlin info` says which can be used.",
     ),
     click.option("--dtype", default="float64", show_default=True, metavar="NAME", help="float64 or float32."),
+]
+_run_options = [
+    *_array_options,
     click.option("--steps", type=POSITIVE, default=12, show_default=True, help="Total number of steps (mini-batches)."),
     click.option(
         "--tol",
@@ -158,8 +176,10 @@ def cli(debug):
       nearlin compare diabetes --optimizers near-linear-gauss-newton,adam
       nearlin train houses.csv --target price --scale --out runs/houses
       nearlin predict runs/houses/checkpoint.npz new.csv --out prices.csv
+      nearlin verify
+      nearlin estimate digits-4v9 --width 65536
 
-    Exit codes: 0 done, 1 the loss became infinite or NaN, 2 an error in the input, 130 interrupted.
+    Exit codes: 0 done, 1 the loss became infinite or NaN or a claim failed, 2 an error in the input, 130 interrupted.
     """
 
 
@@ -170,14 +190,7 @@ def cli(debug):
 )
 @click.argument("data", required=False)
 @_with(_data_options)
-@click.option(
-    "--optimizer",
-    default="near-linear-gauss-newton",
-    show_default=True,
-    metavar="NAME",
-    help=f"One of {', '.join(OPTIMIZERS)}.",
-)
-@_with(_network_options)
+@_with(_optimizer_option, _network_options)
 @click.option("--epsilon", type=float, help="Inner accuracy of near-linear-gauss-newton.  [default: the optimizer's]")
 @click.option("--lr", type=float, help="Step size.  [default: the optimizer's]")
 @_with(_run_options)
@@ -242,6 +255,11 @@ def _default_folder(name, marker=LOG):
     return folders.free(Path("runs") / folders.slug(name), marker)
 
 
+def _names(text):
+    """The names in a comma-separated list."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 @cli.command("compare", short_help="Compare optimizers on one problem.")
 @click.argument("data")
 @click.option(
@@ -275,7 +293,7 @@ def compare_command(data, optimizers, lr, out, **options):
     Example:
       nearlin compare digits-4v9 --optimizers near-linear-gauss-newton,gram-gauss-newton,adam --lr adam=0.01
     """
-    names = [name.strip() for name in optimizers.split(",") if name.strip()]
+    names = _names(optimizers)
     out = out or _default_folder(f"compare-{folders.slug(data)}-{options['seed']}", FILE)
     comparison = compare(data, names, lr=dict(lr) or None, out=out, **options)
     report.print_comparison(comparison)
@@ -304,6 +322,91 @@ def predict_command(checkpoint, data, out, target, backend):
     """
     prediction = predict(checkpoint, data, out=out, target=target, backend=backend)
     click.echo(f"Wrote {len(prediction.values)} prediction(s) to {out}")
+
+
+@cli.command("verify", short_help="Check what the papers promise.")
+@click.option(
+    "--quick/--full",
+    "quick",
+    default=True,
+    help="Counts and small convergence runs, in about two minutes; or also timed sweeps, and larger sizes.  [default: quick]",
+)
+@click.option("--only", metavar="ID,...", help="Only these claims.")
+@click.option(
+    "--backend",
+    default="numpy",
+    show_default=True,
+    metavar="NAME",
+    help="Backend whose asv results are judged. Claims that run here are measured on NumPy.",
+)
+@click.option(
+    "--from-asv",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Judge the times that `asv run` left there (asv_bench/.asv/results) instead of measuring.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Output folder, without an earlier report.  [default: runs/verify-quick, -full or -asv, with -2, -3, ... appended]",
+)
+@_with(_progress_option)
+@click.pass_context
+def verify_command(ctx, quick, only, backend, from_asv, out, progress):
+    """Measure what the papers promise about cost and convergence, claim by claim, and say which hold.
+
+    \b
+    Writes claims.json, claims.md, and a plot per family of claims.
+    Exit code 1 if a claim fails that should hold.
+    Examples:
+      nearlin verify
+      nearlin verify --only step-linear-in-width,outer-rate
+      nearlin verify --full --out runs/claims
+      nearlin verify --from-asv asv_bench/.asv/results
+    """
+    if from_asv is not None and ctx.get_parameter_source("quick") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--from-asv judges times that are there already; leave --quick and --full out", ctx)
+    ids = _names(only)
+    if only is not None and not ids:
+        raise click.UsageError("--only names no claim", ctx)
+    claims = select(ids, backend, from_asv)
+    if backend != "numpy" and from_asv is None:
+        click.echo(f"Note: claims are counted and measured on NumPy; times on {backend} are judged by --from-asv.", err=True)
+    out = out or _default_folder(f"verify-{'asv' if from_asv is not None else 'quick' if quick else 'full'}", JSON)
+    bar = report.claims_progress(claims) if progress else contextlib.nullcontext((None, None))
+    with bar as (before, after):
+        found = verify(ids, not quick, backend, from_asv, out, before, after)
+    report.print_claims(found)
+    if found.interrupted:
+        raise KeyboardInterrupt(f"Interrupted; the report in {found.folder} holds what was measured.")
+    if not found.passed:
+        ctx.exit(CLAIM_FAILED)
+
+
+@cli.command("estimate", short_help="Flops and bytes of a step, before it runs.")
+@click.argument("data", required=False)
+@click.option("--rows", type=POSITIVE, metavar="N", help="Rows, instead of DATA.")
+@click.option("--features", type=POSITIVE, metavar="D", help="Features, instead of DATA.")
+@_with(_optimizer_option, _network_options)
+@click.option(
+    "--iterations",
+    type=POSITIVE,
+    metavar="K",
+    help=f"Inner iterations of near-linear-gauss-newton in a step; a run prints its own.  [default: {ITERATIONS}]",
+)
+@_with(_array_options, _source_options)
+def estimate_command(data, **options):
+    """Flops and bytes of one step by part, in closed form: nothing is run.
+
+    \b
+    DATA is what `nearlin train` takes; or give --rows and --features.
+    A step that does not fit into this machine's memory is refused, with what would fit.
+    Examples:
+      nearlin estimate digits-4v9 --width 65536
+      nearlin estimate --rows 4096 --features 16 --width 131072 --dtype float32
+    """
+    report.print_estimate(estimate(data, **options))
 
 
 @cli.command("info", short_help="Versions, backends, threads.")

@@ -1,9 +1,10 @@
 """Plots of runs: loss against step and against time. Importing this module needs matplotlib."""
 
 import math
+from itertools import pairwise
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from nearlin.experiments.checkpoint import write_atomically
 
@@ -72,3 +73,83 @@ def _mark_rejected(panel, abscissa, losses, accepted):
     if rejected:
         at, values = [abscissa[i] for i in rejected], [losses[i] for i in rejected]
         panel.plot(at, values, "x", color="crimson", markersize=8, markeredgewidth=2, label="step rejected")
+
+
+COLUMNS = 3
+FEW = 7  # sizes that become the ticks of a logarithmic axis
+
+
+def plot_claims(results, family, path):
+    """One family of claims, measured beside predicted, as a PNG under ``path``: a panel per claim and pair of axes."""
+    shown = [panel for result in results for panel in _panels(result)]
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(max(6.2, 4.4 * columns), 3.7 * rows + 0.5), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel, (title, series) in zip(panels, shown, strict=False):
+        _plot_series(panel, title, series)
+    for panel in panels[len(shown) :]:
+        panel.set_axis_off()
+    figure.suptitle(f"{family}: measured (points) and predicted (dashed)", fontsize=11)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    return path
+
+
+def _panels(result):
+    """(title, series) for every pair of axes of a claim."""
+    groups = {}
+    for series in result.outcome.series:
+        groups.setdefault((series.x_label, series.y_label, series.log), []).append(series)
+    return [(f"{result.claim.id}: {result.verdict}", series) for series in groups.values()]
+
+
+def _plot_series(panel, title, series):
+    for i, one in enumerate(series):
+        ordered = list(one.x) in (sorted(set(one.x)), sorted(set(one.x), reverse=True))
+        style = {"color": f"C{i % 10}", "markersize": 4, "linewidth": 1.1}
+        panel.plot(one.x, one.y, "o-" if ordered else "o", label=one.label, **style)
+        if one.predicted is not None:
+            panel.plot(one.x, one.predicted, "--" if ordered else "_", color=f"C{i % 10}", linewidth=1.6, markersize=9, alpha=0.7)
+    _scale(panel.xaxis, "x", series, [value for one in series for value in one.x])
+    _scale(panel.yaxis, "y", series, [value for one in series for value in (*one.y, *(one.predicted or ()))])
+    _tick_sizes(panel, {value for one in series for value in one.x})
+    panel.set_xlabel(series[0].x_label)
+    panel.set_ylabel(series[0].y_label)
+    panel.set_title(title, fontsize=9)
+    panel.grid(True, which="major", alpha=0.3)
+    panel.legend(fontsize=7, framealpha=0.7)
+
+
+def _scale(axis, letter, series, values):
+    """A logarithmic axis where the claim asks for one; plain numbers on short ones, no range so narrow that noise fills it."""
+    if letter not in series[0].log:
+        if letter == "x" and all(value == int(value) for value in values):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        return
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return
+    low, high = min(positive), max(positive)
+    axis.axes.set(**{f"{letter}scale": "log"})
+    axis.set_minor_formatter(NullFormatter())
+    if high < 1.5 * low:
+        axis.axes.set(**{f"{letter}lim": (low / 2, 2 * high)})
+    if high < 50 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axis.set_major_formatter(_plain)
+
+
+def _tick_sizes(panel, sizes):
+    """Ticks at the sizes themselves, where the axis is logarithmic and they are few and apart."""
+    sizes = sorted(sizes)
+    apart = all(b > 1.15 * a for a, b in pairwise(sizes))
+    if panel.get_xscale() == "log" and len(sizes) <= FEW and apart:
+        panel.set_xticks(sizes)
+        panel.set_xticks([], minor=True)
+        panel.xaxis.set_major_formatter(_plain)
+        panel.tick_params(axis="x", labelsize=8)
+
+
+def _plain(value, _position=None):
+    """A tick label."""
+    return f"{value:.0f}" if 1000 <= value < 1e6 and value == int(value) else f"{value:.3g}"

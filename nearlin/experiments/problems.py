@@ -114,6 +114,8 @@ def build(data, config):
     dataset = data if isinstance(data, Dataset) else load(data, config.target, config.task)
     like = prototype(config.backend, config.dtype)
     train, test = split(dataset, config.test_fraction, config.seed)
+    if len(train) < 2:
+        raise DataError(f"{dataset.name} leaves 1 training row of {len(dataset)}; expected at least 2")
     steps = Preprocessing.fit(train, config.center, config.normalize, config.standardize, config.scale)
 
     def batch(part):
@@ -171,7 +173,7 @@ def _problem(config, name, task, train, test, preprocessing):
 def _refuse_too_wide(config, x):
     """The weights, in the copies that a step needs, must fit into memory: finding out by trying can take the machine down."""
     needed = COPIES * config.width * x.shape[1] * (4 if config.dtype == "float32" else 8)
-    there = _memory()
+    there = machine_memory()
     if "cpu" in str(device(x)).lower() and there and needed > there:
         weights = f"{COPIES} copies of {config.width} x {x.shape[1]} weights take {needed / 2**30:.3g} GiB"
         raise ValueError(
@@ -182,7 +184,7 @@ def _refuse_too_wide(config, x):
 COPIES = 3  # weights, step, and trial weights
 
 
-def _memory():
+def machine_memory():
     """Bytes of physical memory, or None where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -7,8 +7,12 @@ import sys
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
+from nearlin.experiments.estimation import in_words
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
 SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
@@ -238,3 +242,104 @@ def print_info(rows, stream=None):
 
 def _number(value, digits=3):
     return "" if value is None else f"{value:.{digits}e}"
+
+
+# ------------------------------------------------------------------------------------------------------ claims, estimates
+
+STYLES = {HOLDS: "green", FAILS: "bold red", OUT_OF_REGIME: "yellow"}
+
+
+@contextlib.contextmanager
+def claims_progress(claims):
+    """A context that yields ``before(claim)`` and ``after(result)``: a bar on standard error, or nothing off a terminal."""
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        yield (lambda claim: None), (lambda result: None)
+        return
+    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=terminal, transient=True) as progress:
+        task = progress.add_task("", total=len(claims))
+        yield (lambda claim: progress.update(task, description=claim.id)), (lambda result: progress.advance(task))
+
+
+def print_claims(verification, stream=None):
+    """A row per claim, the reasons of what does not hold, and the summary."""
+    out = console(stream)
+    table = _table()
+    for name in ("claim", "measured", "expected"):
+        table.add_column(name, overflow="fold", no_wrap=False)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    for result in verification.results:
+        verdict = Text(result.verdict, style=STYLES.get(result.verdict, "dim"))
+        cells = (result.claim.id, result.outcome.value, result.claim.expected)
+        table.add_row(*map(Text, cells), verdict, f"{result.seconds:.1f}" if result.seconds else "")
+    out.print(table)
+    out.print()
+    for text in _reasons(verification.results):
+        out.print(text, soft_wrap=True)
+    out.print(f"{verification.summary}; {verification.header['seconds']:.0f} s", soft_wrap=True)
+    if verification.folder is not None:
+        texts = [name for name in verification.files if not name.endswith(".png")]
+        plots = len(verification.files) - len(texts)
+        out.print(f"wrote {', '.join(texts)} and {plots} plot{'s' * (plots != 1)} in {verification.folder}", soft_wrap=True)
+
+
+def _reasons(results):
+    """A line per claim that was measured and does not hold, and one per reason of those that were not measured."""
+    left = {}
+    for result in results:
+        if result.verdict in (NOT_MEASURED, NOT_BUILT):
+            left.setdefault(f"{result.verdict} ({result.outcome.detail})", []).append(result.claim.id)
+        elif result.verdict != HOLDS:
+            known = "" if result.disappoints or result.verdict != FAILS else ", as it is known to"
+            yield f"{result.claim.id} {result.verdict}{known}: {result.outcome.detail}"
+    for reason, ids in left.items():
+        yield f"{reason}: {', '.join(ids)}"
+
+
+def print_estimate(estimate, stream=None):
+    """Flops by part, for the kinds of step that the optimizer makes, and memory by part."""
+    out = console(stream)
+    _facts(
+        out,
+        ("data", f"{estimate.source}: {estimate.rows} rows a step, {estimate.features} features"),
+        (
+            "network",
+            f"{estimate.features} inputs, {estimate.width} {estimate.activation} neurons, {estimate.parameters} parameters",
+        ),
+        ("optimizer", estimate.optimizer + (f", {estimate.iterations} inner iterations" if estimate.iterations else "")),
+        ("backend", f"{estimate.backend}, {estimate.dtype}"),
+    )
+    out.print()
+    out.print(_parts("flops", {kind: step.flops for kind, step in estimate.steps.items()}, _count))
+    out.print()
+    out.print(_parts("bytes", {kind: step.bytes for kind, step in estimate.steps.items()}, in_words))
+    out.print()
+    out.print(
+        "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
+        "Bytes are the arrays of a step, without the interpreter.",
+        soft_wrap=True,
+    )
+
+
+def _parts(name, kinds, form):
+    """A table with a row per part and a column per kind of step."""
+    table = _table()
+    table.add_column(name, no_wrap=True)
+    for kind in kinds:
+        table.add_column(kind, justify="right", no_wrap=True)
+        table.add_column("", justify="right", no_wrap=True)
+    parts = dict.fromkeys(part for values in kinds.values() for part in values)
+    for part in parts:
+        table.add_row(part, *(cell for values in kinds.values() for cell in _share(values.get(part, 0), values, form)))
+    table.add_row("total", *(cell for values in kinds.values() for cell in (form(sum(values.values())), "")))
+    return table
+
+
+def _share(value, values, form):
+    return (form(value), f"{value / max(sum(values.values()), 1):.0%}") if value else ("", "")
+
+
+def _count(value):
+    return f"{value:.3e}"

@@ -1,0 +1,59 @@
+"""What the suites share: backends, problems, and how long a measurement may take."""
+
+import os
+import time
+
+from threadpoolctl import threadpool_limits
+
+import nearlin as nl
+from nearlin._array import prototype, unusable
+
+BACKENDS = os.environ.get("NEARLIN_BENCH_BACKENDS", "numpy").split(",")  # numpy,torch,cupy takes three times as long
+
+
+class Timed:
+    """Bounds that keep the whole suite short: one round, three to nine samples in about half a second.
+
+    NumPy alone is timed in processor seconds, in which other processes do not show; devices work while the processor waits.
+    """
+
+    rounds = 1
+    repeat = (3, 9, 0.6)
+    warmup_time = 0.05
+    timeout = 120
+    timer = time.process_time if BACKENDS == ["numpy"] else time.perf_counter
+
+
+def geometric(first, last, count):
+    """``count`` integers from ``first`` to ``last`` with nearly constant ratio."""
+    ratio = (last / first) ** (1 / (count - 1))
+    return [round(first * ratio**i) for i in range(count)]
+
+
+threadpool_limits(1)  # asv passes no environment variables on to an existing environment
+
+
+def like(backend, dtype="float32"):
+    """An empty array of ``backend``; `NotImplementedError`, which skips the benchmark, where it cannot be used."""
+    if reason := unusable(backend):
+        raise NotImplementedError(reason)
+    threadpool_limits(1)  # libraries that this backend has brought in
+    return prototype(backend, dtype)
+
+
+def normal(backend, *shape, seed=0):
+    """Normal draws on ``backend``."""
+    return nl._array.normal(seed, shape, like(backend))
+
+
+def problem(backend, n, m, d=16, seed=0):
+    """Points on the sphere: objective, parameters, batch."""
+    x, y = (nl.asarray(a, like=like(backend)) for a in nl.data.sphere(n=n, d=d, seed=seed))
+    network = nl.nn.TwoLayer(d, m)
+    return nl.nn.Objective(network, nl.nn.SquaredLoss()), network.init(seed, x), (x, y)
+
+
+def wait(*results):
+    """Let the device finish ``results``."""
+    for result in results:
+        nl.synchronize(result)

@@ -1,0 +1,218 @@
+"""Flops and bytes of one step by part, in closed form, before anything runs; and what would fit where a step does not."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nearlin._array import NAMES, BackendError, blas_threads, unusable
+from nearlin.complexity import cost
+from nearlin.data import load, split
+from nearlin.experiments.config import Config
+from nearlin.experiments.problems import machine_memory
+from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
+
+ITERATIONS = 4  # of the default accuracy 1/6, on data that are not degenerate
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of step: flops and bytes by part, two dicts."""
+
+    flops: dict
+    bytes: dict
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one step costs.
+
+    Parameters
+    ----------
+    source : str
+        Name of the data, or "given sizes".
+    rows, features, width : int
+        Rows of one step (the mini-batch, where there is one), inputs, neurons.
+    optimizer, activation, backend, dtype : str
+    iterations : int or None
+        Inner iterations of a step; None where the optimizer has none.
+    always_fresh : bool
+        Whether every step works on other rows, so that nothing is kept from one to the next.
+    workers : int
+        Blocks walked at the same time.
+    """
+
+    source: str
+    rows: int
+    features: int
+    width: int
+    optimizer: str
+    activation: str
+    backend: str
+    dtype: str
+    iterations: int | None
+    always_fresh: bool
+    workers: int
+
+    @property
+    def parameters(self):
+        """p = m d."""
+        return self.width * self.features
+
+    @property
+    def steps(self):
+        """A `Step` by kind: one kind, or for the near-linear method the first and the later ones."""
+        return {name: Step(self._flops(**kind), self._bytes(**kind)) for name, kind in self._kinds().items()}
+
+    @property
+    def bytes(self):
+        """Bytes by part of the step that needs most; cheap where the flops are not."""
+        return max((self._bytes(**kind) for kind in self._kinds().values()), key=lambda parts: sum(parts.values()))
+
+    @property
+    def peak(self):
+        """Bytes of the step that needs most."""
+        return sum(self.bytes.values())
+
+    def _kinds(self):
+        if self.optimizer != "near-linear-gauss-newton":
+            return {"every step": {}}
+        first = {"fresh": True, "recalled": False}
+        if self.always_fresh:
+            return {"every step (R fresh)": first}
+        fresh, reused = {"fresh": True, "recalled": True}, {"fresh": False, "recalled": True}
+        return {"first step": first, "later, R fresh": fresh, "later, R reused": reused}
+
+    def _flops(self, **kind):
+        """Flops by part; a fresh R of a later step replaces one that was looked at and served no longer."""
+        block = cost.neurons_per_block(self.rows, self.dtype)
+        net = cost.two_layer(self.rows, self.features, self.width, block, self.activation)
+        if self.optimizer == "near-linear-gauss-newton":
+            return cost.near_linear_step(net, self.iterations, **kind, replaced=kind["fresh"] and kind["recalled"])
+        return {
+            "gram-gauss-newton": cost.gram_gauss_newton_step,
+            "natural-gradient": cost.natural_gradient_step,
+            "sgd": cost.sgd_step,
+            "adam": cost.adam_step,
+        }[self.optimizer](net)
+
+    def _bytes(self, **kind):
+        sizes = (self.rows, self.features, self.width, self.dtype)
+        options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation}
+        if self.optimizer == "near-linear-gauss-newton":
+            return cost.near_linear_memory(*sizes, **options, **kind)
+        if self.optimizer in ("sgd", "adam"):
+            return cost.first_order_memory(*sizes, moments=1 if self.optimizer == "sgd" else 2, **options)
+        return cost.gram_memory(*sizes, **options)
+
+
+def estimate(
+    data=None, *, rows=None, features=None, optimizer="near-linear-gauss-newton", width=8192, activation="relu",
+    batch_size=None, backend="numpy", dtype="float64", iterations=None, target=None, task=None, test_fraction=0.2, seed=0,
+    memory=None,
+):  # fmt: skip
+    """Flops and bytes of one step on a two-layer network, by part; nothing is run.
+
+    Parameters
+    ----------
+    data : str or path, optional
+        A name or file for `nearlin.data.load`; or ``rows`` and ``features`` instead.
+    rows, features : int, optional
+    optimizer, width, activation, batch_size, backend, dtype, target, task, test_fraction, seed
+        As in `nearlin.experiments.train`. A backend need not be usable here.
+    iterations : int, optional
+        Inner iterations of the near-linear method; 4 by default.
+    memory : int, optional
+        Bytes that there are; by default, on CPU backends, those of this machine.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    ValueError, TypeError
+        Options that contradict each other or are out of range, data that cannot be read, or a step that does not fit into
+        memory; the message says what would.
+    """
+    Config(target=target, task=task, test_fraction=test_fraction, optimizer=optimizer, width=width, activation=activation,
+           batch_size=batch_size, dtype=dtype, seed=seed)  # fmt: skip
+    make_optimizer(optimizer)
+    if backend not in NAMES:
+        raise BackendError(unusable(backend))
+    near_linear = optimizer == "near-linear-gauss-newton"
+    if iterations is not None and not near_linear:
+        raise ValueError(f"{optimizer} has no inner iterations; leave --iterations out")
+    source, rows, features = _sizes(data, rows, features, target, task, test_fraction, seed)
+    if batch_size is not None and batch_size > rows:
+        raise ValueError(f"batch_size is {batch_size} and there are {rows} rows; expected at most that many")
+    result = Estimate(
+        source, batch_size or rows, features, width, optimizer, activation, backend, dtype,
+        (iterations or ITERATIONS) if near_linear else None, batch_size is not None, blas_threads() if backend == "numpy" else 1,
+    )  # fmt: skip
+    there = memory if memory is not None else None if backend == "cupy" else machine_memory()
+    if there is not None and result.peak > there:
+        raise ValueError(_refusal(result, there))
+    return result
+
+
+def _sizes(data, rows, features, target, task, test_fraction, seed):
+    """Name, training rows and features, read from the data or as given."""
+    if data is None:
+        if rows is None or features is None:
+            raise ValueError("name the DATA, or give both --rows and --features")
+        for name, value in (("rows", rows), ("features", features)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a positive integer")
+        return "given sizes", rows, features
+    if rows is not None or features is not None:
+        raise ValueError(f"--rows and --features are read from the data {Path(data).name}; give one or the other")
+    dataset = load(data, target, task)
+    train, _ = split(dataset, test_fraction, seed)
+    return dataset.name, *train.x.shape
+
+
+# --------------------------------------------------------------------------------------------------- what does not fit
+
+
+def _refusal(estimate, there):
+    """Why the step does not fit, and the changes with which it would."""
+    part, largest = max(estimate.bytes.items(), key=lambda item: item[1])
+    needs = f"a step of {estimate.optimizer} needs {in_words(estimate.peak)} ({part}: {in_words(largest)})"
+    fitting = [f"{words} ({in_words(other.peak)})" for words, other in _alternatives(estimate, there) if other.peak <= there]
+    advice = f"what would fit: {'; '.join(fitting)}" if fitting else "no smaller variant fits: expected less data"
+    return f"{needs} and this machine has {in_words(there)}; {advice}"
+
+
+def _alternatives(estimate, there):
+    """Variants of a step that need less memory, by the option that makes them."""
+    if estimate.dtype == "float64":
+        yield "--dtype float32", replace(estimate, dtype="float32")
+    if estimate.backend != "numpy" and estimate.activation == "relu":
+        yield "--backend numpy, which keeps masks in bits", replace(estimate, backend="numpy", workers=blas_threads())
+    for name in OPTIMIZERS:
+        if name != estimate.optimizer and name in ("near-linear-gauss-newton", "sgd"):
+            yield (
+                f"--optimizer {name}",
+                replace(estimate, optimizer=name, iterations=ITERATIONS if name == "near-linear-gauss-newton" else None),
+            )
+    yield from _smaller(estimate, "rows", "--batch-size", there)
+    yield from _smaller(estimate, "width", "--width", there)
+
+
+def _smaller(estimate, name, option, there):
+    """The largest power of two of one size that fits, if there is one."""
+    value = 1 << (getattr(estimate, name).bit_length() - 1)
+    while value >= 1:
+        other = replace(estimate, **{name: value}, always_fresh=estimate.always_fresh or name == "rows")
+        if other.peak <= there and value < getattr(estimate, name):
+            yield f"{option} {value}", other
+            return
+        value //= 2
+
+
+def in_words(count):
+    """Bytes in words: ``1.50 GiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"

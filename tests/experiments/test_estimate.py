@@ -1,0 +1,160 @@
+"""`nearlin estimate`: its numbers are those of the count, and what does not fit is refused with what would."""
+
+import re
+
+import numpy as np
+import pytest
+
+import nearlin as nl
+from nearlin.complexity import counting
+from nearlin.experiments import estimate
+from nearlin.experiments.estimation import in_words
+from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
+
+pytest.importorskip("rich")
+CliRunner = pytest.importorskip("click.testing").CliRunner
+cli = pytest.importorskip("nearlin.experiments.commands").cli
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = nl.data.sphere(n=40, d=3, seed=1)
+    np.savez(tmp_path / "xy.npz", x=x, y=y)
+
+
+def nearlin(*arguments):
+    return CliRunner().invoke(cli, ["estimate", *map(str, arguments)])
+
+
+def flops(step):
+    return sum(step.flops.values())
+
+
+N, D, M = 16, 8, 1024
+
+
+def second_step(optimizer, **options):
+    """Counted flops of the first two steps, and the inner iterations of each; both take one attempt."""
+    x, y = (counting.wrap(a) for a in nl.data.sphere(n=N, d=D, seed=1))
+    objective = nl.nn.Objective(nl.nn.TwoLayer(D, M), nl.nn.SquaredLoss())
+    opt = make_optimizer(optimizer, **options)
+    params, found = objective.network.init(0, x), []
+    state = opt.init(params, objective)
+    for t in range(2):
+        with counting.count() as tally:
+            params, state, info = opt.step(params, state, objective, (x, y), key=t)
+        assert getattr(info, "attempts", 1) == 1
+        found.append((tally.total, info.solve.iterations if info.solve else None))
+    return found
+
+
+def estimated(kind, **options):
+    return flops(estimate(rows=N, features=D, width=M, **options).steps[kind])
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "near-linear-gauss-newton"])
+def test_flops_are_those_of_the_count(optimizer):
+    _, (counted, _) = second_step(optimizer)
+    assert estimated("every step", optimizer=optimizer) == counted
+
+
+def test_flops_of_the_near_linear_step_are_those_of_the_count():
+    (first, few), (later, more) = second_step("near-linear-gauss-newton")
+    assert estimated("first step", iterations=few) == first
+    assert estimated("later, R reused", iterations=more) == later
+    _, (fresh, more) = second_step("near-linear-gauss-newton", reuse=False)
+    assert estimated("later, R fresh", iterations=more) == fresh
+
+
+def test_sizes_are_read_from_the_data():
+    found = estimate("xy.npz", width=64)
+    assert (found.source, found.rows, found.features, found.parameters) == ("xy.npz", 32, 3, 192)
+    assert estimate("xy.npz", width=64, test_fraction=0).rows == 40
+    batch = estimate("xy.npz", width=64, batch_size=8)
+    assert batch.rows == 8
+    assert list(batch.steps) == ["every step (R fresh)"]
+
+
+def test_the_command_prints_parts_and_totals():
+    done = nearlin("xy.npz", "--width", 64)
+    assert done.exit_code == 0, done.output
+    for words in (
+        "32 rows a step, 3 features",
+        "4 inner iterations",
+        "products",
+        "factorisation",
+        "masks",
+        "KiB",
+        "total",
+        "R reused",
+    ):
+        assert words in done.stdout
+    done = nearlin("--rows", 4096, "--features", 16, "--width", 131072, "--dtype", "float32", "--optimizer", "gram-gauss-newton")
+    assert done.exit_code == 0, done.output
+    assert "n x n" in done.stdout
+    assert "seconds depend on the machine and are not estimated" in done.stdout
+
+
+def test_the_closed_form_equals_what_the_command_prints():
+    done = nearlin("--rows", 24, "--features", 3, "--width", 64, "--optimizer", "sgd")
+    step = estimate(rows=24, features=3, width=64, optimizer="sgd").steps["every step"]
+    totals = re.findall(r"^total +(\S+)", done.stdout, flags=re.MULTILINE)
+    assert totals == [f"{flops(step):.3e}", in_words(sum(step.bytes.values())).split()[0]]
+
+
+SIZES = {"rows": 60000, "features": 64, "width": 2**17}
+
+
+@pytest.mark.parametrize(
+    ("options", "gib", "names"),
+    [
+        ({"optimizer": "gram-gauss-newton"}, 50, ["--dtype float32", "--optimizer sgd", "--batch-size 32768"]),
+        ({"optimizer": "gram-gauss-newton", "dtype": "float32"}, 20, ["--batch-size"]),
+        ({"optimizer": "gram-gauss-newton", "rows": 8192, "width": 2**20}, 5, ["--dtype float32", "--width 524288"]),
+        ({"optimizer": "sgd", "rows": 1024, "width": 2**22}, 7, ["--dtype float32", "--width"]),
+        ({"backend": "torch", "rows": 4096, "width": 2**20}, 7, ["--backend numpy, which keeps masks in bits"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(options, gib, names):
+    options = SIZES | options
+    with pytest.raises(ValueError, match=f"this machine has {gib}.00 GiB; what would fit: ") as refused:
+        estimate(**options, memory=gib * GIB)
+    advice = str(refused.value).partition("what would fit: ")[2]
+    for name in names:
+        assert name in advice
+    assert all(float(size) <= gib for size in re.findall(r"\(([0-9.]+) GiB\)", advice))
+    for option, value in re.findall(r"--(batch-size|width|dtype|optimizer) ([\w-]+)", advice):
+        value = int(value) if value.isdigit() else value
+        estimate(**(options | {option.replace("-", "_"): value}), memory=gib * GIB)  # each advice does fit
+
+
+def test_nothing_fits():
+    with pytest.raises(ValueError, match="no smaller variant fits"):
+        estimate(rows=10, features=10, width=10, memory=10)
+
+
+BAD = {
+    "nothing": ([], "name the DATA, or give both --rows and --features"),
+    "rows alone": (["--rows", 5], "give both --rows and --features"),
+    "both": (["xy.npz", "--rows", 5, "--features", 3], "give one or the other"),
+    "missing file": (["no.npz"], "does not exist"),
+    "optimizer": (["xy.npz", "--optimizer", "sdg"], "did you mean 'sgd'"),
+    "iterations": (["xy.npz", "--optimizer", "sgd", "--iterations", 3], "sgd has no inner iterations"),
+    "half": (["xy.npz", "--dtype", "float16"], "half precision"),
+    "backend": (["xy.npz", "--backend", "jax"], "unknown backend 'jax'"),
+    "batch": (["xy.npz", "--batch-size", 33], "batch_size is 33 and there are 32 rows"),
+    "width": (["xy.npz", "--width", 0], "--width"),
+    "far too wide": (["xy.npz", "--width", 10**12], "what would fit: "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence_and_exit_code_2(case):
+    arguments, says = BAD[case]
+    done = nearlin(*arguments)
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in done.output
