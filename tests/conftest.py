@@ -5,6 +5,7 @@ import importlib
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from nearlin import _array
 from nearlin.complexity import counting
@@ -35,6 +36,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    threadpool_limits(1, user_api="blas")  # small arrays: BLAS threads wait for each other, and for every other process
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
     for name in config.getoption("--backend") or ():
         if name not in BACKENDS:

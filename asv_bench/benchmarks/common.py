@@ -12,22 +12,22 @@ BACKENDS = os.environ.get("NEARLIN_BENCH_BACKENDS", "numpy").split(",")  # numpy
 
 
 class Timed:
-    """Bounds that keep the whole suite short: one round, three to nine samples in about half a second.
+    """Bounds that keep the whole suite short: one round, five to thirty samples in about a second.
 
     NumPy alone is timed in processor seconds, in which other processes do not show; devices work while the processor waits.
     """
 
     rounds = 1
-    repeat = (3, 9, 0.6)
-    warmup_time = 0.05
+    repeat = (5, 30, 1.0)
+    warmup_time = 0.1
     timeout = 120
     timer = time.process_time if BACKENDS == ["numpy"] else time.perf_counter
 
 
 def geometric(first, last, count):
-    """``count`` integers from ``first`` to ``last`` with nearly constant ratio."""
+    """``count`` odd multiples of 8 from about ``first`` to ``last``: powers of two make strided access slow."""
     ratio = (last / first) ** (1 / (count - 1))
-    return [round(first * ratio**i) for i in range(count)]
+    return [16 * round(first * ratio**i / 16) + 8 for i in range(count)]
 
 
 threadpool_limits(1)  # asv passes no environment variables on to an existing environment

@@ -119,11 +119,11 @@ class Scaling:
     def _verdict(self, fit):
         """The verdict, and its reason where the claim does not hold: the interval lies inside, outside, or across the claim.
 
-        Where times bend, the exponent at the steeper end counts for a claim of "at most", and no claim of equality is judged.
+        Where times bend, the exponent at the largest size counts for a claim of "at most", and no claim of equality is judged.
         """
         least = self.exponent - self.tolerance if self.exact else -np.inf
         most = self.exponent + self.tolerance
-        steepest = max(fit.high, fit.exponent + abs(fit.bend) / 2) if fit.curved else fit.high
+        steepest = max(fit.high, fit.exponent + fit.bend / 2) if fit.curved else fit.high
         if fit.low > most or fit.high < least:
             return FAILS, f"the whole interval lies {'above' if fit.low > most else 'below'} the claim"
         if fit.curved and (self.exact or steepest > most):

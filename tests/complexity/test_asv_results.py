@@ -72,7 +72,7 @@ def test_noise_decides_nothing(tmp_path):
     assert judged(folder(tmp_path, [cg(1.0, noise=0.4)])).verdict == OUT_OF_REGIME
 
 
-def test_bent_times_count_with_their_steeper_end():
+def test_bent_times_count_with_their_exponent_at_the_largest_size():
     x = np.log(np.divide(SIZES, SIZES[0]))
     bent = Curve(tuple(SIZES), tuple(np.exp(0.9 * x + 0.06 * x**2)), 0)  # local exponents 0.9 to 1.5
     linear, subquadratic, equal = (Scaling("x", "", "x", growth=g, floor=False, exact=e)
@@ -81,6 +81,8 @@ def test_bent_times_count_with_their_steeper_end():
         outcome = claim.judge(bent)
         assert (outcome.verdict, outcome.detail.split(":")[0]) == (OUT_OF_REGIME, "the times bend")
     assert subquadratic.judge(bent).verdict == HOLDS
+    flattening = Curve(tuple(SIZES), tuple(np.exp(1.1 * x - 0.06 * x**2)), 0)
+    assert (linear.judge(flattening).verdict, equal.judge(flattening).verdict) == (HOLDS, OUT_OF_REGIME)
 
 
 def test_an_exact_growth_must_be_reached_too():
