@@ -9,6 +9,7 @@ import nearlin as nl
 from nearlin._array import prototype, unusable
 
 BACKENDS = os.environ.get("NEARLIN_BENCH_BACKENDS", "numpy").split(",")  # numpy,torch,cupy takes three times as long
+WIDTHS = [2**k for k in range(13, 21)]  # where blocks of neurons are whole: below that, times are those of allocation
 
 
 class Timed:

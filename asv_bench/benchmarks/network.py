@@ -1,6 +1,6 @@
 """The two-layer network: forward pass, products with its Jacobian, its structured Gram matrix."""
 
-from .common import BACKENDS, Timed, geometric, normal, problem, wait
+from .common import BACKENDS, WIDTHS, Timed, geometric, normal, problem, wait
 
 SAMPLES = 256
 
@@ -8,7 +8,7 @@ SAMPLES = 256
 class OverWidth(Timed):
     """n = 256, d = 16."""
 
-    params = (BACKENDS, [2**k for k in range(10, 19)])
+    params = (BACKENDS, WIDTHS)
     param_names = ("backend", "m")
 
     def setup(self, backend, m):

@@ -3,13 +3,13 @@
 import nearlin as nl
 from nearlin._array import cholesky, solve_triangular
 
-from .common import BACKENDS, Timed, geometric, normal, problem, wait
+from .common import BACKENDS, WIDTHS, Timed, geometric, normal, problem, wait
 
 
 class CG(Timed):
     """Five iterations on J Jᵀ + I of a two-layer network with n = 128, d = 16, over its width m: 20 n m d flops."""
 
-    params = (BACKENDS, [2**k for k in range(10, 19)])
+    params = (BACKENDS, WIDTHS)
     param_names = ("backend", "m")
 
     def setup(self, backend, m):

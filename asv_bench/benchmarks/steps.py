@@ -2,7 +2,7 @@
 
 import nearlin as nl
 
-from .common import BACKENDS, Timed, problem, wait
+from .common import BACKENDS, WIDTHS, Timed, problem, wait
 
 OPTIMIZERS = {
     "NearLinearGaussNewton, R fresh": nl.optim.NearLinearGaussNewton(reuse=False),
@@ -32,7 +32,7 @@ class Step:
 class OverWidth(Step, Timed):
     """Seconds of a step."""
 
-    params = (BACKENDS, list(OPTIMIZERS), [2**k for k in range(10, 19)])
+    params = (BACKENDS, list(OPTIMIZERS), WIDTHS)
 
     def time_step(self, backend, optimizer, m):
         wait(*self.step()[0])

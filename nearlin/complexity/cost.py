@@ -9,8 +9,7 @@ s sketch rows, K inner iterations; N = n m d. Leading terms (ReLU):
     Kronecker sketch       n M log₂ M + n D log₂ D + 3 n s σ, M and D the next powers of two
     factorisation          n³/3                     triangular solves   2 n²
 
-They are those of the specification's section 6, which also counts the symmetric half of a Gram matrix, n² (m + d). Walks over
-neurons go by blocks of ``block`` neurons; each block costs O(n d) more.
+A library that fills the symmetric half of a Gram matrix alone needs n² (m + d) for it. Walks over neurons go by blocks of ``block`` neurons; each block costs O(n d) more.
 
 Two networks are known: the wide two-layer network, by plain functions of its sizes, and `mlp`. Both make a `NetworkCost`, from
 which the functions named ``..._step`` make the flops of a step by part: a dict whose values add up to the count.

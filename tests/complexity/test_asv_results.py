@@ -83,6 +83,8 @@ def test_bent_times_count_with_their_exponent_at_the_largest_size():
     assert subquadratic.judge(bent).verdict == HOLDS
     flattening = Curve(tuple(SIZES), tuple(np.exp(1.1 * x - 0.06 * x**2)), 0)
     assert (linear.judge(flattening).verdict, equal.judge(flattening).verdict) == (HOLDS, OUT_OF_REGIME)
+    slightly = Curve(tuple(SIZES), tuple(np.exp(0.9 * x + 0.025 * x**2)), 0)  # 0.9 to 1.14
+    assert equal.judge(slightly).verdict == HOLDS
 
 
 def test_an_exact_growth_must_be_reached_too():

@@ -67,7 +67,7 @@ class Claim:
     id : str
         Short name in kebab case, for ``nearlin verify --only``.
     number : int
-        Number in the specification's list, or 0.
+        Number in the list of the claims of arXiv:2006.11648, or 0.
     family : str
         Claims of a family share a plot and a heading.
     paper : str
