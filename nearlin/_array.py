@@ -29,6 +29,10 @@ class NotPositiveDefinite(ArithmeticError):
     """A Cholesky factorisation met a pivot that is not positive (or not finite)."""
 
 
+class NotConverged(ArithmeticError):
+    """An eigenvalue decomposition did not converge."""
+
+
 # ------------------------------------------------------------------------------------------- which backend, which device
 
 
@@ -68,7 +72,7 @@ def backend_name(x):
     return compat.array_namespace(x).__name__.replace("array_api_compat.", "").split(".")[0]
 
 
-def check(ndim=None, finite=True, **arrays):
+def check(ndim=None, finite=True, beside=None, **arrays):
     """Check named arrays once, at a public boundary, and return their namespace.
 
     Parameters
@@ -77,6 +81,8 @@ def check(ndim=None, finite=True, **arrays):
         Allowed numbers of dimensions by name.
     finite : bool
         Also refuse NaN and Inf (costs one pass and one synchronisation).
+    beside : tuple, optional
+        Name and array, checked already, that the others must share backend, device and dtype with.
     **arrays
         The arrays, by the names that messages use.
 
@@ -89,7 +95,7 @@ def check(ndim=None, finite=True, **arrays):
     ValueError
         A wrong number of dimensions, an empty array, or a value that is not finite.
     """
-    first_name, first = next(iter(arrays.items()))
+    first_name, first = beside or next(iter(arrays.items()))
     for name, x in arrays.items():
         if not is_array(x):
             raise BackendError(f"{name} is a {type(x).__name__}; expected a NumPy, CuPy, PyTorch or other array-API array")
@@ -133,6 +139,27 @@ def check_finite(name, x):
     bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int64)))
     if bad:
         raise ValueError(f"{name} holds {bad} NaN or Inf value(s) among {compat.size(x)}; expected finite numbers")
+
+
+def is_integer(x):
+    """Whether ``x`` is an array of integers."""
+    return is_array(x) and bool(compat.array_namespace(x).isdtype(x.dtype, "integral"))
+
+
+def check_indices(name, x, like, below=None):
+    """Check that ``x`` (n,) holds integers of [0, ``below``) next to ``like``; raises as `check` does."""
+    if not is_array(x):
+        raise BackendError(f"{name} is a {type(x).__name__}; expected an array of integers next to a {describe(like)}")
+    if compat.array_namespace(x) is not compat.array_namespace(like) or device(x) != device(like):
+        raise BackendError(f"{name} is a {describe(x)}; expected integers next to a {describe(like)}: nothing is moved silently")
+    xp = compat.array_namespace(x)
+    if x.dtype not in (xp.int32, xp.int64):
+        raise TypeError(f"{name} has dtype {str(x.dtype).split('.')[-1]}; expected int32 or int64")
+    _check_shape(name, x, 1)
+    least, most = int(xp.min(x)), int(xp.max(x))
+    if least < 0 or (below is not None and most >= below):
+        found, bound = (least, below) if least < 0 else (most, below)
+        raise ValueError(f"{name} holds {found}; expected integers " + ("of at least 0" if bound is None else f"in [0, {bound})"))
 
 
 def asarray(a, *, like, dtype=None):
@@ -207,6 +234,17 @@ def prototype(name, dtype="float64"):
     return xp.empty((0,), dtype=getattr(xp, dtype), device="cuda" if on_gpu else None)
 
 
+def widest(x):
+    """float64 of the namespace of ``x`` where its device has it, else the dtype of ``x``."""
+    kinds = compat.array_namespace(x).__array_namespace_info__().dtypes(device=device(x), kind="real floating")
+    return kinds.get("float64", x.dtype)
+
+
+def unguarded():
+    """A context in which NumPy overflows without a warning, as other backends do: for results that are looked at."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+
+
 def copies(arrays):
     """Copies that share no memory with ``arrays``, a tuple."""
     return tuple(compat.array_namespace(x).asarray(x, copy=True) for x in arrays)
@@ -239,6 +277,11 @@ def fold_in(key, *data):
 def generator(key):
     """A NumPy generator on the counter-based Philox stream of ``key``; all draws are made on the host."""
     return np.random.Generator(np.random.Philox(key=fold_in(key)))
+
+
+def uniform(key, shape, like):
+    """Uniform draws on [0, 1) in float64, then cast to the dtype of ``like`` and moved next to it."""
+    return asarray(generator(key).random(shape), like=like)
 
 
 def normal(key, shape, like):
@@ -283,6 +326,54 @@ def cholesky(a, shift=0.0):
     if not bool(xp.all(xp.isfinite(lower))):
         raise NotPositiveDefinite("not finite")
     return xp.matrix_transpose(lower)
+
+
+def spd_inverse(a, shift=0.0):
+    """(``a`` + ``shift`` I)⁻¹ for one symmetric positive definite matrix, symmetric to the bit; `NotPositiveDefinite` else.
+
+    A pivot below the rounding error of its diagonal entry counts as not positive. Cost n³ + n² + 2n flops (LAPACK's potrf and
+    potri, and the shift); ``a`` is not changed.
+    """
+    xp = compat.array_namespace(a)
+    if hasattr(xp, "spd_inverse"):  # a namespace that has it as a primitive (operation counting)
+        return xp.spd_inverse(a, float(shift))
+    r = cholesky(a, shift)
+    pivots = xp.linalg.diagonal(r) ** 2
+    if not bool(xp.all(pivots > float(xp.finfo(a.dtype).eps) * (xp.linalg.diagonal(a) + shift))):
+        raise NotPositiveDefinite("a pivot is rounding error")
+    if is_numpy(a):
+        (potri,) = scipy.linalg.get_lapack_funcs(("potri",), (r,))
+        half, _ = potri(r.T, lower=True, overwrite_c=True)
+        inverse = half + half.T
+        np.einsum("ii->i", inverse)[...] *= 0.5
+        return inverse
+    if compat.is_torch_array(a):
+        return importlib.import_module("torch").cholesky_inverse(r, upper=True)
+    root = solve_triangular(r, xp.eye(a.shape[0], dtype=a.dtype, device=device(a)))
+    return root @ xp.matrix_transpose(root)
+
+
+def cholesky_pivots(stack):
+    """Squared diagonals (n, k) of the Cholesky factors of (n, k, k); `NotPositiveDefinite` if one has none. n k³/3 flops."""
+    xp = compat.array_namespace(stack)
+    try:
+        with _raising_linalg(stack):
+            return xp.linalg.diagonal(xp.linalg.cholesky(stack)) ** 2
+    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
+        raise NotPositiveDefinite(str(error).splitlines()[0]) from error
+
+
+def eigh(a):
+    """Eigenvalues (..., n) and eigenvectors (..., n, n) of symmetric matrices; `NotConverged` on every backend alike."""
+    xp = compat.array_namespace(a)
+    try:
+        with _raising_linalg(a):
+            values, vectors = xp.linalg.eigh(a)
+    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
+        raise NotConverged(str(error).splitlines()[0]) from error
+    if not bool(xp.all(xp.isfinite(values))) or not bool(xp.all(xp.isfinite(vectors))):
+        raise NotConverged("not finite")
+    return values, vectors
 
 
 def _raising_linalg(a):

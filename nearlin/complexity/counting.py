@@ -18,6 +18,7 @@ elementwise operations, comparisons, ``where``    1 per entry of the output; in-
 creation, copies, casts, gathers, views           0
 ``cholesky``                                      n (n + 1) (2n + 1) / 6, roots and divisions included (LAPACK Working Note 41)
 ``shifted_cholesky``                              the same + n for the shift
+``spd_inverse``                                   n³ + n² + n, potrf + potri (Note 41), + n for the shift
 ``solve_triangular``                              n² per column
 ``fwht``                                          N log₂ N per column
 ``solve``                                         LU n (n - 1)/2 + n (n - 1)(2n - 1)/3, then 2n² - n per column
@@ -408,6 +409,11 @@ def _shifted(given, made, **_):
     return n + _cholesky(n, n)
 
 
+def _spd_inverse(given, made, **_):
+    n = given[0].shape[0]
+    return n**3 + n**2 + 2 * n
+
+
 def _hadamard(given, made, **_):
     return given[0].size * (given[0].shape[0].bit_length() - 1)
 
@@ -467,6 +473,7 @@ PRIMITIVES = {  # what _array and linalg ask a namespace for, done there on NumP
     "fwht": (fwht, _hadamard),
     "solve_triangular": (_array.solve_triangular, _triangular),
     "shifted_cholesky": (_array.cholesky, _shifted),
+    "spd_inverse": (_array.spd_inverse, _spd_inverse),
 }
 OPERATORS = {  # the function of the namespace that each operator is counted as
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder",

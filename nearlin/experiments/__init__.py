@@ -9,12 +9,15 @@ from nearlin.experiments.environment import info
 from nearlin.experiments.estimation import Estimate, estimate
 from nearlin.experiments.prediction import Prediction, predict
 from nearlin.experiments.problems import Problem, build
+from nearlin.experiments.recipes import RECIPES, Recipe
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 from nearlin.experiments.training import Interrupted, Result, train
+from nearlin.experiments.tuning import Tuning, tune
 from nearlin.experiments.verification import Verification, verify
 
 __all__ = [
     "OPTIMIZERS",
+    "RECIPES",
     "CheckpointError",
     "Comparison",
     "Config",
@@ -22,7 +25,9 @@ __all__ = [
     "Interrupted",
     "Prediction",
     "Problem",
+    "Recipe",
     "Result",
+    "Tuning",
     "Verification",
     "build",
     "compare",
@@ -31,5 +36,6 @@ __all__ = [
     "make_optimizer",
     "predict",
     "train",
+    "tune",
     "verify",
 ]

@@ -1,6 +1,7 @@
 """The commands of ``nearlin``: options, and what the user sees. Importing this module needs click and rich."""
 
 import contextlib
+import json
 import warnings
 from pathlib import Path
 
@@ -10,12 +11,16 @@ from click.core import ParameterSource
 from nearlin.data import NAMES
 from nearlin.experiments import folders, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
-from nearlin.experiments.comparison import FILE, compare
+from nearlin.experiments.comparison import FILE, LAYERWISE, compare, default_for
+from nearlin.experiments.config import STEPS
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.prediction import predict
+from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS
 from nearlin.experiments.training import LOG, run
+from nearlin.experiments.tuning import FILE as TUNED
+from nearlin.experiments.tuning import RUNS, SHARE, tune
 from nearlin.experiments.verification import JSON, select, verify
 from nearlin.nn import ACTIVATIONS
 
@@ -68,7 +73,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
     click.echo(f"Warning: {message}", err=True)
 
 
-class _LrPerOptimizer(click.ParamType):
+class _PerOptimizer(click.ParamType):
     name = "[NAME=]VALUE"
 
     def convert(self, value, param, ctx):
@@ -79,6 +84,20 @@ class _LrPerOptimizer(click.ParamType):
             return (name if equals else None), float(number)
         except ValueError:
             self.fail(f"{value!r} is not a number or NAME=NUMBER", param, ctx)
+
+
+class _Setting(click.ParamType):
+    name = "NAME=VALUE"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        with contextlib.suppress(ValueError):
+            return name.replace("-", "_"), json.loads(text.lower() if text in ("True", "False") else text)
+        return name.replace("-", "_"), text
 
 
 POSITIVE = click.IntRange(min=1)
@@ -120,11 +139,13 @@ _optimizer_option = [
 _network_options = [
     click.option("--width", type=POSITIVE, default=8192, show_default=True, help="Neurons of the two-layer network."),
     click.option(
-        "--activation", type=click.Choice(list(ACTIVATIONS)), default="relu", show_default=True, help="What the neurons compute."
+        "--activation",
+        type=click.Choice(list(ACTIVATIONS)),
+        help="What the neurons compute.  [default: the problem's, or relu]",
     ),
 ]
 _array_options = [
-    click.option("--batch-size", type=POSITIVE, help="Rows per shuffled mini-batch.  [default: all rows]"),
+    click.option("--batch-size", type=POSITIVE, help="Rows per shuffled mini-batch.  [default: the problem's, or all rows]"),
     click.option(
         "--backend",
         default="numpy",
@@ -132,11 +153,27 @@ _array_options = [
         metavar="NAME",
         help="numpy, cupy, torch or array_api_strict; `nearlin info` says which can be used.",
     ),
-    click.option("--dtype", default="float64", show_default=True, metavar="NAME", help="float64 or float32."),
+    click.option("--dtype", metavar="NAME", help="float64 or float32.  [default: the problem's, or float64]"),
 ]
 _run_options = [
     *_array_options,
-    click.option("--steps", type=POSITIVE, default=12, show_default=True, help="Total number of steps (mini-batches)."),
+    click.option(
+        "--steps", type=POSITIVE, help=f"Total number of steps (mini-batches).  [default: the problem's epochs, or {STEPS}]"
+    ),
+    click.option("--epochs", type=POSITIVE, help="Total number of passes over the training rows, instead of --steps."),
+    click.option("--time-limit", type=float, metavar="S", help="End after S seconds of processor time in steps."),
+    click.option(
+        "--data-dir", type=click.Path(path_type=str), metavar="DIR", help="Folder with the files of a problem that reads some."
+    ),
+    click.option("--lr-factor", type=float, help="Multiply the step size by this every --lr-period epochs."),
+    click.option("--lr-period", type=POSITIVE, metavar="EPOCHS", help="Epochs between two reductions of the step size."),
+    click.option(
+        "--set",
+        "settings",
+        type=_Setting(),
+        multiple=True,
+        help="A hyper-parameter of the optimizer (--set momentum=0.8); repeatable.",
+    ),
     click.option(
         "--tol",
         type=click.FloatRange(min=0),
@@ -173,6 +210,7 @@ def cli(debug):
     \b
     Examples:
       nearlin train digits-4v9
+      nearlin train digits-ae --optimizer kfac --epochs 10
       nearlin compare diabetes --optimizers near-linear-gauss-newton,adam
       nearlin train houses.csv --target price --scale --out runs/houses
       nearlin predict runs/houses/checkpoint.npz new.csv --out prices.csv
@@ -193,6 +231,7 @@ def cli(debug):
 @_with(_optimizer_option, _network_options)
 @click.option("--epsilon", type=float, help="Inner accuracy of near-linear-gauss-newton.  [default: the optimizer's]")
 @click.option("--lr", type=float, help="Step size.  [default: the optimizer's]")
+@click.option("--damping", type=float, help="Damping.  [default: the optimizer's]")
 @_with(_run_options)
 @click.option(
     "--out",
@@ -218,10 +257,11 @@ def cli(debug):
 @_with(_progress_option)
 @click.pass_context
 def train_command(ctx, data, out, checkpoint_every, resume, progress, **options):
-    """Fit a wide two-layer network to DATA.
+    """Fit a wide two-layer network to DATA, or the network of a problem to its data.
 
     \b
-    DATA is a data set by name (NAMES)
+    DATA is a problem by name (RECIPES),
+    a data set by name (NAMES)
     or a file: .csv with a header line (name its --target), .npz with arrays x and y,
     or .npy with the target in the last column. It may be omitted with --resume.
 
@@ -248,7 +288,14 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **options)
         ctx.exit(NOT_FINITE)
 
 
-train_command.help = train_command.help.replace("NAMES", ", ".join(NAMES))
+def _name_them(command):
+    """Put the names of problems and data sets into the help."""
+    recipes = list(RECIPES)
+    lines = ",\n    ".join(", ".join(recipes[i : i + 4]) for i in range(0, len(recipes), 4))
+    command.help = command.help.replace("RECIPES", lines).replace("NAMES", ", ".join(NAMES))
+
+
+_name_them(train_command)
 
 
 def _default_folder(name, marker=LOG):
@@ -264,18 +311,26 @@ def _names(text):
 @click.argument("data")
 @click.option(
     "--optimizers",
-    default=",".join(COMPARED),
-    show_default=True,
     metavar="A,B,...",
-    help=f"Some of {', '.join(OPTIMIZERS)}.",
+    help=f"Some of {', '.join(OPTIMIZERS)}.  [default: {','.join(COMPARED)}; on a problem {','.join(LAYERWISE)}]",
 )
 @_with(_data_options, _network_options)
 @click.option("--epsilon", type=float, help="Inner accuracy of the optimizers that have one.")
 @click.option(
     "--lr",
-    type=_LrPerOptimizer(),
+    type=_PerOptimizer(),
     multiple=True,
     help="Step size, for all optimizers or for the one that is named (--lr adam=0.01 --lr sgd=0.1).",
+)
+@click.option("--damping", type=_PerOptimizer(), multiple=True, help="Damping, for all optimizers or for the one that is named.")
+@click.option(
+    "--tuned",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A tune.json of `nearlin tune`: step sizes and dampings from there.",
+)
+@click.option(
+    "--seeds", type=POSITIVE, default=1, show_default=True, metavar="K", help="Runs of each optimizer, seeds SEED, SEED + 1, ..."
 )
 @_with(_run_options)
 @click.option(
@@ -285,18 +340,58 @@ def _names(text):
     help="Output folder, without an earlier comparison.  [default: runs/compare-DATA-SEED, with -2, -3, ... appended]",
 )
 @_with(_progress_option)
-def compare_command(data, optimizers, lr, out, **options):
+def compare_command(data, optimizers, lr, damping, out, **options):
     """Train on DATA with several optimizers, from the same initial weights, and tabulate them.
 
     \b
     Writes compare.json and compare.png.
     Example:
       nearlin compare digits-4v9 --optimizers near-linear-gauss-newton,gram-gauss-newton,adam --lr adam=0.01
+      nearlin compare digits-ae --seeds 3 --time-limit 60
     """
-    names = _names(optimizers)
+    names = default_for(data) if optimizers is None else _names(optimizers)
     out = out or _default_folder(f"compare-{folders.slug(data)}-{options['seed']}", FILE)
-    comparison = compare(data, names, lr=dict(lr) or None, out=out, **options)
+    comparison = compare(data, names, lr=dict(lr) or None, damping=dict(damping) or None, out=out, **options)
     report.print_comparison(comparison)
+
+
+@cli.command("tune", short_help="Search step sizes and dampings.")
+@click.argument("data")
+@click.option("--optimizers", metavar="A,B,...", help=f"Some of {', '.join(OPTIMIZERS)}.  [default: as for compare]")
+@click.option(
+    "--budget",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help=f"Processor seconds of the run that is tuned for; each run takes a {SHARE}th of it (or what --steps or --epochs say).",
+)
+@click.option("--runs", type=POSITIVE, default=RUNS, show_default=True, help="Most runs of each optimizer.")
+@_with(_data_options, _network_options, _run_options)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Output folder, without an earlier search.  [default: runs/tune-DATA-SEED, with -2, -3, ... appended]",
+)
+@_with(_progress_option)
+def tune_command(data, optimizers, out, **options):
+    """Search the step size, then the damping, of each optimizer on the grid 1, 3, 10, 30, ...
+
+    \b
+    From the default to the better neighbour until both are worse; all runs are listed.
+    Writes tune.json, for `nearlin compare --tuned`.
+    Example:
+      nearlin tune digits-ae --optimizers kfac,adam --out runs/tuned
+      nearlin compare digits-ae --optimizers kfac,adam --tuned runs/tuned/tune.json --time-limit 60 --seeds 3
+    """
+    names = default_for(data) if optimizers is None else _names(optimizers)
+    out = out or _default_folder(f"tune-{folders.slug(data)}-{options['seed']}", TUNED)
+
+    def announce(optimizer, number, settings):
+        click.echo(f"{optimizer}, run {number}: {', '.join(f'{name} {value:g}' for name, value in settings.items())}", err=True)
+
+    report.print_tuning(tune(data, names, out=out, before=announce, **options))
 
 
 @cli.command("predict", short_help="Predict with a checkpoint.")

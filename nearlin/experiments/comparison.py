@@ -8,21 +8,28 @@ from nearlin.experiments import folders
 from nearlin.experiments.checkpoint import write_atomically
 from nearlin.experiments.config import Config, explicit
 from nearlin.experiments.problems import build
+from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, hyperparameters, make_optimizer
-from nearlin.experiments.training import Interrupted, Snapshot, Trainer, _source, _summary
+from nearlin.experiments.training import Interrupted, Trainer, _like, _source, _summary, configured, starting
 
 FILE, PLOT = "compare.json", "compare.png"
 DEFAULT = ("near-linear-gauss-newton", "gram-gauss-newton", "sgd", "adam")
+LAYERWISE = ("mini-block-fisher", "kfac", "tnt", "kbfgs", "sgd", "adam")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` returns: ``results`` maps optimizer names to `Result`; the others are paths, or None if not written."""
+    """What `compare` returns: ``runs`` maps optimizers to tuples of `Result`, one per seed; the others are paths, or None."""
 
-    results: dict
+    runs: dict
     folder: Path | None = None
     json: Path | None = None
     plot: Path | None = None
+
+    @property
+    def results(self):
+        """Optimizer names to the `Result` of the first seed."""
+        return {name: runs[0] for name, runs in self.runs.items()}
 
     def print(self):
         """Print a row per optimizer to the terminal."""
@@ -31,17 +38,23 @@ class Comparison:
         print_comparison(self)
 
 
-def compare(data, optimizers=DEFAULT, *, epsilon=None, lr=None, out=None, progress=True, **options):
-    """Train from the same initial weights on the same problem with each optimizer.
+def compare(
+    data, optimizers=None, *, epsilon=None, lr=None, damping=None, tuned=None, seeds=1, out=None, progress=True, **options
+):
+    """Train on the same problem with each optimizer; for every seed, all start from the same initial weights.
 
     Parameters
     ----------
     data : str, path, Dataset, or (x, y)
         As for `train`.
-    optimizers : sequence of str
-        Keys of `OPTIMIZERS`.
-    epsilon, lr : float or dict, optional
+    optimizers : sequence of str, optional
+        Keys of `OPTIMIZERS`; by default `DEFAULT`, or `LAYERWISE` on a recipe.
+    epsilon, lr, damping : float or dict, optional
         One value for every optimizer that has this hyper-parameter, or a dict from optimizer names to values.
+    tuned : path, optional
+        A ``tune.json`` that `tune` wrote: its best step sizes and dampings, where ``lr`` and ``damping`` do not say otherwise.
+    seeds : int
+        Number of runs of each optimizer, with seeds ``seed``, ``seed + 1``, ...; the split of the data stays that of ``seed``.
     out : str or path, optional
         Folder for ``compare.json`` and ``compare.png``; it must not hold an earlier comparison. Nothing is written without it.
     progress : bool
@@ -58,41 +71,79 @@ def compare(data, optimizers=DEFAULT, *, epsilon=None, lr=None, out=None, progre
     ValueError, TypeError, OSError
         As for `train`.
     KeyboardInterrupt
-        Ctrl-C, after the optimizers that are complete, and the steps of the one that is not, have been written.
+        Ctrl-C, after the runs that are complete, and the steps of the one that is not, have been written.
     """
-    optimizers = _checked(optimizers)
+    optimizers = _checked(default_for(data) if optimizers is None else optimizers)
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f"seeds is {seeds!r}; expected a positive number of runs")
     unknown = [name for name in options if name not in {f.name for f in dataclasses.fields(Config)}]
     if unknown:
         raise TypeError(f"compare has no option {unknown[0]!r}")
-    made = {
-        name: make_optimizer(name, epsilon=_option("epsilon", epsilon, name, optimizers), lr=_option("lr", lr, name, optimizers))
-        for name in optimizers
+    hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
+    found = best_of(tuned, data, optimizers) if tuned is not None else {}
+    config = Config(**explicit(options), **_source(data))
+    configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
+    problem, config = build(data, config)
+    filled = {
+        f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name not in ("optimizer", "settings", *hyper)
     }
-    problem, config = build(data, Config(**explicit(options), **_source(data)))
+    configs = {name: dataclasses.replace(one, **filled) for name, one in configs.items()}
+    made = {name: configured(one, problem) for name, one in configs.items()}
     folder = None if out is None else folders.claim(out, FILE)
-    params = problem.network.init(key=config.seed, like=problem.train[0])
-    results, failures = {}, {}
+    runs, failures, name = {}, {}, None
     try:
-        for name, optimizer in made.items():
-            configured = dataclasses.replace(config, optimizer=name)
-            start = Snapshot(0, params, optimizer.init(params, problem.objective))
-            try:
-                results[name] = Trainer(configured, problem, optimizer, start).run(progress)
-            except (ArithmeticError, RuntimeError, ValueError) as error:
-                failures[name] = error
+        for seed in range(config.seed, config.seed + seeds):
+            params = problem.network.init(key=seed, like=_like(problem))
+            for name, optimizer in made.items():
+                one = dataclasses.replace(configs[name], seed=seed)
+                try:
+                    run = Trainer(one, problem, optimizer, starting(optimizer, problem, one, params)).run(progress)
+                    runs.setdefault(name, []).append(run)
+                except (ArithmeticError, RuntimeError, ValueError) as error:
+                    failures[name] = error
     except Interrupted as interruption:
-        results[name] = interruption.result
-        path = _write(results, folder).json
+        runs.setdefault(name, []).append(interruption.result)
+        path = _write(runs, folder).json
         where = "nothing was written, as no folder was given" if path is None else f"what was done is in {path}"
         raise KeyboardInterrupt(f"Interrupted in {name} after {interruption.result.steps} complete steps; {where}") from None
-    if not results:
+    if not runs:
         raise next(iter(failures.values()))
-    done = _write(results, folder)
+    done = _write(runs, folder)
     if failures:
         sentences = "; ".join(f"{name} failed: {error}" for name, error in failures.items())
-        where = "" if done.json is None else f" ({', '.join(results)} finished and are in {done.json})"
+        where = "" if done.json is None else f" ({', '.join(runs)} finished and are in {done.json})"
         raise ValueError(f"{sentences}{where}")
     return done
+
+
+def default_for(data):
+    """The optimizers that are compared where none is named."""
+    return LAYERWISE if isinstance(data, str) and data in RECIPES else DEFAULT
+
+
+def _config_of(name, config, hyper, optimizers, tuned):
+    values = {option: _option(option, value, name, optimizers) for option, value in hyper.items()}
+    settings = {**tuned, **{option: value for option, value in values.items() if value is not None}}
+    plain = {option: settings.pop(option, None) for option in hyper}
+    own = {option: value for option, value in config.settings if option in hyperparameters(name)}
+    return dataclasses.replace(config, optimizer=name, settings=tuple({**settings, **own}.items()), **plain)
+
+
+def best_of(path, data, optimizers):
+    """Best hyper-parameters by optimizer from a ``tune.json``; `ValueError` where it is none, or does not know one of them."""
+    try:
+        content = json.loads(Path(path).read_text())
+        found = {name: dict(entry["best"]) for name, entry in content["optimizers"].items()}
+    except OSError as error:
+        raise ValueError(f"{path} (tuned) cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} (tuned) is no tune.json that nearlin tune wrote") from error
+    if content.get("problem") != str(data):
+        raise ValueError(f"{path} (tuned) is about {content.get('problem')}; expected {data}")
+    missing = [name for name in optimizers if name not in found]
+    if missing:
+        raise ValueError(f"{path} (tuned) does not know {', '.join(missing)}; it has {', '.join(found)}")
+    return found
 
 
 def _checked(optimizers):
@@ -118,24 +169,37 @@ def _option(option, value, name, optimizers):
     return value.get(name, value.get(None) if option in hyperparameters(name) else None)
 
 
-def _write(results, folder):
+def _write(runs, folder):
+    runs = {name: tuple(done) for name, done in runs.items()}
     if folder is None:
-        return Comparison(results)
+        return Comparison(runs)
     content = {
-        name: {"header": _header(result), **_summary(result), "records": result.records} for name, result in results.items()
+        name: [{"header": _header(run), **_summary(run), "records": _records(run)} for run in done] for name, done in runs.items()
     }
     text = json.dumps(folders.plain(content), allow_nan=False, indent=1)
     write_atomically(folder / FILE, lambda file: file.write(text.encode()))
-    return Comparison(results, folder, folder / FILE, _plot(results, folder / PLOT))
+    return Comparison(runs, folder, folder / FILE, _plot(runs, folder / PLOT))
+
+
+def _records(result):
+    """The steps; of a recipe's many mini-batches those at which the losses are known, without certificates."""
+    if not result.problem.recipe:
+        return result.records
+    totals, kept = dict.fromkeys(("seconds", "cpu_seconds", "gradients"), 0.0), []
+    for record in result.records:
+        totals = {name: total + record[name] for name, total in totals.items()}
+        if record["loss_after"] is not None:
+            kept.append({"step": record["step"], "loss_after": record["loss_after"], "test_loss": record["test_loss"], **totals})
+    return kept
 
 
 def _header(result):
     return {"config": result.config.to_dict(), "optimizer": repr(result.optimizer), "data": result.problem.describe()}
 
 
-def _plot(results, path):
+def _plot(runs, path):
     try:
         from nearlin.experiments.plots import plot_comparison
     except ImportError:
         return None
-    return plot_comparison(results, path)
+    return plot_comparison(runs, path)

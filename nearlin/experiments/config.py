@@ -3,12 +3,13 @@
 from dataclasses import asdict, dataclass, fields
 
 DTYPES = ("float32", "float64")
-MAY_CHANGE = ("data", "steps", "tol")  # on resuming: where the data lies, and when to stop
+MAY_CHANGE = ("data", "data_dir", "steps", "epochs", "time_limit", "tol")  # on resuming: where the data lies, and when to stop
+STEPS = 12  # of a run that names neither steps nor epochs nor a limit of time
 
 
 @dataclass(frozen=True)
 class Config:
-    """The options of `train` that determine the iterates, and its stopping rules.
+    """The options of `train` that determine the iterates, and its stopping rules; None leaves the choice to the problem.
 
     Raises
     ------
@@ -17,6 +18,7 @@ class Config:
     """
 
     data: str | None = None
+    data_dir: str | None = None
     target: str | None = None
     task: str | None = None
     test_fraction: float = 0.2
@@ -27,31 +29,43 @@ class Config:
     optimizer: str = "near-linear-gauss-newton"
     epsilon: float | None = None
     lr: float | None = None
+    lr_factor: float | None = None
+    lr_period: int | None = None
+    damping: float | None = None
+    settings: tuple = ()
     width: int = 8192
-    activation: str = "relu"
+    activation: str | None = None
     batch_size: int | None = None
     backend: str = "numpy"
-    dtype: str = "float64"
-    steps: int = 12
+    dtype: str | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    time_limit: float | None = None
     tol: float = 1e-8
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in (("width", 1), ("steps", 1), ("seed", 0), ("batch_size", 1)):
+        for name, least in (("width", 1), ("steps", 1), ("seed", 0), ("batch_size", 1), ("epochs", 1), ("lr_period", 1)):
             value = getattr(self, name)
-            if value is None and name == "batch_size":
+            if value is None and name not in ("width", "seed"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
         if not 0 <= self.test_fraction < 1:
             raise ValueError(f"test_fraction is {self.test_fraction!r}; expected a number in [0, 1)")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit is {self.time_limit!r}; expected a positive number of seconds")
+        if (self.lr_factor is None) != (self.lr_period is None):
+            raise ValueError("lr_factor and lr_period make a schedule together; expected both or none")
+        if self.lr_factor is not None and not 0 < self.lr_factor <= 1:
+            raise ValueError(f"lr_factor is {self.lr_factor!r}; expected a number in (0, 1]")
         if not self.tol >= 0:
             raise ValueError(f"tol is {self.tol!r}; expected a number of at least 0")
         if self.dtype in ("float16", "bfloat16", "half"):
             raise ValueError(
                 f"dtype is {self.dtype!r}: half precision cannot carry the linear solves; expected float32 or float64"
             )
-        if self.dtype not in DTYPES:
+        if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; expected float32 or float64")
 
     def to_dict(self):

@@ -11,6 +11,13 @@ from nearlin.experiments.problems import machine_memory
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 
 ITERATIONS = 4  # of the default accuracy 1/6, on data that are not degenerate
+STEPS = {
+    "gram-gauss-newton": cost.gram_gauss_newton_step,
+    "natural-gradient": cost.natural_gradient_step,
+    "sgd": cost.sgd_step,
+    "adam": cost.adam_step,
+}
+KNOWN = ("near-linear-gauss-newton", *STEPS)
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,7 @@ class Estimate:
         net = cost.two_layer(self.rows, self.features, self.width, block, self.activation)
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_step(net, self.iterations, **kind, replaced=kind["fresh"] and kind["recalled"])
-        return {
-            "gram-gauss-newton": cost.gram_gauss_newton_step,
-            "natural-gradient": cost.natural_gradient_step,
-            "sgd": cost.sgd_step,
-            "adam": cost.adam_step,
-        }[self.optimizer](net)
+        return STEPS[self.optimizer](net)
 
     def _bytes(self, **kind):
         sizes = (self.rows, self.features, self.width, self.dtype)
@@ -105,8 +107,8 @@ class Estimate:
 
 
 def estimate(
-    data=None, *, rows=None, features=None, optimizer="near-linear-gauss-newton", width=8192, activation="relu",
-    batch_size=None, backend="numpy", dtype="float64", iterations=None, target=None, task=None, test_fraction=0.2, seed=0,
+    data=None, *, rows=None, features=None, optimizer="near-linear-gauss-newton", width=8192, activation=None,
+    batch_size=None, backend="numpy", dtype=None, iterations=None, target=None, task=None, test_fraction=0.2, seed=0,
     memory=None,
 ):  # fmt: skip
     """Flops and bytes of one step on a two-layer network, by part; nothing is run.
@@ -133,9 +135,14 @@ def estimate(
         Options that contradict each other or are out of range, data that cannot be read, or a step that does not fit into
         memory; the message says what would.
     """
+    activation, dtype = activation or "relu", dtype or "float64"
     Config(target=target, task=task, test_fraction=test_fraction, optimizer=optimizer, width=width, activation=activation,
            batch_size=batch_size, dtype=dtype, seed=seed)  # fmt: skip
     make_optimizer(optimizer)
+    if optimizer not in KNOWN:
+        raise ValueError(
+            f"the closed forms know steps of {', '.join(KNOWN)}; nearlin.complexity.count() counts one of {optimizer}"
+        )
     if backend not in NAMES:
         raise BackendError(unusable(backend))
     near_linear = optimizer == "near-linear-gauss-newton"

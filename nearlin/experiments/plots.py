@@ -15,49 +15,62 @@ def plot_result(result, path):
     return _plot([(label, result)], f"{label} on {_subject(result)}", path)
 
 
-def plot_comparison(results, path):
-    """Runs of one problem, a dict from optimizer name to `Result`, as a PNG under ``path``."""
-    return _plot(list(results.items()), f"Comparison on {_subject(next(iter(results.values())))}", path)
+def plot_comparison(runs, path):
+    """Runs of one problem, a dict from optimizer name to its `Result`s, as a PNG under ``path``."""
+    labelled = [(name, result) for name, results in runs.items() for result in results]
+    return _plot(labelled, f"Comparison on {_subject(labelled[0][1])}", path)
 
 
 def _subject(result):
-    (n, d), config = result.problem.train[0].shape, result.config
+    facts, config = result.problem.describe(), result.config
     batch = f", batches of {config.batch_size}" if config.batch_size else ""
-    return f"{result.problem.name}\nn = {n}, d = {d}, {config.width} {config.activation} neurons, {config.dtype}{batch}"
+    network = f"{sum(math.prod(W.shape) for W in result.params)} parameters, {config.activation}"
+    if not result.problem.recipe:
+        network = f"d = {facts['features']}, {config.width} {config.activation} neurons"
+    return f"{result.problem.name}\nn = {facts['train_rows']}, {network}, {config.dtype}{batch}"
 
 
 def curve(result):
-    """Steps, seconds, losses and acceptance of a run: the training loss after 0, 1, ... steps where it is known."""
-    steps, seconds, losses, accepted, elapsed = [0], [0.0], [result.initial_loss], [True], 0.0
+    """Steps, seconds, losses and acceptance of a run: the training loss after 0, 1, ... steps where it is known.
+
+    Losses are those above the least possible one, where the targets have an entropy.
+    """
+    least = result.problem.least
+    steps, seconds, losses, accepted, elapsed = [0], [0.0], [result.initial_loss - least], [True], 0.0
     for record in result.records:
         elapsed += record["seconds"]
         loss = record["loss_after"]
         if loss is not None and math.isfinite(loss):
             steps.append(record["step"] + 1)
             seconds.append(elapsed)
-            losses.append(loss)
+            losses.append(loss - least)
             accepted.append(record["accepted"])
     if steps[-1] < result.steps and math.isfinite(result.final_loss):  # a run that ended inside an epoch
-        return [*steps, result.steps], [*seconds, elapsed], [*losses, result.final_loss], [*accepted, True]
+        return [*steps, result.steps], [*seconds, elapsed], [*losses, result.final_loss - least], [*accepted, True]
     return steps, seconds, losses, accepted
 
 
 def _plot(runs, title, path):
     figure = Figure(figsize=(10, 4.2), layout="constrained")  # no pyplot: the user's backend and figures are left alone
     panels = figure.subplots(1, 2, sharey=True)
-    for i, (label, result) in enumerate(runs):
+    colours = {label: f"C{i}" for i, label in enumerate(dict(runs))}
+    per_epoch = _per_epoch(runs[0][1])
+    for label, result in runs:
         steps, seconds, losses, accepted = curve(result)
-        style = {"color": f"C{i}", "linewidth": 1.6, "marker": "o" if len(steps) <= 60 else None, "markersize": 4, "label": label}
-        for panel, abscissa in zip(panels, (steps, seconds), strict=True):
+        marker = "o" if len(steps) <= 60 and len(runs) == len(colours) else None
+        style = {"color": colours[label], "linewidth": 1.6 if marker else 1.1, "marker": marker, "markersize": 4, "label": label}
+        for panel, abscissa in zip(panels, ([step / per_epoch for step in steps], seconds), strict=True):
             panel.plot(abscissa, losses, **style)
+            _plot_test(panel, result, per_epoch, abscissa, colours[label])
             _mark_rejected(panel, abscissa, losses, accepted)
-    for panel, name in zip(panels, ("step", "time in steps (s)"), strict=True):
+    for panel, name in zip(panels, ("step" if per_epoch == 1 else "epoch", "time in steps (s)"), strict=True):
         panel.set_xlabel(name)
         panel.grid(True, which="major", alpha=0.35)
         panel.grid(True, which="minor", axis="y", alpha=0.15)
     if any(loss > 0 for _, result in runs for loss in curve(result)[2]):
         panels[0].set_yscale("log")
-    panels[0].set_ylabel("training loss")
+    excess = " above the least possible" if runs[0][1].problem.least else ""
+    panels[0].set_ylabel(f"training loss{excess}" + (" (dotted: test)" if runs[0][1].problem.recipe else ""))
     panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = panels[0].get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
@@ -66,6 +79,21 @@ def _plot(runs, title, path):
     figure.suptitle(title, fontsize=11)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
     return path
+
+
+def _per_epoch(result):
+    """Steps of an epoch: recipes are plotted over epochs."""
+    size = result.config.batch_size
+    return max(1, result.problem.train[0].shape[0] // size) if result.problem.recipe and size else 1
+
+
+def _plot_test(panel, result, per_epoch, abscissa, colour):
+    """The test loss of a recipe, dotted, where the training loss is known."""
+    least = result.problem.test_least
+    losses = [r["test_loss"] for r in result.records if r["loss_after"] is not None and math.isfinite(r["loss_after"])]
+    if any(loss is not None for loss in losses):
+        values = [math.nan if loss is None else loss - least for loss in losses]
+        panel.plot(abscissa[1 : 1 + len(values)], values, ":", color=colour, linewidth=1.1)
 
 
 def _mark_rejected(panel, abscissa, losses, accepted):

@@ -1,6 +1,11 @@
-"""A problem: training and test batches next to a backend, a network, an objective, and how to read its outputs."""
+"""A problem: training and test batches next to a backend, a network, an objective, and how to read its outputs.
+
+Files and data sets become a wide two-layer network with the squared loss; recipes, in `recipes.py`, are networks by name on data
+by name.
+"""
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -8,13 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 from nearlin import nn
-from nearlin._array import asarray, backend_name, check, device, namespace, prototype, to_numpy
+from nearlin._array import asarray, backend_name, check, device, namespace, prototype, slices, to_numpy
 from nearlin.data import DataError, Dataset, Preprocessing, load, split
 from nearlin.data.dataset import split_rows
+from nearlin.experiments.config import STEPS
+from nearlin.experiments.recipes import RECIPES
 
 
 class Error(NamedTuple):
-    """How far predictions are off: ``rmse`` in the units of the data, or ``error rate`` in per cent with its counts."""
+    """How far predictions are off: ``rmse`` in the units of the data, ``mse`` a pixel, or ``error rate`` in per cent."""
 
     kind: str
     value: float
@@ -24,6 +31,8 @@ class Error(NamedTuple):
     def __str__(self):
         if self.kind == "rmse":
             return f"RMSE {self.value:.4g} on {self.total} rows"
+        if self.kind == "mse":
+            return f"mean squared error {self.value:.4g} a pixel on {self.total} rows"
         return f"{self.value:.2f} % wrong ({self.wrong} of {self.total})"
 
 
@@ -35,11 +44,12 @@ class Problem:
     ----------
     name : str
         Of the data.
-    task : {"regression", "classification"}
-    train : tuple of arrays, (n, d) and (n,)
-        The batch (x, y) that is trained on, preprocessed, on the backend.
+    task : {"regression", "classification", "labels", "reconstruction"}
+        Two classes are read from the sign of one output, ``labels`` from the largest output.
+    train : tuple of arrays
+        The batch (x, y) that is trained on, preprocessed, on the backend: (n, ...) and (n,) or (n, c).
     test : tuple of arrays or None
-    network : TwoLayer
+    network : TwoLayer, Sequential or GraphNetwork
     objective : Objective
     preprocessing : Preprocessing
     fingerprint : str
@@ -48,6 +58,12 @@ class Problem:
         As in `Dataset`.
     spread : float
         Largest over smallest standard deviation of the features that vary, after scaling where the data were scaled.
+    least, test_least : float
+        The smallest mean loss that any outputs reach on the training and test set: the entropy of their targets.
+    recipe : bool
+        Whether the problem is one of the recipes: its mini-batches are all of one size, and it is evaluated in chunks.
+    augment : bool
+        Whether training images are cropped and flipped at random.
     """
 
     name: str
@@ -62,16 +78,37 @@ class Problem:
     feature_names: tuple | None = None
     target_name: str | None = None
     spread: float = 1.0
+    least: float = 0.0
+    test_least: float = 0.0
+    recipe: bool = False
+    augment: bool = False
+
+    def chunks(self, batch):
+        """The batch, in parts that are evaluated one at a time where a recipe's data are large."""
+        rows = batch[0].shape[0]
+        step = max(1, CHUNK // math.prod(batch[0].shape[1:])) if self.recipe and batch[0].ndim > 1 else rows
+        return [tuple(a[part, ...] for a in batch) for part in slices(rows, step)]
+
+    def loss(self, params, batch):
+        """The mean loss of a batch, a float."""
+        rows = batch[0].shape[0]
+        return sum(float(self.objective.at(params, part).loss) * part[0].shape[0] / rows for part in self.chunks(batch))
 
     def error(self, params, batch):
         """The `Error` of the network at ``params`` on a batch, or None where there is no batch."""
         if batch is None:
             return None
-        outputs = to_numpy(self.objective.at(params, batch).outputs)[:, 0].astype(np.float64)
-        y = np.reshape(to_numpy(batch[1]), (-1,)).astype(np.float64)
+        outputs = np.concatenate([to_numpy(self.objective.at(params, part).outputs) for part in self.chunks(batch)])
+        outputs, y = outputs.astype(np.float64), to_numpy(batch[1])
+        if self.task == "labels":
+            return _error_rate(np.argmax(outputs, axis=1) != y)
+        if self.task == "reconstruction":
+            logits = isinstance(self.objective.loss, nn.SigmoidCrossEntropy)
+            seen = 0.5 * (1 + np.tanh(0.5 * outputs)) if logits else outputs
+            return Error("mse", float(np.mean((seen - y) ** 2)), None, len(y))
+        outputs, y = outputs[:, 0], np.reshape(y, (-1,)).astype(np.float64)
         if self.task == "classification":
-            wrong = int(np.sum((outputs >= 0) != (y >= 0)))
-            return Error("error rate", 100 * wrong / len(y), wrong, len(y))
+            return _error_rate((outputs >= 0) != (y >= 0))
         rmse = float(np.sqrt(np.mean((self.preprocessing.untargets(outputs) - self.preprocessing.untargets(y)) ** 2)))
         return Error("rmse", rmse, None, len(y))
 
@@ -83,7 +120,7 @@ class Problem:
             "task": self.task,
             "train_rows": x.shape[0],
             "test_rows": 0 if self.test is None else self.test[0].shape[0],
-            "features": x.shape[1],
+            "features": math.prod(x.shape[1:]),
             "class_names": self.class_names,
             "feature_names": self.feature_names,
             "target_name": self.target_name,
@@ -93,15 +130,22 @@ class Problem:
         }
 
 
+CHUNK = 2**20  # inputs of a recipe that are evaluated at once
+
+
+def _error_rate(wrong):
+    return Error("error rate", 100 * float(np.mean(wrong)), int(np.sum(wrong)), len(wrong))
+
+
 def build(data, config):
-    """A `Problem`, and the `Config` with the backend and dtype that are really used.
+    """A `Problem`, and the `Config` with all that it left open filled in: backend, dtype, activation, batches and steps.
 
     Parameters
     ----------
     data : str, path, Dataset, or (x, y)
-        A name or file for `nearlin.data.load`, a data set, or a pair of arrays. The first three are split, preprocessed on
-        the host and moved to the backend and dtype of ``config``. Arrays are split and used as they are, on their own
-        backend, device and dtype, without preprocessing; their targets are two classes if they are all -1 or +1.
+        A recipe, a name or file for `nearlin.data.load`, a data set, or a pair of arrays. Names, files and data sets are split,
+        preprocessed on the host and moved to the backend and dtype of ``config``. Arrays are split and used as they are, on their
+        own backend, device and dtype, without preprocessing; their targets are two classes if they are all -1 or +1.
     config : Config
 
     Raises
@@ -109,8 +153,54 @@ def build(data, config):
     DataError, BackendError, TypeError, ValueError
         Data that cannot be used, with the reason.
     """
-    if isinstance(data, tuple | list):
-        return _from_arrays(data, config)
+    if isinstance(data, str) and data in RECIPES:
+        return _from_recipe(data, config)
+    if config.data_dir is not None:
+        raise ValueError(f"data_dir is for the problems that read a folder; {data!r} does not")
+    config = replace(config, dtype=config.dtype or "float64", activation=config.activation or "relu")
+    problem, config = _from_arrays(data, config) if isinstance(data, tuple | list) else _from_data(data, config)
+    return problem, _with_steps(config, problem.train[0].shape[0], STEPS)
+
+
+def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
+    """Steps, from epochs where those are given, and else those that a problem suggests."""
+    size = min(config.batch_size or rows, rows)
+    per_epoch = rows // size if drop_last else -(-rows // size)
+    if config.steps is not None and config.epochs is not None:
+        raise ValueError("steps and epochs are both given; expected one of them")
+    if config.steps is None:
+        chosen = config.epochs or (None if config.time_limit else epochs)
+        default = UNLIMITED if config.time_limit else steps
+        config = replace(config, steps=chosen * per_epoch if chosen else default, epochs=None)
+    return config
+
+
+UNLIMITED = 10**9
+
+
+def _from_recipe(name, config):
+    recipe = RECIPES[name]
+    config = replace(
+        config,
+        dtype=config.dtype or recipe.dtype,
+        activation=config.activation or recipe.activation,
+        batch_size=config.batch_size or recipe.batch_size,
+    )
+    like = prototype(config.backend, config.dtype)
+    parts = recipe.load(config)
+    bring = lambda a: asarray(a, like=like, dtype="int64" if a.dtype.kind in "iu" else None)  # noqa: E731
+    train, test = (tuple(map(bring, part)) for part in (parts.train, parts.test))
+    network = recipe.network(config, parts, bring)
+    loss = recipe.loss
+    problem = Problem(
+        name, recipe.task, train, test, network, nn.Objective(network, loss), Preprocessing(),
+        _fingerprint(name, *parts.train, *parts.test), recipe=True, augment=recipe.augment,
+        least=loss.least(train[1]), test_least=loss.least(test[1]),
+    )  # fmt: skip
+    return problem, _with_steps(config, train[0].shape[0], epochs=recipe.epochs, drop_last=True)
+
+
+def _from_data(data, config):
     dataset = data if isinstance(data, Dataset) else load(data, config.target, config.task)
     like = prototype(config.backend, config.dtype)
     train, test = split(dataset, config.test_fraction, config.seed)

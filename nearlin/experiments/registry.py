@@ -11,6 +11,15 @@ OPTIMIZERS = {
     "natural-gradient": "NaturalGradient",
     "sgd": "SGD",
     "adam": "Adam",
+    "adamw": "AdamW",
+    "adagrad": "AdaGrad",
+    "rmsprop": "RMSprop",
+    "mini-block-fisher": "MiniBlockFisher",
+    "kfac": "KFAC",
+    "shampoo": "Shampoo",
+    "tnt": "TNT",
+    "kbfgs": "KBFGS",
+    "kbfgs-l": "KBFGSL",
 }
 
 
@@ -37,6 +46,13 @@ def make_optimizer(name, **options):
         if option not in hyperparameters(name):
             raise ValueError(f"{name} has no {option}; it has {', '.join(hyperparameters(name))}")
     return cls(**options)
+
+
+def default_lr(name):
+    """The step size that the optimizer called ``name`` has by default; `ValueError` where it has none."""
+    if "lr" not in hyperparameters(name):
+        raise ValueError(f"{name} has no lr; it has {', '.join(hyperparameters(name))}")
+    return make_optimizer(name).lr
 
 
 def hyperparameters(name):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import sys
+from statistics import median
 
 from rich import box
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
 from nearlin.experiments.estimation import in_words
+from nearlin.experiments.recipes import RECIPES
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
 SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
@@ -49,7 +51,9 @@ def _line(record):
 def print_header(trainer, stream=None):
     """What is about to run."""
     out, header, data, config = console(stream), trainer.header, trainer.header["data"], trainer.config
-    classes = data["class_names"]
+    classes, recipe = data["class_names"], trainer.problem.recipe
+    sizes = f"{header['parameters']} parameters"
+    network = f"{data['features']} inputs, {config.width} {config.activation} neurons, {sizes}"
     kind = f"classification ({classes[0]} = -1, {classes[1]} = +1)" if classes else data["task"]
     _facts(
         out,
@@ -57,9 +61,9 @@ def print_header(trainer, stream=None):
             "data",
             f"{data['name']}: {data['train_rows']} training, {data['test_rows']} test rows, {data['features']} features, {kind}",
         ),
-        ("preprocessing", data["preprocessing"]),
+        ("preprocessing", None if recipe else data["preprocessing"]),
         ("hint", _scale_hint(data["spread"])),
-        ("network", f"{data['features']} inputs, {config.width} {config.activation} neurons, {header['parameters']} parameters"),
+        ("network", f"{RECIPES[data['name']].about}; {config.activation}, {sizes}" if recipe else network),
         ("optimizer", _hyperparameters(trainer.optimizer)),
         ("backend", f"{config.backend}, {config.dtype}, seed {config.seed}"),
         (
@@ -101,6 +105,7 @@ def print_result(result, stream=None):
         ("loss", f"{_number(result.initial_loss)} before, {_number(result.final_loss)} after"),
         ("train", str(result.train_error)),
         ("test", "no test rows" if result.test_error is None else str(result.test_error)),
+        ("test loss", None if result.final_test_loss is None else _number(result.final_test_loss)),
         ("time", f"{result.seconds:.2f} s in {result.steps} steps"),
         ("preconditioner", _preconditioners(result.records)),
         ("wrote", _written(result)),
@@ -128,7 +133,7 @@ def steps_table(result):
     """A rich table with a row per step."""
     second_order = any(record["inner_iterations"] is not None for record in result.records)
     table = _table()
-    full = result.config.batch_size is None
+    full = result.config.batch_size is None and not result.problem.recipe
     losses = ("loss", "contraction") if full else ("batch loss", "training loss")
     for name in ("step", *losses, *(("inner", "true res.", "R") if second_order else ()), "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -199,39 +204,118 @@ def grew(result):
 
 
 def print_comparison(comparison, stream=None):
-    """A row per optimizer."""
+    """A row per optimizer: medians over the seeds, with their range."""
+    first = next(iter(comparison.runs.values()))[0]
+    recipe, base = first.problem.recipe, _seconds_a_step(comparison.runs.get("sgd", ()))
     table = _table()
     table.add_column("optimizer", overflow="fold")
-    for name in ("loss", "residual", "steps", "seconds", "s/step", "train", "test"):
+    losses = ("excess", "test excess") if recipe else ("loss", "residual")
+    extra = ("gradients", "/ sgd") if recipe else ()
+    for name in (*losses, "steps", "seconds", "s/step", *extra, "train", "test"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("end", no_wrap=True)
-    for name, result in comparison.results.items():
+    for name, runs in comparison.runs.items():
         table.add_row(
             name,
-            _number(result.final_loss),
-            _number(result.relative_residual, 1),
-            str(result.steps),
-            f"{result.seconds:.2f}",
-            f"{result.seconds / max(result.steps, 1):.4f}",
-            _error(result.train_error),
-            _error(result.test_error),
-            result.ended,
+            *(
+                _losses(runs)
+                if recipe
+                else (_median([r.final_loss for r in runs]), _median([r.relative_residual for r in runs], 1))
+            ),
+            str(round(median([r.steps for r in runs]))),
+            f"{median([r.seconds for r in runs]):.2f}",
+            f"{_seconds_a_step(runs):.4f}",
+            *(
+                (f"{median([_gradients(r) for r in runs]):.0f}", f"{_seconds_a_step(runs) / base:.2f}" if base else "")
+                if recipe
+                else ()
+            ),
+            _error_of([r.train_error for r in runs]),
+            _error_of([r.test_error for r in runs]),
+            "/".join(dict.fromkeys(r.ended for r in runs)),
         )
     out = console(stream)
     out.print(table)
     out.print()
-    kind = next(iter(comparison.results.values())).train_error.kind
-    errors = {"rmse": "root mean squared errors in the units of the data", "error rate": "wrong signs in per cent"}[kind]
-    out.print(
-        f"residual: of the training set, relative to the start; seconds: in steps alone; train, test: {errors}", soft_wrap=True
-    )
+    for text in _legend(first, len(next(iter(comparison.runs.values())))):
+        out.print(text, soft_wrap=True)
     if comparison.folder is not None:
         paths = [path.name for path in (comparison.json, comparison.plot) if path is not None]
         out.print(f"wrote {', '.join(paths)} in {comparison.folder}", soft_wrap=True)
 
 
-def _error(error):
-    return "" if error is None else f"{error.value:.4g}"
+def _legend(result, seeds):
+    errors = {
+        "rmse": "root mean squared errors in the units of the data",
+        "error rate": "wrong answers in per cent",
+        "mse": "mean squared errors a pixel",
+    }[result.train_error.kind]
+    if not result.problem.recipe:
+        yield f"residual: of the training set, relative to the start; seconds: in steps alone; train, test: {errors}"
+    else:
+        yield (
+            f"excess: loss above the least possible one, {result.problem.least:.4f} on the training set and "
+            f"{result.problem.test_least:.4f} on the test set; seconds: in steps alone; gradients: work asked of the network, in "
+            f"units of one gradient; / sgd: seconds a step over those of sgd; train, test: {errors}"
+        )
+    if seeds > 1:
+        yield f"medians of {seeds} seeds [smallest, largest]"
+
+
+def _losses(runs):
+    least, test_least = runs[0].problem.least, runs[0].problem.test_least
+    return _median([r.final_loss - least for r in runs]), _median([r.final_test_loss - test_least for r in runs])
+
+
+def _median(values, digits=3):
+    """The median, and the range where there are several."""
+    if any(value is None for value in values):
+        return ""
+    middle = _number(median(values), digits)
+    return middle if len(values) == 1 else f"{middle} [{_number(min(values), 1)}, {_number(max(values), 1)}]"
+
+
+def _seconds_a_step(runs):
+    return median([r.seconds / max(r.steps, 1) for r in runs]) if runs else 0.0
+
+
+def _gradients(result):
+    return sum(record["gradients"] for record in result.records)
+
+
+def _error_of(errors):
+    return "" if None in errors else f"{median([error.value for error in errors]):.4g}"
+
+
+def print_tuning(tuning, stream=None):
+    """All runs of a search, and what it found."""
+    out = console(stream)
+    for name, found in tuning.searches.items():
+        table = _table()
+        for column in ("run", "lr", found.damping_name or "damping", "excess", "test excess", "steps", "end"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for i, run in enumerate(found.runs):
+            best = Text("*" if run is found.best else "")
+            cells = (
+                _setting(run.lr),
+                _setting(run.damping),
+                _number(run.excess),
+                _number(run.test_excess),
+                str(run.steps),
+                run.ended,
+            )
+            table.add_row(Text(str(i + 1)) + best, *cells)
+        out.print(f"{name}: {len(found.runs)} runs; best: {found.sentence}", soft_wrap=True)
+        out.print(table)
+        out.print()
+    if tuning.path is not None:
+        out.print(
+            f"wrote {tuning.path}; nearlin compare {tuning.problem} --tuned {tuning.path} takes the best of each", soft_wrap=True
+        )
+
+
+def _setting(value):
+    return "" if value is None else f"{value:g}"
 
 
 def print_info(rows, stream=None):

@@ -6,30 +6,36 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from nearlin import nn
 from nearlin._array import asarray, fold_in, namespace, permutation, synchronize, to_numpy
+from nearlin.data import augment
 from nearlin.experiments import checkpoint, folders
 from nearlin.experiments.config import Config, differences, explicit
 from nearlin.experiments.environment import versions
 from nearlin.experiments.problems import Problem, build
-from nearlin.experiments.registry import make_optimizer
+from nearlin.experiments.registry import default_lr, make_optimizer
 
 LOG, CHECKPOINT, PLOT = "run.jsonl", "checkpoint.npz", "run.png"
-_SHUFFLE = 0x73687566666C65  # keeps the order of mini-batches apart from other users of the same seed
+_SHUFFLE, _AUGMENT, _WARM = 0x73687566666C65, 0x6175676D, 0x7761726D  # keep these streams apart from other users of the same seed
+GRADIENTS = {"forward": 1 / 3, "backward": 2 / 3, "jvp": 2 / 3, "matvec": 1 / 3, "rmatvec": 1 / 3, "gram_matvec": 2 / 3}
 
 
 class Record(NamedTuple):
     """One step.
 
-    ``loss`` is that of the batch before the step, ``loss_after`` and ``relative_residual`` (‖r‖ / ‖r₀‖) those of the whole
-    training set after it (with mini-batches at the end of an epoch, None elsewhere), ``contraction`` the ratio of ‖r‖ after
-    and before (full batch alone). The fields from ``inner_iterations`` to ``condition`` come from the step's certificate and are
-    None for first-order methods. ``seconds`` is the time of the step alone.
+    ``loss`` is that of the batch before the step, ``loss_after`` and ``relative_residual`` (‖r‖ / ‖r₀‖, for the squared loss)
+    those of the whole training set after it (with mini-batches at the end of an epoch, None elsewhere), ``test_loss`` that of the
+    test set (of recipes, at the same steps), ``contraction`` the ratio of ‖r‖ after and before (full batch alone). The fields
+    from ``inner_iterations`` to ``condition`` come from the step's certificate and are None for other methods. ``seconds`` is
+    the time of the step alone, ``cpu_seconds`` that of all threads together, and ``gradients`` what was asked of the objective
+    in units of one gradient (a forward pass counts 1/3; Gram matrices are left out).
     """
 
     step: int
@@ -48,14 +54,18 @@ class Record(NamedTuple):
     accepted: bool
     reason: str
     seconds: float
+    test_loss: float | None
+    cpu_seconds: float
+    gradients: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
     """What `train` returns.
 
-    ``ended`` is ``"converged"`` (the tolerance was reached), ``"steps"`` (all steps were taken), ``"stalled"``, ``"non-finite"``
-    or ``"interrupted"``, and ``message`` says it in a sentence. ``records`` are plain dicts with the fields of `Record`.
+    ``ended`` is ``"converged"`` (the tolerance was reached), ``"steps"`` (all steps were taken), ``"stalled"``, ``"non-finite"``,
+    ``"time limit"`` or ``"interrupted"``, and ``message`` says it in a sentence. ``records`` are plain dicts with the fields of
+    `Record`.
     ``folder``, ``checkpoint``, ``log`` and ``plot`` are paths, or None where nothing was written.
     """
 
@@ -68,19 +78,28 @@ class Result:
     steps: int
     initial_loss: float
     final_loss: float
-    relative_residual: float
+    relative_residual: float | None
     train_error: object
     test_error: object
     ended: str
     message: str
     seconds: float
+    final_test_loss: float | None = None
+    statistics: tuple = ()
     folder: Path | None = None
     checkpoint: Path | None = None
     log: Path | None = None
     plot: Path | None = None
 
     def predict(self, x):
-        """Network outputs (n,) in the units of the data, for NumPy inputs (n, d) in the units of the data."""
+        """Network outputs (n,) in the units of the data, for NumPy inputs (n, d) in the units of the data.
+
+        Of a recipe: the outputs (n, c) themselves, for inputs as the recipe has them.
+        """
+        if self.problem.recipe:
+            x = asarray(x, like=self.params[0], dtype="int64" if self.problem.train[0].ndim == 1 else None)
+            network = nn.Objective(self.problem.network, self.problem.objective.loss, self.statistics).evaluation().network
+            return to_numpy(network.forward(self.params, x)[0])
         steps = self.problem.preprocessing
         x = asarray(steps.inputs(to_numpy(x)), like=self.params[0])
         point = self.problem.objective.at(self.params, (x, x[:, 0]))
@@ -113,28 +132,36 @@ def train(
     normalize=True,
     standardize=None,
     width=8192,
-    activation="relu",
+    activation=None,
     epsilon=None,
     lr=None,
+    lr_factor=None,
+    lr_period=None,
+    damping=None,
+    settings=(),
     batch_size=None,
     backend="numpy",
-    dtype="float64",
-    steps=12,
+    dtype=None,
+    steps=None,
+    epochs=None,
+    time_limit=None,
     tol=1e-8,
     seed=0,
+    data_dir=None,
     out=None,
     checkpoint_every=0,
     resume=None,
     progress=True,
 ):
-    """Fit a wide two-layer network to data and return the `Result`.
+    """Fit a wide two-layer network to data, or the network of a recipe to its data, and return the `Result`.
 
     Parameters
     ----------
     data : str, path, Dataset, or (x, y)
-        A name (`nearlin.data.NAMES`) or file for `nearlin.data.load`, a `Dataset`, or a pair of arrays (n, d) and (n,) of any
-        backend. Arrays are used as they are: on their own backend, device and dtype, without preprocessing; ``backend`` and
-        ``dtype`` are theirs. May be omitted with ``resume`` where the checkpoint knows the name or file.
+        A recipe (`RECIPES`), a name (`nearlin.data.NAMES`) or file for `nearlin.data.load`, a `Dataset`, or a pair of arrays
+        (n, d) and (n,) of any backend. Arrays are used as they are: on their own backend, device and dtype, without
+        preprocessing; ``backend`` and ``dtype`` are theirs. May be omitted with ``resume`` where the checkpoint knows the name
+        or file.
     optimizer : str
         A key of `OPTIMIZERS`.
     target, task : str, optional
@@ -144,20 +171,30 @@ def train(
     center, scale, normalize, standardize : bool
         Preprocessing of names, files and data sets; see `Preprocessing.fit`.
     width, activation
-        Neurons, and ``relu``, ``tanh``, ``sigmoid``, ``softplus`` or ``identity``.
-    epsilon, lr : float, optional
-        Inner accuracy and step size; by default those of the optimizer.
+        Neurons, and ``relu``, ``tanh``, ``sigmoid``, ``softplus`` or ``identity``; by default the recipe's, or relu.
+    epsilon, lr, damping : float, optional
+        Inner accuracy, step size and damping; by default those of the optimizer.
+    lr_factor, lr_period : float and int, optional
+        Multiply the step size by ``lr_factor`` every ``lr_period`` epochs.
+    settings : tuple of (name, value)
+        Other hyper-parameters of the optimizer: fields of its dataclass.
     batch_size : int, optional
-        Rows per shuffled mini-batch; all rows by default. ``steps`` then counts mini-batches, and losses and residuals of the
-        whole training set are evaluated at the ends of epochs.
+        Rows per shuffled mini-batch; all rows by default, or what the recipe says. ``steps`` then counts mini-batches, and losses
+        of the whole training set are evaluated at the ends of epochs. Recipes drop the incomplete batch of an epoch.
     backend : {"numpy", "cupy", "torch", "array_api_strict"}
-    dtype : {"float64", "float32"}
-    steps : int
-        Total number of steps, those before a resumed checkpoint included.
+    dtype : {"float64", "float32"}, optional
+        By default float64, or what the recipe says.
+    steps, epochs : int, optional
+        Total number of steps, or of epochs, those before a resumed checkpoint included; 12 steps by default, or what the recipe
+        says.
+    time_limit : float, optional
+        End after so many seconds of processor time in steps, all threads together, evaluation and warm start left out.
     tol : float
         Stop when ‖r_t‖ / ‖r_0‖ on the training set is at most this.
     seed : int
         Of the split, the initial weights, the order of mini-batches, and (folded with t) of step t.
+    data_dir : str or path, optional
+        Folder with the files of a recipe that reads some.
     out : str or path, optional
         Folder for ``run.jsonl`` (a header line, a line per step, an end line), ``checkpoint.npz`` and ``run.png``; it must not
         hold an earlier run. Nothing is written without it. The plot needs matplotlib and is left out without it.
@@ -214,11 +251,38 @@ def _folder(out, resume, trainer):
 
 def start(data, config):
     """A `Trainer` at step 0."""
-    optimizer = make_optimizer(config.optimizer, epsilon=config.epsilon, lr=config.lr)
     problem, config = build(data, config)
-    params = problem.network.init(key=config.seed, like=problem.train[0])
+    optimizer = configured(config, problem)
+    params = problem.network.init(key=config.seed, like=_like(problem))
+    return Trainer(config, problem, optimizer, starting(optimizer, problem, config, params))
+
+
+def configured(config, problem):
+    """The optimizer of a run, with its schedule in steps."""
+    lr = config.lr
+    if config.lr_factor is not None:
+        period = config.lr_period * Batches(problem, config.batch_size, config.seed).per_epoch
+        lr = nn.StepDecay(default_lr(config.optimizer) if lr is None else lr, config.lr_factor, period)
+    settings = dict(config.settings)
+    named = {"epsilon": config.epsilon, "lr": lr, "damping": config.damping}
+    if twice := [name for name, value in named.items() if value is not None and name in settings]:
+        raise ValueError(f"{twice[0]} is given twice; expected it once")
+    return make_optimizer(config.optimizer, **settings, **{name: value for name, value in named.items() if value is not None})
+
+
+def starting(optimizer, problem, config, params):
+    """The `Snapshot` at step 0, after the pass over the training set that some methods begin with."""
     state = optimizer.init(params, problem.objective)
-    return Trainer(config, problem, optimizer, Snapshot(0, params, state))
+    batches = Batches(problem, config.batch_size, config.seed)
+    if hasattr(optimizer, "warm_start") and not batches.full:
+        with np.errstate(over="ignore", invalid="ignore"):
+            state = optimizer.warm_start(params, state, problem.objective, batches.in_order(), fold_in(config.seed, _WARM))
+    return Snapshot(0, params, state)
+
+
+def _like(problem):
+    """An array of floats of the problem's backend, device and dtype."""
+    return next(a for a in (*problem.train, getattr(problem.network, "H", None)) if a is not None and "float" in str(a.dtype))
 
 
 def resumed(path, data, given):
@@ -228,15 +292,19 @@ def resumed(path, data, given):
     data = config.data if data is None else data
     if data is None:
         raise ValueError(f"{path} was trained on arrays or a Dataset; give the same data to resume")
-    optimizer = make_optimizer(config.optimizer, epsilon=config.epsilon, lr=config.lr)
     problem, config = build(data, dataclasses.replace(config, **(_source(data))))
+    optimizer = configured(config, problem)
     found, expected = problem.fingerprint, saved["header"]["data"]["fingerprint"]
     if found != expected:
         raise ValueError(f"{problem.name} is not the data that {path} was trained on (fingerprint {found}, expected {expected})")
     if _fields(optimizer) != saved["header"]["optimizer"]["fields"]:
         raise ValueError(f"{path} was trained by {saved['header']['optimizer']['text']}; this version has {optimizer!r}")
-    saved = checkpoint.next_to(saved, problem.train[0])
-    snapshot = Snapshot(saved["step"], saved["params"], saved["state"])
+    if config.steps <= saved["step"]:
+        raise ValueError(
+            f"{path} stands at step {saved['step']} of {config.steps}; give a larger total number of steps (--steps)"
+        )
+    saved = checkpoint.next_to(saved, _like(problem))
+    snapshot = Snapshot(saved["step"], saved["params"], saved["state"], saved["statistics"] or ())
     return Trainer(config, problem, optimizer, snapshot, saved["header"], saved["records"])
 
 
@@ -248,12 +316,9 @@ def _resumed_config(path, saved, given):
     conflicts = differences(config, given)
     if conflicts:
         raise ValueError(f"cannot resume {path} with other options: {'; '.join(conflicts)}")
-    config = dataclasses.replace(config, **given)
-    if config.steps <= saved["step"]:
-        raise ValueError(
-            f"{path} stands at step {saved['step']} of {config.steps}; give a larger total number of steps (--steps)"
-        )
-    return config
+    if "epochs" in given and "steps" not in given:
+        config = dataclasses.replace(config, steps=None)
+    return dataclasses.replace(config, **given)
 
 
 class Snapshot(NamedTuple):
@@ -262,6 +327,7 @@ class Snapshot(NamedTuple):
     step: int
     params: tuple
     state: object
+    statistics: tuple = ()
 
 
 class Trainer:
@@ -270,7 +336,9 @@ class Trainer:
     def __init__(self, config, problem, optimizer, snapshot, header=None, records=()):
         self.config, self.problem, self.optimizer, self.snapshot = config, problem, optimizer, snapshot
         self.records = list(records)
-        self.batches = Batches(problem.train, config.batch_size, config.seed)
+        self.cpu_seconds = sum(record["cpu_seconds"] for record in self.records)  # of the steps so far, all threads together
+        self.batches = Batches(problem, config.batch_size, config.seed)
+        self.objective = nn.Counted(dataclasses.replace(problem.objective, statistics=snapshot.statistics))
         self.header = header or self._header()
         self.initial_loss = self.header["initial_loss"]
         self.folder = self._log = None
@@ -325,39 +393,53 @@ class Trainer:
                 return ended
             if record.reason.startswith("stalled"):
                 return "stalled"
+            if self.config.time_limit and self.cpu_seconds >= self.config.time_limit:
+                return "time limit"
             if not record.accepted and record.inner_iterations is None:
                 return "non-finite"  # the only reason for which a first-order step is refused, and it would be again
         return "steps"
 
     def _step(self):
-        t, params, state = self.snapshot
-        batch = self.batches(t)
-        begun = time.perf_counter()
-        new, state, info = self.optimizer.step(params, state, self.problem.objective, batch, key=fold_in(self.config.seed, t))
+        t, params, state, _ = self.snapshot
+        batch, asked = self.batches(t), Counter(self.objective.calls)
+        begun, cpu = time.perf_counter(), time.process_time()
+        new, state, info = self.optimizer.step(params, state, self.objective, batch, key=fold_in(self.config.seed, t))
         synchronize(new[0])
-        seconds = time.perf_counter() - begun
-        after = self._loss_after(t, new, info)
-        return _record(t, after, self.initial_loss, self.batches.full, info, seconds), Snapshot(t + 1, new, state)
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        self.objective = self.objective.observe(self.objective.statistics_seen)
+        loss, test_loss = self._losses_after(t, new, info)
+        record = _record(t, loss, self, info, seconds)
+        record = record._replace(test_loss=test_loss, cpu_seconds=cpu, gradients=_gradients(self.objective.calls - asked))
+        return record, Snapshot(t + 1, new, state, self.objective.statistics)
 
-    def _loss_after(self, t, params, info):
-        """Loss of the training set after step t: NaN where parameters are not finite, None (not evaluated) inside an epoch."""
+    def evaluated(self):
+        """The problem as it is evaluated: normalisation layers use the running statistics."""
+        if not self.objective.statistics:
+            return self.problem
+        return dataclasses.replace(self.problem, objective=self.objective.evaluation())
+
+    def _losses_after(self, t, params, info):
+        """Losses of training and test set after step t: NaN where parameters are not finite, None inside an epoch."""
         if not _finite(params):
-            return math.nan
+            return math.nan, None
         if not self.batches.ends_epoch(t):
-            return None
-        known = getattr(info, "new_loss", None) if self.batches.full else None
-        return training_loss(self.problem, params) if known is None else float(known)
+            return None, None
+        problem = self.evaluated()
+        known = getattr(info, "new_loss", None) if self.batches.full and not problem.recipe else None
+        loss = training_loss(problem, params) if known is None else float(known)
+        return loss, problem.loss(params, problem.test) if problem.recipe else None
 
     def _note(self, record, snapshot):
         record = record._asdict()
         self.records.append(record)
+        self.cpu_seconds += record["cpu_seconds"]
         self.snapshot = snapshot
         if self._log is not None:
             self._log.write("step", record)
 
     def _reached(self):
         """``"converged"`` where the last known residual of the training set is at most the tolerance."""
-        if self.initial_loss == 0:
+        if self.initial_loss == self.problem.least:
             return "converged"
         if not math.isfinite(self.initial_loss):
             return "non-finite"
@@ -369,7 +451,7 @@ class Trainer:
             self.folder / CHECKPOINT,
             params=self.snapshot.params,
             state=self.snapshot.state,
-            statistics=self.problem.objective.statistics,
+            statistics=self.snapshot.statistics,
             step=self.snapshot.step,
             seed=self.config.seed,
             config=self.config.to_dict(),
@@ -391,14 +473,14 @@ class Trainer:
         return result
 
     def _result(self, ended):
-        params, problem = self.snapshot.params, self.problem
+        params, problem = self.snapshot.params, self.evaluated()
         known = self.records and self.records[-1]["loss_after"]
         loss = known if known and math.isfinite(known) else training_loss(problem, params)
-        relative = _relative(loss, self.initial_loss)
+        relative = _relative(loss, self.initial_loss) if _squared(problem) else None
         path = None if self.folder is None else self.folder / CHECKPOINT
         return Result(
             config=self.config,
-            problem=problem,
+            problem=self.problem,
             optimizer=self.optimizer,
             params=params,
             state=self.snapshot.state,
@@ -410,7 +492,9 @@ class Trainer:
             train_error=problem.error(params, problem.train),
             test_error=problem.error(params, problem.test),
             ended=ended,
-            message=_message(ended, self.config, self.snapshot.step, relative, path),
+            message=_message(ended, self.config, self.snapshot.step, relative, loss - problem.least, path),
+            final_test_loss=problem.loss(params, problem.test) if problem.recipe else None,
+            statistics=self.snapshot.statistics,
             seconds=sum(record["seconds"] for record in self.records),
             folder=self.folder,
             checkpoint=path,
@@ -421,45 +505,65 @@ class Trainer:
 class Batches:
     """Batch t of a run: all rows, or a shuffled mini-batch; the order of an epoch depends on (seed, epoch) alone."""
 
-    def __init__(self, train, size, seed):
-        self._train, self._seed = train, seed
-        rows = train[0].shape[0]
+    def __init__(self, problem, size, seed):
+        self._train, self._seed, self._augment = problem.train, seed, problem.augment
+        rows = self._train[0].shape[0]
         if size is not None and size > rows:
             raise ValueError(f"batch_size is {size}; the training set has {rows} rows")
         self._rows, self._size = rows, size or rows
         self.full = self._size == rows
-        self.per_epoch = -(-rows // self._size)
+        self.per_epoch = rows // self._size if problem.recipe else -(-rows // self._size)
 
     def __call__(self, t):
-        if self.full:
-            return self._train
         epoch, i = divmod(t, self.per_epoch)
+        if self.full:
+            return self._augmented(self._train, t)
         order = permutation(fold_in(self._seed, _SHUFFLE, epoch), self._rows, self._train[0])
         rows = order[i * self._size : (i + 1) * self._size]
-        return tuple(namespace(a).take(a, rows, axis=0) for a in self._train)
+        return self._augmented(tuple(namespace(a).take(a, rows, axis=0) for a in self._train), t)
+
+    def _augmented(self, batch, t):
+        if not self._augment:
+            return batch
+        x, y = batch
+        return asarray(augment(to_numpy(x), fold_in(self._seed, _AUGMENT, t)), like=x), y
+
+    def in_order(self):
+        """The whole batches of the training set as it lies, one after the other."""
+        for start in range(0, self._rows - self._size + 1, self._size):
+            yield tuple(a[start : start + self._size, ...] for a in self._train)
 
     def ends_epoch(self, t):
         """Whether step t is the last of an epoch."""
         return (t + 1) % self.per_epoch == 0
 
 
+def _gradients(calls):
+    return sum(GRADIENTS.get(name, 0) * number for name, number in calls.items())
+
+
+def _squared(problem):
+    return isinstance(problem.objective.loss, nn.SquaredLoss)
+
+
 def training_loss(problem, params):
     """Loss on the whole training set as a float; NaN where the parameters are not finite."""
-    return float(problem.objective.at(params, problem.train).loss) if _finite(params) else math.nan
+    return problem.loss(params, problem.train) if _finite(params) else math.nan
 
 
 def _finite(params):
     return all(bool(namespace(W).all(namespace(W).isfinite(W))) for W in params)
 
 
-def _record(t, after, initial, full, info, seconds):
-    solve, loss = info.solve, float(info.loss)
+def _record(t, after, trainer, info, seconds):
+    solve, loss, initial, full = info.solve, float(info.loss), trainer.initial_loss, trainer.batches.full
+    squared, kept = _squared(trainer.problem), getattr(info, "kept", "")
     return Record(
         step=t,
         loss=loss,
         loss_after=after,
-        relative_residual=None if after is None else _relative(after, initial),
-        contraction=None if after is None or not full else _relative(after, loss),
+        relative_residual=None if after is None or not squared else _relative(after, initial),
+        contraction=None if after is None or not full or not squared else _relative(after, loss),
         inner_iterations=None if solve is None else int(solve.iterations),
         products=None if solve is None else int(solve.products),
         inner_residual=None if solve is None else float(solve.residual),
@@ -469,8 +573,11 @@ def _record(t, after, initial, full, info, seconds):
         condition=None if solve is None or solve.condition is None else float(solve.condition),
         damping=None if getattr(info, "damping", None) is None else float(info.damping),
         accepted=bool(info.accepted),
-        reason=str(info.reason),
+        reason=f"{info.reason}; {kept}" if kept else str(info.reason),
         seconds=seconds,
+        test_loss=None,
+        cpu_seconds=0.0,
+        gradients=0.0,
     )
 
 
@@ -485,25 +592,28 @@ def _fields(optimizer):
     return {f.name: repr(getattr(optimizer, f.name)) for f in dataclasses.fields(optimizer) if f.init}
 
 
-def _message(ended, config, steps, relative, path):
-    at = f"the relative residual is {relative:.2e}"
+def _message(ended, config, steps, relative, excess, path):
+    at = f"the loss is {excess:.4g} above its least" if relative is None else f"the relative residual is {relative:.2e}"
+    aim = "" if relative is None else f" (tolerance {config.tol:g})"
     if ended == "converged":
-        return f"Converged after {steps} steps: {at} (tolerance {config.tol:g})."
+        return f"Converged after {steps} steps: {at}{aim}."
     if ended == "stalled":
         return f"Stopped after {steps} steps: the optimizer stalled, no further decrease can be had; {at}."
     if ended == "non-finite":
         return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; the last finite parameters are kept ({at})."
+    if ended == "time limit":
+        return f"Stopped after {steps} steps at the time limit of {config.time_limit:g} s of processor time: {at}."
     if ended == "interrupted":
         where = (
             f"the checkpoint is {path}; continue with --resume {path}" if path else "nothing was written, as no folder was given"
         )
         return f"Interrupted after {steps} complete steps; {where}"
-    return f"Took all {steps} steps; {at} (tolerance {config.tol:g})."
+    return f"Took all {steps} steps; {at}{aim}."
 
 
 def _summary(result):
     errors = {name: getattr(result, name) and getattr(result, name)._asdict() for name in ("train_error", "test_error")}
-    names = ("ended", "message", "steps", "initial_loss", "final_loss", "relative_residual", "seconds")
+    names = ("ended", "message", "steps", "initial_loss", "final_loss", "final_test_loss", "relative_residual", "seconds")
     return {**{name: getattr(result, name) for name in names}, **errors}
 
 

@@ -1,10 +1,26 @@
 """Linear algebra on arrays and operators: solvers, factorisations, preconditioners, transforms. Knows no networks."""
 
+from nearlin.linalg.bfgs import (
+    DampedPair,
+    LimitedMemory,
+    bfgs_update,
+    compact_product,
+    double_damping,
+    minimal_damping,
+    powell_damping,
+    remember,
+    track_inverse,
+    two_loop_product,
+)  # fmt: skip
+from nearlin.linalg.block_inverse import BlockInverse, block_inverse
 from nearlin.linalg.cg import cg, identity
 from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
 from nearlin.linalg.hadamard import fwht
+from nearlin.linalg.inverse_root import RootInfo, inverse_root, symmetric_eigh
 from nearlin.linalg.iterations import best_step, chebyshev, double_product, richardson, sketch_spectrum
+from nearlin.linalg.kronecker import KroneckerEigenbasis, KroneckerInverse, damped_factors, eigenbasis, trace_balance
 from nearlin.linalg.levenberg_marquardt import CEILING, Damping, judge, least_damping
+from nearlin.linalg.modes import mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm
 from nearlin.linalg.solve_info import SolveInfo, StepInfo
 
@@ -13,6 +29,12 @@ __all__ = [
     "SolveInfo", "StepInfo", "cg", "identity",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
     "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor",
+    "BlockInverse", "block_inverse",
+    "KroneckerEigenbasis", "KroneckerInverse", "damped_factors", "eigenbasis", "trace_balance",
+    "RootInfo", "inverse_root", "symmetric_eigh",
+    "DampedPair", "LimitedMemory", "bfgs_update", "compact_product", "double_damping", "minimal_damping", "powell_damping",
+    "remember", "track_inverse", "two_loop_product",
+    "mix_grams", "mode_gram", "mode_product", "mode_products",
     "CEILING", "Damping", "judge", "least_damping",
     "fwht",
 ]  # fmt: skip

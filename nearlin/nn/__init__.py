@@ -1,17 +1,39 @@
 """Networks written by hand: layers with forward, backward and jvp, losses, Jacobian operators, and the objective."""
 
 from nearlin.nn.activations import ACTIVATIONS, Activation, activation
+from nearlin.nn.convolution import Conv2d, ConvTrace
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian
-from nearlin.nn.layers import Dense, Elementwise, LayerSpec, Trace
-from nearlin.nn.losses import SquaredLoss
-from nearlin.nn.network import MLP, Sequential
+from nearlin.nn.layers import Dense, Elementwise, Flatten, LayerSpec, Trace
+from nearlin.nn.losses import LOSSES, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss
+from nearlin.nn.models import (
+    VGG11,
+    VGG16,
+    CURVES_autoencoder,
+    FACES_autoencoder,
+    MNIST_autoencoder,
+    ResNet32,
+    autoencoder,
+)
+from nearlin.nn.moments import Moments, means, moments, observe
+from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut
+from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point, Trial, attempt
+from nearlin.nn.parameters import StepDecay, check_lr, check_weight_decay, decay, join_bias, rate, split_bias
+from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from nearlin.nn.two_layer import TwoLayer, TwoLayerJacobian
+from nearlin.nn.variables import join_tensors, split_tensors, tensor_names
 
 __all__ = [
     "ACTIVATIONS", "Activation", "activation",
-    "Dense", "Elementwise", "LayerSpec", "Trace",
-    "MLP", "Sequential", "TwoLayer",
-    "SquaredLoss", "Counted", "Objective", "Point", "Trial", "attempt",
+    "BatchNorm", "Conv2d", "Dense", "Elementwise", "Flatten",
+    "AvgPool", "GlobalAvgPool", "MaxPool", "Propagate", "ZeroPadShortcut",
+    "LayerSpec", "Trace", "ConvTrace", "NormTrace", "Statistics",
+    "MLP", "GraphNetwork", "Residual", "Sequential", "TwoLayer",
+    "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
+    "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
+    "Counted", "Objective", "Point", "Trial", "attempt",
+    "StepDecay", "check_lr", "check_weight_decay", "decay", "join_bias", "rate", "split_bias",
+    "Moments", "means", "moments", "observe",
+    "join_tensors", "split_tensors", "tensor_names",
     "Factor", "Jacobian", "LayeredJacobian", "TwoLayerJacobian",
 ]  # fmt: skip

@@ -1,20 +1,25 @@
 """Layers by hand: forward, backward and forward-mode derivative; caches are returned, never stored.
 
 A layer has ``forward(W, x) -> y, cache``, ``backward(W, cache, dy) -> dx, trace`` and ``jvp(W, cache, dx, dW) -> dy``.
-Layers without parameters take ``W = None`` and return ``trace = None``; their ``spec`` is None.
+Layers without parameters take ``W = None`` and return ``trace = None``; their ``spec`` is None. ``trace(cache, dy)`` is the half
+of ``backward`` that the first layer of a network needs.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace, normal
+from nearlin._array import namespace, normal, uniform
 from nearlin.nn.activations import Activation
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What a method may know of one trainable layer; its matrix is (out, fan_in + 1) with a bias and (out, fan_in) without."""
+    """What a method may know of one trainable layer; its matrix is (out, fan_in + 1) with a bias and (out, fan_in) without.
+
+    Kinds are ``dense``; ``conv``, with columns ordered by input channel, then kernel row, then kernel column; ``norm``, whose
+    matrix (channels, 2) holds scale and shift; and ``graph``, dense on the neighbourhoods of nodes.
+    """
 
     kind: str  # dense | conv | norm | graph
     out: int
@@ -25,57 +30,117 @@ class LayerSpec:
     bias: bool = True
 
     @property
+    def fan_in(self):
+        """Columns that hold weights: inputs times the entries of a kernel."""
+        return self.inp * self.kernel**2
+
+    @property
     def shape(self):
         """Shape of the layer's matrix."""
-        return (self.out, self.inp * self.kernel**2 + self.bias)
+        return (self.out, self.fan_in + self.bias)
 
 
 class Trace(NamedTuple):
-    """What one layer contributes to a gradient: its inputs a (n, inp) and output gradients g (n, out), one row per sample."""
+    """What one dense layer contributes to a gradient: inputs a (n, inp) and output gradients g (n, out), one row per sample."""
 
     inputs: object
     signals: object
     bias: bool
 
+    @property
+    def rows(self):
+        """Number of rows: samples, or nodes of a graph."""
+        return self.inputs.shape[0]
+
     def homogeneous(self):
         """The inputs with a column of ones appended where the layer has a bias."""
-        if not self.bias:
-            return self.inputs
-        xp = namespace(self.inputs)
-        return xp.concat([self.inputs, xp.ones_like(self.inputs[:, :1])], axis=1)
+        return with_ones(self.inputs) if self.bias else self.inputs
+
+    def accumulate(self, f):
+        """``f(A, G)`` for the columns A (inp + 1, rows) of homogeneous inputs and G (out, rows) of output gradients."""
+        transposed = namespace(self.signals).matrix_transpose
+        return f(transposed(self.homogeneous()), transposed(self.signals))
 
     def grad(self):
         """The gradient of the layer's matrix, gᵀ [a 1]; 2 n out inp flops."""
         return namespace(self.signals).matrix_transpose(self.signals) @ self.homogeneous()
 
 
+def with_ones(a):
+    """``a`` (n, k) with a column of ones appended."""
+    xp = namespace(a)
+    return xp.concat([a, xp.ones_like(a[:, :1])], axis=1)
+
+
+SCHEMES = ("normal", "uniform", "fan-out")
+
+
+def draw_weights(scheme, key, spec, like, gain):
+    """The initial matrix of a dense, conv or graph layer.
+
+    ``"normal"``: W ~ N(0, gain / fan-in), b = 0. ``"uniform"``: W and b uniform on ±1/√fan-in (PyTorch's default).
+    ``"fan-out"``: W ~ N(0, 2 / (kernel² out)), b = 0.
+    """
+    xp = namespace(like)
+    if scheme == "uniform":
+        return (2 * uniform(key, spec.shape, like) - 1) / math.sqrt(spec.fan_in)
+    variance = gain / spec.fan_in if scheme == "normal" else 2 / (spec.kernel**2 * spec.out)
+    W = normal(key, (spec.out, spec.fan_in), like) * math.sqrt(variance)
+    return xp.concat([W, xp.zeros_like(W[:, :1])], axis=1) if spec.bias else W
+
+
+def check_layer(scheme, **sizes):
+    """`ValueError` where a size is no positive integer, or the scheme of initialisation is unknown."""
+    for name, size in sizes.items():
+        least = 0 if name == "pad" else 1
+        if isinstance(size, bool) or not isinstance(size, int) or size < least:
+            raise ValueError(f"{name} is {size!r}; expected an integer of at least {least}")
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme is {scheme!r}; expected one of {', '.join(SCHEMES)}")
+
+
 @dataclass(frozen=True)
 class Dense:
-    """y = x Wᵀ + b, with the matrix [W b] of shape (out, inp + 1), or (out, inp) without bias."""
+    """y = x Wᵀ + b, with the matrix [W b] of shape (out, inp + 1), or (out, inp) without bias.
+
+    Parameters
+    ----------
+    inp, out : int
+    bias : bool
+    scheme : str
+        How weights are drawn: ``"normal"``, ``"uniform"`` or ``"fan-out"``; see `draw_weights`.
+    """
 
     inp: int
     out: int
     bias: bool = True
+    scheme: str = "normal"
+
+    def __post_init__(self):
+        check_layer(self.scheme, inp=self.inp, out=self.out)
 
     @property
     def spec(self):
         return LayerSpec("dense", self.out, self.inp, bias=self.bias)
 
     def init(self, key, like, gain=1.0):
-        """W ~ N(0, gain / inp), b = 0."""
-        xp = namespace(like)
-        W = normal(key, (self.out, self.inp), like) * math.sqrt(gain / self.inp)
-        return xp.concat([W, xp.zeros_like(W[:, :1])], axis=1) if self.bias else W
+        """The matrix [W b] drawn by the layer's scheme, next to ``like``."""
+        return draw_weights(self.scheme, key, self.spec, like, gain)
 
     def _apply(self, W, x):
         y = x @ namespace(W).matrix_transpose(W[:, : self.inp])
         return y + W[:, self.inp] if self.bias else y
 
     def forward(self, W, x):
+        if x.ndim != 2 or x.shape[1] != self.inp:
+            raise ValueError(f"a dense layer of {self.inp} inputs was given an array of shape {tuple(x.shape)}")
         return self._apply(W, x), x
 
+    def trace(self, x, dy):
+        return Trace(x, dy, self.bias)
+
     def backward(self, W, x, dy):
-        return dy @ W[:, : self.inp], Trace(x, dy, self.bias)
+        return dy @ W[:, : self.inp], self.trace(x, dy)
 
     def jvp(self, W, x, dx, dW):
         """Derivative of y along (dx, dW); ``dx`` None stands for zero (the first layer)."""
@@ -98,3 +163,19 @@ class Elementwise:
 
     def jvp(self, W, x, dx, dW):
         return None if dx is None else dx * self.phi.derivative(x)
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """y = x (n, ...) as (n, everything else)."""
+
+    spec = None
+
+    def forward(self, W, x):
+        return namespace(x).reshape(x, (x.shape[0], -1)), tuple(x.shape)
+
+    def backward(self, W, shape, dy):
+        return namespace(dy).reshape(dy, shape), None
+
+    def jvp(self, W, shape, dx, dW):
+        return None if dx is None else namespace(dx).reshape(dx, (shape[0], -1))

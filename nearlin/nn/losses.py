@@ -1,44 +1,173 @@
 """Losses: means over samples of a per-sample loss."""
 
+import math
 from dataclasses import dataclass
 
-from nearlin._array import describe, namespace, normal
+from nearlin._array import check, check_indices, describe, is_integer, namespace, normal, uniform
+from nearlin.nn.activations import activation
+
+_sigmoid, _softplus = activation("sigmoid").function, activation("softplus").function
+
+
+def _same_shape(y, outputs):
+    """``y`` as (n, c) beside ``outputs`` (n, c); (n,) is accepted where c = 1. `ValueError` on other shapes."""
+    xp = namespace(y, outputs)
+    if y.ndim == 1 and outputs.shape[1] == 1 and y.shape[0] == outputs.shape[0]:
+        return xp.reshape(y, outputs.shape)
+    if y.shape != outputs.shape:
+        raise ValueError(f"y is a {describe(y)}; expected shape {tuple(outputs.shape)} to match the network's outputs")
+    return y
+
+
+def _check_between(y, low, high):
+    xp = namespace(y)
+    least, most = float(xp.min(y)), float(xp.max(y))
+    if least < low or most > high:
+        raise ValueError(f"y lies in [{least:.4g}, {most:.4g}]; expected numbers in [{low}, {high}]")
+
+
+def _plogp(p):
+    """p log p, 0 at p = 0."""
+    xp = namespace(p)
+    return p * xp.log(xp.where(p > 0, p, 1.0))
 
 
 @dataclass(frozen=True)
 class SquaredLoss:
-    """Half the squared error, summed over outputs and averaged over samples.
+    """Half the squared error, summed over outputs (or averaged over them) and averaged over samples.
 
-    L = 1/(2n) sum_i ||f_i - y_i||². Its Gauss-Newton residual is r = f - y, its output Hessian the identity, and its
-    predictive distribution N(f, I).
+    L = 1/(2n) sum_i ||f_i - y_i||², divided by c where ``average``. Its Gauss-Newton residual is r = f - y (over √c), its output
+    Hessian the identity (over c), and its predictive distribution N(f, I) (N(f, c I)).
     """
+
+    average: bool = False
+
+    def check_targets(self, y, params):
+        """`BackendError`, `TypeError` or `ValueError` where y are no float targets (n,) or (n, c) next to ``params``."""
+        check(ndim={"y": (1, 2)}, beside=("params[0]", params[0]), y=y)
 
     def targets(self, y, outputs):
         """``y`` as (n, c) beside ``outputs`` (n, c); (n,) is accepted where c = 1. `ValueError` on other shapes."""
-        xp = namespace(y, outputs)
-        if y.ndim == 1 and outputs.shape[1] == 1 and y.shape[0] == outputs.shape[0]:
-            return xp.reshape(y, outputs.shape)
-        if y.shape != outputs.shape:
-            raise ValueError(f"y is a {describe(y)}; expected shape {tuple(outputs.shape)} to match the network's outputs")
-        return y
+        return _same_shape(y, outputs)
+
+    def _scale(self, outputs):
+        return 1 / outputs.shape[1] if self.average else 1.0
 
     def value(self, outputs, y):
         """The mean loss, a 0-d array, for ``outputs`` and ``y`` of shape (n, c)."""
         xp = namespace(outputs)
-        return xp.sum((outputs - y) ** 2) / (2 * outputs.shape[0])
+        return xp.sum((outputs - y) ** 2) / (2 * outputs.shape[0] * (outputs.shape[1] if self.average else 1))
 
     def gradient(self, outputs, y):
         """Per-sample derivative by the outputs, (n, c), without the 1/n of the mean."""
-        return outputs - y
+        return (outputs - y) * self._scale(outputs) if self.average else outputs - y
 
     def residual(self, outputs, y):
-        """The residual r of the Gauss-Newton system, (n, c)."""
-        return outputs - y
+        """The residual r of the Gauss-Newton system, (n, c): L = ||r||² / 2n."""
+        return (outputs - y) * math.sqrt(self._scale(outputs)) if self.average else outputs - y
 
     def weigh(self, jacobian, outputs):
         """The Jacobian times the square root of the output Hessian: unchanged, as that is the identity."""
+        if self.average and outputs.shape[1] > 1:
+            raise ValueError("the Gauss-Newton methods take the squared loss summed over outputs; expected average=False")
         return jacobian
 
     def draw(self, key, outputs):
-        """Targets (n, c) drawn from the model's own output distribution N(f, I)."""
-        return outputs + normal(key, tuple(outputs.shape), outputs)
+        """Targets (n, c) drawn from the model's own output distribution N(f, I), or N(f, c I) where averaged."""
+        return outputs + normal(key, tuple(outputs.shape), outputs) / math.sqrt(self._scale(outputs))
+
+    def least(self, y):
+        """The smallest mean loss that any outputs reach: 0."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class SigmoidCrossEntropy:
+    """Binary cross-entropy of independent outputs with logits z, summed over outputs and averaged over samples.
+
+    L = 1/n sum_ik log(1 + exp z_ik) - t_ik z_ik for targets t in [0, 1]; predictive distribution Bernoulli(sigmoid z).
+    """
+
+    def check_targets(self, y, params):
+        """`BackendError`, `TypeError` or `ValueError` where y are no targets (n,) or (n, c) in [0, 1] next to ``params``."""
+        check(ndim={"y": (1, 2)}, beside=("params[0]", params[0]), y=y)
+        _check_between(y, 0, 1)
+
+    def targets(self, y, outputs):
+        """``y`` as (n, c) beside ``outputs`` (n, c); (n,) is accepted where c = 1. `ValueError` on other shapes."""
+        return _same_shape(y, outputs)
+
+    def value(self, outputs, y):
+        """The mean loss, a 0-d array, for logits and targets of shape (n, c)."""
+        return namespace(outputs).sum(_softplus(outputs) - y * outputs) / outputs.shape[0]
+
+    def gradient(self, outputs, y):
+        """Per-sample derivative by the logits, sigmoid(z) - t (n, c), without the 1/n of the mean."""
+        return _sigmoid(outputs) - y
+
+    def draw(self, key, outputs):
+        """Targets (n, c) of zeros and ones drawn from Bernoulli(sigmoid z)."""
+        xp = namespace(outputs)
+        return xp.astype(uniform(key, tuple(outputs.shape), outputs) < _sigmoid(outputs), outputs.dtype)
+
+    def least(self, y):
+        """The smallest mean loss that any outputs reach: the entropy of the targets, summed over outputs."""
+        return -float(namespace(y).sum(_plogp(y) + _plogp(1 - y))) / y.shape[0]
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy:
+    """Cross-entropy of one of c classes with logits z, averaged over samples.
+
+    L = 1/n sum_i log sum_k exp z_ik - sum_k t_ik z_ik for probabilities t (n, c), or integer labels (n,).
+    """
+
+    def check_targets(self, y, params):
+        """`BackendError`, `TypeError` or `ValueError` where y are neither labels (n,) nor probabilities (n, c)."""
+        if is_integer(y):
+            check_indices("y", y, params[0])
+        else:
+            check(ndim={"y": 2}, beside=("params[0]", params[0]), y=y)
+            _check_between(y, 0, 1)
+
+    def targets(self, y, outputs):
+        """Probabilities (n, c), one-hot for integer labels (n,); `ValueError` for a label out of range or a wrong shape."""
+        if not is_integer(y):
+            return _same_shape(y, outputs)
+        xp = namespace(y, outputs)
+        classes = outputs.shape[1]
+        check_indices("y", y, outputs, classes)
+        labels = xp.arange(classes, dtype=y.dtype, device=y.device)
+        return xp.astype(y[:, None] == labels[None, :], outputs.dtype)
+
+    def _log_sum(self, outputs):
+        """log sum_k exp z_k (n,), and the probabilities (n, c)."""
+        xp = namespace(outputs)
+        top = xp.max(outputs, axis=1, keepdims=True)
+        grown = xp.exp(outputs - top)
+        total = xp.sum(grown, axis=1, keepdims=True)
+        return (top + xp.log(total))[:, 0], grown / total
+
+    def value(self, outputs, y):
+        """The mean loss, a 0-d array, for logits and probabilities of shape (n, c)."""
+        xp = namespace(outputs)
+        return (xp.sum(self._log_sum(outputs)[0]) - xp.sum(y * outputs)) / outputs.shape[0]
+
+    def gradient(self, outputs, y):
+        """Per-sample derivative by the logits, softmax(z) - t (n, c), without the 1/n of the mean."""
+        return self._log_sum(outputs)[1] - y
+
+    def draw(self, key, outputs):
+        """One-hot targets (n, c) drawn from the classes' probabilities softmax(z)."""
+        xp = namespace(outputs)
+        n, c = outputs.shape
+        below = xp.cumulative_sum(self._log_sum(outputs)[1], axis=1)[:, : c - 1]
+        labels = xp.sum(xp.astype(below <= uniform(key, (n, 1), outputs), xp.int64), axis=1)
+        return self.targets(labels, outputs)
+
+    def least(self, y):
+        """The smallest mean loss that any outputs reach: the entropy of the targets, 0 for labels."""
+        return 0.0 if is_integer(y) else -float(namespace(y).sum(_plogp(y))) / y.shape[0]
+
+
+LOSSES = {"squared": SquaredLoss, "sigmoid-cross-entropy": SigmoidCrossEntropy, "softmax-cross-entropy": SoftmaxCrossEntropy}

@@ -1,13 +1,14 @@
-"""Networks as sequences of layers, and plain multi-layer perceptrons."""
+"""Networks as sequences of layers: plain perceptrons, convolutional networks, residual blocks, and networks on graphs."""
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import NamedTuple
 
-from nearlin._array import fold_in, namespace
+from nearlin._array import check, check_indices, fold_in, namespace
 from nearlin.nn.activations import activation as named
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.layers import Dense, Elementwise
+from nearlin.nn.normalization import BatchNorm, Cache
 
 
 class Tape(NamedTuple):
@@ -17,66 +18,128 @@ class Tape(NamedTuple):
     outputs: object
 
 
+def _specs(module):
+    """The specs of the matrices of a layer (one or none) or of a composite."""
+    return module.layers if hasattr(module, "layers") else (module.spec,) * bool(module.spec)
+
+
+def _pair(modules, params):
+    """Each module with its parameters: a matrix, None where it has none, a tuple for a composite."""
+    matrices = iter(params)
+    for module in modules:
+        own = tuple(islice(matrices, len(_specs(module))))
+        yield module, own if hasattr(module, "layers") else (own[0] if own else None)
+
+
+def _statistics(cache):
+    """The batch statistics in a module's cache, in order."""
+    if isinstance(cache, Cache):
+        return (cache.statistics,)
+    if isinstance(cache, Tape):
+        return tuple(s for inner in cache.caches for s in _statistics(inner))
+    return ()
+
+
 @dataclass(frozen=True)
 class Sequential:
-    """Layers applied one after another; parameters are a tuple with one matrix per trainable layer."""
+    """Layers applied one after another; parameters are a tuple with one matrix per trainable layer.
+
+    Parameters
+    ----------
+    modules : tuple
+        Layers, and composites such as `Residual`.
+    gain : float
+        Variance of initial weights times fan-in, for layers drawn by the scheme ``"normal"``.
+    shape : tuple of int, optional
+        Shape of one input: (d,) or (channels, h, w). By default that of the first layer's inputs, where it is dense.
+    """
 
     modules: tuple
     gain: float = 1.0
+    shape: tuple | None = None
 
     @property
     def layers(self):
         """One `LayerSpec` per parameter matrix."""
-        return tuple(module.spec for module in self.modules if module.spec)
+        return tuple(spec for module in self.modules for spec in _specs(module))
 
     @property
     def inputs(self):
-        return self.layers[0].inp
+        """Inputs d, where samples are vectors, or the shape of one sample."""
+        if self.shape is None:
+            return self.layers[0].inp
+        return self.shape[0] if len(self.shape) == 1 else self.shape
 
     @property
     def outputs(self):
+        """Outputs c: the width of the last layer that has one."""
         return self.layers[-1].out
 
-    def init(self, key, like):
-        """Parameters next to ``like`` (its backend, device and dtype): W ~ N(0, gain / fan-in), biases zero."""
-        trainable = [module for module in self.modules if module.spec]
-        return tuple(module.init(fold_in(key, i), like, self.gain) for i, module in enumerate(trainable))
+    def check_inputs(self, x, params):
+        """`BackendError`, `TypeError` or `ValueError` where x is no batch of this network's inputs next to ``params``."""
+        expected = self.shape or (self.layers[0].inp,)
+        check(ndim={"x": 1 + len(expected)}, x=x, **{f"params[{i}]": W for i, W in enumerate(params)})
+        if tuple(x.shape[1:]) != expected:
+            sizes = ", ".join(map(str, expected))
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected (n, {sizes}), the network's inputs")
 
-    def _zip(self, params):
-        """Each module with its matrix, or with None where it has no parameters."""
-        matrices = iter(params)
-        return [(module, next(matrices) if module.spec else None) for module in self.modules]
+    def init(self, key, like):
+        """Parameters next to ``like`` (its backend, device and dtype), each layer drawn by its scheme."""
+        params = []
+        for i, module in enumerate(module for module in self.modules if _specs(module)):
+            drawn = module.init(fold_in(key, i), like, *(() if hasattr(module, "layers") else (self.gain,)))
+            params += drawn if hasattr(module, "layers") else [drawn]
+        return tuple(params)
 
     def forward(self, params, x):
-        """Outputs (n, c) and the tape, for inputs (n, d); 2 n p flops and lower-order terms."""
+        """Outputs (n, c) and the tape, for inputs (n, ...)."""
         caches = []
-        for module, W in self._zip(params):
+        for module, W in _pair(self.modules, params):
             x, cache = module.forward(W, x)
             caches.append(cache)
         return x, Tape(tuple(caches), x)
 
-    def traces(self, params, tape, dy):
-        """One `Trace` per trainable layer, for output gradients ``dy`` (n, c); 4 n p flops."""
-        traces = []
-        for (module, W), cache in zip(reversed(self._zip(params)), reversed(tape.caches), strict=True):
+    def backward(self, params, tape, dy, inputs=True):
+        """Input gradients (None unless ``inputs``) and one trace per trainable layer, for output gradients ``dy``."""
+        traces, pairs = [], list(_pair(self.modules, params))
+        first = next(i for i, module in enumerate(self.modules) if _specs(module))
+        for i in reversed(range(0 if inputs else first, len(pairs))):
+            (module, W), cache = pairs[i], tape.caches[i]
+            if i == first and not inputs and hasattr(module, "trace"):
+                return None, (module.trace(cache, dy), *reversed(traces))
             dy, trace = module.backward(W, cache, dy)
             if trace is not None:
-                traces.append(trace)
-        return tuple(reversed(traces))
+                traces += reversed(trace) if hasattr(module, "layers") else [trace]
+        return dy, tuple(reversed(traces))
+
+    def traces(self, params, tape, dy):
+        """One trace per trainable layer, for output gradients ``dy`` (n, c). The first layer's input gradient is not formed."""
+        return self.backward(params, tape, dy, inputs=False)[1]
 
     def grads(self, params, tape, dy):
         """Jᵀ dy, shaped like the parameters."""
         return tuple(trace.grad() for trace in self.traces(params, tape, dy))
 
-    def jvp(self, params, tape, tangents):
-        """J v for tangents shaped like the parameters, (n, c), in one forward-mode pass."""
-        dx = None
-        for (module, W), (_, dW), cache in zip(self._zip(params), self._zip(tangents), tape.caches, strict=True):
-            dx = module.jvp(W, cache, dx, dW)
+    def jvp(self, params, tape, tangents, dx=None):
+        """J v for tangents shaped like the parameters, (n, c), in one forward-mode pass; ``dx`` moves the inputs too."""
+        pairs = zip(_pair(self.modules, params), _pair(self.modules, tangents), tape.caches, strict=True)
+        for (module, W), (_, dW), cache in pairs:
+            dx = module.jvp(W, cache, dx, dW) if not hasattr(module, "layers") else module.jvp(W, cache, dW, dx)
         return dx
 
+    def statistics(self, tape):
+        """`Statistics` of the batch, one per normalisation layer."""
+        return _statistics(tape)
+
+    def normalized_by(self, statistics):
+        """The network with its normalisation layers in evaluation mode, by the given statistics, one per such layer."""
+        return _normalized_by(self, iter(statistics))
+
     def jacobian(self, params, tape):
-        """The Jacobian of the outputs by the parameters as factors: one backward pass per output."""
+        """The Jacobian of the outputs by the parameters as factors: one backward pass per output; dense layers alone."""
+        strangers = [f"layer {i} is {spec.kind}" for i, spec in enumerate(self.layers) if spec.kind != "dense"]
+        if strangers:
+            raise ValueError(f"the Jacobian in factors needs a network of dense layers; {', '.join(strangers[:3])}")
         xp = namespace(tape.outputs)
         ones = xp.ones_like(tape.outputs)
         unit = xp.eye(self.outputs, dtype=ones.dtype, device=ones.device)
@@ -88,7 +151,206 @@ class Sequential:
         return LayeredJacobian(tuple(factors))
 
 
-def MLP(sizes, activation="tanh"):
+def _normalized_by(module, statistics):
+    if isinstance(module, BatchNorm):
+        return replace(module, statistics=next(statistics))
+    if isinstance(module, Sequential):
+        return replace(module, modules=tuple(_normalized_by(inner, statistics) for inner in module.modules))
+    if isinstance(module, Residual):
+        return replace(module, body=_normalized_by(module.body, statistics))
+    return module
+
+
+@dataclass(frozen=True)
+class Residual:
+    """y = body(x) + shortcut(x).
+
+    Parameters
+    ----------
+    body : Sequential
+    shortcut : layer without parameters, optional
+        `ZeroPadShortcut` where the body changes the shape; the identity without it.
+    """
+
+    body: Sequential
+    shortcut: object = None
+
+    @property
+    def layers(self):
+        return self.body.layers
+
+    def init(self, key, like):
+        """The parameters of the body."""
+        return self.body.init(key, like)
+
+    def _along(self, x):
+        return x if self.shortcut is None else self.shortcut.forward(None, x)[0]
+
+    def forward(self, params, x):
+        y, tape = self.body.forward(params, x)
+        short = self._along(x)
+        if y.shape != short.shape:
+            raise ValueError(
+                f"the body of a Residual gives {tuple(y.shape)}, its shortcut {tuple(short.shape)}; expected one shape"
+            )
+        return y + short, Tape((*tape.caches, tuple(x.shape)), None)
+
+    def backward(self, params, tape, dy):
+        *caches, shape = tape.caches
+        dx, traces = self.body.backward(params, Tape(tuple(caches), None), dy)
+        return dx + (dy if self.shortcut is None else self.shortcut.backward(None, shape, dy)[0]), traces
+
+    def jvp(self, params, tape, tangents, dx):
+        body = self.body.jvp(params, Tape(tape.caches[:-1], None), tangents, dx)
+        return body if dx is None else body + self._along(dx)
+
+
+@dataclass(frozen=True)
+class ZeroPadShortcut:
+    """Every second row and column, and zero channels in front and behind: (n, c, h, w) to (n, 2 c, ⌈h/2⌉, ⌈w/2⌉).
+
+    He, Zhang, Ren, Sun, arXiv:1512.03385, shortcut A.
+    """
+
+    spec = None
+
+    def forward(self, W, x):
+        xp = namespace(x)
+        half = x[:, :, ::2, ::2]
+        front = x.shape[1] // 2
+        pads = [xp.zeros((x.shape[0], k, *half.shape[2:]), dtype=x.dtype, device=x.device) for k in (front, x.shape[1] - front)]
+        return xp.concat([pads[0], half, pads[1]], axis=1), tuple(x.shape)
+
+    def backward(self, W, shape, dy):
+        dx = namespace(dy).zeros(shape, dtype=dy.dtype, device=dy.device)
+        front = shape[1] // 2
+        dx[:, :, ::2, ::2] = dy[:, front : front + shape[1], :, :]
+        return dx, None
+
+    def jvp(self, W, shape, dx, dW):
+        return None if dx is None else self.forward(W, dx)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphNetwork:
+    """Graph convolutions Z = S A Wᵀ + b with an activation between them; inputs are indices of nodes.
+
+    Parameters
+    ----------
+    S : array, shape (N, N)
+        Propagation between nodes, such as D^{-1/2} (A + I) D^{-1/2}.
+    H : array, shape (N, d)
+        Features of the nodes.
+    sizes : tuple of int
+        Hidden widths and outputs.
+    activation : str
+    bias : bool
+    scheme : str
+        How weights are drawn; see `nearlin.nn.Dense`.
+
+    Notes
+    -----
+    Kipf, Welling, arXiv:1609.02907. Every step propagates over the whole graph; ``batch = (nodes, labels)`` picks the samples
+    of the loss. A layer is dense on the rows of S A: its trace has a row per node, N of them.
+    """
+
+    S: object
+    H: object
+    sizes: tuple
+    activation: str = "relu"
+    bias: bool = True
+    scheme: str = "normal"
+    chain: Sequential = field(init=False, repr=False)
+    propagated: object = field(init=False, repr=False)
+
+    def __post_init__(self):
+        check(ndim={"S": 2, "H": 2}, S=self.S, H=self.H)
+        N = self.H.shape[0]
+        if tuple(self.S.shape) != (N, N):
+            raise ValueError(f"S has shape {tuple(self.S.shape)}; expected ({N}, {N}), a row and a column per row of H")
+        phi, modules = named(self.activation), []
+        for i, (inp, out) in enumerate(pairwise((self.H.shape[1], *self.sizes))):
+            layer = _GraphDense(inp, out, self.bias, self.scheme)
+            modules += [layer] if i == 0 else [Elementwise(phi), Propagate(self.S), layer]
+        object.__setattr__(self, "chain", Sequential(tuple(modules), gain=2.0 if phi.name == "relu" else 1.0))
+        object.__setattr__(self, "propagated", self.S @ self.H)
+
+    @property
+    def nodes(self):
+        """Number of nodes N."""
+        return self.H.shape[0]
+
+    @property
+    def layers(self):
+        return self.chain.layers
+
+    @property
+    def outputs(self):
+        return self.chain.outputs
+
+    def check_inputs(self, x, params):
+        """`BackendError`, `TypeError` or `ValueError` where x is no vector of node indices next to ``params``."""
+        check(H=self.H, **{f"params[{i}]": W for i, W in enumerate(params)})
+        check_indices("x", x, self.H, self.nodes)
+
+    def init(self, key, like):
+        return self.chain.init(key, like)
+
+    def forward(self, params, x):
+        y, tape = self.chain.forward(params, self.propagated)
+        outputs = namespace(y).take(y, x, axis=0)
+        return outputs, Tape((*tape.caches, x), outputs)
+
+    def _back(self, tape, dy):
+        """The chain's tape, and output gradients by node; nodes without a sample have none."""
+        *caches, x = tape.caches
+        xp = namespace(dy)
+        nodes = xp.arange(self.nodes, dtype=x.dtype, device=x.device)
+        chosen = xp.astype(nodes[:, None] == x[None, :], dy.dtype)
+        return Tape(tuple(caches), None), chosen @ dy
+
+    def traces(self, params, tape, dy):
+        return self.chain.traces(params, *self._back(tape, dy))
+
+    def grads(self, params, tape, dy):
+        return tuple(trace.grad() for trace in self.traces(params, tape, dy))
+
+    def jvp(self, params, tape, tangents):
+        y = self.chain.jvp(params, Tape(tape.caches[:-1], None), tangents)
+        return namespace(y).take(y, tape.caches[-1], axis=0)
+
+    def statistics(self, tape):
+        return ()
+
+    def jacobian(self, params, tape):
+        return self.chain.jacobian(params, tape)
+
+
+@dataclass(frozen=True)
+class _GraphDense(Dense):
+    @property
+    def spec(self):
+        return replace(Dense.spec.fget(self), kind="graph")
+
+
+@dataclass(frozen=True, eq=False)
+class Propagate:
+    """y = S x over the nodes of a graph."""
+
+    S: object
+    spec = None
+
+    def forward(self, W, x):
+        return self.S @ x, None
+
+    def backward(self, W, cache, dy):
+        return namespace(dy).matrix_transpose(self.S) @ dy, None
+
+    def jvp(self, W, cache, dx, dW):
+        return None if dx is None else self.S @ dx
+
+
+def MLP(sizes, activation="tanh", scheme="normal"):
     """A multi-layer perceptron with biases: dense layers of the given sizes, the activation between them, linear output.
 
     Parameters
@@ -97,11 +359,13 @@ def MLP(sizes, activation="tanh"):
         Inputs, hidden widths, outputs: at least two positive numbers.
     activation : str
         ``relu``, ``tanh``, ``sigmoid``, ``softplus`` or ``identity``.
+    scheme : str
+        How weights are drawn; see `nearlin.nn.Dense`.
     """
     if len(sizes) < 2 or any(not isinstance(s, int) or s < 1 for s in sizes):
         raise ValueError(f"sizes is {tuple(sizes)!r}; expected at least two positive integers: inputs, widths, outputs")
     phi = named(activation)
     modules = []
     for inp, out in pairwise(sizes):
-        modules += [Dense(inp, out), Elementwise(phi)]
+        modules += [Dense(inp, out, scheme=scheme), Elementwise(phi)]
     return Sequential(tuple(modules[:-1]), gain=2.0 if phi.name == "relu" else 1.0)

@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from nearlin._array import BackendError, check, namespace
+from nearlin._array import BackendError, namespace
 from nearlin.linalg import axpy, norm
 
 
@@ -16,17 +16,20 @@ class Objective:
 
     Parameters
     ----------
-    network : TwoLayer, Sequential, ...
-        Anything with ``layers``, ``init``, ``forward``, ``grads``, ``traces`` and ``jacobian``.
+    network : TwoLayer, Sequential, GraphNetwork, ...
+        Anything with ``layers``, ``init``, ``check_inputs``, ``forward``, ``grads``, ``traces``, ``statistics`` and ``jacobian``.
     loss : SquaredLoss, ...
         The mean over samples of a per-sample loss.
-    statistics : tuple, optional
-        Running statistics of normalisation layers; `observe` replaces them.
+    statistics : tuple of Statistics, optional
+        Running statistics of normalisation layers; `observe` folds in those of a batch.
+    momentum : float
+        Weight of a new batch in the running statistics.
     """
 
     network: object
     loss: object
-    statistics: tuple = ()
+    statistics: tuple = field(default=(), compare=False)
+    momentum: float = 0.1
 
     @property
     def layers(self):
@@ -36,7 +39,8 @@ class Objective:
     def at(self, params, batch):
         """Evaluate at ``params`` (a tuple of matrices) and ``batch`` = (x, y): one forward pass, the rest when asked for.
 
-        x is (n, d); y is (n,) or (n, c). All arrays share backend, device and dtype (float32 or float64).
+        x is (n, d), images (n, channels, h, w), or node indices (n,) of a graph; y is (n,) or (n, c), or integer labels (n,)
+        for a loss on classes. All arrays share backend and device; floats share dtype (float32 or float64).
 
         Raises
         ------
@@ -46,17 +50,33 @@ class Objective:
         return Point(self, *self._checked(params, batch))
 
     def observe(self, statistics):
-        """A new objective with running statistics replaced."""
-        return replace(self, statistics=statistics)
+        """A new objective with a batch's `Statistics` folded into the running ones, by ``momentum``.
+
+        The first batch is taken whole; variances are the biased ones of the batches.
+        """
+        if not self.statistics or not statistics:
+            return replace(self, statistics=tuple(statistics) or self.statistics)
+        mix = lambda old, new: (1 - self.momentum) * old + self.momentum * new  # noqa: E731
+        pairs = zip(self.statistics, statistics, strict=True)
+        return replace(self, statistics=tuple(type(old)(*map(mix, old, new)) for old, new in pairs))
+
+    def evaluation(self):
+        """The objective with normalisation layers that use the running statistics; `ValueError` before any `observe`."""
+        if not any(spec.kind == "norm" for spec in self.layers):
+            return self
+        if not self.statistics:
+            raise ValueError(
+                "no running statistics; expected observe(point.statistics) before the evaluation of normalised layers"
+            )
+        return replace(self, network=self.network.normalized_by(self.statistics))
 
     def _checked(self, params, batch):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise ValueError(f"batch is a {type(batch).__name__}, not a pair; expected (x, y)")
         self._check_params(params)
         x, y = batch
-        check(ndim={"x": 2, "y": (1, 2)}, x=x, y=y, **{f"params[{i}]": W for i, W in enumerate(params)})
-        if x.shape[1] != self.network.inputs:
-            raise ValueError(f"x has shape {tuple(x.shape)}; expected (n, {self.network.inputs}), the network's inputs")
+        self.network.check_inputs(x, params)
+        self.loss.check_targets(y, params)
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"y has {y.shape[0]} rows, x has {x.shape[0]}; expected the same number of samples")
         return tuple(params), x, y
@@ -92,12 +112,20 @@ class Point:
     @cached_property
     def residual(self):
         """The Gauss-Newton residual, flat (n c,): f - y for the squared loss."""
-        return namespace(self.outputs).reshape(self._objective.loss.residual(self.outputs, self.y), (-1,))
+        loss = self._objective.loss
+        if not hasattr(loss, "residual"):
+            raise ValueError(f"loss is a {type(loss).__name__}; expected SquaredLoss: Gauss-Newton steps are for least squares")
+        return namespace(self.outputs).reshape(loss.residual(self.outputs, self.y), (-1,))
+
+    @property
+    def samples(self):
+        """Number of samples n."""
+        return self.x.shape[0]
 
     @property
     def statistics(self):
-        """Batch mean and variance per normalisation layer."""
-        return ()
+        """Batch `Statistics` (mean and variance) per normalisation layer."""
+        return self._objective.network.statistics(self._tape)
 
     def draw(self, key):
         """Targets (n, c) drawn from the model's own output distribution."""
@@ -110,10 +138,10 @@ class Point:
     def grads(self, targets=None):
         """Gradient of the mean loss, shaped like the parameters; at other ``targets`` where given."""
         self._count("backward")
-        return self._objective.network.grads(self.params, self._tape, self._output_gradient(targets) / self.x.shape[0])
+        return self._objective.network.grads(self.params, self._tape, self._output_gradient(targets) / self.samples)
 
     def traces(self, targets=None):
-        """Per layer: inputs (n, inp) and per-sample output gradients (n, out), without the 1/n of the mean."""
+        """Per layer a trace: inputs and per-sample output gradients, without the 1/n of the mean."""
         self._count("backward")
         return self._objective.network.traces(self.params, self._tape, self._output_gradient(targets))
 
@@ -177,16 +205,21 @@ def attempt(objective, point, batch, step, image, lr):
 
 
 class Counted:
-    """An objective that counts what is asked of it, in ``calls``: forward, backward, jvp, jacobian and its products."""
+    """An objective that counts what is asked of it, in ``calls``: forward, backward, jvp, jacobian and its products.
+
+    ``statistics_seen`` are the batch statistics of the first evaluation since the last `observe`, or ().
+    """
 
     def __init__(self, objective):
-        self._objective, self.calls = objective, Counter()
+        self._objective, self.calls, self.statistics_seen = objective, Counter(), ()
 
     def __getattr__(self, name):
         return getattr(self._objective, name)
 
     def at(self, params, batch):
-        return Point(self._objective, *self._objective._checked(params, batch), calls=self.calls)
+        point = Point(self._objective, *self._objective._checked(params, batch), calls=self.calls)
+        self.statistics_seen = self.statistics_seen or point.statistics
+        return point
 
     def observe(self, statistics):
         counted = Counted(self._objective.observe(statistics))

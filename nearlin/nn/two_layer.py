@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import block_length, fold_in, map_blocks, namespace, normal, pack_mask, slices, unpack_mask
+from nearlin._array import block_length, check, fold_in, map_blocks, namespace, normal, pack_mask, slices, unpack_mask
 from nearlin.nn.activations import Activation, activation
 from nearlin.nn.jacobian import Jacobian
 from nearlin.nn.layers import LayerSpec, Trace
@@ -67,6 +67,16 @@ class TwoLayer:
     def layers(self):
         """One `LayerSpec`, for W."""
         return (LayerSpec("dense", self.width, self.inputs, bias=False),)
+
+    def check_inputs(self, x, params):
+        """`BackendError`, `TypeError` or `ValueError` where x is no batch (n, d) next to ``params``."""
+        check(ndim={"x": 2}, x=x, **{f"params[{i}]": W for i, W in enumerate(params)})
+        if x.shape[1] != self.inputs:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected (n, {self.inputs}), the network's inputs")
+
+    def statistics(self, tape):
+        """None: there are no normalisation layers."""
+        return ()
 
     def init(self, key, like):
         """Parameters (W,) with w_r ~ N(0, I), next to ``like``: its backend, device and dtype."""

@@ -1,9 +1,22 @@
 """Optimizers: one paper per file, each a frozen dataclass with pure ``init`` and ``step``."""
 
+from nearlin.optim.adagrad import AdaGrad
 from nearlin.optim.adam import Adam
+from nearlin.optim.adamw import AdamW
 from nearlin.optim.gram_gauss_newton import GramGaussNewton
+from nearlin.optim.kbfgs import KBFGS
+from nearlin.optim.kbfgsl import KBFGSL
+from nearlin.optim.kfac import KFAC
+from nearlin.optim.mini_block_fisher import MiniBlockFisher
 from nearlin.optim.natural_gradient import NaturalGradient
 from nearlin.optim.near_linear_gauss_newton import NearLinearGaussNewton
+from nearlin.optim.rmsprop import RMSprop
 from nearlin.optim.sgd import SGD
+from nearlin.optim.shampoo import Shampoo
+from nearlin.optim.tnt import TNT
 
-__all__ = ["SGD", "Adam", "GramGaussNewton", "NaturalGradient", "NearLinearGaussNewton"]
+__all__ = [
+    "SGD", "AdaGrad", "Adam", "AdamW", "RMSprop",
+    "KBFGS", "KBFGSL", "KFAC", "MiniBlockFisher", "Shampoo", "TNT",
+    "GramGaussNewton", "NaturalGradient", "NearLinearGaussNewton",
+]  # fmt: skip

@@ -6,15 +6,19 @@ Update      M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) g²
 Notation    paper → code:  α → lr,  β₁, β₂ → betas,  ε → epsilon_hat
 Cost        forward and backward + 14 p flops (and 2 p to see that the step is finite); memory 2 p
 Oracles     1 forward, 1 backward
-Deviations  none
+Deviations  1. second_moment_of = "mean" puts M / (1 - β₁ᵗ) for g in V, as in renyiryry/kbfgs_neurips2020_public (β₂ = 0.9),
+               renyiryry/tnt_neurips_2021 and achrafba96/mbf: p flops more.
+            2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step, as in `AdamW`: p flops more.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace
 from nearlin.linalg import norm
+from nearlin.nn.parameters import check_lr, check_weight_decay, decay, rate
 
 
 class State(NamedTuple):
@@ -40,23 +44,36 @@ class Adam:
 
     Parameters
     ----------
-    lr : float
-        Step size.
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
     betas : tuple of float
         Decay of the first and second moment, each in [0, 1).
     epsilon_hat : float
         Added to the root of the second moment.
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+    second_moment_of : str
+        ``"gradient"``, or ``"mean"``: of the bias-corrected first moment.
     """
 
-    lr: float = 1e-3
+    lr: float | Callable = 1e-3
     betas: tuple = (0.9, 0.999)
     epsilon_hat: float = 1e-8
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+    second_moment_of: str = "gradient"
 
     def __post_init__(self):
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr is {self.lr!r}; expected a positive number")
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
+        if not 0 < self.epsilon_hat < math.inf:
+            raise ValueError(f"epsilon_hat is {self.epsilon_hat!r}; expected a positive number")
+        if self.second_moment_of not in ("gradient", "mean"):
+            raise ValueError(f"second_moment_of is {self.second_moment_of!r}; expected 'gradient' or 'mean'")
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -66,17 +83,19 @@ class Adam:
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
         grads = point.grads()
-        t = state.t + 1
+        t, lr = state.t + 1, rate(self.lr, state.t)
         zeros = tuple(0.0 * g for g in grads)
-        moments = zip(grads, state.mean or zeros, state.square or zeros, params, strict=True)
-        mean, square, trial = zip(*(self._update(g, M, V, W, t) for g, M, V, W in moments), strict=True)
+        decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
+        moments = zip(grads, state.mean or zeros, state.square or zeros, decayed, strict=True)
+        mean, square, trial = zip(*(self._update(g, M, V, W, t, lr) for g, M, V, W in moments), strict=True)
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         return trial, State(t, mean, square), Info(float(point.loss), True, "accepted")
 
-    def _update(self, g, M, V, W, t):
+    def _update(self, g, M, V, W, t, lr):
         beta1, beta2 = self.betas
         M = beta1 * M + (1 - beta1) * g
-        V = beta2 * V + (1 - beta2) * g * g
+        s = g if self.second_moment_of == "gradient" else M / (1 - beta1**t)
+        V = beta2 * V + (1 - beta2) * s * s
         root = namespace(g).sqrt(V / (1 - beta2**t)) + self.epsilon_hat
-        return M, V, W - (self.lr / (1 - beta1**t)) * M / root
+        return M, V, W - (lr / (1 - beta1**t)) * M / root

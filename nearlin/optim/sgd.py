@@ -7,19 +7,25 @@ Notation    paper → code:  μ → momentum,  ε → lr
 Cost        forward and backward + 4 p flops (and 2 p to see that the step is finite); memory p
 Oracles     1 forward, 1 backward
 Deviations  1. The step size multiplies the velocity instead of the gradient (equal for a constant step size).
+            2. form = "average" is v ← momentum v + (1 - momentum) g, as in renyiryry/kbfgs_neurips2020_public: p flops more;
+               the same steps as the sum with lr (1 - momentum).
+            3. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin.linalg import axpy, norm
+from nearlin.nn.parameters import check_lr, check_weight_decay, decay, rate
 
 
 class State(NamedTuple):
-    """The velocity v, like the parameters; None before the first step."""
+    """The velocity v, like the parameters (None before the first step), and the steps taken."""
 
     velocity: tuple | None = None
+    t: int = 0
 
 
 class Info(NamedTuple):
@@ -37,20 +43,31 @@ class SGD:
 
     Parameters
     ----------
-    lr : float
-        Step size on the gradient of the mean loss.
+    lr : float or callable
+        Step size on the gradient of the mean loss, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
     momentum : float
         In [0, 1).
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+    form : str
+        ``"sum"``: v ← momentum v + g; ``"average"``: v ← momentum v + (1 - momentum) g.
     """
 
-    lr: float = 0.1
+    lr: float | Callable = 0.1
     momentum: float = 0.9
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+    form: str = "sum"
 
     def __post_init__(self):
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr is {self.lr!r}; expected a positive number")
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
+        if self.form not in ("sum", "average"):
+            raise ValueError(f"form is {self.form!r}; expected 'sum' or 'average'")
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -59,9 +76,12 @@ class SGD:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
-        grads = point.grads()
-        velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)  # v ← momentum v + g
-        trial = axpy(-self.lr, velocity, params)  # W ← W - lr v
+        lr, g = rate(self.lr, state.t), point.grads()
+        if self.form == "average":
+            g = tuple((1 - self.momentum) * G for G in g)
+        velocity = g if state.velocity is None else axpy(self.momentum, state.velocity, g)  # v ← momentum v + g
+        decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
+        trial = axpy(-lr, velocity, decayed)  # W ← W - lr v
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(velocity), Info(float(point.loss), True, "accepted")
+        return trial, State(velocity, state.t + 1), Info(float(point.loss), True, "accepted")

@@ -64,3 +64,36 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
         nl.data.load("diabetes")
     named._sklearn_datasets.cache_clear()
     assert len(nl.data.load("sphere")) == 512
+
+
+@pytest.fixture
+def digits():
+    pytest.importorskip("sklearn")
+    return nl.data.digits
+
+
+def test_digits_are_images_of_ten_classes_in_two_parts(digits):
+    train, test = digits()
+    assert (train.x.shape, test.x.shape) == ((1437, 1, 8, 8), (360, 1, 8, 8))
+    assert set(train.y) == set(test.y) == set(range(10))
+    source = named._sklearn("digits").load_digits()
+    rows = train.floats("float64", flat=True)
+    pairs = {(row.tobytes(), int(label)) for row, label in zip(source.data / 16, source.target, strict=True)}
+    both = np.concatenate([rows, test.floats("float64", flat=True)])
+    labels = np.concatenate([train.y, test.y])
+    assert {(row.tobytes(), int(label)) for row, label in zip(both, labels, strict=True)} == pairs
+    assert rows.min() == 0
+    assert rows.max() == 1
+
+
+def test_the_entropy_of_digits_is_as_documented(digits):
+    p = digits()[0].floats("float64", flat=True)
+    entropy = -np.sum(p * np.log(np.where(p > 0, p, 1)) + (1 - p) * np.log(np.where(p < 1, 1 - p, 1)), axis=1)
+    assert round(float(np.mean(entropy)), 3) == 13.671
+
+
+def test_digits_are_split_by_the_seed(digits):
+    np.testing.assert_array_equal(digits(1)[1].x, digits(1)[1].x)
+    assert not np.array_equal(digits(1)[1].x, digits(2)[1].x)
+    with pytest.raises(ValueError, match="seed is -1; expected a non-negative integer"):
+        digits(-1)

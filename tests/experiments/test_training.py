@@ -21,7 +21,7 @@ OPTIMIZERS = ("near-linear-gauss-newton", "gram-gauss-newton", "natural-gradient
 
 
 def comparable(records):
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+    return [{name: value for name, value in record.items() if name not in ("seconds", "cpu_seconds")} for record in records]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -153,7 +153,7 @@ def test_resuming_with_an_optimizer_whose_defaults_changed(tmp_path, monkeypatch
     half = train(SPHERE, steps=2, optimizer="sgd", out=tmp_path / "run", **SMALL)
     monkeypatch.setattr(registry.optim, "SGD", lambda **options: SGD(momentum=0.5, **options))
     monkeypatch.setattr(registry, "hyperparameters", lambda name: ("lr",))
-    with pytest.raises(ValueError, match=r"was trained by SGD\(lr=0.1, momentum=0.9\)"):
+    with pytest.raises(ValueError, match=r"was trained by SGD\(lr=0.1, momentum=0.9, "):
         train(SPHERE, steps=4, resume=half.checkpoint, progress=False)
 
 
@@ -165,7 +165,8 @@ def test_resuming_something_else(tmp_path):
 
 def test_mini_batches_cover_every_row_once_an_epoch():
     x = np.arange(10.0)[:, None]
-    batches = training.Batches((x, x[:, 0]), 4, seed=2)
+    problem = SimpleNamespace(train=(x, x[:, 0]), augment=False, recipe=False)
+    batches = training.Batches(problem, 4, seed=2)
     assert batches.per_epoch == 3
     epochs = [np.concatenate([batches(3 * e + i)[1] for i in range(3)]) for e in range(2)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)

@@ -16,7 +16,22 @@ OPTIMIZERS = {
     "gram-mini-batch-form": nl.optim.GramGaussNewton(gram_weight=0.9, damping=1e-2, guard=False),
     "natural-gradient": nl.optim.NaturalGradient(),
     "sgd": nl.optim.SGD(),
+    "sgd-average": nl.optim.SGD(lr=1.0, form="average", weight_decay=1e-2, exempt_bias=True),
     "adam": nl.optim.Adam(lr=1e-2),
+    "adam-of-the-mean": nl.optim.Adam(lr=1e-2, second_moment_of="mean"),
+    "adamw": nl.optim.AdamW(lr=nl.nn.StepDecay(1e-2, 0.5, 3)),
+    "adagrad": nl.optim.AdaGrad(lr=3e-2),
+    "rmsprop": nl.optim.RMSprop(lr=3e-3),
+    "mini-block-fisher": nl.optim.MiniBlockFisher(lr=3e-3, damping=1e-2),
+    "mini-block-fisher-chunk": nl.optim.MiniBlockFisher(lr=3e-3, damping=1e-2, layout="chunk", inverse_every=4, early=False),
+    "mini-block-fisher-sample": nl.optim.MiniBlockFisher(lr=0.03, damping=0.1, statistic="sample"),
+    "k-fac": nl.optim.KFAC(lr=0.05, damping=0.3, inverse_every=4),
+    "k-fac-exact": nl.optim.KFAC(lr=0.03, damping=0.3, inverse="exact", statistics_every=2, inverse_every=4, early=False),
+    "shampoo": nl.optim.Shampoo(lr=0.03, damping=1e-2, inverse_every=4),
+    "shampoo-sum": nl.optim.Shampoo(lr=0.1, momentum=0.0, damping=1e-2, accumulate="sum", inverse_every=1),
+    "tnt": nl.optim.TNT(lr=3e-3, damping=0.3, inverse_every=4),
+    "k-bfgs": nl.optim.KBFGS(lr=0.5, damping=0.3),
+    "k-bfgs-limited": nl.optim.KBFGSL(lr=0.5, damping=0.3, memory=3),
 }
 NETWORKS = {"two-layer": nl.nn.TwoLayer(6, 512), "mlp": nl.nn.MLP((6, 30, 20, 1), "tanh")}
 
@@ -109,7 +124,13 @@ def test_float32_stays_float32(opt, net):
     assert all(a.dtype == np.float32 for a in arrays(state))
 
 
-@pytest.mark.parametrize("field", ["lr", "epsilon", "damping", "momentum", "betas", "forcing", "inner", "gram_weight"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "lr", "epsilon", "damping", "momentum", "betas", "forcing", "inner", "gram_weight",
+        "weight_decay", "decay", "epsilon_hat", "form", "second_moment_of",
+    ],
+)  # fmt: skip
 def test_a_hyper_parameter_outside_its_range_is_named(opt, field):
     if field not in {f.name for f in dataclasses.fields(opt)}:
         pytest.skip("not a field of this optimizer")

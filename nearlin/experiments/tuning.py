@@ -1,0 +1,177 @@
+"""A search for step size and damping on the papers' grid of 1 and 3 per decade."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from nearlin.experiments import folders
+from nearlin.experiments.checkpoint import write_atomically
+from nearlin.experiments.comparison import _checked, default_for
+from nearlin.experiments.config import Config, explicit
+from nearlin.experiments.problems import build
+from nearlin.experiments.registry import hyperparameters, make_optimizer
+from nearlin.experiments.training import Trainer, _like, _source, configured, starting
+
+FILE, RUNS, SHARE = "tune.json", 12, 5
+DAMPINGS = ("damping", "epsilon_hat")
+
+
+class Run(NamedTuple):
+    """One run of a search: settings, losses above the least possible ones at its end, steps, and how it ended."""
+
+    lr: float | None
+    damping: float | None
+    excess: float
+    test_excess: float | None
+    steps: int
+    ended: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """All runs for one optimizer; ``best`` has the smallest training loss."""
+
+    runs: tuple
+    damping_name: str | None
+
+    @property
+    def best(self):
+        return min(self.runs, key=lambda run: run.excess if math.isfinite(run.excess) else math.inf)
+
+    @property
+    def settings(self):
+        """The best hyper-parameters by name."""
+        values = {"lr": self.best.lr, self.damping_name or "damping": self.best.damping}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def sentence(self):
+        return ", ".join(f"{name} {value:g}" for name, value in self.settings.items()) + f", excess loss {self.best.excess:.4g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What `tune` returns: ``searches`` maps optimizer names to `Search`; ``path`` is the file, or None."""
+
+    problem: str
+    searches: dict
+    path: Path | None = None
+
+
+def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=True, before=None, **options):
+    """Search step size, then damping, on the grid 1, 3, 10, 30, ... for each optimizer.
+
+    The search starts at the optimizer's default, moves to the better neighbour until both are worse, first in the step size, then
+    in the damping (Adam and its kin: epsilon_hat), and keeps what ends with the smallest training loss.
+
+    Parameters
+    ----------
+    data : str, path, Dataset, or (x, y)
+        As for `train`.
+    optimizers : sequence of str, optional
+        As for `compare`.
+    budget : float
+        Processor seconds of the run that is tuned for; each run of the search takes a fifth of it. With ``steps`` or
+        ``epochs`` among the options, the runs take those instead.
+    runs : int
+        Most runs of each optimizer.
+    out : str or path, optional
+        Folder for ``tune.json``; it must not hold an earlier search.
+    progress : bool
+        A live line on a terminal (needs rich).
+    before : callable, optional
+        ``before(optimizer, number, settings)`` is called before every run.
+    **options
+        Fields of `Config`.
+
+    Returns
+    -------
+    Tuning
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        As for `compare`.
+    """
+    optimizers = _checked(default_for(data) if optimizers is None else optimizers)
+    if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
+        raise ValueError(f"runs is {runs!r}; expected a positive integer")
+    if not 0 < budget < math.inf:
+        raise ValueError(f"budget is {budget!r}; expected a positive number of seconds")
+    config = Config(**explicit(options), **_source(data))
+    if config.steps is None and config.epochs is None:
+        config = dataclasses.replace(config, time_limit=budget / SHARE)
+    problem, config = build(data, config)
+    params = problem.network.init(key=config.seed, like=_like(problem))
+    folder, searches = None if out is None else folders.claim(out, FILE), {}
+    for name in optimizers:
+        searches[name] = _search(name, problem, config, params, runs, progress, before)
+        tuning = Tuning(problem.name, dict(searches), _write(problem.name, searches, folder))
+    return tuning
+
+
+def _write(problem, searches, folder):
+    if folder is None:
+        return None
+    content = {name: {"best": found.settings, "runs": [run._asdict() for run in found.runs]} for name, found in searches.items()}
+    text = json.dumps(folders.plain({"problem": problem, "optimizers": content}), allow_nan=False, indent=1)
+    write_atomically(folder / FILE, lambda file: file.write(text.encode()))
+    return folder / FILE
+
+
+def _search(name, problem, config, params, most, progress, before):
+    damping_name = next((field for field in DAMPINGS if field in hyperparameters(name)), None)
+    optimizer, done = make_optimizer(name), {}
+    start = tuple(None if field is None else _index(getattr(optimizer, field)) for field in ("lr", damping_name))
+
+    def excess(point):
+        if point not in done:
+            if len(done) == most:
+                return math.inf
+            settings = {field: _value(k) for field, k in zip(("lr", damping_name), point, strict=True) if k is not None}
+            if before is not None:
+                before(name, len(done) + 1, settings)
+            done[point] = _run(name, problem, config, params, settings, damping_name, progress)
+        return done[point].excess
+
+    best = start
+    for axis in (0, 1):
+        if best[axis] is not None:
+            best = _descend(best, axis, excess)
+    return Search(tuple(done.values()), damping_name)
+
+
+def _descend(point, axis, excess):
+    """Move along one axis of the grid to the better neighbour until both are worse."""
+    moved = lambda p, by: (*p[:axis], p[axis] + by, *p[axis + 1 :])  # noqa: E731
+    here = excess(point)
+    by = min((1, -1), key=lambda by: excess(moved(point, by)))
+    while excess(moved(point, by)) < here:
+        point = moved(point, by)
+        here = excess(point)
+    return point
+
+
+def _run(name, problem, config, params, settings, damping_name, progress):
+    one = dataclasses.replace(config, optimizer=name, lr=None, damping=None, settings=(*config.settings, *settings.items()))
+    optimizer = configured(one, problem)
+    try:
+        result = Trainer(one, problem, optimizer, starting(optimizer, problem, one, params)).run(progress)
+    except ArithmeticError as error:
+        return Run(settings.get("lr"), settings.get(damping_name), math.inf, None, 0, f"failed: {error}")
+    loss = math.inf if result.ended == "non-finite" else result.final_loss - problem.least
+    test = None if result.final_test_loss is None else result.final_test_loss - problem.test_least
+    return Run(settings.get("lr"), settings.get(damping_name), loss, test, result.steps, result.ended)
+
+
+def _index(value):
+    """The place of the grid nearest to ``value``, in logarithms: 2 k for 10ᵏ, 2 k + 1 for 3 10ᵏ."""
+    k = math.floor(math.log10(value) + 1e-12)
+    mantissa = value / 10**k
+    return 2 * k + (0 if mantissa < math.sqrt(3) else 1 if mantissa < math.sqrt(30) else 2)
+
+
+def _value(index):
+    return float(f"{3 if index % 2 else 1}e{index // 2}")

@@ -1,0 +1,321 @@
+"""Inverses of many damped symmetric blocks at once, with a ladder for the blocks that resist.
+
+Formula     Xᵢ = (Bᵢ + λ I)⁻¹ for Bᵢ (k, k), i = 1, ..., N
+            k <= 16: symmetric sweeps, vectorised over the blocks; the pivots are those of the Cholesky factorisation, squared.
+            k <= 64: stacked Cholesky factorisations say which blocks are definite, a stacked general inverse inverts them
+            k > 64: Cholesky factorisation and inverse, block by block (LAPACK potrf, potri)
+Reference   Goodnight, A Tutorial on the SWEEP Operator, The American Statistician 33 (1979); LAPACK Working Note 41
+Cost        N (k³ + 11k² + 10k) flops by sweeps, N (7k³/3 + 21k²/2 + 25k/6) by stacks, N (k³ + 5k² + 2k) by single blocks
+Deviations  1. A pivot counts as positive where it exceeds the rounding error of its diagonal entry: below that, it is noise.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+from nearlin._array import (
+    NotPositiveDefinite,
+    asarray,
+    block_length,
+    check,
+    cholesky_pivots,
+    describe,
+    device,
+    map_blocks,
+    namespace,
+    slices,
+    spd_inverse,
+    to_numpy,
+    unguarded,
+    widest,
+)  # fmt: skip
+from nearlin.linalg.cholesky import FactorizationError, _explain
+
+SWEPT, STACKED = 16, 64  # largest blocks that are swept, and that are given to stacked routines: where the times cross
+GROUP = 4  # rows that a sweep updates in one call: fewer calls against less of the lower triangle
+THIN = 1e-6  # a float32 block whose damping is below this share of its largest diagonal entry is inverted in float64
+CLIMBS = 5  # times that the damping of a failing block is multiplied by ten
+
+
+class BlockInverse(NamedTuple):
+    """Damped inverses of blocks, and which blocks needed help.
+
+    Attributes
+    ----------
+    inverse : array, shape (..., k, k)
+        (B + damping I)⁻¹ of every block, or what it kept.
+    raised : tuple of (tuple of int, float)
+        Blocks that needed a larger damping: index and damping used.
+    kept : tuple of tuple of int
+        Blocks that kept their previous inverse.
+    nonfinite : tuple of tuple of int
+        Those of them that hold NaN or Inf.
+    name : str
+        What a block is, for `sentence`.
+    """
+
+    inverse: object
+    raised: tuple = ()
+    kept: tuple = ()
+    nonfinite: tuple = ()
+    name: str = "block"
+
+    def sentence(self):
+        """What happened, for a message; empty where every block was inverted as asked."""
+        lost = [index for index in self.kept if index not in set(self.nonfinite)]
+        parts = [
+            _listed([f"{_called(self.name, index)} with damping {d:.3g}" for index, d in self.raised], "inverted"),
+            _listed([_called(self.name, index) for index in lost], "not positive definite, previous inverse kept"),
+            _listed([_called(self.name, index) for index in self.nonfinite], "holding NaN or Inf, previous inverse kept"),
+        ]
+        return "; ".join(filter(None, parts))
+
+
+def _called(name, index):
+    return f"{name} {index[0] if len(index) == 1 else index}" if index else name
+
+
+def _listed(names, what, most=3):
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{what}: {', '.join(names[:most])}{more}" if names else ""
+
+
+def block_inverse(blocks, damping, name="block", previous=None):
+    """(B + damping I)⁻¹ for every symmetric block B of a stack.
+
+    A block that is not positive definite is tried again with ten times its damping, at most five times; then it keeps its
+    previous inverse. A block with NaN or Inf always keeps it. In float32, a block whose damping is below 1e-6 of its largest
+    diagonal entry is inverted in float64 where the device has that, and cast back. The other blocks do not notice: their
+    inverses are the same to the bit.
+
+    Parameters
+    ----------
+    blocks : array, shape (..., k, k)
+        Symmetric; not changed.
+    damping : float
+        Added to every diagonal; at least 0.
+    name : str
+        What a block is, for messages.
+    previous : array, shape (..., k, k), optional
+        Inverses to keep where a block has none.
+
+    Returns
+    -------
+    BlockInverse
+        The inverses, with the blocks that needed a larger damping or kept their previous inverse.
+
+    Raises
+    ------
+    FactorizationError
+        A block has no inverse and there is no previous one; names it, its size, the dampings, its smallest eigenvalue, and
+        what to change.
+    ValueError, TypeError, BackendError
+        Blocks that are not square, a damping below 0 or not finite, previous inverses of another shape, dtype or backend.
+
+    Notes
+    -----
+    For N blocks, N (k³ + 11k² + 10k) flops up to k = 16, N (7k³/3 + 21k²/2 + 25k/6) up to k = 64 and N (k³ + 5k² + 2k) above;
+    one array of the size of ``blocks`` and a cache of work. Every failing block costs its own inverse again, at most five times.
+    """
+    xp, k = _checked(blocks, damping, previous), blocks.shape[-1]
+    flat = xp.reshape(blocks, (-1, k, k))
+    dampings = xp.full((flat.shape[0],), float(damping), dtype=blocks.dtype, device=device(blocks))
+    inverse, good = _invert(flat, dampings)
+    if bool(xp.all(good)):
+        return BlockInverse(xp.reshape(inverse, blocks.shape), name=name)
+    failed = xp.nonzero(~good)[0]
+    mended, dampings, found, finite = _climb(xp.take(flat, failed, axis=0), xp.take(dampings, failed, axis=0))
+    indices = [_index(i, blocks.shape[:-2]) for i in to_numpy(failed).tolist()]
+    if previous is not None:
+        kept = xp.take(xp.reshape(previous, (-1, k, k)), failed, axis=0)
+        mended = xp.where(found[:, None, None], mended, kept)
+    elif not bool(xp.all(found)):
+        raise FactorizationError(_why(xp.take(flat, failed, axis=0), dampings, found, indices, damping, name))
+    inverse = xp.reshape(_merged(inverse, good, mended), blocks.shape)
+    ends = list(zip(indices, *(to_numpy(a).tolist() for a in (dampings, found, finite)), strict=True))
+    return BlockInverse(
+        inverse,
+        raised=tuple((index, d) for index, d, ok, _ in ends if ok),
+        kept=tuple(index for index, _, ok, _ in ends if not ok),
+        nonfinite=tuple(index for index, _, _, whole in ends if not whole),
+        name=name,
+    )
+
+
+def _checked(blocks, damping, previous):
+    """The namespace of arguments that make sense together."""
+    xp = check(finite=False, blocks=blocks) if previous is None else check(finite=False, blocks=blocks, previous=previous)
+    if blocks.ndim < 2 or blocks.shape[-1] != blocks.shape[-2]:
+        raise ValueError(f"blocks have shape {tuple(blocks.shape)}; expected square blocks, (..., k, k)")
+    if previous is not None and previous.shape != blocks.shape:
+        raise ValueError(f"previous is a {describe(previous)}; expected the shape of blocks, {tuple(blocks.shape)}")
+    if not 0 <= damping < math.inf:
+        raise ValueError(f"damping is {damping!r}; expected a finite number, at least 0")
+    return xp
+
+
+def _index(i, lead):
+    """The index of the ``i``-th block in a stack of shape ``lead``."""
+    index = []
+    for length in reversed(lead):
+        i, here = divmod(i, length)
+        index.insert(0, here)
+    return tuple(index)
+
+
+# ------------------------------------------------------------------------------------------------------ when a block fails
+
+
+def _climb(blocks, dampings):
+    """Inverses of failed blocks with their dampings raised, those dampings, which were found, and which blocks are finite."""
+    xp = namespace(blocks)
+    finite = xp.all(xp.isfinite(blocks), axis=(1, 2))
+    found, inverse = xp.zeros_like(finite), xp.zeros_like(blocks)
+    least = float(xp.finfo(blocks.dtype).eps) * xp.max(xp.abs(xp.linalg.diagonal(blocks)), axis=-1)  # ten times 0 is 0
+    for _ in range(CLIMBS):
+        open_ = finite & ~found
+        if not bool(xp.any(open_)):
+            break
+        dampings = xp.where(open_, xp.maximum(10 * dampings, least), dampings)
+        again, good = _invert(blocks, dampings)
+        inverse = xp.where((open_ & good)[:, None, None], again, inverse)
+        found = found | (open_ & good)
+    return inverse, dampings, found, finite
+
+
+def _merged(inverse, good, mended):
+    """``inverse`` with its blocks that are not ``good`` replaced, in order, by ``mended``."""
+    xp, n = namespace(inverse), inverse.shape[0]
+    there = n - 1 + xp.cumulative_sum(xp.astype(~good, xp.int64))
+    order = xp.where(good, xp.arange(n, dtype=xp.int64, device=device(inverse)), there)
+    return xp.take(xp.concat([inverse, mended], axis=0), order, axis=0)
+
+
+def _why(blocks, dampings, found, indices, damping, name):
+    """The message for the first block that has no inverse."""
+    lost = [i for i, ok in enumerate(to_numpy(found).tolist()) if not ok]
+    first = _explain(blocks[lost[0], ...], float(dampings[lost[0]]), _called(name, indices[lost[0]]))
+    return f"{first} (from {damping:.3g}, raised at most {CLIMBS} times; {len(lost)} failing in all, no previous inverse to keep)"
+
+
+# ----------------------------------------------------------------------------------------------------------- many inverses
+
+
+def _invert(blocks, dampings):
+    """Inverses of (N, k, k) blocks with dampings (N,), and which of them are positive definite."""
+    xp, (n, k, _) = namespace(blocks), blocks.shape
+    single = k > STACKED
+    length = block_length(k * k * 8, blocks) // 6  # an odd multiple of 8, as powers of two make strided access slow
+    chunks = slices(n, 1 if single else length // 16 * 16 + 8)
+    walk = map if single else partial(map_blocks, like=blocks)  # LAPACK on large blocks has threads of its own
+    inverse = xp.empty_like(blocks)
+    good = xp.empty((n,), dtype=xp.bool, device=device(blocks))
+    for chunk, (X, fine) in zip(chunks, walk(lambda c: _wide_enough(blocks[c, ...], dampings[c]), chunks), strict=True):
+        inverse[chunk, ...] = X
+        good[chunk] = fine
+    return inverse, good
+
+
+def _wide_enough(blocks, dampings):
+    """As `_attempt`, in float64 for float32 blocks whose damping is small beside their diagonal."""
+    xp, wide = namespace(blocks), widest(blocks)
+    if wide == blocks.dtype:
+        return _attempt(blocks, dampings)
+    thin = dampings < THIN * xp.max(xp.linalg.diagonal(blocks), axis=-1)
+    if not bool(xp.any(thin)):
+        return _attempt(blocks, dampings)
+    exact, good = _attempt(xp.astype(blocks, wide), xp.astype(dampings, wide))
+    with unguarded():
+        exact = xp.astype(exact, blocks.dtype)
+    good = good & xp.all(xp.isfinite(exact), axis=(1, 2))
+    if bool(xp.all(thin)):
+        return exact, good
+    inverse, fine = _attempt(blocks, dampings)
+    return xp.where(thin[:, None, None], exact, inverse), xp.where(thin, good, fine)
+
+
+def _attempt(blocks, dampings):
+    """Inverses in the dtype at hand, anything where a block has none, and which have one."""
+    k = blocks.shape[-1]
+    return (_sweep if k <= SWEPT else _stacked if k <= STACKED else _single)(blocks, dampings)
+
+
+def _single(blocks, dampings):
+    """The inverse of one large block."""
+    xp, block = namespace(blocks), blocks[0, ...]
+    try:
+        if not bool(xp.all(xp.isfinite(block))):
+            raise NotPositiveDefinite("not finite")
+        inverse = spd_inverse(block, float(dampings[0]))
+    except NotPositiveDefinite:
+        return xp.zeros_like(blocks), asarray([False], like=blocks, dtype="bool")
+    return inverse[None, ...], xp.all(xp.isfinite(inverse))[None]
+
+
+def _stacked(blocks, dampings):
+    """Inverses by stacked routines; what is not definite is replaced by the identity, as one failure would end them all."""
+    xp = namespace(blocks)
+    eye = xp.eye(blocks.shape[-1], dtype=blocks.dtype, device=device(blocks))
+    with unguarded():
+        damped = blocks + dampings[:, None, None] * eye
+    finite = xp.all(xp.isfinite(damped), axis=(1, 2))
+    damped = xp.where(finite[:, None, None], damped, eye)
+    good = finite & _definite(damped)
+    inverse = xp.linalg.inv(xp.where(good[:, None, None], damped, eye))
+    inverse = 0.5 * (inverse + xp.matrix_transpose(inverse))
+    return inverse, good & xp.all(xp.isfinite(inverse), axis=(1, 2))
+
+
+def _definite(blocks):
+    """Which blocks are positive definite to working precision; a stack that fails is halved."""
+    xp, n = namespace(blocks), blocks.shape[0]
+    try:
+        noise = float(xp.finfo(blocks.dtype).eps) * xp.linalg.diagonal(blocks)
+        return xp.all(cholesky_pivots(blocks) > noise, axis=-1)
+    except NotPositiveDefinite:
+        if n == 1:
+            return asarray([False], like=blocks, dtype="bool")
+    return xp.concat([_definite(blocks[: n // 2, ...]), _definite(blocks[n // 2 :, ...])])
+
+
+def _sweep(blocks, dampings):
+    """Inverses by k symmetric pivots on the upper triangles of all blocks at once.
+
+    The blocks lie along the last axis, so that one call works on all of them. A pivot that is not positive is passed over:
+    its block is lost, but stays finite.
+    """
+    xp, (n, k, _) = namespace(blocks), blocks.shape
+    A = xp.empty((k, k, n), dtype=blocks.dtype, device=device(blocks))
+    A[...] = xp.permute_dims(blocks, (1, 2, 0))
+    with unguarded():
+        for j in range(k):
+            A[j, j, :] += dampings
+        good = xp.all(xp.isfinite(A), axis=(0, 1))
+        noise = _noise([A[j, j, :] for j in range(k)])
+        for j in range(k):
+            positive = A[j, j, :] > noise[j]
+            good = good & positive
+            _pivot(A, j, positive)
+        for j in range(k - 1):
+            A[j + 1 :, j, :] = A[j, j + 1 :, :]
+        good = good & xp.all(xp.isfinite(A), axis=(0, 1))
+    return xp.permute_dims(-A, (2, 0, 1)), good
+
+
+def _noise(diagonal):
+    """The least pivots that are more than rounding error."""
+    limits = namespace(diagonal[0]).finfo(diagonal[0].dtype)
+    return [float(limits.eps) * entry + float(limits.smallest_normal) for entry in diagonal]
+
+
+def _pivot(A, j, positive):
+    """Sweep row j of the upper triangles in place where its pivot is positive: after all k pivots, A is minus its inverse."""
+    xp, k, pivot = namespace(A), A.shape[0], A[j, j, :]
+    scale = xp.where(positive, 1 / xp.where(positive, pivot, xp.ones_like(pivot)), xp.zeros_like(pivot))
+    row = xp.concat([A[:j, j, :], A[j, j:, :]], axis=0)
+    root, row = row * xp.sqrt(scale), row * scale
+    for rows in slices(k, GROUP):
+        A[rows, rows.start :, :] -= root[rows, None, :] * root[None, rows.start :, :]
+    A[:j, j, :] = row[:j, :]
+    A[j, j:, :] = row[j:, :]
+    A[j, j, :] = -scale

@@ -1,0 +1,63 @@
+"""Tensors along one mode at a time: Gram matrices of a mode, and products of a mode with a matrix.
+
+Formula     gram_j(T) = T₍ⱼ₎ T₍ⱼ₎ᵀ,   (T xⱼ X)₍ⱼ₎ = X T₍ⱼ₎,   where T₍ⱼ₎ (Nⱼ, N / Nⱼ) holds the fibres of mode j in its columns
+            a matrix: T Tᵀ and Tᵀ T,   X₀ T X₁ᵀ;   a vector: t tᵀ,   X t
+Reference   Kolda, Bader, Tensor Decompositions and Applications, SIAM Review 51 (2009), doi:10.1137/07070111X, section 2
+Cost        2 N Nⱼ flops either way, as one matrix product; N entries in T. A BLAS does half of a Gram matrix.
+"""
+
+from nearlin._array import namespace
+
+
+def mode_gram(T, mode):
+    """T contracted with itself over all axes but ``mode``, (N_mode, N_mode); 2 N N_mode flops."""
+    xp = namespace(T)
+    fibres = _fibres(T, mode)
+    return fibres @ xp.matrix_transpose(fibres)
+
+
+def mix_grams(grams, T, old, new):
+    """``old`` H + ``new`` gram_j(T) for the Gram matrix H of every mode; ``grams`` () stands for zeros.
+
+    2 N N_mode + 2 N_mode² flops a mode, and N.
+    """
+    scaled = T if new == 1 else new**0.5 * T
+    mixed = tuple(mode_gram(scaled, mode) for mode in range(T.ndim))
+    for made, H in zip(mixed, grams, strict=bool(grams)):
+        made += H if old == 1 else old * H
+    return mixed
+
+
+def mode_product(T, X, mode):
+    """T with the matrix X (M, N_mode) acting on axis ``mode``; 2 N M flops.
+
+    Parameters
+    ----------
+    T : array of K axes
+    X : array, shape (M, N_mode)
+    mode : int
+        0, ..., K - 1.
+    """
+    xp = namespace(T, X)
+    rest = (*T.shape[:mode], *T.shape[mode + 1 :])
+    if mode > 0 and mode == T.ndim - 1:
+        return xp.reshape(xp.reshape(T, (-1, T.shape[mode])) @ xp.matrix_transpose(X), (*rest, X.shape[0]))
+    image = X @ _fibres(T, mode)
+    if T.ndim == 1:
+        return image[:, 0]
+    return xp.moveaxis(xp.reshape(image, (X.shape[0], *rest)), 0, mode)
+
+
+def mode_products(T, matrices):
+    """T with one matrix on each of its axes, T x₀ X₀ x₁ X₁ ...; 2 N (N₀ + N₁ + ...) flops for square matrices."""
+    for mode, X in enumerate(matrices):
+        T = mode_product(T, X, mode)
+    return T
+
+
+def _fibres(T, mode):
+    """T₍ⱼ₎, the fibres of a mode as columns, in some order: a view for the first and the last mode."""
+    xp, size = namespace(T), T.shape[mode]
+    if mode > 0 and mode == T.ndim - 1:
+        return xp.matrix_transpose(xp.reshape(T, (-1, size)))
+    return xp.reshape(xp.moveaxis(T, mode, 0), (size, -1))

@@ -1,0 +1,319 @@
+r"""K-FAC: the Fisher matrix of every layer as a Kronecker product of an input and an output factor.
+
+Paper       Martens, Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, ICML 2015, arXiv:1503.05671,
+            sections 3, 5 and 6
+Update      v ← momentum v + g,   A ← decay A + (1 - decay) Σ a aᵀ / n,   G ← decay G + (1 - decay) Σ d dᵀ / rows
+            W ← W - lr (G + √damping/π I)⁻¹ v (A + π √damping I)⁻¹        for every layer
+            g gradient of the mean loss, like W (o, D); a (D,) homogeneous inputs; d (o,) per-sample gradients by the layer's
+            outputs, at labels drawn from the model; n samples, rows = n T where a layer has T positions a sample (Grosse, Martens,
+            arXiv:1602.01407: A sums over positions, G is a mean over them);   π = √((tr A / D) / (tr G / o)), or 1
+            inverse = "exact":     W ← W - lr U_G [(U_Gᵀ v U_A) / (s_G s_Aᵀ + damping)] U_Aᵀ by the eigenvectors U of A and G
+            inverse = "rescaled":  the same with S, second moments of the samples' gradients in that basis, for s_G s_Aᵀ: E-KFAC
+            (George, Laurent, Bouthillier, Ballas, Vincent, arXiv:1806.03884)
+Notation    paper → code:  Ā → A,  G → G,  g → d,  λ + η → damping,  ε → 1 - decay,  T2 → statistics_every,  T3 → inverse_every
+Cost        flops beyond forward and backward, dense layer (o, D); the inverses are those of `nearlin.linalg.block_inverse`
+            2 o² D + 2 o D² + 6 o D every step,  2 n D² + 2 n o² + 3 D² + 3 o² statistics and half a backward pass,
+            D³ + D² + 2 D + o³ + o² + 2 o inverses
+            "exact", "rescaled":  4 o² D + 4 o D² + 8 o D every step,  9 D³ + 9 o³ eigenvectors (nominal),
+            "rescaled" alone:  2 n D² + 2 n o² + 2 n o D statistics more
+            convolutions: D = inp kernel² (+ 1), and n T rows in place of n;   memory p + 2 D² + 2 o², "rescaled" 2 p + 2 D² + 2 o²
+Oracles     1 forward, 1 backward, and with statistics 1 draw of labels and 1 backward at them; the warm start asks for 1 forward,
+            1 draw and 1 backward at it per batch
+Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic model, no adaptation, no block-tridiagonal form: the
+               baseline of renyiryry/kbfgs_neurips2020_public, renyiryry/tnt_neurips_2021 and achrafba96/mbf.
+            2. π is the paper's trace-balanced one. Those codes have pi = False: π = 1, which depends on how A ⊗ G is split in two.
+            3. Drawn labels see a backward pass of their own. Two of those codes add the gradients at the true labels to it.
+            4. Without a warm start, statistics are plain means until 1/t < 1 - decay; the paper's weights are those, up to 0.95.
+            5. Inverses are taken at every statistics step while t <= inverse_every (early = False: not there), as in those codes.
+            6. Scales and shifts of normalisation layers step along the momentum, as in those codes.
+            7. form = "average" is v ← momentum v + (1 - momentum) g, and l2 adds l2 W to g (not to A and G), as in
+               renyiryry/kbfgs_neurips2020_public. weight_decay is decoupled and comes first.
+            8. "rescaled" estimates S anew from the batch at hand whenever the basis changes.
+            9. A statistic with NaN or Inf is left out; a factor without an inverse keeps the one it has.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from nearlin._array import block_length, fold_in, namespace, slices, unguarded
+from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
+from nearlin.nn import check_lr, check_weight_decay, decay, rate
+
+
+class Layer(NamedTuple):
+    """What is kept for one layer; all None for a normalisation.
+
+    Attributes
+    ----------
+    A, G : array, shapes (D, D) and (o, o)
+        The factors.
+    inverse : KroneckerInverse or KroneckerEigenbasis
+        Of step ``made``.
+    S : array, shape (o, D)
+        Curvature in the eigenbasis, where it is estimated on its own.
+    made : int
+    """
+
+    A: object = None
+    G: object = None
+    inverse: object = None
+    S: object = None
+    made: int = 0
+
+
+class State(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    t : int
+        Steps taken.
+    velocity : tuple or None
+        v, like the parameters; None before the first step.
+    layers : tuple of Layer
+    statistics : int
+        How many statistics went into the factors.
+    warm : bool
+        Whether they come from a warm start.
+    kept : int
+        How many times an inverse was kept from before, or a statistic left out.
+    """
+
+    t: int = 0
+    velocity: tuple | None = None
+    layers: tuple = ()
+    statistics: int = 0
+    warm: bool = False
+    kept: int = 0
+
+
+class Info(NamedTuple):
+    """Loss before the step, whether the step was finite and taken, whether inverses were renewed, and what was kept instead."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class KFAC:
+    """K-FAC for dense, convolutional and graph layers, arXiv:1503.05671; E-KFAC by ``inverse="rescaled"``.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+    momentum : float
+        In [0, 1).
+    form : str
+        ``"sum"``: v ← momentum v + g; ``"average"``: v ← momentum v + (1 - momentum) g.
+    decay : float
+        In [0, 1): weight of the old statistics.
+    damping : float
+        λ; its root goes on each factor, all of it on the product where ``inverse`` is not ``"factored"``.
+    pi : bool
+        Balance the two roots by the traces of the factors.
+    inverse : str
+        ``"factored"``; ``"exact"``: the product of the factors is damped; ``"rescaled"``: so is E-KFAC's S.
+    statistics_every, inverse_every : int
+        Steps between two statistics, and between two inverses.
+    early : bool
+        Invert at every statistics step while t <= inverse_every.
+    l2 : float
+        Weight of ||W||² / 2 in the loss, added to the gradient alone.
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+
+    Notes
+    -----
+    lr, damping and the intervals are those of renyiryry/tnt_neurips_2021 for its MNIST auto-encoder.
+    """
+
+    lr: float | Callable = 3e-3
+    momentum: float = 0.9
+    form: str = "sum"
+    decay: float = 0.9
+    damping: float = 0.3
+    pi: bool = True
+    inverse: str = "factored"
+    statistics_every: int = 1
+    inverse_every: int = 20
+    early: bool = True
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        for name in ("momentum", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
+        if not 0 < self.damping < math.inf:
+            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
+        if not 0 <= self.l2 < math.inf:
+            raise ValueError(f"l2 is {self.l2!r}; expected a number >= 0")
+        for name in ("statistics_every", "inverse_every"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
+        if not isinstance(self.pi, bool):
+            raise ValueError(f"pi is {self.pi!r}; expected True or False")
+        for name, words in {"form": ("sum", "average"), "inverse": ("factored", "exact", "rescaled")}.items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, words))}")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State(layers=(Layer(),) * len(objective.layers))
+
+    def warm_start(self, params, state, objective, batches, key=0):
+        """The state with A and G the means of the statistics of ``batches`` at ``params``, with labels drawn from the model.
+
+        `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
+        """
+        layers, count = state.layers, 0
+        for count, batch in enumerate(batches, start=1):  # noqa: B007 (read after the loop)
+            point = objective.at(params, batch)
+            traces = point.traces(targets=point.draw(fold_in(key, count)))
+            layers, lost = self._observe(layers, objective.layers, traces, point.samples, 1 - 1 / count, 1 / count)
+            if lost:
+                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients at the first parameters")
+        if not count:
+            raise ValueError("batches is empty; expected at least one (x, y)")
+        return state._replace(layers=layers, statistics=count, warm=True)
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. Labels are drawn from ``key``."""
+        point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
+        velocity = self._velocity(state.velocity, point.grads(), params)
+        layers, (lost, notes, kept) = state.layers, ([], [], 0)
+        due, inverses_due = self._due(state)
+        if due or (inverses_due and self.inverse == "rescaled"):
+            traces = point.traces(targets=point.draw(fold_in(key, 0)))
+        if due:
+            layers, lost = self._observe(layers, specs, traces, point.samples, *self._weights(state))
+        if inverses_due:
+            layers, notes, kept = self._invert(layers, state.t)
+        if self.inverse == "rescaled" and (due or inverses_due):
+            layers = tuple(self._rescale(*both, point.samples) for both in zip(layers, traces, strict=True))
+        directions = tuple(map(self._direction, layers, velocity))
+        trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
+        if not math.isfinite(norm(trial)):
+            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+        state = State(state.t + 1, velocity, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
+        return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
+
+    def _velocity(self, velocity, grads, params):
+        """v ← momentum v + g."""
+        if self.l2:
+            grads = axpy(self.l2, params, grads)
+        if self.form == "average":
+            grads = tuple((1 - self.momentum) * g for g in grads)
+        return grads if velocity is None else axpy(self.momentum, velocity, grads)
+
+    def _due(self, state):
+        """Whether this step renews statistics, and inverses."""
+        t, T1, T2 = state.t, self.statistics_every, self.inverse_every
+        due = t % T1 == 0 or not state.statistics
+        return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
+
+    def _weights(self, state):
+        """Weights of the old and of the new statistic."""
+        new = 1 - self.decay if state.warm else max(1 - self.decay, 1 / (state.statistics + 1))
+        return 1 - new, new
+
+    def _observe(self, layers, specs, traces, samples, old, new):
+        """Layers with A ← old A + new Σ a aᵀ / n and G alike, and a sentence for each whose statistic is not finite."""
+        made, lost = [], []
+        for i, (layer, spec, trace) in enumerate(zip(layers, specs, traces, strict=True)):
+            if spec.kind != "norm":
+                with unguarded():
+                    A, G = trace.accumulate(_squares)
+                    A, G = new / samples * A, new / trace.rows * G
+                    finite = all(math.isfinite(float(namespace(X).linalg.trace(X))) for X in (A, G))  # no entry is larger
+                if not finite:
+                    lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")
+                    A, G = (namespace(X).zeros_like(X) for X in (A, G))
+                layer = layer._replace(A=_blend(layer.A, A, old, finite), G=_blend(layer.G, G, old, finite))
+            made.append(layer)
+        return tuple(made), lost
+
+    def _invert(self, layers, t):
+        """Layers with new inverses, a sentence for each that needed help, and how many inverses were kept."""
+        made, notes, kept = [], [], 0
+        for i, layer in enumerate(layers):
+            if layer.A is not None:
+                names = (f"layer {i}, input factor", f"layer {i}, output factor")
+                inverse, why, lost = self._inverse(layer, names)
+                since = f" (of step {layer.made})" if lost else ""
+                notes += [why + since] * bool(why)
+                kept += lost
+                layer = layer._replace(inverse=inverse, made=layer.made if lost else t, S=layer.S if lost else None)
+            made.append(layer)
+        return tuple(made), notes, kept
+
+    def _inverse(self, layer, names):
+        """A new inverse, a sentence on what it needed, and how many of its parts are old."""
+        if self.inverse == "factored":
+            inverse = damped_factors(layer.A, layer.G, self.damping, self.pi, names, layer.inverse)
+            return inverse._replace(notes=(), kept=0), "; ".join(inverse.notes), inverse.kept
+        try:
+            return eigenbasis(layer.A, layer.G, names), "", 0
+        except FactorizationError as error:
+            if layer.inverse is None:
+                raise
+            return layer.inverse, f"{error}, previous eigenvectors kept", 1
+
+    def _rescale(self, layer, trace, samples):
+        """The layer with its S renewed: estimated anew in a new basis, else averaged."""
+        if layer.inverse is None:
+            return layer
+        with unguarded():
+            S = _second_moments(trace, layer.inverse, samples)
+        if not math.isfinite(float(namespace(S).sum(S))):
+            S = layer.inverse.scaling() if layer.S is None else layer.S
+        return layer._replace(S=_blend(layer.S, S if layer.S is None else (1 - self.decay) * S, self.decay, True))
+
+    def _direction(self, layer, v):
+        if layer.inverse is None:
+            return v
+        return layer.inverse(v) if self.inverse == "factored" else layer.inverse.solve(v, self.damping, layer.S)
+
+
+def _blend(old_value, new_value, old, finite):
+    """old X + new X', where there is an old one; the old one where the new one is not finite."""
+    if old_value is None:
+        return new_value
+    return old * old_value + new_value if finite else old_value
+
+
+def _squares(A, G):
+    """Σ a aᵀ and Σ d dᵀ over columns."""
+    transposed = namespace(A, G).matrix_transpose
+    return A @ transposed(A), G @ transposed(G)
+
+
+def _second_moments(trace, basis, samples):
+    """S (o, D) = (1/n) Σ (U_Gᵀ V U_A)² for the samples' gradients V (o, D) of one layer."""
+    if hasattr(trace, "positions"):
+        return trace.accumulate(partial(_projected_squares, basis, trace.positions)) / samples
+    return basis.second_moments(trace.homogeneous(), trace.signals) * (trace.rows / samples)
+
+
+def _projected_squares(basis, positions, A, G):
+    """Σ (U_Gᵀ V U_A)² over the samples of a block of patches; 2 n T o D flops for the gradients themselves."""
+    xp, n, total = namespace(A, G), A.shape[1] // positions, 0.0
+    left, right = xp.matrix_transpose(basis.UG) @ G, xp.matrix_transpose(basis.UA) @ A
+    left = xp.permute_dims(xp.reshape(left, (-1, n, positions)), (1, 0, 2))
+    right = xp.permute_dims(xp.reshape(right, (-1, n, positions)), (1, 2, 0))
+    for block in slices(n, block_length(8 * G.shape[0] * A.shape[0], A)):
+        total = total + xp.sum((left[block, ...] @ right[block, ...]) ** 2, axis=0)
+    return total

@@ -1,0 +1,402 @@
+r"""Mini-block Fisher (MBF): a block-diagonal empirical Fisher matrix of many small blocks in every layer.
+
+Paper       Bahamou, Goldfarb, Ren, A Mini-Block Fisher Method for Deep Neural Networks, AISTATS 2023, arXiv:2202.04124
+Update      v ← momentum v + g,   F ← decay F + (1 - decay) g g',   θ ← θ - lr (F + damping I)⁻¹ v        for every mini-block
+            g gradient of the mean loss; a mini-block b is a part (k,) of one layer's weights, g g' its outer product (k, k)
+            kernels: one block per input and output channel, k = kernel²;   dense [W b] (o, D): rows, one F (D, D) for all of them,
+            the mean Gᵀ G / o of their outer products, so that the direction is V (F + damping I)⁻¹
+            biases of kernels, scales and shifts:  m ← momentum m + (1 - momentum) g,   s ← β₂ s + (1 - β₂) m²,
+            θ ← θ - lr diag_scale m / (√(s / (1 - β₂ᵗ)) + diag_epsilon)
+Notation    paper → code:  λ → damping,  ρ → decay,  μ → momentum,  α → lr,  T1 → statistics_every,  T2 → inverse_every,  F → F
+Cost        flops beyond forward and backward; the inverses are those of `nearlin.linalg.block_inverse`
+            dense, blocks "out":  2 o D² + 6 o D every step,  2 o D² + 2 o D + 3 D² statistics,  D³ + D² + 2 D inverse
+            dense, "in", "chunk": o and D exchanged;   not averaged: o (4 D² + D) statistics and o inverses, direction the same
+            conv (f, c, κ = kernel²):  2 f c κ² + 6 f c κ every step,  f c (3 κ² + 3 κ) statistics,  f c (2 κ³ + 8 κ² + 10 κ) inverses
+            statistic = "sample": statistics of dense averaged blocks 2 n D² + 2 n o + n D, of kernels 2 n T f c κ + 2 n f c κ²
+            memory p + 2 D² per dense layer, p + 2 f c κ² per convolution
+Oracles     1 forward, 1 backward; the warm start asks for one of each per batch, with drawn labels
+Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views the same matrix as D rows of o consecutive entries, a
+               neuron's rows only where o = D: layout = "chunk". Any partition is legal; "in" has one input per mini-block.
+            2. The statistic is the outer product of the batch's mean gradient at the true labels, as in achrafba96/mbf: about 1/n of
+               the empirical Fisher matrix, (1/n) Σᵢ gᵢ gᵢ', which is statistic = "sample". lr and damping differ between the two.
+            3. diagonal = "released" is the rule above, as in achrafba96/mbf: m is not bias-corrected and s is a moment of m instead of
+               g. diagonal = "adam" mends both. A bias ahead of a normalisation has no gradient but rounding; its steps are noise.
+            4. Without a warm start, statistics are plain means until 1/t < 1 - decay; start = "first" and "zero" begin with F = g g'
+               and F = (1 - decay) g g' instead.
+            5. Inverses are taken at every statistics step while t <= inverse_every (early = False: not there), as in achrafba96/mbf.
+            6. weight_decay is decoupled and comes first. A statistic with NaN or Inf is left out and its inverse kept; a block that
+               is not positive definite in the arithmetic at hand is damped more. diag_scale is 1 in the paper.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from nearlin._array import block_length, fold_in, map_blocks, namespace, slices, unguarded
+from nearlin.linalg import axpy, block_inverse, inner, norm
+from nearlin.nn import check_lr, check_weight_decay, decay, join_bias, rate, split_bias
+
+
+class Layer(NamedTuple):
+    """What is kept for one layer; None where the layer has no such part.
+
+    Attributes
+    ----------
+    F : array, shape (k, k) or (blocks, k, k)
+        Statistics of the mini-blocks, or their mean.
+    inverse : array, like F
+        (F + damping I)⁻¹ of step ``made``.
+    made : int
+    mean, square : array
+        m and s of the diagonal rule: (out,) for the bias of kernels, (channels, 2) for a normalisation.
+    """
+
+    F: object = None
+    inverse: object = None
+    made: int = 0
+    mean: object = None
+    square: object = None
+
+
+class State(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    t : int
+        Steps taken.
+    velocity : tuple or None
+        v, like the parameters; None before the first step.
+    layers : tuple of Layer
+    statistics : int
+        How many statistics went into F.
+    warm : bool
+        Whether they come from a warm start.
+    kept : int
+        How many times an inverse was kept from before, or a statistic left out.
+    """
+
+    t: int = 0
+    velocity: tuple | None = None
+    layers: tuple = ()
+    statistics: int = 0
+    warm: bool = False
+    kept: int = 0
+
+
+class Info(NamedTuple):
+    """Loss before the step, whether the step was finite and taken, whether inverses were renewed, and what was kept instead."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class MiniBlockFisher:
+    """The mini-block Fisher method, arXiv:2202.04124.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`. For ``statistic="batch"`` about 0.01 to 0.03
+        of the damping, for ``"sample"`` 0.1 to 1.
+    momentum : float
+        In [0, 1): v ← momentum v + g.
+    decay : float
+        In [0, 1): weight of the old statistics.
+    damping : float
+        Added to the diagonal of every mini-block; 3e-4 to 3e-3 for ``statistic="batch"``, 1e-2 to 1 for ``"sample"``.
+    layout : str
+        Mini-blocks of dense layers: ``"out"``, one per output neuron; ``"in"``, one per input; ``"chunk"``, consecutive entries.
+    average : bool
+        Keep one mean block for a dense layer, else all of them. Kernels are never averaged.
+    statistic : str
+        ``"batch"``: outer product of the mean gradient; ``"sample"``: mean of the outer products of the samples' gradients.
+    start : str
+        Statistics without a warm start: ``"mean"``, ``"first"`` or ``"zero"``; see Deviation 4.
+    statistics_every, inverse_every : int
+        Steps between two statistics, and between two inverses.
+    early : bool
+        Invert at every statistics step while t <= inverse_every.
+    diagonal : str
+        ``"released"`` or ``"adam"``: the rule for biases of kernels and for normalisation layers; see Deviation 3.
+    diag_beta2, diag_epsilon, diag_scale : float
+        Its decay, its epsilon, and its step size over ``lr``.
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+    """
+
+    lr: float | Callable = 3e-5
+    momentum: float = 0.9
+    decay: float = 0.9
+    damping: float = 1e-3
+    layout: str = "out"
+    average: bool = True
+    statistic: str = "batch"
+    start: str = "mean"
+    statistics_every: int = 2
+    inverse_every: int = 25
+    early: bool = True
+    diagonal: str = "released"
+    diag_beta2: float = 0.999
+    diag_epsilon: float = 1e-8
+    diag_scale: float = 1.0
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        for name in ("momentum", "decay", "diag_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
+        for name in ("damping", "diag_epsilon", "diag_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive number")
+        for name in ("statistics_every", "inverse_every"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
+        for name, words in WORDS.items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, words))}")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State(layers=(Layer(),) * len(objective.layers))
+
+    def warm_start(self, params, state, objective, batches, key=0):
+        """The state with F the mean of the statistics of ``batches`` at ``params``, with labels drawn from the model.
+
+        `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
+        """
+        layers, count = state.layers, 0
+        for count, batch in enumerate(batches, start=1):  # noqa: B007 (read after the loop)
+            point = objective.at(params, batch)
+            grads, traces = self._gradients(point, True, point.draw(fold_in(key, count)))
+            layers, lost = self._observe(layers, objective.layers, grads, traces, point.samples, 1 - 1 / count, 1 / count)
+            if lost:
+                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients at the first parameters")
+        if not count:
+            raise ValueError("batches is empty; expected at least one (x, y)")
+        return state._replace(layers=layers, statistics=count, warm=True)
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
+        point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
+        due, inverses_due = self._due(state)
+        grads, traces = self._gradients(point, due)
+        velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)  # v ← momentum v + g
+        layers, lost, notes, kept = state.layers, [], [], 0
+        if due:
+            layers, lost = self._observe(layers, specs, grads, traces, point.samples, *self._weights(state))
+        if inverses_due:
+            layers, notes, kept = self._invert(layers, state.t)
+        layers = tuple(map(self._moments, layers, specs, grads))
+        directions = tuple(self._direction(*three, state.t) for three in zip(layers, specs, velocity, strict=True))
+        trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
+        if not math.isfinite(norm(trial)):
+            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+        state = State(state.t + 1, velocity, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
+        return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
+
+    def _due(self, state):
+        """Whether this step renews statistics, and inverses."""
+        t, T1, T2 = state.t, self.statistics_every, self.inverse_every
+        due = t % T1 == 0 or not state.statistics
+        return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
+
+    def _weights(self, state):
+        """Weights of the old and of the new statistic."""
+        if not state.warm and self.start == "mean":
+            new = max(1 - self.decay, 1 / (state.statistics + 1))
+        elif not state.warm and self.start == "first" and not state.statistics:
+            new = 1.0
+        else:
+            new = 1 - self.decay
+        return 1 - new, new
+
+    def _gradients(self, point, due, targets=None):
+        """The gradient of the mean loss, and traces where per-sample statistics are due."""
+        if not due or self.statistic == "batch":
+            return point.grads(targets=targets), (None,) * len(point.params)
+        traces = point.traces(targets=targets)
+        return tuple(trace.grad() / point.samples for trace in traces), traces
+
+    # ------------------------------------------------------------------------------------------------------- blocks of weights
+
+    def _observe(self, layers, specs, grads, traces, samples, old, new):
+        """Layers with F ← old F + new S, and a sentence for each layer whose statistic S is not finite."""
+        made, lost = [], []
+        for i, (layer, spec, G, trace) in enumerate(zip(layers, specs, grads, traces, strict=True)):
+            if spec.kind != "norm":
+                F = self._renewed(layer.F, spec, G, trace, samples, old, new)
+                if F is None:
+                    lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")
+                    F = self._zeros(spec, G) if layer.F is None else layer.F
+                layer = layer._replace(F=F)
+            made.append(layer)
+        return tuple(made), lost
+
+    def _averaged(self, spec):
+        return self.average and spec.kind != "conv"
+
+    def _renewed(self, F, spec, G, trace, samples, old, new):
+        """old F + new S for one layer, or None where S is not finite: no entry of S is larger than its trace."""
+        xp, averaged = namespace(G), self._averaged(spec)
+        with unguarded():
+            if trace is not None:
+                S = new / samples * _sample_moment(trace, spec, self.layout, averaged)
+                size = float(xp.sum(xp.linalg.diagonal(S)))
+            else:
+                rows = _rows(G, spec, self.layout)
+                size = inner(rows, rows)
+        if not math.isfinite(size):
+            return None
+        if trace is None and not averaged:
+            return _blend_outer(F, rows, old, new)
+        if trace is None:
+            S = new / rows.shape[0] * (xp.matrix_transpose(rows) @ rows)
+        return S if F is None else old * F + S
+
+    def _zeros(self, spec, G):
+        rows = _rows(G, spec, self.layout)
+        shape = rows.shape[1:] * 2 if self._averaged(spec) else (*rows.shape, rows.shape[1])
+        return namespace(G).zeros(shape, dtype=G.dtype, device=G.device)
+
+    def _invert(self, layers, t):
+        """Layers with new inverses, a sentence for each that needed help, and how many inverses were kept."""
+        made, notes, kept = [], [], 0
+        for i, layer in enumerate(layers):
+            if layer.F is not None:
+                result = block_inverse(layer.F, self.damping, f"layer {i}" + ", block" * (layer.F.ndim == 3), layer.inverse)
+                since = f" (of step {layer.made})" if result.kept else ""
+                notes += [result.sentence() + since] * bool(result.sentence())
+                kept += len(result.kept)
+                layer = layer._replace(inverse=result.inverse, made=t)
+            made.append(layer)
+        return tuple(made), notes, kept
+
+    def _direction(self, layer, spec, v, t):
+        """(F + damping I)⁻¹ v on the blocks of one layer, and the diagonal rule on its vectors."""
+        if spec.kind == "norm":
+            return self._diagonal(layer, t)
+        rows = _rows(v, spec, self.layout)
+        if layer.inverse.ndim == 2:
+            rows = rows @ layer.inverse
+        else:
+            rows = (layer.inverse @ rows[:, :, None])[:, :, 0]
+        W = _matrix(rows, spec, self.layout)
+        return W if layer.mean is None else join_bias(W, self._diagonal(layer, t))
+
+    # ---------------------------------------------------------------------------------------------------------------- vectors
+
+    def _moments(self, layer, spec, G):
+        """The layer with its m and s renewed, where it has vectors."""
+        if spec.kind not in ("conv", "norm") or not spec.bias:
+            return layer
+        g = G if spec.kind == "norm" else split_bias(G, spec)[1]
+        mean = (1 - self.momentum) * g
+        mean = mean if layer.mean is None else self.momentum * layer.mean + mean
+        s = mean if self.diagonal == "released" else g
+        square = (1 - self.diag_beta2) * s * s
+        return layer._replace(mean=mean, square=square if layer.square is None else self.diag_beta2 * layer.square + square)
+
+    def _diagonal(self, layer, t):
+        """The direction of the diagonal rule, times ``diag_scale``."""
+        root = namespace(layer.square).sqrt(layer.square / (1 - self.diag_beta2 ** (t + 1))) + self.diag_epsilon
+        correction = 1.0 if self.diagonal == "released" else 1 - self.momentum ** (t + 1)
+        return (self.diag_scale / correction) * layer.mean / root
+
+
+WORDS = {
+    "layout": ("out", "in", "chunk"),
+    "statistic": ("batch", "sample"),
+    "start": ("mean", "first", "zero"),
+    "diagonal": ("released", "adam"),
+}
+
+
+def _rows(M, spec, layout):
+    """The mini-blocks of a layer's weights as rows (blocks, k)."""
+    xp = namespace(M)
+    if spec.kind == "conv":
+        return xp.reshape(M[:, : spec.fan_in], (-1, spec.kernel**2))
+    if layout == "in":
+        return xp.matrix_transpose(M)
+    return M if layout == "out" else xp.reshape(M, M.shape[::-1])
+
+
+def _matrix(rows, spec, layout):
+    """The layer's weights from the rows of `_rows`."""
+    xp = namespace(rows)
+    if spec.kind == "conv":
+        return xp.reshape(rows, (spec.out, spec.fan_in))
+    if layout == "in":
+        return xp.matrix_transpose(rows)
+    return rows if layout == "out" else xp.reshape(rows, spec.shape)
+
+
+def _blend_outer(F, rows, old, new):
+    """old F + new v vᵀ for every row v (k,), (blocks, k, k); blocks are walked by the cacheful, and one array is made."""
+    xp, (n, k) = namespace(rows), rows.shape
+    blended = xp.empty((n, k, k), dtype=rows.dtype, device=rows.device)
+
+    def part(block):
+        v = rows[block, :]
+        outer = (new * v)[:, :, None] * v[:, None, :]
+        blended[block, ...] = outer if F is None else old * F[block, ...] + outer
+
+    for _ in map_blocks(part, slices(n, max(1, block_length(8 * k * k, rows) // 4)), rows):
+        pass
+    return blended
+
+
+def _sample_moment(trace, spec, layout, averaged):
+    """Σ over samples of g gᵀ for every mini-block, (blocks, k, k), or the mean over blocks, (k, k)."""
+    if spec.kind == "conv":
+        return trace.accumulate(partial(_kernel_moments, spec, trace.positions))
+    xp, a, g = namespace(trace.signals), trace.homogeneous(), trace.signals
+    if layout == "chunk":
+        return _chunk_moments(a, g, averaged)
+    x, w = (a, g) if layout == "out" else (g, a)  # the gradient of block j is wⱼ x
+    if averaged:
+        x = xp.sqrt(xp.mean(w * w, axis=1))[:, None] * x
+        return xp.matrix_transpose(x) @ x
+    weights = xp.matrix_transpose(w)
+
+    def part(block):
+        scaled = weights[block, :, None] * x[None, :, :]
+        return xp.matrix_transpose(scaled) @ scaled
+
+    blocks = slices(w.shape[1], block_length(8 * x.shape[0] * x.shape[1], x))
+    return xp.concat(list(map_blocks(part, blocks, x)), axis=0)
+
+
+def _chunk_moments(a, g, averaged):
+    """As `_sample_moment`, from the samples' gradients g aᵀ (o, D) themselves, cut into D rows of o entries."""
+    xp, (n, o), D, total = namespace(a, g), g.shape, a.shape[1], 0.0
+    for block in slices(n, block_length(8 * o * D, a)):
+        rows = xp.reshape(g[block, :, None] * a[block, None, :], (-1, D, o))
+        rows = xp.reshape(rows, (-1, o)) if averaged else xp.permute_dims(rows, (1, 0, 2))
+        total = total + xp.matrix_transpose(rows) @ rows
+    return total / D if averaged else total
+
+
+def _kernel_moments(spec, positions, A, G):
+    """Σ over the samples of a block of v vᵀ for the samples' gradients v (kernel²,) of every kernel, (out inp, kernel², kernel²)."""
+    xp, n, kappa, total = namespace(A, G), A.shape[1] // positions, spec.kernel**2, 0.0
+    patches = xp.permute_dims(xp.reshape(A[: spec.fan_in, :], (spec.fan_in, n, positions)), (1, 2, 0))
+    signals = xp.permute_dims(xp.reshape(G, (spec.out, n, positions)), (1, 0, 2))
+    for block in slices(n, block_length(8 * spec.out * spec.fan_in, A)):
+        v = xp.reshape(signals[block, ...] @ patches[block, ...], (-1, spec.out * spec.inp, kappa))
+        v = xp.permute_dims(v, (1, 2, 0))
+        total = total + v @ xp.matrix_transpose(v)
+    return total

@@ -1,0 +1,91 @@
+r"""RMSprop.
+
+Paper       Tieleman, Hinton, Lecture 6.5, Neural Networks for Machine Learning, Coursera 2012; as in Ruder, An overview of
+            gradient descent optimization algorithms, 2016, arXiv:1609.04747
+Update      V ← decay V + (1 - decay) g²,   W ← W - lr g / (√V + epsilon);   g gradient of the mean loss, like W
+Notation    paper → code:  η → lr,  γ → decay,  ε → epsilon_hat,  E[g²] → V
+Cost        forward and backward + 9 p flops, at first 7 p (and 4 p to see that g² and the step are finite); memory p
+Oracles     1 forward, 1 backward
+Deviations  1. epsilon_hat is added to the root, not under it; decay = 0.99 and epsilon_hat = 1e-8 as in PyTorch.
+            2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nearlin._array import namespace
+from nearlin.linalg import norm
+from nearlin.nn import parameters
+from nearlin.nn.parameters import check_lr, check_weight_decay, rate
+
+
+class State(NamedTuple):
+    """Step count and the average of squared gradients, like the parameters; None before the first step."""
+
+    t: int = 0
+    square: tuple | None = None
+
+
+class Info(NamedTuple):
+    """Loss before the step, and whether the step was finite and taken."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop, lecture 6.5 of Tieleman and Hinton; arXiv:1609.04747.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+    decay : float
+        Of the average of squared gradients, in [0, 1). The average starts at 0 and is not corrected for that.
+    epsilon_hat : float
+        Added to the root of the average.
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+    """
+
+    lr: float | Callable = 1e-2
+    decay: float = 0.99
+    epsilon_hat: float = 1e-8
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay is {self.decay!r}; expected a number in [0, 1)")
+        if not 0 < self.epsilon_hat < math.inf:
+            raise ValueError(f"epsilon_hat is {self.epsilon_hat!r}; expected a positive number")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State()
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
+        point = objective.at(params, batch)
+        grads = point.grads()
+        lr = rate(self.lr, state.t)
+        decayed = parameters.decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
+        averages = zip(grads, state.square or (None,) * len(params), decayed, strict=True)
+        square, trial = zip(*(self._update(g, V, W, lr) for g, V, W in averages), strict=True)
+        if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
+            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+        return trial, State(state.t + 1, square), Info(float(point.loss), True, "accepted")
+
+    def _update(self, g, V, W, lr):
+        new = (1 - self.decay) * g * g
+        V = new if V is None else self.decay * V + new
+        return V, W - lr * g / (namespace(g).sqrt(V) + self.epsilon_hat)

@@ -1,0 +1,221 @@
+r"""Shampoo: a preconditioner for every axis of every variable, from the Gram matrices of its gradient.
+
+Paper       Gupta, Koren, Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018, arXiv:1802.09568, Algorithms 1
+            and 2
+Update      Hⱼ ← decay Hⱼ + (1 - decay) gⱼ,   Xⱼ = (Hⱼ + damping I)^(-1/2K)      every axis j of every variable, K axes
+            v ← momentum v + g,   θ ← θ - lr v x₀ X₀ x₁ X₁ ...
+            g gradient of the mean loss, gⱼ (Nⱼ, Nⱼ) its contraction with itself over all axes but j: g gᵀ and gᵀ g for a matrix
+Notation    paper → code:  η → lr,  ε → damping,  Hⱼ → grams,  k → K,  Hⱼ^(-1/2k) → roots
+Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ ... entries; a BLAS does half of the statistics:
+            2 N sum(Nⱼ) + 2 sum(Nⱼ²) + N statistics, every statistics_every steps;   2 N sum(Nⱼ) direction
+            9 sum(Nⱼ³) eigendecompositions (nominal) + 2 sum(Nⱼ³) roots, every inverse_every steps
+            dense (o, d) with bias: sums 2 o d (o + d) + 2 o² and o³ + d³ + o³;   memory p + 2 sum(Nⱼ²)
+Oracles     1 forward, 1 backward; the warm start asks for one of each per batch
+Deviations  1. Averages and a damping of every root instead of sums from H = ε I, and momentum, as in renyiryry/tnt_neurips_2021
+               and achrafba96/mbf; accumulate = "sum" with momentum = 0 is Algorithms 1 and 2.
+            2. Roots and statistics in intervals, roots at every statistics step while t < inverse_every (early = False: not there).
+            3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic. Without one, statistics
+               are plain means until 1/t < 1 - decay; achrafba96/mbf leaves the first weights without a sum of one.
+            4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
+               (reshape = "filter") or filter and the rest ("matrix").
+            5. root = "newton" is the coupled Newton iteration of the authors named above.
+            6. weight_decay is decoupled. A statistic with NaN or Inf is left out, and a root that fails is kept from before.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nearlin._array import namespace
+from nearlin.linalg import FactorizationError, axpy, inverse_root, mix_grams, mode_products, norm
+from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors, tensor_names
+
+
+class Modes(NamedTuple):
+    """The axes of one variable: Gram matrices H and roots X, (Nⱼ, Nⱼ) each, and the step at which the roots were made."""
+
+    grams: tuple
+    roots: tuple = ()
+    made: int = 0
+
+
+class State(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    t : int
+        Steps taken.
+    velocity : tuple or None
+        v, like the parameters; None before the first step.
+    modes : tuple of Modes or None
+        One for every variable.
+    statistics : int
+        How many statistics went into the Gram matrices.
+    warm : bool
+        Whether they come from a warm start.
+    kept : int
+        How many times a variable kept its old roots, or left out a statistic.
+    """
+
+    t: int = 0
+    velocity: tuple | None = None
+    modes: tuple | None = None
+    statistics: int = 0
+    warm: bool = False
+    kept: int = 0
+
+
+class Info(NamedTuple):
+    """Loss before the step, whether the step was finite and taken, whether roots were renewed, and what was kept instead."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class Shampoo:
+    """Shampoo, arXiv:1802.09568.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+    momentum : float
+        In [0, 1): v ← momentum v + g.
+    decay : float
+        In [0, 1): weight of the old statistics.
+    damping : float
+        Added to every Gram matrix before its root is taken.
+    statistics_every, inverse_every : int
+        Steps between two statistics, and between two roots.
+    early : bool
+        Take roots at every statistics step while t < inverse_every.
+    accumulate : str
+        ``"average"``, or ``"sum"``: H ← H + gⱼ.
+    root : str
+        ``"eigh"``, or ``"newton"``: coupled Newton.
+    reshape : str
+        Kernels as ``"filter"`` (out, inp, kernel²), or as ``"matrix"`` (out, inp kernel²).
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+
+    Notes
+    -----
+    lr, damping and the intervals are those of renyiryry/tnt_neurips_2021 for its MNIST auto-encoder.
+    """
+
+    lr: float | Callable = 3e-4
+    momentum: float = 0.9
+    decay: float = 0.9
+    damping: float = 3e-4
+    statistics_every: int = 1
+    inverse_every: int = 20
+    early: bool = True
+    accumulate: str = "average"
+    root: str = "eigh"
+    reshape: str = "filter"
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        for name in ("momentum", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
+        if not 0 < self.damping < math.inf:
+            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
+        for name in ("statistics_every", "inverse_every"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
+        for name, words in {"accumulate": ("average", "sum"), "root": ("eigh", "newton"), "reshape": ("filter", "matrix")}.items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {words[0]!r} or {words[1]!r}")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State()
+
+    def warm_start(self, params, state, objective, batches, key=0):
+        """The state with the mean of the statistics of ``batches`` at ``params``, true labels. ``key`` is not used."""
+        modes, count = None, 0
+        for count, batch in enumerate(batches, start=1):  # noqa: B007 (read after the loop)
+            variables = split_tensors(objective.at(params, batch).grads(), objective.layers, self.reshape)
+            modes, _ = _statistics(modes, variables, 1 - 1 / count, 1 / count, tensor_names(objective.layers))
+        if not count:
+            raise ValueError("batches is empty; expected at least one (x, y)")
+        return state._replace(modes=modes, statistics=count, warm=True)
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
+        point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
+        grads = point.grads()
+        velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)
+        modes, counted, kept = state.modes, state.statistics, []
+        if self._statistics_due(state):
+            modes, kept = _statistics(modes, split_tensors(grads, layers, self.reshape), *self._weights(state), tensor_names(layers))
+            counted += 1
+        if refreshed := self._roots_due(state.t):
+            modes, failed = self._roots(modes, state.t, tensor_names(layers))
+            kept = kept + failed
+        pairs = zip(split_tensors(velocity, layers, self.reshape), modes, strict=True)
+        direction = join_tensors([mode_products(v, variable.roots) for v, variable in pairs], layers)
+        trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
+        if not math.isfinite(norm(trial)):
+            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+        state = State(state.t + 1, velocity, modes, counted, state.warm, state.kept + len(kept))
+        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
+
+    def _statistics_due(self, state):
+        return not state.statistics or (state.t > 0 and state.t % self.statistics_every == 0)
+
+    def _roots_due(self, t):
+        return t % (self.statistics_every if self.early and t < self.inverse_every else self.inverse_every) == 0
+
+    def _weights(self, state):
+        """Weights of the old and of the new statistic."""
+        if self.accumulate == "sum":
+            return 1.0, 1.0
+        new = 1 - self.decay if state.warm else max(1 - self.decay, 1 / (state.statistics + 1))
+        return 1 - new, new
+
+    def _roots(self, modes, t, called):
+        """The variables with new roots, and a sentence for each that keeps its old ones."""
+        made, kept = [], []
+        for name, variable in zip(called, modes, strict=True):
+            variable, why = self._root(variable, t)
+            made.append(variable)
+            kept += [f"{name}: {why}, roots of step {variable.made} kept"] * bool(why)
+        return tuple(made), kept
+
+    def _root(self, variable, t):
+        """One variable with new roots, and why it keeps those it has."""
+        grams, p = variable.grams, 2 * len(variable.grams)
+        if variable.roots and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
+            return variable, "statistics hold NaN or Inf"
+        try:
+            return Modes(grams, tuple(inverse_root(H, p, self.damping, self.root)[0] for H in grams), t), ""
+        except FactorizationError as error:
+            if not variable.roots:
+                raise
+            return variable, str(error)
+
+
+def _statistics(modes, variables, old, new, called):
+    """Every Gram matrix as ``old`` H + ``new`` gⱼ, and a sentence for each variable whose statistic is not finite."""
+    made, lost = [], []
+    for name, variable, g in zip(called, modes or [Modes(())] * len(variables), variables, strict=True):
+        grams = mix_grams(variable.grams, g, old, new)
+        if not math.isfinite(float(namespace(g).linalg.trace(grams[0]))):  # no entry is larger than the trace
+            lost.append(f"{name}: the statistic holds NaN or Inf, left out")
+            grams = variable.grams or tuple(namespace(g).zeros_like(H) for H in grams)
+        made.append(variable._replace(grams=grams))
+    return tuple(made), lost

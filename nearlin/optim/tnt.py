@@ -1,0 +1,236 @@
+r"""TNT: tensor-normal training, a natural gradient whose Fisher matrix is a Kronecker product over the axes of each variable.
+
+Paper       Ren, Goldfarb, Tensor Normal Training for Deep Learning Models, NeurIPS 2021, arXiv:2106.02925, Algorithm 1
+Update      Hⱼ ← decay Hⱼ + (1 - decay) g̃ⱼ,   Xⱼ = (Hⱼ / (c^(K-1) prod(Nᵢ, i ≠ j)) + damping I)⁻¹,   c = (tr H₀ / N)^(1/K)
+            v ← momentum v + g,   θ ← θ - lr v x₀ X₀ x₁ X₁ ...
+            g gradient of the mean loss, g̃ the same with labels drawn from the model, g̃ⱼ (Nⱼ, Nⱼ) its contraction with itself over
+            all axes but j; N = N₀ N₁ ... entries in a variable of K axes. The scaled factors have one mean eigenvalue, c, and
+            their Kronecker product has the trace tr H₀ of the model's covariance.
+Notation    paper → code:  ε → damping,  Ω⁽ʲ⁾ → Hⱼ in grams, unscaled,  d → N,  β → decay,  μ → momentum,  α → lr
+Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ ... entries; a BLAS does half of the statistics:
+            2 N sum(Nⱼ) + 2 sum(Nⱼ²) + N statistics, every statistics_every steps;   2 N sum(Nⱼ) direction
+            sum(Nⱼ³) inverses, every inverse_every steps
+            dense (o, d) with bias: sums 2 o d (o + d) + 2 o² and o³ + d³ + o³;   memory p + 2 sum(Nⱼ²)
+Oracles     1 forward, 1 backward; 1 more backward with drawn labels, every statistics_every steps; the warm start asks for one
+            forward and one backward with drawn labels per batch
+Deviations  1. A variable without trace has no normalisation: its factors are I / damping.
+            2. Inverses in intervals, and at every statistics step while t < inverse_every (early = False: not there).
+            3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic, as in
+               renyiryry/tnt_neurips_2021. Without one, statistics are plain means until 1/t < 1 - decay.
+            4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
+               (reshape = "filter") or filter and the rest ("matrix").
+            5. weight_decay is decoupled. A statistic with NaN or Inf is left out; an inverse that fails is tried with larger
+               damping (`nearlin.linalg.block_inverse`), then kept from before.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nearlin._array import fold_in, namespace
+from nearlin.linalg import axpy, block_inverse, mix_grams, mode_products, norm
+from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors, tensor_names
+
+
+class Modes(NamedTuple):
+    """The axes of one variable: Gram matrices H and inverses X, (Nⱼ, Nⱼ) each, and the step at which the inverses were made."""
+
+    grams: tuple
+    inverses: tuple = ()
+    made: int = 0
+
+
+class State(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    t : int
+        Steps taken.
+    velocity : tuple or None
+        v, like the parameters; None before the first step.
+    modes : tuple of Modes or None
+        One for every variable.
+    statistics : int
+        How many statistics went into the Gram matrices.
+    warm : bool
+        Whether they come from a warm start.
+    kept : int
+        How many times a variable kept an old inverse, or left out a statistic.
+    """
+
+    t: int = 0
+    velocity: tuple | None = None
+    modes: tuple | None = None
+    statistics: int = 0
+    warm: bool = False
+    kept: int = 0
+
+
+class Info(NamedTuple):
+    """Loss before the step, whether the step was finite and taken, whether inverses were renewed, and what was kept instead."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class TNT:
+    """Tensor-normal training, arXiv:2106.02925.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+    momentum : float
+        In [0, 1): v ← momentum v + g.
+    decay : float
+        In [0, 1): weight of the old statistics.
+    damping : float
+        Added to every scaled factor.
+    statistics_every, inverse_every : int
+        Steps between two statistics, and between two inversions.
+    early : bool
+        Invert at every statistics step while t < inverse_every.
+    reshape : str
+        Kernels as ``"filter"`` (out, inp, kernel²), or as ``"matrix"`` (out, inp kernel²).
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+
+    Notes
+    -----
+    lr, damping and the intervals are those of renyiryry/tnt_neurips_2021 for its MNIST auto-encoder.
+    """
+
+    lr: float | Callable = 1e-4
+    momentum: float = 0.9
+    decay: float = 0.9
+    damping: float = 0.1
+    statistics_every: int = 1
+    inverse_every: int = 20
+    early: bool = True
+    reshape: str = "filter"
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        for name in ("momentum", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
+        if not 0 < self.damping < math.inf:
+            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
+        for name in ("statistics_every", "inverse_every"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
+        if self.reshape not in ("filter", "matrix"):
+            raise ValueError(f"reshape is {self.reshape!r}; expected 'filter' or 'matrix'")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State()
+
+    def warm_start(self, params, state, objective, batches, key=0):
+        """The state with the mean of the statistics of ``batches`` at ``params``, labels drawn from the model."""
+        modes, count = None, 0
+        for count, batch in enumerate(batches, start=1):
+            drawn = self._drawn_gradient(objective.at(params, batch), objective.layers, fold_in(key, count))
+            modes, _ = _statistics(modes, drawn, 1 - 1 / count, 1 / count, tensor_names(objective.layers))
+        if not count:
+            raise ValueError("batches is empty; expected at least one (x, y)")
+        return state._replace(modes=modes, statistics=count, warm=True)
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
+        point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
+        grads = point.grads()
+        velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)
+        modes, counted, kept = state.modes, state.statistics, []
+        if self._statistics_due(state):
+            drawn = self._drawn_gradient(point, layers, fold_in(key, state.t))
+            modes, kept = _statistics(modes, drawn, *self._weights(state), tensor_names(layers))
+            counted += 1
+        if refreshed := self._inverses_due(state.t):
+            modes, failed = self._inverses(modes, state.t, tensor_names(layers))
+            kept = kept + failed
+        pairs = zip(split_tensors(velocity, layers, self.reshape), modes, strict=True)
+        direction = join_tensors([mode_products(v, variable.inverses) for v, variable in pairs], layers)
+        trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
+        if not math.isfinite(norm(trial)):
+            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+        state = State(state.t + 1, velocity, modes, counted, state.warm, state.kept + len(kept))
+        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
+
+    def _drawn_gradient(self, point, layers, key):
+        return split_tensors(point.grads(targets=point.draw(key)), layers, self.reshape)
+
+    def _statistics_due(self, state):
+        return not state.statistics or (state.t > 0 and state.t % self.statistics_every == 0)
+
+    def _inverses_due(self, t):
+        return t % (self.statistics_every if self.early and t < self.inverse_every else self.inverse_every) == 0
+
+    def _weights(self, state):
+        """Weights of the old and of the new statistic."""
+        new = 1 - self.decay if state.warm else max(1 - self.decay, 1 / (state.statistics + 1))
+        return 1 - new, new
+
+    def _inverses(self, modes, t, called):
+        """The variables with new inverses, and a sentence for each that keeps old ones."""
+        made, kept = [], []
+        for name, variable in zip(called, modes, strict=True):
+            if variable.inverses and not all(math.isfinite(float(namespace(H).sum(H))) for H in variable.grams):
+                kept.append(f"{name}: statistics hold NaN or Inf, inverses of step {variable.made} kept")
+                made.append(variable)
+                continue
+            inverses, notes = self._invert(variable, name)
+            kept += notes
+            made.append(Modes(variable.grams, inverses, t))
+        return tuple(made), kept
+
+    def _invert(self, variable, name):
+        """(H / scale + damping I)⁻¹ for every mode, and what that took."""
+        grams, old = variable.grams, variable.inverses or (None,) * len(variable.grams)
+        scales = equalising_scales(grams)
+        if scales is None:
+            return tuple(_eye(H) / self.damping for H in grams), []
+        scaled = [H if scale == 1 else H / scale for H, scale in zip(grams, scales, strict=True)]
+        found = [block_inverse(H, self.damping, name, previous=X) for H, X in zip(scaled, old, strict=True)]
+        return tuple(one.inverse for one in found), [one.sentence() for one in found if one.sentence()]
+
+
+def equalising_scales(grams):
+    """What each Gram matrix of a variable is divided by, so that all have one mean eigenvalue; None where their trace vanishes.
+
+    cᴷ⁻¹ prod(Nᵢ, i ≠ j) with c = (tr / N)^(1/K): the mean eigenvalue tr / Nⱼ of mode j becomes c.
+    """
+    xp, K, N = namespace(*grams), len(grams), math.prod(H.shape[0] for H in grams)
+    trace = float(xp.linalg.trace(grams[0]))
+    if not trace > float(xp.finfo(grams[0].dtype).smallest_normal):
+        return None
+    mean = (trace / N) ** (1 / K)
+    return tuple(mean ** (K - 1) * (N // H.shape[0]) for H in grams)
+
+
+def _eye(H):
+    return namespace(H).eye(H.shape[0], dtype=H.dtype, device=H.device)
+
+
+def _statistics(modes, variables, old, new, called):
+    """Every Gram matrix as ``old`` H + ``new`` g̃ⱼ, and a sentence for each variable whose statistic is not finite."""
+    made, lost = [], []
+    for name, variable, g in zip(called, modes or [Modes(())] * len(variables), variables, strict=True):
+        grams = mix_grams(variable.grams, g, old, new)
+        if not math.isfinite(float(namespace(g).linalg.trace(grams[0]))):  # no entry is larger than the trace
+            lost.append(f"{name}: the statistic holds NaN or Inf, left out")
+            grams = variable.grams or tuple(namespace(g).zeros_like(H) for H in grams)
+        made.append(variable._replace(grams=grams))
+    return tuple(made), lost

@@ -1,0 +1,212 @@
+"""Problems by name: their loop over mini-batches, checkpoints with running statistics, comparison over seeds, and the search."""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from nearlin import nn
+from nearlin._array import to_numpy
+from nearlin.data import DataError
+from nearlin.experiments import RECIPES, Config, build, compare, train, tune, tuning
+
+pytest.importorskip("sklearn")
+HERE = ("digits-ae", "digits-cnn", "planted-graph")
+
+
+def comparable(records):
+    return [{name: value for name, value in record.items() if name not in ("seconds", "cpu_seconds")} for record in records]
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """Files of MNIST's form: 40 training and 20 test images of 28 x 28."""
+    g = np.random.default_rng(0)
+    for stem, n in (("train", 1200), ("t10k", 20)):
+        images = g.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        with gzip.open(tmp_path / f"{stem}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">IIII", 2051, n, 28, 28) + images.tobytes())
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        (tmp_path / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, n) + labels.tobytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_the_loss_falls_on_every_problem(name):
+    epochs = 30 if name == "planted-graph" else 6  # its epoch is one step
+    result = train(name, optimizer="adam", lr=0.01, epochs=epochs, progress=False)
+    assert result.ended == "steps"
+    assert result.final_loss < 0.9 * result.initial_loss
+    assert result.config.dtype == "float32"
+    assert all(W.dtype == np.float32 for W in result.params)
+    assert result.final_test_loss > result.problem.test_least
+    known = [record for record in result.records if record["loss_after"] is not None]
+    assert len(known) == epochs
+    assert all(record["test_loss"] is not None for record in known)
+    assert sum(record["gradients"] for record in result.records) == pytest.approx(result.steps)
+
+
+def test_the_entropy_of_the_digits_is_what_is_known():
+    problem, config = build("digits-ae", Config())
+    assert problem.least == pytest.approx(13.671, abs=5e-4)
+    assert [tuple(a.shape) for a in (*problem.train, *problem.test)] == [(1437, 64)] * 2 + [(360, 64)] * 2
+    assert (config.batch_size, config.activation, config.steps) == (200, "tanh", 350)
+
+
+@pytest.mark.parametrize("name", ["digits-ae", "digits-cnn"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_resuming_continues_bit_for_bit(tmp_path, name, optimizer):
+    """Also with running statistics, and with a schedule."""
+    options = {"optimizer": optimizer, "lr": 0.01, "lr_factor": 0.5, "lr_period": 1, "progress": False}
+    whole = train(name, epochs=3, **options)
+    half = train(name, steps=9, out=tmp_path / "run", **options)
+    rest = train(resume=half.checkpoint, epochs=3, out=half.folder, progress=False)
+    for a, b in zip(whole.params, rest.params, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert comparable(whole.records) == comparable(rest.records)
+    assert (whole.final_loss, whole.final_test_loss) == (rest.final_loss, rest.final_test_loss)
+    if name == "digits-cnn":
+        np.testing.assert_array_equal(whole.statistics[1].variance, rest.statistics[1].variance)
+
+
+def test_the_schedule_is_in_epochs():
+    options = {"optimizer": "sgd", "progress": False, "epochs": 2, "settings": (("momentum", 0.0),)}
+    plain = train("digits-ae", lr=0.01, **options)
+    halved = train("digits-ae", lr=0.01, lr_factor=0.5, lr_period=1, **options)
+    assert halved.records[7] == {**plain.records[7], **{k: halved.records[7][k] for k in ("seconds", "cpu_seconds")}}
+    assert halved.records[8]["loss"] != plain.records[8]["loss"]
+
+
+def test_evaluation_of_normalised_networks_uses_running_statistics():
+    result = train("digits-cnn", optimizer="adam", lr=0.01, epochs=8, progress=False)
+    observed = nn.Objective(result.problem.network, nn.SoftmaxCrossEntropy(), result.statistics).evaluation()
+    x, y = result.problem.test
+    outputs = to_numpy(observed.at(result.params, (x, y)).outputs)
+    assert 100 * np.mean(np.argmax(outputs, axis=1) != y) == pytest.approx(result.test_error.value)
+    assert result.test_error.value < 20
+    np.testing.assert_allclose(result.predict(x[:1]), outputs[:1], atol=1e-4)
+
+
+def test_chunks_do_not_change_the_loss(monkeypatch):
+    problem, _ = build("digits-ae", Config(dtype="float64"))
+    params = problem.network.init(0, problem.train[0])
+    whole, error = problem.loss(params, problem.train), problem.error(params, problem.train)
+    monkeypatch.setattr("nearlin.experiments.problems.CHUNK", 64 * 100)
+    assert len(problem.chunks(problem.train)) == 15
+    assert problem.loss(params, problem.train) == pytest.approx(whole, rel=1e-13)
+    assert problem.error(params, problem.train).value == pytest.approx(error.value, rel=1e-13)
+
+
+def test_a_time_limit_is_in_processor_seconds_of_steps():
+    result = train("digits-ae", optimizer="sgd", lr=0.01, time_limit=0.05, progress=False)
+    assert result.ended == "time limit"
+    spent = sum(record["cpu_seconds"] for record in result.records)
+    assert spent >= 0.05 > spent - result.records[-1]["cpu_seconds"]
+    assert "time limit of 0.05 s" in result.message
+
+
+def test_mnist_is_read_from_a_folder(mnist):
+    result = train("mnist-ae", optimizer="sgd", lr=1e-4, steps=1, data_dir=str(mnist), progress=False)
+    assert tuple(result.problem.train[0].shape) == (1200, 784)
+    assert result.records[0]["loss_after"] is not None  # 1200 rows are one batch of 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "words"),
+    [
+        ("mnist-ae", {}, DataError, "four files of MNIST; name the folder with data_dir"),
+        ("cifar10-resnet32", {"data_dir": "nowhere"}, DataError, "nowhere"),
+        ("sphere", {"data_dir": "x"}, ValueError, "data_dir is for the problems that read a folder"),
+        ("digits-ae", {"steps": 3, "epochs": 3}, ValueError, "steps and epochs are both given"),
+        ("digits-ae", {"batch_size": 2000}, ValueError, "batch_size is 2000; the training set has 1437 rows"),
+        ("digits-ae", {"lr_factor": 0.5}, ValueError, "lr_factor and lr_period make a schedule together"),
+        ("digits-ae", {"time_limit": 0.0}, ValueError, "time_limit is 0.0"),
+        (
+            "digits-ae",
+            {"optimizer": "near-linear-gauss-newton"},
+            ValueError,
+            "loss is a SigmoidCrossEntropy; expected SquaredLoss",
+        ),
+        ("digits-ae", {"optimizer": "adam", "settings": (("momentum", 0.9),)}, ValueError, "adam has no momentum; it has lr"),
+        ("digits-ae", {"optimizer": "adam", "lr": 0.1, "settings": (("lr", 0.9),)}, ValueError, "lr is given twice"),
+    ],
+)
+def test_bad_options_get_one_sentence(name, options, error, words):
+    with pytest.raises(error, match=words):
+        train(name, progress=False, **options)
+
+
+def test_seeds_differ_in_weights_and_order_and_share_the_data(tmp_path):
+    pytest.importorskip("matplotlib")
+    both = compare("digits-ae", ["sgd", "adam"], lr={"sgd": 0.01, "adam": 0.003}, seeds=2, epochs=2, out=tmp_path, progress=False)
+    assert [len(runs) for runs in both.runs.values()] == [2, 2]
+    (sgd, other), (adam, _) = both.runs.values()
+    assert sgd.initial_loss == adam.initial_loss != other.initial_loss
+    assert sgd.problem is other.problem
+    alone = train("digits-ae", optimizer="sgd", lr=0.01, epochs=2, seed=1, progress=False)
+    assert other.final_loss == alone.final_loss
+    written = json.loads(both.json.read_text())
+    assert [run["final_loss"] for run in written["sgd"]] == [sgd.final_loss, other.final_loss]
+    assert len(written["sgd"][0]["records"]) == 2
+    assert both.plot.read_bytes()[:4] == b"\x89PNG"
+    both.print()
+
+
+def scripted(monkeypatch, loss):
+    """A search whose runs end at ``loss(lr, damping)``."""
+    seen = []
+
+    def run(name, problem, config, params, settings, damping_name, progress):
+        seen.append((settings["lr"], settings.get(damping_name)))
+        return tuning.Run(*seen[-1], loss(*seen[-1]), None, 1, "steps")
+
+    monkeypatch.setattr(tuning, "_run", run)
+    return seen
+
+
+def test_the_search_walks_to_the_minimum_and_stops_between_worse_neighbours(monkeypatch, tmp_path):
+    seen = scripted(monkeypatch, lambda lr, e: abs(np.log10(lr / 3e-2)) + abs(np.log10(e / 1e-7)))
+    found = tune("digits-ae", ["adam"], out=tmp_path, progress=False)
+    search = found.searches["adam"]
+    assert (search.best.lr, search.best.damping) == (3e-2, 1e-7)
+    assert seen == [(lr, 1e-8) for lr in (1e-3, 3e-3, 3e-4, 1e-2, 3e-2, 1e-1)] + [(3e-2, e) for e in (3e-8, 3e-9, 1e-7, 3e-7)]
+    written = json.loads(found.path.read_text())
+    assert written["optimizers"]["adam"]["best"] == {"lr": 0.03, "epsilon_hat": 1e-7}
+    tuned = compare("digits-ae", ["adam"], tuned=found.path, steps=1, progress=False).results["adam"].optimizer
+    assert (tuned.lr, tuned.epsilon_hat) == (0.03, 1e-7)
+    over = compare("digits-ae", ["adam"], tuned=found.path, lr=0.5, steps=1, progress=False).results["adam"].optimizer
+    assert (over.lr, over.epsilon_hat) == (0.5, 1e-7)
+    with pytest.raises(ValueError, match="does not know sgd; it has adam"):
+        compare("digits-ae", ["sgd"], tuned=found.path, steps=1)
+    with pytest.raises(ValueError, match="is about digits-ae; expected digits-cnn"):
+        compare("digits-cnn", ["adam"], tuned=found.path, steps=1)
+
+
+def test_the_search_takes_twelve_runs_at_most_and_survives_divergence(monkeypatch):
+    seen = scripted(monkeypatch, lambda lr, _: -np.log10(lr) if lr < 1e30 else np.nan)
+    search = tune("digits-ae", ["sgd"], progress=False).searches["sgd"]
+    assert len(seen) == len(search.runs) == 12
+    scripted(monkeypatch, lambda lr, _: np.inf if lr >= 0.1 else lr)
+    assert tune("digits-ae", ["sgd"], progress=False).searches["sgd"].best.lr < 0.1
+
+
+def test_the_search_really_trains():
+    search = tune("digits-ae", ["sgd"], epochs=1, progress=False).searches["sgd"]
+    assert 3 <= len(search.runs) <= 12
+    assert search.best.excess == min(run.excess for run in search.runs)
+    alone = train("digits-ae", optimizer="sgd", lr=search.best.lr, epochs=1, progress=False)
+    assert alone.final_loss - alone.problem.least == search.best.excess
+
+
+@pytest.mark.parametrize(
+    ("value", "index"), [(1.0, 0), (3.0, 1), (1e-3, -6), (3e-4, -7), (0.1, -2), (2.0, 1), (0.5, -1), (1e-8, -16)]
+)
+def test_the_grid_has_one_and_three_in_a_decade(value, index):
+    assert tuning._index(value) == index
+    assert tuning._value(index) / value == pytest.approx(1, rel=1)
+
+
+def test_every_recipe_says_what_it_is():
+    assert all(recipe.about and recipe.task in ("labels", "reconstruction") for recipe in RECIPES.values())

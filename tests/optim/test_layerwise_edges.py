@@ -1,0 +1,185 @@
+"""Where layer-wise methods break: dead layers, single samples, single pixels, constant inputs, NaN; and that their state is plain."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import nearlin as nl
+from nearlin.experiments import checkpoint
+from tests.optim.replay import cnn
+
+METHODS = {
+    "shampoo": nl.optim.Shampoo(lr=1e-2, damping=1e-3, inverse_every=2),
+    "shampoo-newton": nl.optim.Shampoo(lr=1e-2, damping=1e-3, inverse_every=2, root="newton"),
+    "tnt": nl.optim.TNT(lr=1e-3, inverse_every=2),
+    "kbfgs": nl.optim.KBFGS(),
+    "kbfgsl": nl.optim.KBFGSL(memory=2),
+}
+
+
+@pytest.fixture(params=METHODS)
+def opt(request):
+    return METHODS[request.param]
+
+
+def run(opt, objective, params, batch, steps=4, state=None):
+    """Parameters, state and infos; every step is taken and every parameter stays finite."""
+    state, infos = opt.init(params, objective) if state is None else state, []
+    for t in range(steps):
+        params, state, info = opt.step(params, state, objective, batch, key=t)
+        assert info.accepted, info.reason
+        infos.append(info)
+    return params, state, infos
+
+
+def dense(modules, **options):
+    return nl.nn.Objective(nl.nn.Sequential(modules, **options), nl.nn.SquaredLoss())
+
+
+RELU = nl.nn.Elementwise(nl.nn.activation("relu"))
+
+
+def arrays(tree):
+    """The arrays in a state."""
+    if isinstance(tree, tuple):
+        return [a for part in tree for a in arrays(part)]
+    return [tree] if hasattr(tree, "shape") else []
+
+
+def test_a_dead_layer_stays_where_it_is(be, opt, rng):
+    """No unit of the first layer is active: its gradient vanishes, and so do its step and its statistics of gradients."""
+    objective = dense((nl.nn.Dense(3, 4), RELU, nl.nn.Dense(4, 2)))
+    first, second = objective.network.init(0, be.like)
+    dead = 0 * first - 1
+    x, y = be.array(np.abs(rng.standard_normal((6, 3)))), be.array(rng.standard_normal((6, 2)))
+    params, state, _ = run(opt, objective, (dead, second), (x, y))
+    np.testing.assert_array_equal(be.numpy(params[0]), -np.ones((4, 4)))
+    assert np.abs(be.numpy(params[1]) - be.numpy(second)).max() > 1e-6
+    assert all(np.isfinite(be.numpy(a)).all() for a in arrays(state))
+
+
+def test_one_sample_one_input_one_output(be, opt):
+    objective = dense((nl.nn.Dense(1, 1), RELU, nl.nn.Dense(1, 1, bias=False)))
+    params = objective.network.init(3, be.like)
+    params, state, infos = run(opt, objective, params, (be.array([[0.7]]), be.array([[0.2]])))
+    assert np.isfinite(infos[-1].loss)
+    assert all(np.isfinite(be.numpy(a)).all() for a in (*params, *arrays(state)))
+
+
+def test_a_constant_pixel_gets_no_step(be, opt, rng):
+    """An input that is always 0: its column of the gradient vanishes, its rows and columns of input statistics too."""
+    x = rng.standard_normal((8, 4))
+    x[:, 2] = 0.0
+    objective = dense((nl.nn.Dense(4, 3), RELU, nl.nn.Dense(3, 2)))
+    start = objective.network.init(1, be.like)
+    params, _, infos = run(opt, objective, start, (be.array(x), be.array(rng.standard_normal((8, 2)))))
+    np.testing.assert_allclose(be.numpy(params[0])[:, 2], be.numpy(start[0])[:, 2], atol=be.tol(1e-13))
+    assert infos[-1].loss < infos[0].loss
+
+
+def test_kernels_of_one_pixel(be, opt, rng):
+    flat = nl.nn.Flatten()
+    objective = dense((nl.nn.Conv2d(2, 3, 1), RELU, nl.nn.Conv2d(3, 1, 1, stride=2, bias=False), flat, nl.nn.Dense(4, 1)), shape=(2, 4, 4))
+    x, y = be.array(rng.standard_normal((5, 2, 4, 4))), be.array(rng.standard_normal((5, 1)))
+    params, state, infos = run(opt, objective, objective.network.init(4, be.like), (x, y), 6)
+    assert infos[-1].loss < infos[0].loss
+    assert all(np.isfinite(be.numpy(a)).all() for a in arrays(state))
+
+
+def test_an_image_network_with_normalisation(be, opt, rng):
+    objective = cnn()
+    x, y = be.array(rng.standard_normal((8, 2, 6, 6))), be.array(rng.integers(0, 3, 8), "int64")
+    _, _, infos = run(opt, objective, objective.network.init(2, be.like), (x, y), 8)
+    assert infos[-1].loss < infos[0].loss
+
+
+def test_a_network_on_a_graph(be, opt, rng):
+    S = np.exp(-np.abs(np.arange(7)[:, None] - np.arange(7)))
+    net = nl.nn.GraphNetwork(be.array(S / S.sum(1, keepdims=True)), be.array(rng.standard_normal((7, 5))), (4, 3))
+    objective = nl.nn.Objective(net, nl.nn.SoftmaxCrossEntropy())
+    batch = (be.array([0, 2, 3, 6], "int64"), be.array([0, 1, 2, 1], "int64"))
+    _, _, infos = run(opt, objective, net.init(0, be.like), batch, 8)
+    assert infos[-1].loss < infos[0].loss
+
+
+def small(rng):
+    objective = dense((nl.nn.Dense(3, 4), RELU, nl.nn.Dense(4, 2)))
+    x, y = rng.standard_normal((6, 3)), rng.standard_normal((6, 2))
+    return objective, objective.network.init(0, x), (x, y)
+
+
+def test_a_state_survives_a_checkpoint(opt, rng, tmp_path):
+    """Arrays and plain values alone, no activations: the run continues to the bit."""
+    objective, params, batch = small(rng)
+    state = opt.init(params, objective)
+    state = opt.warm_start(params, state, objective, [batch, batch], 5)
+    params, state, _ = run(opt, objective, params, batch, 3, state)
+    checkpoint.save(tmp_path / "run.npz", params=params, state=state, step=3, seed=0)
+    loaded = checkpoint.load(tmp_path / "run.npz")
+    assert all(batch[0].shape[0] not in a.shape for a in arrays(state))
+    whole, _, _ = run(opt, objective, params, batch, 2, state)
+    resumed, _, _ = run(opt, objective, loaded["params"], batch, 2, loaded["state"])
+    assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_a_warm_start_changes_nothing_given(opt, rng):
+    objective, params, batch = small(rng)
+    before = [a.copy() for a in (*params, *batch)]
+    state = opt.init(params, objective)
+    warm = opt.warm_start(params, state, objective, [batch], 1)
+    held = [a.copy() for a in arrays(warm)]
+    run(opt, objective, params, batch, 3, warm)
+    assert state == opt.init(params, objective)
+    assert all(np.array_equal(a, b) for a, b in zip(before, (*params, *batch), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(held, arrays(warm), strict=True))
+
+
+def test_a_step_that_is_not_finite_leaves_everything(opt, rng):
+    objective, params, (x, y) = small(rng)
+    params, state, _ = run(opt, objective, params, (x, y), 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        new, after, info = opt.step(params, state, objective, (x, 1e200 * y), key=0)
+    assert new is params
+    assert after is state
+    assert (info.accepted, info.reason) == (False, "rejected: the step is not finite")
+
+
+def poisoned(state):
+    """The state with NaN in the statistics of the first layer's weights."""
+    if hasattr(state, "modes"):
+        first = state.modes[0]
+        return state._replace(modes=(first._replace(grams=(first.grams[0] * np.nan, *first.grams[1:])), *state.modes[1:]))
+    first = state.factors[0]
+    return state._replace(factors=(first._replace(A=first.A * np.nan), *state.factors[1:]))
+
+
+def inverses(state):
+    """The inverses of the first layer's weights."""
+    if not hasattr(state, "modes"):
+        return (state.factors[0].Ha,)
+    return state.modes[0].roots if hasattr(state.modes[0], "roots") else state.modes[0].inverses
+
+
+def test_statistics_with_nan_never_refresh_an_inverse(opt, rng):
+    objective, params, batch = small(rng)
+    params, state, _ = run(opt, objective, params, batch, 2)
+    sick = poisoned(state)
+    _, after, (info,) = run(opt, objective, params, batch, 1, sick)
+    for X, Y in zip(inverses(after), inverses(state), strict=True):
+        np.testing.assert_array_equal(X, Y)
+    assert info.kept.startswith("layer 0")
+    assert after.kept >= 1
+
+
+def test_a_statistic_that_overflows_is_left_out(opt, rng):
+    """float32: gradients and inputs are finite, their squares are not; the next batch is used again."""
+    objective, params, (x, y) = small(rng)
+    params, x, y = tuple(W.astype(np.float32) for W in params), x.astype(np.float32), y.astype(np.float32)
+    opt = dataclasses.replace(opt, lr=1e-30, momentum=0.0)
+    _, state, _ = run(opt, objective, params, (x, y), 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        _, after, info = opt.step(params, state, objective, (np.float32(1e19) * x, y), key=2)
+    assert "left out" in info.kept or not info.accepted
+    assert all(np.isfinite(a).all() for a in arrays(after))
+    run(opt, objective, params, (x, y), 2, after)
