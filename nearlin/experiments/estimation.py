@@ -8,6 +8,7 @@ from nearlin.complexity import cost
 from nearlin.data import load, split
 from nearlin.experiments.config import Config
 from nearlin.experiments.problems import machine_memory
+from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 
 ITERATIONS = 4  # of the default accuracy 1/6, on data that are not degenerate
@@ -172,6 +173,8 @@ def _sizes(data, rows, features, target, task, test_fraction, seed):
         return "given sizes", rows, features
     if rows is not None or features is not None:
         raise ValueError(f"--rows and --features are read from the data {Path(data).name}; give one or the other")
+    if data in RECIPES:
+        raise ValueError(f"estimates are for two-layer networks on a data set, a file, or given sizes; {data} is another network")
     dataset = load(data, target, task)
     train, _ = split(dataset, test_fraction, seed)
     return dataset.name, *train.x.shape

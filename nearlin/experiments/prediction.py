@@ -12,6 +12,7 @@ from nearlin._array import asarray, prototype, to_numpy
 from nearlin.data import DataError, Dataset, Preprocessing, load_features
 from nearlin.data.dataset import check_inputs
 from nearlin.experiments import checkpoint, folders
+from nearlin.experiments.recipes import RECIPES
 
 SUFFIXES = (".csv", ".npy", ".npz")
 
@@ -82,6 +83,8 @@ def predict(path, data, out=None, target=None, backend="numpy"):
         folders.writable(out.parent)
     saved = checkpoint.load(path)
     config, facts = saved["config"], saved["header"]["data"]
+    if config["data"] in RECIPES:
+        raise ValueError(f"{path} was trained on the problem {config['data']}; predictions are made for files and data sets")
     x = _inputs(data, target, facts)
     steps = Preprocessing.from_dict(saved["preprocessing"])
     like = prototype(backend, config["dtype"])

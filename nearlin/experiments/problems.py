@@ -8,16 +8,18 @@ import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from nearlin import nn
 from nearlin._array import asarray, backend_name, check, device, namespace, prototype, slices, to_numpy
-from nearlin.data import DataError, Dataset, Preprocessing, load, split
+from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load, split
 from nearlin.data.dataset import split_rows
 from nearlin.experiments.config import STEPS
 from nearlin.experiments.recipes import RECIPES
+from nearlin.experiments.registry import did_you_mean
 
 
 class Error(NamedTuple):
@@ -201,6 +203,12 @@ def _from_recipe(name, config):
 
 
 def _from_data(data, config):
+    if isinstance(data, str) and not Path(data).suffix and data not in NAMES and not Path(data).exists():
+        names = (*RECIPES, *NAMES)
+        raise DataError(
+            f"unknown problem or data set {data!r}{did_you_mean(data, names)}; expected one of {', '.join(names)}, or a file "
+            "(.csv, .npy, .npz)"
+        )
     dataset = data if isinstance(data, Dataset) else load(data, config.target, config.task)
     like = prototype(config.backend, config.dtype)
     train, test = split(dataset, config.test_fraction, config.seed)

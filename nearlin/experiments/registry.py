@@ -45,7 +45,11 @@ def make_optimizer(name, **options):
     for option in options:
         if option not in hyperparameters(name):
             raise ValueError(f"{name} has no {option}; it has {', '.join(hyperparameters(name))}")
-    return cls(**options)
+    try:
+        return cls(**options)
+    except TypeError as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise ValueError(f"{name} cannot take {given}: {error}") from error
 
 
 def default_lr(name):

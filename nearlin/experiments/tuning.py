@@ -124,7 +124,9 @@ def _write(problem, searches, folder):
 def _search(name, problem, config, params, most, progress, before):
     damping_name = next((field for field in DAMPINGS if field in hyperparameters(name)), None)
     optimizer, done = make_optimizer(name), {}
-    start = tuple(None if field is None else _index(getattr(optimizer, field)) for field in ("lr", damping_name))
+    start = tuple(_index(getattr(optimizer, field or "", None)) for field in ("lr", damping_name))
+    if start == (None, None):
+        raise ValueError(f"{name} has neither a step size nor a damping by default; expected one to start from")
 
     def excess(point):
         if point not in done:
@@ -167,7 +169,9 @@ def _run(name, problem, config, params, settings, damping_name, progress):
 
 
 def _index(value):
-    """The place of the grid nearest to ``value``, in logarithms: 2 k for 10ᵏ, 2 k + 1 for 3 10ᵏ."""
+    """The place of the grid nearest to ``value``, in logarithms: 2 k for 10ᵏ, 2 k + 1 for 3 10ᵏ; None for None."""
+    if value is None:
+        return None
     k = math.floor(math.log10(value) + 1e-12)
     mantissa = value / 10**k
     return 2 * k + (0 if mantissa < math.sqrt(3) else 1 if mantissa < math.sqrt(30) else 2)

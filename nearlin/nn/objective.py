@@ -112,10 +112,13 @@ class Point:
     @cached_property
     def residual(self):
         """The Gauss-Newton residual, flat (n c,): f - y for the squared loss."""
+        return namespace(self.outputs).reshape(self._least_squares().residual(self.outputs, self.y), (-1,))
+
+    def _least_squares(self):
         loss = self._objective.loss
         if not hasattr(loss, "residual"):
             raise ValueError(f"loss is a {type(loss).__name__}; expected SquaredLoss: Gauss-Newton steps are for least squares")
-        return namespace(self.outputs).reshape(loss.residual(self.outputs, self.y), (-1,))
+        return loss
 
     @property
     def samples(self):
@@ -155,7 +158,7 @@ class Point:
         self._count("jacobian")
         J = self._objective.network.jacobian(self.params, self._tape)
         if weighted:
-            J = self._objective.loss.weigh(J, self.outputs)
+            J = self._least_squares().weigh(J, self.outputs)
         return J if self._calls is None else CountedOperator(J, self._calls)
 
 

@@ -210,3 +210,48 @@ def test_the_grid_has_one_and_three_in_a_decade(value, index):
 
 def test_every_recipe_says_what_it_is():
     assert all(recipe.about and recipe.task in ("labels", "reconstruction") for recipe in RECIPES.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "digits-aa"], "did you mean 'digits-ae'"),
+        (["train", "digits-ae", "--set", "lr=oops"], "lr is 'oops'; expected a positive number"),
+        (["train", "digits-ae", "--set", "lr"], "'lr' is not NAME=VALUE"),
+        (["tune", "digits-ae", "--optimizers", "natural-gradient", "--steps", "1"], "loss is a SigmoidCrossEntropy"),
+        (["train", "digits-ae", "--set", "epsilon_hat=oops"], "cannot take epsilon_hat='oops'"),
+        (["tune", "digits-ae", "--budget", "-1"], "budget is -1.0"),
+        (["compare", "digits-ae", "--tuned", "nofile.json"], "nofile.json (tuned) cannot be read"),
+        (["estimate", "digits-ae"], "digits-ae is another network"),
+        (["predict", "run/checkpoint.npz", "x.csv", "--out", "y.csv"], "was trained on the problem digits-ae"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(arguments, words, tmp_path, monkeypatch):
+    testing = pytest.importorskip("click.testing")
+    from nearlin.experiments.commands import cli
+
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "predict":
+        train("digits-ae", optimizer="sgd", lr=0.01, steps=1, out="run", progress=False)
+    arguments = [*arguments, *(["--optimizer", "adam"] if "train" in arguments else [])]
+    result = testing.CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_tune_and_compare_from_the_command_line(tmp_path, monkeypatch):
+    testing = pytest.importorskip("click.testing")
+    pytest.importorskip("matplotlib")
+    from nearlin.experiments.commands import cli
+
+    monkeypatch.chdir(tmp_path)
+    tuned = testing.CliRunner().invoke(
+        cli, ["tune", "digits-ae", "--optimizers", "sgd", "--epochs", "1", "--runs", "3", "--out", "t"]
+    )
+    assert tuned.exit_code == 0, tuned.output
+    assert "3 runs; best: lr" in tuned.output
+    options = "--tuned t/tune.json --epochs 1 --seeds 2 --out c".split()  # noqa: SIM905
+    compared = testing.CliRunner().invoke(cli, ["compare", "digits-ae", "--optimizers", "sgd", *options])
+    assert compared.exit_code == 0, compared.output
+    assert "medians of 2 seeds" in compared.output
+    assert (tmp_path / "c" / "compare.png").exists()
