@@ -9,21 +9,28 @@ s sketch rows, K inner iterations; N = n m d. Leading terms (ReLU):
     Kronecker sketch       n M log₂ M + n D log₂ D + 3 n s σ, M and D the next powers of two
     factorisation          n³/3                     triangular solves   2 n²
 
-A library that fills the symmetric half of a Gram matrix alone needs n² (m + d) for it. Walks over neurons go by blocks of ``block`` neurons; each block costs O(n d) more.
+A library that fills the symmetric half of a Gram matrix alone needs n² (m + d) for it. Walks over neurons go by blocks of
+``block`` neurons; each block costs O(n d) more.
 
-Two networks are known: the wide two-layer network, by plain functions of its sizes, and `mlp`. Both make a `NetworkCost`, from
-which the functions named ``..._step`` make the flops of a step by part: a dict whose values add up to the count.
+Networks of two kinds are known: the wide two-layer network, by plain functions of its sizes, and perceptrons (`mlp`,
+`autoencoder`) under the squared loss. Both make a `NetworkCost`, from which the functions named ``..._step`` make the flops of a
+step by part: a dict whose values add up to the count. The functions named ``..._layer`` are what a layer-wise method adds for one
+dense or convolutional layer.
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
-from math import ceil
+from math import ceil, prod
 from typing import NamedTuple
 
 import numpy as np
 
+from nearlin._array import block_length
+from nearlin.linalg.block_inverse import GROUP, STACKED, SWEPT
 from nearlin.linalg.hadamard import next_power_of_two
+from nearlin.nn.layers import LayerSpec
 from nearlin.nn.two_layer import _width_of_block
 
 FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 4, "softplus": 6, "identity": 0}  # flops per entry of phi
@@ -203,11 +210,12 @@ def _two_layer_kronecker(n, d, m, activation, s, oversample=4):
     return factors + oversample * s + kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
 
 
-def mlp(n, sizes, activation="tanh"):
-    """The `NetworkCost` of `nn.MLP` with ``sizes`` = (d, widths, c) on ``n`` samples."""
+def mlp(n, sizes, activation="tanh", linear=()):
+    """The `NetworkCost` of `nn.MLP` with ``sizes`` = (d, widths, c) on ``n`` samples; positions ``linear`` have no activation."""
     layers = [(out, inp + 1) for inp, out in pairwise(sizes)]
     nc, p = n * sizes[-1], sum(out * inp for out, inp in layers)
-    hidden, products = n * sum(sizes[1:-1]), n * sum(inp * out for inp, out in pairwise(sizes))
+    hidden = n * sum(width for i, width in enumerate(sizes[:-1]) if i not in (0, *linear))
+    products = n * sum(inp * out for inp, out in pairwise(sizes))
     unused = 2 * n * sizes[0] * sizes[1]  # the first layer's input gradient is not formed
     signals = products * 2 - unused + (DERIVATIVE[activation] + 1) * hidden  # one backward pass
     left = 2 * nc * sum(out for out, _ in layers)  # signals against a vector
@@ -219,6 +227,11 @@ def mlp(n, sizes, activation="tanh"):
         sizes[-1] * (nc + signals), signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
         partial(_mlp_neurons, nc, layers), partial(_mlp_kronecker, nc, layers),
     )  # fmt: skip
+
+
+def autoencoder(n, sizes, activation="relu"):
+    """The `NetworkCost` of `nn.autoencoder` with ``sizes`` = (d, widths, code) on ``n`` samples; see `mlp`."""
+    return mlp(n, (*sizes, *sizes[-2::-1]), activation, linear=(len(sizes) - 1,))
 
 
 def _mlp_neurons(nc, layers, s):
@@ -370,6 +383,21 @@ def adam_step(net):
     return _first_order(net, 14 * net.parameters)
 
 
+def adamw_step(net, first=False):
+    """Flops of one `AdamW` step by part: 14 p for the update and the decay; the ``first`` has no moments yet."""
+    return _first_order(net, (10 if first else 14) * net.parameters + _norms(net))
+
+
+def adagrad_step(net, first=False):
+    """Flops of one `AdaGrad` step by part; the ``first`` has no sum of squares yet."""
+    return _first_order(net, (6 if first else 7) * net.parameters + _norms(net))
+
+
+def rmsprop_step(net, first=False):
+    """Flops of one `RMSprop` step by part; the ``first`` has no average yet."""
+    return _first_order(net, (7 if first else 9) * net.parameters + _norms(net))
+
+
 def _first_order(net, update):
     return {
         "checks": _checks(net),
@@ -377,6 +405,273 @@ def _first_order(net, update):
         "gradient": net.gradient + 2 * net.rows,
         "update": update + _norms(net),
     }
+
+
+# ------------------------------------------------------------------------------------- layer-wise methods, layer by layer
+
+
+class LayerCost(NamedTuple):
+    """What a layer-wise method does for one layer beside a step of first order, once it is under way.
+
+    Attributes
+    ----------
+    statistics, inverse : int
+        Flops where statistics, and inverses or roots, are due. Statistics without the passes that they need.
+    direction, updates : int
+        Flops of every step: the direction; what quasi-Newton factors take after the step, means included.
+    state : int
+        Floats kept from one step to the next, the momentum included.
+    """
+
+    statistics: int
+    inverse: int
+    direction: int
+    updates: int
+    state: int
+
+
+def dense_layers(sizes):
+    """The specs of the dense layers of a perceptron with ``sizes`` = (d, widths, c)."""
+    return tuple(LayerSpec("dense", out, inp) for inp, out in pairwise(sizes))
+
+
+def block_inverses(blocks, k):
+    """`linalg.block_inverse` of positive definite blocks (k, k): k³, 7 k³/3 for 16 < k <= 64, and lower terms a block."""
+    if k <= SWEPT:
+        shared = sum(2 * (min(i + GROUP, k) - i) * (k - i) for i in range(0, k, GROUP))
+        each = k * (shared + 7 * k + 10) - 1
+    elif k <= STACKED:
+        each = (14 * k**3 + 63 * k * k + 25 * k) // 6 - 1
+    else:
+        each = k**3 + 5 * k * k + 2 * k - 2
+    return blocks * each + blocks - 1
+
+
+def mini_block_fisher_layer(spec, n, positions=1, layout="out", average=True, statistic="batch"):
+    """What `MiniBlockFisher` does for one layer; see `LayerCost`.
+
+    Parameters
+    ----------
+    spec : nearlin.nn.LayerSpec
+    n, positions : int
+        Samples, and output positions of one sample (1 but for convolutions).
+    layout, average, statistic
+        As in `MiniBlockFisher`; ``"sample"`` for the layouts ``"out"`` and ``"in"``.
+
+    Returns
+    -------
+    LayerCost
+    """
+    vectors = (2 if spec.kind == "norm" else spec.kind == "conv") * spec.out * spec.bias
+    if spec.kind == "norm":
+        return LayerCost(0, 0, 12 * vectors, 0, 3 * vectors)
+    o, D = spec.shape
+    rows, k = (o * spec.inp, spec.kernel**2) if spec.kind == "conv" else (o, D) if layout == "out" else (D, o)
+    averaged = average and spec.kind != "conv"
+    entries = k * k if averaged else rows * k * k
+    if statistic == "sample":
+        statistics = _sample_moments(spec, n, positions, rows, k, averaged) + 3 * entries + entries // k - 1
+    else:
+        statistics = 2 * rows * k - 1 + (2 * rows * k * k + 3 * entries if averaged else 3 * entries + rows * k)
+    inverse = block_inverses(entries // (k * k), k)
+    return LayerCost(statistics, inverse, 2 * rows * k * k + 12 * vectors, 0, o * D + 2 * entries + 2 * vectors)
+
+
+def _sample_moments(spec, n, positions, rows, k, averaged):
+    """Σ g gᵀ over the samples' gradients, per mini-block or their mean."""
+    if spec.kind == "conv":
+        samples = _samples_per_block(spec, positions)
+        within = sum(_blocks_of(min(samples, n - i), 8 * spec.out * spec.fan_in) for i in range(0, n, samples))
+        sums = within + ceil(n / samples) - 1
+        return 2 * n * positions * rows * k + 2 * n * rows * k * k + sums * rows * k * k
+    if averaged:
+        return 2 * n * k * k + 2 * n * rows + n * k + n
+    return 2 * n * rows * k * k + n * rows * k
+
+
+def kfac_layer(spec, n, positions=1, inverse="factored", pi=True):
+    """What `KFAC` does for one layer; see `LayerCost`. ``inverse`` and ``pi`` as there."""
+    o, D = spec.shape
+    if spec.kind == "norm":
+        return LayerCost(0, 0, 0, 0, o * D)
+    rows, squares, once = n * positions, D * D + o * o, o * o * D + o * D * D
+    statistics = 2 * rows * squares + (2 + _chunks(spec, n, positions)) * squares + D + o - 2
+    state = o * D + 2 * squares
+    if inverse == "factored":
+        balance = D + o - 2 if pi else 0
+        return LayerCost(statistics, block_inverses(1, D) + block_inverses(1, o) + balance, 2 * once, 0, state)
+    bases = _eigh(D) + _eigh(o)
+    if inverse == "exact":
+        return LayerCost(statistics, bases, 4 * once + 3 * o * D, 0, state + D + o)
+    moments = 2 * rows * (squares + o * D) + (2 * n * o * D if spec.kind == "conv" else rows * (o + D) + o * D)
+    statistics += moments + 5 * o * D - 1
+    return LayerCost(
+        statistics, bases - 3 * o * D, 4 * once + 2 * o * D, 0, state + D + o + o * D
+    )  # nothing to average in a new basis
+
+
+def _chunks(spec, n, positions):
+    """Blocks of samples that a convolution's patches are taken in."""
+    return ceil(n / _samples_per_block(spec, positions)) if spec.kind == "conv" else 1
+
+
+def _samples_per_block(spec, positions):
+    return block_length(8 * spec.fan_in * positions, np.empty(0))
+
+
+def _blocks_of(n, row_bytes):
+    return ceil(n / block_length(row_bytes, np.empty(0)))
+
+
+def _eigh(k):
+    """Finiteness, eigenvectors (nominal), and eigenvalues of at least 0."""
+    return 9 * k**3 + 5 * k * k + 3 * k - 3
+
+
+def shampoo_layer(spec, n=1, positions=1, reshape="filter"):
+    """What `Shampoo` with roots by eigendecomposition does for one layer; see `LayerCost`. Does not depend on the batch."""
+    return _tensors(spec, reshape, lambda shape: sum(_eigh(k) + 2 * k**3 + 2 * k * k + 4 * k - 2 for k in shape))
+
+
+def tnt_layer(spec, n=1, positions=1, reshape="filter"):
+    """What `TNT` does for one layer; see `LayerCost`. Does not depend on the batch."""
+
+    def inverse(shape):
+        scaled = sum(k * k for k in shape) if len(shape) > 1 else 0
+        return shape[0] - 1 + scaled + sum(k * k - 1 + block_inverses(1, k) for k in shape)
+
+    return _tensors(spec, reshape, inverse)
+
+
+def _tensors(spec, reshape, inverse):
+    """A method with a matrix for every axis of every variable."""
+    shapes = _variables(spec, reshape)
+    products = sum(2 * prod(shape) * sum(shape) for shape in shapes)
+    squares = sum(k * k for shape in shapes for k in shape)
+    entries = sum(map(prod, shapes))
+    statistics = products + 2 * squares + entries + sum(shape[0] - 1 for shape in shapes)
+    return LayerCost(statistics, sum(map(inverse, shapes)), products, 0, entries + 2 * squares)
+
+
+def _variables(spec, reshape):
+    """Shapes of the variables of one layer: weights, then bias."""
+    if spec.kind == "norm":
+        return [(spec.out,)] * (1 + spec.bias)
+    kernels = (spec.inp, spec.kernel**2) if spec.kind == "conv" and reshape == "filter" else (spec.fan_in,)
+    return [(spec.out, *kernels)] + [(spec.out,)] * spec.bias
+
+
+def kbfgs_layer(spec, n, positions=1, damped=0):
+    """What `KBFGS` does for one layer, in a step that updates both factors; see `LayerCost`. ``damped``: dampings of the pair."""
+    o, D = spec.shape
+    if spec.kind == "norm":
+        return LayerCost(0, 0, 0, 0, o * D)
+    updates = _pairs(spec, n, positions, damped) + 2 * o * o + _bfgs(o)
+    return LayerCost(_inputs(spec, n, positions), 0, 2 * o * o * D + 2 * o * D * D, updates, o * D + 2 * D * D + o * o + 2 * o)
+
+
+def kbfgsl_layer(spec, n, positions=1, damped=0, pairs=100):
+    """What `KBFGSL` with ``pairs`` pairs does for one layer; see `kbfgs_layer`."""
+    (o, D), h = spec.shape, pairs
+    if spec.kind == "norm":
+        return LayerCost(0, 0, 0, 0, o * D)
+    updates = _pairs(spec, n, positions, damped) + _compact(h, o, 1) + 4 * o
+    return LayerCost(
+        _inputs(spec, n, positions), 0, _compact(h, o, D) + 2 * o * D * D, updates, o * D + 2 * D * D + 2 * h * o + 2 * o
+    )
+
+
+def _inputs(spec, n, positions):
+    """The second moment of the inputs, averaged."""
+    D = spec.shape[1]
+    return 2 * n * positions * D * D + (3 + _chunks(spec, n, positions)) * D * D + D - 1
+
+
+def _pairs(spec, n, positions, damped):
+    """The pair of one layer, damped, from means before and after the step; and the update of the input factor."""
+    (o, D), rows = spec.shape, n * positions
+    means = rows * (D + o) + rows * (D + o if spec.kind == "conv" else spec.inp + o)
+    means += 2 * (_chunks(spec, n, positions) - 1) * (D + o)
+    track = _bfgs(D) + 4 * D * D + 4 * D
+    return means + 4 * o * D + 18 * o - 1 + 3 * damped * o + track
+
+
+def _bfgs(k):
+    """`linalg.bfgs_update`."""
+    return 9 * k * k + 11 * k - 1
+
+
+def _compact(h, o, k):
+    """`linalg.compact_product` of h pairs (o,) and a matrix (o, k)."""
+    return 8 * h * o * k + 4 * h * h * (o + k) + 3 * h * k + 2 * o * k
+
+
+LAYERS = {
+    "mini-block-fisher": mini_block_fisher_layer,
+    "kfac": kfac_layer,
+    "shampoo": shampoo_layer,
+    "tnt": tnt_layer,
+    "kbfgs": kbfgs_layer,
+    "kbfgs-l": kbfgsl_layer,
+}
+
+
+def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, **options):
+    """Flops of one step of a layer-wise method on a perceptron under the squared loss, by part; not of the first step.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LAYERS`.
+    net : NetworkCost
+        Of `mlp` or `autoencoder`.
+    layers : tuple of LayerSpec
+        Its layers, as of `dense_layers`.
+    statistics_due, inverse_due : bool
+        Whether statistics, and inverses or roots, are due.
+    **options
+        For the function of `LAYERS`.
+
+    Returns
+    -------
+    dict[str, int]
+        checks, forward, gradient, update as of a step of first order; statistics, labels (the pass at drawn ones), inverse,
+        direction; updates and second pass of the quasi-Newton methods. Parts that a method does not have are 0.
+    """
+    total = LayerCost(*map(sum, zip(*(LAYERS[name](spec, net.samples, **options) for spec in layers), strict=True)))
+    quasi_newton, momentum = name.startswith("kbfgs"), 2 * net.parameters
+    step = _first_order(net, 2 * momentum)
+    if quasi_newton:  # the average form of momentum; traces instead of gradients
+        step["update"] += net.parameters
+        step["gradient"] += net.parameters - net.rows
+    elif options.get("statistic") == "sample" and statistics_due:
+        step["gradient"] += net.parameters - net.rows
+    passes = {"kfac": 3 * net.rows + _signals(net), "tnt": 4 * net.rows + net.gradient}
+    return {
+        **step,
+        "statistics": statistics_due * total.statistics,
+        "labels": statistics_due * passes.get(name, 0),
+        "inverse": inverse_due * total.inverse,
+        "direction": total.direction,
+        "updates": total.updates,
+        "second pass": quasi_newton * (_checks(net) + net.forward + _loss(net) + net.rows + _signals(net)),
+    }
+
+
+def _signals(net):
+    """A backward pass of a perceptron without the gradients of its parameters."""
+    return net.gradient - 2 * net.samples * net.parameters
+
+
+def amortised_step(name, net, layers, statistics_every, inverse_every, **options):
+    """Mean flops of a step of a layer-wise method, its statistics and inverses spread over the steps between them; a Fraction."""
+
+    def total(**due):
+        return sum(layerwise_step(name, net, layers, **due, **options).values())
+
+    plain = total()
+    statistics, inverse = total(statistics_due=True) - plain, total(inverse_due=True) - plain
+    return plain + Fraction(statistics, statistics_every) + Fraction(inverse, inverse_every)
 
 
 # ----------------------------------------------------------------------------- memory of a two-layer step, by part, in bytes
@@ -462,14 +757,17 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
     }
 
 
-def first_order_memory(n, d, m, dtype="float64", moments=1, packed=True, workers=1, activation="relu"):
-    """Bytes of one step of `SGD` (``moments`` = 1) or `Adam` (2) on a two-layer network, by part; see `near_linear_memory`."""
+FIRST_ORDER = {"sgd": (1, 4), "adam": (2, 7), "adamw": (2, 9), "adagrad": (1, 4), "rmsprop": (1, 5)}  # arrays kept, and at work
+
+
+def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu"):
+    """Bytes of one step of a method of first order, a key of `FIRST_ORDER`, on a two-layer network; see `near_linear_memory`."""
     size = _memory(n, d, m, dtype, packed, workers, activation)
-    update = (4 if moments == 1 else 7) * size.weights
+    moments, temporaries = FIRST_ORDER[optimizer]
     return {
         "data": size.data,
         "parameters": size.weights,
         "state": moments * size.weights,
         "masks": size.masks,
-        "work": max(size.walk, 2 * size.block + size.weights, update),
+        "work": max(size.walk, 2 * size.block + size.weights, temporaries * size.weights),
     }

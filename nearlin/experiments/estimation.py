@@ -17,6 +17,9 @@ STEPS = {
     "natural-gradient": cost.natural_gradient_step,
     "sgd": cost.sgd_step,
     "adam": cost.adam_step,
+    "adamw": cost.adamw_step,
+    "adagrad": cost.adagrad_step,
+    "rmsprop": cost.rmsprop_step,
 }
 KNOWN = ("near-linear-gauss-newton", *STEPS)
 
@@ -102,8 +105,8 @@ class Estimate:
         options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation}
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_memory(*sizes, **options, **kind)
-        if self.optimizer in ("sgd", "adam"):
-            return cost.first_order_memory(*sizes, moments=1 if self.optimizer == "sgd" else 2, **options)
+        if self.optimizer in cost.FIRST_ORDER:
+            return cost.first_order_memory(*sizes, optimizer=self.optimizer, **options)
         return cost.gram_memory(*sizes, **options)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import sys
+from functools import partial
 from statistics import median
 
 from rich import box
@@ -17,6 +18,7 @@ from nearlin.experiments.estimation import in_words
 from nearlin.experiments.recipes import RECIPES
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
+WIDE = 92  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
 SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
 
 
@@ -33,10 +35,13 @@ def live(trainer):
     if not terminal.is_terminal:
         yield lambda record: None
         return
-    columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(bar_width=20), TextColumn("{task.description}"))
+    limit = trainer.config.time_limit
+    counter = "{task.completed:.0f}/{task.total:.0f} s" if limit else "step {task.completed}/{task.total}"
+    columns = (TextColumn(counter), BarColumn(bar_width=20), TextColumn("{task.description}"))
     with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=terminal, transient=True) as progress:
-        task = progress.add_task("", total=trainer.config.steps, completed=trainer.snapshot.step)
-        yield lambda record: progress.update(task, completed=record.step + 1, description=_line(record))
+        done = lambda step: trainer.cpu_seconds if limit else step  # noqa: E731
+        task = progress.add_task("", total=limit or trainer.config.steps, completed=done(trainer.snapshot.step))
+        yield lambda record: progress.update(task, completed=done(record.step + 1), description=_line(record))
 
 
 def _line(record):
@@ -206,35 +211,16 @@ def grew(result):
 def print_comparison(comparison, stream=None):
     """A row per optimizer: medians over the seeds, with their range."""
     first = next(iter(comparison.runs.values()))[0]
-    recipe, base = first.problem.recipe, _seconds_a_step(comparison.runs.get("sgd", ()))
+    base = _seconds_a_step(comparison.runs.get("sgd", ()))
+    cells = partial(_recipe_cells, base=base) if first.problem.recipe else _cells_of_runs
     table = _table()
-    table.add_column("optimizer", overflow="fold")
-    losses = ("excess", "test excess") if recipe else ("loss", "residual")
-    extra = ("gradients", "/ sgd") if recipe else ()
-    for name in (*losses, "steps", "seconds", "s/step", *extra, "train", "test"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("end", no_wrap=True)
+    table.add_column("optimizer", no_wrap=True)
+    for name in cells(comparison.runs[next(iter(comparison.runs))]):
+        table.add_column(name, justify="left" if name == "end" else "right", no_wrap=True)
     for name, runs in comparison.runs.items():
-        table.add_row(
-            name,
-            *(
-                _losses(runs)
-                if recipe
-                else (_median([r.final_loss for r in runs]), _median([r.relative_residual for r in runs], 1))
-            ),
-            str(round(median([r.steps for r in runs]))),
-            f"{median([r.seconds for r in runs]):.2f}",
-            f"{_seconds_a_step(runs):.4f}",
-            *(
-                (f"{median([_gradients(r) for r in runs]):.0f}", f"{_seconds_a_step(runs) / base:.2f}" if base else "")
-                if recipe
-                else ()
-            ),
-            _error_of([r.train_error for r in runs]),
-            _error_of([r.test_error for r in runs]),
-            "/".join(dict.fromkeys(r.ended for r in runs)),
-        )
+        table.add_row(name, *cells(runs).values())
     out = console(stream)
+    out.width = max(out.width, WIDE)
     out.print(table)
     out.print()
     for text in _legend(first, len(next(iter(comparison.runs.values())))):
@@ -244,35 +230,63 @@ def print_comparison(comparison, stream=None):
         out.print(f"wrote {', '.join(paths)} in {comparison.folder}", soft_wrap=True)
 
 
+def _cells_of_runs(runs):
+    """Columns for the two-layer network."""
+    return {
+        "loss": _median([r.final_loss for r in runs], "{:.3e}"),
+        "residual": _median([r.relative_residual for r in runs], "{:.1e}"),
+        "steps": _median([r.steps for r in runs], "{:.0f}"),
+        "seconds": _median([r.seconds for r in runs], "{:.2f}"),
+        "s/step": f"{_seconds_a_step(runs):.4f}",
+        "train": _error_of([r.train_error for r in runs]),
+        "test": _error_of([r.test_error for r in runs]),
+        "end": "/".join(dict.fromkeys(r.ended for r in runs)),
+    }
+
+
+def _recipe_cells(runs, base):
+    """Columns for a recipe, whose losses have a least value."""
+    problem = runs[0].problem
+    errors = {"wrong %": _median([r.test_error.value for r in runs], "{:.2f}")} if problem.task == "labels" else {}
+    return {
+        "train": _median([r.final_loss - problem.least for r in runs], "{:.4g}", "{:.3g}"),
+        "test": _median([r.final_test_loss - problem.test_least for r in runs], "{:.4g}", "{:.3g}"),
+        **errors,
+        "steps": f"{median([r.steps for r in runs]):.0f}",
+        "seconds": f"{median([r.seconds for r in runs]):.1f}",
+        "grads": f"{median([_gradients(r) for r in runs]):.0f}",
+        "ms/step": f"{1e3 * _seconds_a_step(runs):.2f}",
+        **({"/ sgd": f"{_seconds_a_step(runs) / base:.2f}"} if base else {}),
+        "end": "/".join(dict.fromkeys(r.ended for r in runs)),
+    }
+
+
 def _legend(result, seeds):
-    errors = {
-        "rmse": "root mean squared errors in the units of the data",
-        "error rate": "wrong answers in per cent",
-        "mse": "mean squared errors a pixel",
-    }[result.train_error.kind]
-    if not result.problem.recipe:
-        yield f"residual: of the training set, relative to the start; seconds: in steps alone; train, test: {errors}"
-    else:
+    if result.problem.recipe:
+        least, test_least = (f"{value:.4f}" for value in (result.problem.least, result.problem.test_least))
         yield (
-            f"excess: loss above the least possible one, {result.problem.least:.4f} on the training set and "
-            f"{result.problem.test_least:.4f} on the test set; seconds: in steps alone; gradients: work asked of the network, in "
-            f"units of one gradient; / sgd: seconds a step over those of sgd; train, test: {errors}"
+            f"train, test: losses above the least possible ones, {least} and {test_least}"
+            if result.problem.least
+            else ("train, test: losses" + ("; wrong %: of the test set" if result.problem.task == "labels" else ""))
+        )
+        yield "seconds: in steps alone; grads: work asked of the network, in gradients; / sgd: seconds a step over those of sgd"
+    else:
+        errors = {"rmse": "root mean squared errors in the units of the data", "error rate": "wrong signs in per cent"}
+        yield (
+            "residual: of the training set, relative to the start; seconds: in steps alone; train, test: "
+            + errors[result.train_error.kind]
         )
     if seeds > 1:
         yield f"medians of {seeds} seeds [smallest, largest]"
 
 
-def _losses(runs):
-    least, test_least = runs[0].problem.least, runs[0].problem.test_least
-    return _median([r.final_loss - least for r in runs]), _median([r.final_test_loss - test_least for r in runs])
-
-
-def _median(values, digits=3):
-    """The median, and the range where there are several."""
+def _median(values, form, ends_form=None):
+    """The median, and below it the range where there are several."""
     if any(value is None for value in values):
         return ""
-    middle = _number(median(values), digits)
-    return middle if len(values) == 1 else f"{middle} [{_number(min(values), 1)}, {_number(max(values), 1)}]"
+    middle, ends = form.format(median(values)), (min(values), max(values))
+    low, high = map((ends_form or form).format, ends)
+    return middle if low == high else f"{middle}\n[{low}, {high}]"
 
 
 def _seconds_a_step(runs):

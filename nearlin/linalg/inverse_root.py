@@ -156,7 +156,10 @@ def _newton(matrix, p, damping, tol, maxiter, name):
     n, p = matrix.shape[0], int(p)
     eye = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
     Z = matrix + damping * eye
-    size = float(xp.linalg.matrix_norm(Z))
+    with unguarded():
+        size = float(xp.linalg.matrix_norm(Z))
+    if size == math.inf:
+        raise FactorizationError(f"the norm of {name} ({n} x {n}) overflows; scale it down, or take the method 'eigh'")
     if not size > 0 or (n == 1 and not float(Z[0, 0]) > 0):
         raise _singular(matrix, damping, name)
     if n == 1:

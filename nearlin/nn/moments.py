@@ -30,7 +30,8 @@ class Moments(NamedTuple):
 def moments(trace, gram=True):
     """The `Moments` of a dense, graph or convolution trace: samples, nodes, or positions of samples.
 
-    2 rows D (out + D) flops with ``gram``, half of the square done by a BLAS, else 2 rows D out; a convolution unfolds its patches once.
+    2 rows D (out + D) flops with ``gram``, where a BLAS does half of the square, else 2 rows D out; a convolution unfolds its
+    patches once.
     """
     xp = namespace(trace.signals)
     transposed = xp.matrix_transpose

@@ -1,9 +1,7 @@
-"""Parameters as separate tensors: weights, kernels by filter and channel, biases, scales and shifts, each a variable of its own."""
+"""Parameters as separate tensors: weights, kernels by filter and channel, biases, scales and shifts."""
 
 from nearlin._array import namespace
 from nearlin.nn.parameters import join_bias, split_bias
-
-SHAPES = ("filter", "matrix")
 
 
 def split_tensors(params, layers, reshape="filter"):

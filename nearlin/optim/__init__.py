@@ -13,10 +13,11 @@ from nearlin.optim.near_linear_gauss_newton import NearLinearGaussNewton
 from nearlin.optim.rmsprop import RMSprop
 from nearlin.optim.sgd import SGD
 from nearlin.optim.shampoo import Shampoo
+from nearlin.optim.soap import SOAP
 from nearlin.optim.tnt import TNT
 
 __all__ = [
     "SGD", "AdaGrad", "Adam", "AdamW", "RMSprop",
-    "KBFGS", "KBFGSL", "KFAC", "MiniBlockFisher", "Shampoo", "TNT",
+    "KBFGS", "KBFGSL", "KFAC", "MiniBlockFisher", "SOAP", "Shampoo", "TNT",
     "GramGaussNewton", "NaturalGradient", "NearLinearGaussNewton",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 r"""K-BFGS: a Kronecker-factored quasi-Newton method, both inverse factors of a layer kept by BFGS updates.
 
-Paper       Goldfarb, Ren, Bahamou, Practical Quasi-Newton Methods for Training Deep Neural Networks, NeurIPS 2020, arXiv:2006.08877,
-            K-BFGS (its algorithm with the double damping)
+Paper       Goldfarb, Ren, Bahamou, Practical Quasi-Newton Methods for Training Deep Neural Networks, NeurIPS 2020,
+            arXiv:2006.08877, K-BFGS with double damping
 Update      v ← momentum v + (1 - momentum) g,   W ← W - lr Hg v Ha        per layer; Hg (o, o), Ha (D, D), g, v and W (o, D)
             A ← decay A + (1 - decay) mean(a aᵀ),   Ha: BFGS towards (A + √damping I)⁻¹ along Ha mean(a)
             s ← pair_decay s + (1 - pair_decay) Δ mean(z),   y likewise of mean(∂L/∂z): before and after the step, on one batch
@@ -12,16 +12,17 @@ Notation    paper → code:  H_a, H_g → Ha, Hg,  λ → damping,  λ_A = λ_G 
 Cost        flops beyond one forward and backward, dense (o, D = d + 1) with batch n; a BLAS does half of n D²:
             2 n D² + 4 D² statistics;   2 o² D + 2 o D² direction;   13 D² + 11 o² updates;   D³ at step 0 only;
             4 n o d second pass (2 n o d for the first layer), without weight gradients;   memory p + 2 D² + o² + 2 o
-Oracles     2 forward, 2 backward: the second pair at the new parameters on the same batch gives (s, y), the loss that `Info` reports
-            as new_loss, and the reason to reject a step that diverges. The warm start asks for one of each per batch.
+Oracles     2 forward, 2 backward: the second pair at the new parameters on the same batch gives (s, y), the loss that `Info`
+            reports as new_loss, and the reason to reject a step that diverges. The warm start asks for one of each per batch.
 Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the gradient as l2 W) follow
                renyiryry/kbfgs_neurips2020_public, which takes l2 = 1e-5.
             2. Without a warm start, the mean over given batches, A is a plain mean until 1/t < 1 - decay; the authors, on full
                batches, start from 0. There they take pair_decay = 0.
-            3. Pairs without curvature, yᵀHg y or sᵀs at most the smallest normal number, are skipped: the formulas divide by them.
-            4. Own extension: in convolutions A is a mean over samples of sums over positions, the other means are over both, as in
-               K-FAC for convolutions (arXiv:1602.01407); rows of a graph layer are its nodes. Normalisation layers step along v.
-            5. A step after which the loss is not finite is rejected. weight_decay is decoupled. A statistic with NaN or Inf is left out.
+            3. Pairs where yᵀHg y or sᵀs is at most the smallest normal number are skipped: the formulas divide by them.
+            4. Own extension: in convolutions A is a mean over samples of sums over positions, and other means are over both, as
+               in K-FAC (arXiv:1602.01407); rows of a graph layer are its nodes. Normalisation layers step along v.
+            5. A step after which the loss is not finite is rejected. weight_decay is decoupled. Statistics with NaN or Inf are
+               left out.
 """
 
 import math

@@ -1,35 +1,37 @@
 r"""K-FAC: the Fisher matrix of every layer as a Kronecker product of an input and an output factor.
 
-Paper       Martens, Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, ICML 2015, arXiv:1503.05671,
-            sections 3, 5 and 6
+Paper       Martens, Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, ICML 2015,
+            arXiv:1503.05671, sections 3, 5 and 6
 Update      v ← momentum v + g,   A ← decay A + (1 - decay) Σ a aᵀ / n,   G ← decay G + (1 - decay) Σ d dᵀ / rows
             W ← W - lr (G + √damping/π I)⁻¹ v (A + π √damping I)⁻¹        for every layer
             g gradient of the mean loss, like W (o, D); a (D,) homogeneous inputs; d (o,) per-sample gradients by the layer's
-            outputs, at labels drawn from the model; n samples, rows = n T where a layer has T positions a sample (Grosse, Martens,
-            arXiv:1602.01407: A sums over positions, G is a mean over them);   π = √((tr A / D) / (tr G / o)), or 1
+            outputs, at labels drawn from the model; n samples, T positions a sample in a convolution and rows = n T: there A sums
+            over positions and G is a mean over them (Grosse, Martens, arXiv:1602.01407);  π = √((tr A / D) / (tr G / o)), or 1
             inverse = "exact":     W ← W - lr U_G [(U_Gᵀ v U_A) / (s_G s_Aᵀ + damping)] U_Aᵀ by the eigenvectors U of A and G
             inverse = "rescaled":  the same with S, second moments of the samples' gradients in that basis, for s_G s_Aᵀ: E-KFAC
             (George, Laurent, Bouthillier, Ballas, Vincent, arXiv:1806.03884)
-Notation    paper → code:  Ā → A,  G → G,  g → d,  λ + η → damping,  ε → 1 - decay,  T2 → statistics_every,  T3 → inverse_every
+Notation    paper → code:  Ā → A,  g → d,  ∇h → g,  λ + η → damping,  ε → decay,  γ → √damping,  T3 → inverse_every
 Cost        flops beyond forward and backward, dense layer (o, D); the inverses are those of `nearlin.linalg.block_inverse`
-            2 o² D + 2 o D² + 6 o D every step,  2 n D² + 2 n o² + 3 D² + 3 o² statistics and half a backward pass,
-            D³ + D² + 2 D + o³ + o² + 2 o inverses
-            "exact", "rescaled":  4 o² D + 4 o D² + 8 o D every step,  9 D³ + 9 o³ eigenvectors (nominal),
+            2 o² D + 2 o D² + 6 o D every step,  2 n D² + 2 n o² + 3 D² + 3 o² statistics and half a backward pass (a BLAS does
+            half of the products),  D³ + D² + 2 D + o³ + o² + 2 o inverses
+            "exact", "rescaled":  4 o² D + 4 o D² + 8 o D every step (exact: 9 o D),  9 D³ + 9 o³ eigenvectors (nominal);
             "rescaled" alone:  2 n D² + 2 n o² + 2 n o D statistics more
-            convolutions: D = inp kernel² (+ 1), and n T rows in place of n;   memory p + 2 D² + 2 o², "rescaled" 2 p + 2 D² + 2 o²
-Oracles     1 forward, 1 backward, and with statistics 1 draw of labels and 1 backward at them; the warm start asks for 1 forward,
-            1 draw and 1 backward at it per batch
+            convolutions: D = inp kernel² (+ 1), and n T rows in place of n
+            memory p + 2 D² + 2 o² per layer, "rescaled" 2 p + 2 D² + 2 o²
+Oracles     1 forward, 1 backward, and for statistics 1 draw of labels and 1 backward at them; the warm start asks for 1 forward,
+            1 draw and 1 backward per batch
 Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic model, no adaptation, no block-tridiagonal form: the
                baseline of renyiryry/kbfgs_neurips2020_public, renyiryry/tnt_neurips_2021 and achrafba96/mbf.
-            2. π is the paper's trace-balanced one. Those codes have pi = False: π = 1, which depends on how A ⊗ G is split in two.
+            2. π is the paper's trace-balanced one. Those codes have π = 1 (pi = False), which depends on how A ⊗ G is split.
             3. Drawn labels see a backward pass of their own. Two of those codes add the gradients at the true labels to it.
             4. Without a warm start, statistics are plain means until 1/t < 1 - decay; the paper's weights are those, up to 0.95.
-            5. Inverses are taken at every statistics step while t <= inverse_every (early = False: not there), as in those codes.
+            5. Inverses are taken at every statistics step while t <= inverse_every, as in those codes; not so with early = False.
             6. Scales and shifts of normalisation layers step along the momentum, as in those codes.
             7. form = "average" is v ← momentum v + (1 - momentum) g, and l2 adds l2 W to g (not to A and G), as in
                renyiryry/kbfgs_neurips2020_public. weight_decay is decoupled and comes first.
             8. "rescaled" estimates S anew from the batch at hand whenever the basis changes.
-            9. A statistic with NaN or Inf is left out; a factor without an inverse keeps the one it has.
+            9. In a graph layer the rows are nodes: A = Σ a aᵀ over the n samples of the loss, G a mean over all nodes.
+            10. A statistic with NaN or Inf is left out; a factor without an inverse keeps the one it has.
 """
 
 import math
@@ -180,12 +182,12 @@ class KFAC:
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
         layers, count = state.layers, 0
-        for count, batch in enumerate(batches, start=1):  # noqa: B007 (read after the loop)
+        for count, batch in enumerate(batches, start=1):
             point = objective.at(params, batch)
             traces = point.traces(targets=point.draw(fold_in(key, count)))
             layers, lost = self._observe(layers, objective.layers, traces, point.samples, 1 - 1 / count, 1 / count)
             if lost:
-                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients at the first parameters")
+                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(layers=layers, statistics=count, warm=True)
@@ -267,7 +269,7 @@ class KFAC:
             return inverse._replace(notes=(), kept=0), "; ".join(inverse.notes), inverse.kept
         try:
             return eigenbasis(layer.A, layer.G, names), "", 0
-        except FactorizationError as error:
+        except (FactorizationError, ValueError) as error:  # eigenvalues that do not converge, NaN or Inf
             if layer.inverse is None:
                 raise
             return layer.inverse, f"{error}, previous eigenvectors kept", 1

@@ -1,31 +1,35 @@
 r"""Mini-block Fisher (MBF): a block-diagonal empirical Fisher matrix of many small blocks in every layer.
 
 Paper       Bahamou, Goldfarb, Ren, A Mini-Block Fisher Method for Deep Neural Networks, AISTATS 2023, arXiv:2202.04124
-Update      v ← momentum v + g,   F ← decay F + (1 - decay) g g',   θ ← θ - lr (F + damping I)⁻¹ v        for every mini-block
-            g gradient of the mean loss; a mini-block b is a part (k,) of one layer's weights, g g' its outer product (k, k)
-            kernels: one block per input and output channel, k = kernel²;   dense [W b] (o, D): rows, one F (D, D) for all of them,
-            the mean Gᵀ G / o of their outer products, so that the direction is V (F + damping I)⁻¹
+Update      v ← momentum v + g,   F ← decay F + (1 - decay) g gᵀ,   θ ← θ - lr (F + damping I)⁻¹ v        for every mini-block
+            g (k,) gradient of the mean loss by a mini-block, a part θ of one layer's weights;  F (k, k)
+            kernels: one block per input and output channel, k = kernel²
+            dense [W b] (o, D): the blocks are rows, and one F (D, D) stands for all of them, the mean Gᵀ G / o of the g gᵀ, so
+            that the direction is V (F + damping I)⁻¹
             biases of kernels, scales and shifts:  m ← momentum m + (1 - momentum) g,   s ← β₂ s + (1 - β₂) m²,
             θ ← θ - lr diag_scale m / (√(s / (1 - β₂ᵗ)) + diag_epsilon)
-Notation    paper → code:  λ → damping,  ρ → decay,  μ → momentum,  α → lr,  T1 → statistics_every,  T2 → inverse_every,  F → F
+Notation    paper → code:  λ → damping,  ρ → decay,  μ → momentum,  α → lr,  T1 → statistics_every,  T2 → inverse_every
 Cost        flops beyond forward and backward; the inverses are those of `nearlin.linalg.block_inverse`
-            dense, blocks "out":  2 o D² + 6 o D every step,  2 o D² + 2 o D + 3 D² statistics,  D³ + D² + 2 D inverse
-            dense, "in", "chunk": o and D exchanged;   not averaged: o (4 D² + D) statistics and o inverses, direction the same
-            conv (f, c, κ = kernel²):  2 f c κ² + 6 f c κ every step,  f c (3 κ² + 3 κ) statistics,  f c (2 κ³ + 8 κ² + 10 κ) inverses
-            statistic = "sample": statistics of dense averaged blocks 2 n D² + 2 n o + n D, of kernels 2 n T f c κ + 2 n f c κ²
+            dense, "out":  2 o D² + 6 o D every step,  2 o D² + 2 o D + 3 D² statistics,  D³ + D² + 2 D inverse;
+            not averaged: o (3 D² + 3 D) statistics and o inverses, direction the same;   "in" and "chunk": o and D exchanged
+            conv (f, c, κ = kernel²):  2 f c κ² + 6 f c κ every step,  f c (3 κ² + 3 κ) statistics,
+            f c (2 κ³ + 8 κ² + 10 κ) inverses
+            statistic = "sample", leading terms:  2 n D² dense averaged,  2 n o D² not averaged,  2 n T f c κ + 2 n f c κ² conv
             memory p + 2 D² per dense layer, p + 2 f c κ² per convolution
 Oracles     1 forward, 1 backward; the warm start asks for one of each per batch, with drawn labels
-Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views the same matrix as D rows of o consecutive entries, a
-               neuron's rows only where o = D: layout = "chunk". Any partition is legal; "in" has one input per mini-block.
-            2. The statistic is the outer product of the batch's mean gradient at the true labels, as in achrafba96/mbf: about 1/n of
-               the empirical Fisher matrix, (1/n) Σᵢ gᵢ gᵢ', which is statistic = "sample". lr and damping differ between the two.
-            3. diagonal = "released" is the rule above, as in achrafba96/mbf: m is not bias-corrected and s is a moment of m instead of
-               g. diagonal = "adam" mends both. A bias ahead of a normalisation has no gradient but rounding; its steps are noise.
-            4. Without a warm start, statistics are plain means until 1/t < 1 - decay; start = "first" and "zero" begin with F = g g'
-               and F = (1 - decay) g g' instead.
-            5. Inverses are taken at every statistics step while t <= inverse_every (early = False: not there), as in achrafba96/mbf.
-            6. weight_decay is decoupled and comes first. A statistic with NaN or Inf is left out and its inverse kept; a block that
-               is not positive definite in the arithmetic at hand is damped more. diag_scale is 1 in the paper.
+Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views the same matrix as D rows of o consecutive
+               entries, a neuron's rows only where o = D: layout = "chunk". Any partition is legal; "in" has one input per block.
+            2. The statistic is the outer product of the batch's mean gradient at the true labels, as in achrafba96/mbf: about 1/n
+               of the empirical Fisher matrix (1/n) Σᵢ gᵢ gᵢᵀ, which is statistic = "sample". lr and damping do not carry over.
+            3. diagonal = "released" is the rule above, as in achrafba96/mbf: m is not bias-corrected, and s is a moment of m
+               instead of g. diagonal = "adam" mends both. The gradient of a bias ahead of a normalisation is rounding, and so are
+               its steps.
+            4. Without a warm start, statistics are plain means until 1/t < 1 - decay; start = "first" and "zero" begin with
+               F = g gᵀ and F = (1 - decay) g gᵀ instead.
+            5. Inverses are taken at every statistics step while t <= inverse_every, as in achrafba96/mbf; not so with
+               early = False.
+            6. weight_decay is decoupled and comes first, as in achrafba96/mbf; diag_scale is 1 there.
+            7. A statistic with NaN or Inf is left out. A block that has no inverse is damped more, or keeps the inverse it has.
 """
 
 import math
@@ -178,12 +182,12 @@ class MiniBlockFisher:
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
         layers, count = state.layers, 0
-        for count, batch in enumerate(batches, start=1):  # noqa: B007 (read after the loop)
+        for count, batch in enumerate(batches, start=1):
             point = objective.at(params, batch)
             grads, traces = self._gradients(point, True, point.draw(fold_in(key, count)))
             layers, lost = self._observe(layers, objective.layers, grads, traces, point.samples, 1 - 1 / count, 1 / count)
             if lost:
-                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients at the first parameters")
+                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(layers=layers, statistics=count, warm=True)
@@ -289,10 +293,7 @@ class MiniBlockFisher:
         if spec.kind == "norm":
             return self._diagonal(layer, t)
         rows = _rows(v, spec, self.layout)
-        if layer.inverse.ndim == 2:
-            rows = rows @ layer.inverse
-        else:
-            rows = (layer.inverse @ rows[:, :, None])[:, :, 0]
+        rows = rows @ layer.inverse if layer.inverse.ndim == 2 else (layer.inverse @ rows[:, :, None])[:, :, 0]
         W = _matrix(rows, spec, self.layout)
         return W if layer.mean is None else join_bias(W, self._diagonal(layer, t))
 
@@ -391,7 +392,7 @@ def _chunk_moments(a, g, averaged):
 
 
 def _kernel_moments(spec, positions, A, G):
-    """Σ over the samples of a block of v vᵀ for the samples' gradients v (kernel²,) of every kernel, (out inp, kernel², kernel²)."""
+    """Σ v vᵀ over the samples of a block of patches, v (κ,) a sample's gradient by one kernel: (out inp, κ, κ), κ = kernel²."""
     xp, n, kappa, total = namespace(A, G), A.shape[1] // positions, spec.kernel**2, 0.0
     patches = xp.permute_dims(xp.reshape(A[: spec.fan_in, :], (spec.fan_in, n, positions)), (1, 2, 0))
     signals = xp.permute_dims(xp.reshape(G, (spec.out, n, positions)), (1, 0, 2))

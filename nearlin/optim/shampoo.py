@@ -1,7 +1,7 @@
 r"""Shampoo: a preconditioner for every axis of every variable, from the Gram matrices of its gradient.
 
-Paper       Gupta, Koren, Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018, arXiv:1802.09568, Algorithms 1
-            and 2
+Paper       Gupta, Koren, Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, ICML 2018, arXiv:1802.09568,
+            Algorithms 1 and 2
 Update      Hⱼ ← decay Hⱼ + (1 - decay) gⱼ,   Xⱼ = (Hⱼ + damping I)^(-1/2K)      every axis j of every variable, K axes
             v ← momentum v + g,   θ ← θ - lr v x₀ X₀ x₁ X₁ ...
             g gradient of the mean loss, gⱼ (Nⱼ, Nⱼ) its contraction with itself over all axes but j: g gᵀ and gᵀ g for a matrix
@@ -13,9 +13,9 @@ Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ .
 Oracles     1 forward, 1 backward; the warm start asks for one of each per batch
 Deviations  1. Averages and a damping of every root instead of sums from H = ε I, and momentum, as in renyiryry/tnt_neurips_2021
                and achrafba96/mbf; accumulate = "sum" with momentum = 0 is Algorithms 1 and 2.
-            2. Roots and statistics in intervals, roots at every statistics step while t < inverse_every (early = False: not there).
-            3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic. Without one, statistics
-               are plain means until 1/t < 1 - decay; achrafba96/mbf leaves the first weights without a sum of one.
+            2. Roots and statistics in intervals; roots at every statistics step while t < inverse_every (not with early = False).
+            3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic. Without one,
+               statistics are plain means until 1/t < 1 - decay; achrafba96/mbf leaves the first weights without a sum of one.
             4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
                (reshape = "filter") or filter and the rest ("matrix").
             5. root = "newton" is the coupled Newton iteration of the authors named above.
@@ -136,7 +136,8 @@ class Shampoo:
         for name in ("statistics_every", "inverse_every"):
             if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
-        for name, words in {"accumulate": ("average", "sum"), "root": ("eigh", "newton"), "reshape": ("filter", "matrix")}.items():
+        choices = {"accumulate": ("average", "sum"), "root": ("eigh", "newton"), "reshape": ("filter", "matrix")}
+        for name, words in choices.items():
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {words[0]!r} or {words[1]!r}")
 
@@ -147,7 +148,7 @@ class Shampoo:
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the statistics of ``batches`` at ``params``, true labels. ``key`` is not used."""
         modes, count = None, 0
-        for count, batch in enumerate(batches, start=1):  # noqa: B007 (read after the loop)
+        for count, batch in enumerate(batches, start=1):
             variables = split_tensors(objective.at(params, batch).grads(), objective.layers, self.reshape)
             modes, _ = _statistics(modes, variables, 1 - 1 / count, 1 / count, tensor_names(objective.layers))
         if not count:
@@ -161,7 +162,8 @@ class Shampoo:
         velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)
         modes, counted, kept = state.modes, state.statistics, []
         if self._statistics_due(state):
-            modes, kept = _statistics(modes, split_tensors(grads, layers, self.reshape), *self._weights(state), tensor_names(layers))
+            variables = split_tensors(grads, layers, self.reshape)
+            modes, kept = _statistics(modes, variables, *self._weights(state), tensor_names(layers))
             counted += 1
         if refreshed := self._roots_due(state.t):
             modes, failed = self._roots(modes, state.t, tensor_names(layers))

@@ -1,6 +1,6 @@
 r"""TNT: tensor-normal training, a natural gradient whose Fisher matrix is a Kronecker product over the axes of each variable.
 
-Paper       Ren, Goldfarb, Tensor Normal Training for Deep Learning Models, NeurIPS 2021, arXiv:2106.02925, Algorithm 1
+Paper       Ren, Goldfarb, Tensor Normal Training for Deep Learning Models, NeurIPS 2021, arXiv:2106.02925
 Update      Hⱼ ← decay Hⱼ + (1 - decay) g̃ⱼ,   Xⱼ = (Hⱼ / (c^(K-1) prod(Nᵢ, i ≠ j)) + damping I)⁻¹,   c = (tr H₀ / N)^(1/K)
             v ← momentum v + g,   θ ← θ - lr v x₀ X₀ x₁ X₁ ...
             g gradient of the mean loss, g̃ the same with labels drawn from the model, g̃ⱼ (Nⱼ, Nⱼ) its contraction with itself over
@@ -14,7 +14,7 @@ Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ .
 Oracles     1 forward, 1 backward; 1 more backward with drawn labels, every statistics_every steps; the warm start asks for one
             forward and one backward with drawn labels per batch
 Deviations  1. A variable without trace has no normalisation: its factors are I / damping.
-            2. Inverses in intervals, and at every statistics step while t < inverse_every (early = False: not there).
+            2. Inverses in intervals, and at every statistics step while t < inverse_every (not with early = False).
             3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic, as in
                renyiryry/tnt_neurips_2021. Without one, statistics are plain means until 1/t < 1 - decay.
             4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position

@@ -253,6 +253,9 @@ STEPS = {
     "natural gradient": nl.optim.NaturalGradient(),
     "sgd": nl.optim.SGD(),
     "adam": nl.optim.Adam(),
+    "adamw": nl.optim.AdamW(),
+    "adagrad": nl.optim.AdaGrad(),
+    "rmsprop": nl.optim.RMSprop(),
 }
 
 
@@ -264,8 +267,9 @@ def predicted(opt, network, t, info, state):
         fresh = info.solve.refreshed
         replaced = fresh and state.preconditioner is not None
         return cost.near_linear_step(network, info.solve.iterations, fresh, t > 0, rows, name, replaced)
-    if isinstance(opt, nl.optim.SGD):
-        return cost.sgd_step(network, first=t == 0)
+    starting = {"SGD": cost.sgd_step, "AdamW": cost.adamw_step, "AdaGrad": cost.adagrad_step, "RMSprop": cost.rmsprop_step}
+    if type(opt).__name__ in starting:
+        return starting[type(opt).__name__](network, first=t == 0)
     known = {
         "GramGaussNewton": cost.gram_gauss_newton_step,
         "NaturalGradient": cost.natural_gradient_step,
@@ -348,7 +352,7 @@ def peak(opt, batch, W, on_numpy):
 
 @pytest.mark.parametrize("on_numpy", [False, True], ids=["counted", "numpy"])
 @pytest.mark.parametrize(("n", "d", "m"), [(64, 16, 4096), (256, 8, 4096), (128, 32, 16384), (384, 8, 1024)])
-@pytest.mark.parametrize("name", ["near-linear", "gram", "sgd", "adam"])
+@pytest.mark.parametrize("name", ["near-linear", "gram", "sgd", "adam", "adamw", "adagrad", "rmsprop"])
 def test_memory_is_near_the_formulas(name, n, d, m, on_numpy):
     """Never much above, as a refusal to run rests on it, and not far below."""
     opt = {**STEPS, "near-linear": nl.optim.NearLinearGaussNewton()}[name]
@@ -361,5 +365,5 @@ def test_memory_is_near_the_formulas(name, n, d, m, on_numpy):
     elif name == "gram":
         expected = sum(cost.gram_memory(n, d, m, packed=on_numpy).values())
     else:
-        expected = sum(cost.first_order_memory(n, d, m, moments=1 + (name == "adam"), packed=on_numpy).values())
+        expected = sum(cost.first_order_memory(n, d, m, optimizer=name, packed=on_numpy).values())
     assert 0.75 * expected <= measured <= 1.02 * expected
