@@ -18,7 +18,7 @@ from nearlin.experiments.estimation import in_words
 from nearlin.experiments.recipes import RECIPES
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
-WIDE = 92  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
+WIDE = 100  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
 SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
 
 

@@ -135,7 +135,12 @@ def _search(name, problem, config, params, most, progress, before):
             settings = {field: _value(k) for field, k in zip(("lr", damping_name), point, strict=True) if k is not None}
             if before is not None:
                 before(name, len(done) + 1, settings)
-            done[point] = _run(name, problem, config, params, settings, damping_name, progress)
+            try:
+                done[point] = _run(name, problem, config, params, settings, damping_name, progress)
+            except ValueError as error:
+                if not done:
+                    raise
+                done[point] = _failed(settings, damping_name, error)  # the grid left the range of a hyper-parameter
         return done[point].excess
 
     best = start
@@ -162,10 +167,14 @@ def _run(name, problem, config, params, settings, damping_name, progress):
     try:
         result = Trainer(one, problem, optimizer, starting(optimizer, problem, one, params)).run(progress)
     except ArithmeticError as error:
-        return Run(settings.get("lr"), settings.get(damping_name), math.inf, None, 0, f"failed: {error}")
+        return _failed(settings, damping_name, error)
     loss = math.inf if result.ended == "non-finite" else result.final_loss - problem.least
     test = None if result.final_test_loss is None else result.final_test_loss - problem.test_least
     return Run(settings.get("lr"), settings.get(damping_name), loss, test, result.steps, result.ended)
+
+
+def _failed(settings, damping_name, error):
+    return Run(settings.get("lr"), settings.get(damping_name), math.inf, None, 0, f"failed: {error}")
 
 
 def _index(value):

@@ -192,6 +192,18 @@ def test_the_search_takes_twelve_runs_at_most_and_survives_divergence(monkeypatc
     assert tune("digits-ae", ["sgd"], progress=False).searches["sgd"].best.lr < 0.1
 
 
+def test_a_grid_that_leaves_a_range_counts_as_failed(monkeypatch):
+    def refuse(lr, _):
+        if lr > 0.1:
+            raise ValueError("lr is too large")
+        return -lr
+
+    scripted(monkeypatch, refuse)
+    search = tune("digits-ae", ["sgd"], progress=False).searches["sgd"]
+    assert search.best.lr == 0.1
+    assert [run.ended for run in search.runs if run.lr == 0.3] == ["failed: lr is too large"]
+
+
 def test_the_search_really_trains():
     search = tune("digits-ae", ["sgd"], epochs=1, progress=False).searches["sgd"]
     assert 3 <= len(search.runs) <= 12
