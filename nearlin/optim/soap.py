@@ -1,0 +1,190 @@
+r"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
+
+Paper       Vyas, Morwani, Zhao, Kwun, Shapira, Brandfonbrener, Janson, Kakade, SOAP: Improving and Stabilizing Shampoo using
+            Adam, ICLR 2025, arXiv:2409.11321, Algorithm 3
+Update      M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) ĝ²,   ĝ = g x₀ Q₀ᵀ x₁ Q₁ᵀ ...,   M̂ likewise of M
+            θ ← θ - lr N x₀ Q₀ x₁ Q₁ ...,   N = (M̂ / (1 - β₁ᵗ)) / (√(V / (1 - β₂ᵗ)) + epsilon)
+            Hⱼ ← decay Hⱼ + (1 - decay) gⱼ;   every inverse_every steps Qⱼ ← QR(Hⱼ Qⱼ), the orthogonal factor
+            g gradient of the mean loss, gⱼ (Nⱼ, Nⱼ) its contraction with itself over all axes but j: g gᵀ and gᵀ g for a matrix
+Notation    paper → code:  η → lr,  ε → epsilon_hat,  L, R → grams,  Q_L, Q_R → bases,  f → inverse_every
+Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ ... entries and at least two axes; a BLAS does half of
+            the statistics:  6 N sum(Nⱼ) rotations + 2 N sum(Nⱼ) + 2 sum(Nⱼ²) + N statistics + 14 N for Adam
+            (and 4 N to see that gradient and step are finite)
+            2 sum(Nⱼ³) + 8/3 sum(Nⱼ³) power iteration, every inverse_every steps;   memory 2 p + 2 sum(Nⱼ²)
+Oracles     1 forward, 1 backward
+Deviations  1. Step 0 makes the eigenbases of its gradient and leaves the parameters, as in nikhilvyas/SOAP: in its own
+               eigenbasis a gradient is diagonal, and Adam would take the sign of rounding errors.
+            2. Statistics are plain means until 1/t < 1 - decay. The columns of Q are not sorted by their eigenvalues.
+            3. refresh = "eigh" takes new eigenvectors instead of one power iteration.
+            4. Variables with one axis, biases, scales and shifts, take Adam's step. Kernels have the axes filter, channel and
+               position (reshape = "filter") or filter and the rest ("matrix"); the paper has matrices alone.
+            5. Which basis spans the null space of a Gram matrix is up to the library that finds it: unlike those of the other
+               methods, iterates of one seed differ between backends by more than rounding.
+            6. weight_decay is decoupled. A gradient whose square overflows rejects the step; a basis that fails stays.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nearlin._array import namespace
+from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
+from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors, tensor_names
+
+
+class Modes(NamedTuple):
+    """One variable: Gram matrices H and bases Q, (Nⱼ, Nⱼ) each, () for a single axis; the step at which the bases were made; and
+    the moments, M in the variable's own basis and V in that of Q, like the variable."""
+
+    grams: tuple = ()
+    bases: tuple = ()
+    made: int = 0
+    mean: object = 0.0
+    square: object = 0.0
+
+
+class State(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    t : int
+        Steps taken, the first, which leaves the parameters, included.
+    modes : tuple of Modes or None
+        One for every variable.
+    kept : int
+        How many times a variable kept its old bases.
+    """
+
+    t: int = 0
+    modes: tuple | None = None
+    kept: int = 0
+
+
+class Info(NamedTuple):
+    """Loss before the step, whether the step was finite and taken, whether bases were renewed, and what was kept instead."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class SOAP:
+    """SOAP, arXiv:2409.11321.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+    betas : tuple of float
+        Decay of the first and second moment, each in [0, 1).
+    epsilon_hat : float
+        Added to the root of the second moment.
+    decay : float
+        In [0, 1): weight of the old statistics.
+    inverse_every : int
+        Steps between two refreshed bases.
+    refresh : str
+        ``"qr"``: one power iteration; ``"eigh"``: new eigenvectors.
+    reshape : str
+        Kernels as ``"filter"`` (out, inp, kernel²), or as ``"matrix"`` (out, inp kernel²).
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+    """
+
+    lr: float | Callable = 3e-3
+    betas: tuple = (0.95, 0.95)
+    epsilon_hat: float = 1e-8
+    decay: float = 0.95
+    inverse_every: int = 10
+    refresh: str = "qr"
+    reshape: str = "filter"
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
+        if not 0 < self.epsilon_hat < math.inf:
+            raise ValueError(f"epsilon_hat is {self.epsilon_hat!r}; expected a positive number")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay is {self.decay!r}; expected a number in [0, 1)")
+        if isinstance(self.inverse_every, bool) or not isinstance(self.inverse_every, int) or self.inverse_every < 1:
+            raise ValueError(f"inverse_every is {self.inverse_every!r}; expected a positive integer")
+        for name, words in {"refresh": ("qr", "eigh"), "reshape": ("filter", "matrix")}.items():
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {words[0]!r} or {words[1]!r}")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State()
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
+        point, layers, t, lr = objective.at(params, batch), objective.layers, state.t, rate(self.lr, state.t)
+        variables, loss = split_tensors(point.grads(), layers, self.reshape), float(point.loss)
+        modes, trial = state.modes or (Modes(),) * len(variables), tuple(params)
+        if t > 0:
+            pairs = [self._adam(variable, g, t) for variable, g in zip(modes, variables, strict=True)]
+            direction = join_tensors([N for _, N in pairs], layers)
+            trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
+            modes = [variable for variable, _ in pairs]
+        if not math.isfinite(norm(trial)) or not math.isfinite(norm(tuple(variables))):  # squares would stay in V and H
+            return params, state, Info(loss, False, "rejected: the step is not finite")
+        modes, kept = self._statistics(modes, variables, t), []
+        if refreshed := t % self.inverse_every == 0:
+            modes, kept = self._refreshed(modes, t, tensor_names(layers))
+        reason = "accepted" if t else "accepted: eigenbases made, no step yet"
+        state = State(t + 1, tuple(modes), state.kept + len(kept))
+        return trial, state, Info(loss, True, reason, refreshed=refreshed, kept="; ".join(kept))
+
+    def _adam(self, variable, g, t):
+        """One variable with its moments after ``g``, and the direction, in the variable's own basis."""
+        xp, (beta1, beta2) = namespace(g), self.betas
+        inverse = [xp.matrix_transpose(Q) for Q in variable.bases]
+        rotated = mode_products(g, inverse)
+        mean = beta1 * variable.mean + (1 - beta1) * g
+        square = beta2 * variable.square + (1 - beta2) * rotated * rotated
+        root = xp.sqrt(square / (1 - beta2**t)) + self.epsilon_hat
+        N = mode_products(mean, inverse) / ((1 - beta1**t) * root)
+        return variable._replace(mean=mean, square=square), mode_products(N, variable.bases)
+
+    def _statistics(self, modes, variables, t):
+        """Every H as decay H + (1 - decay) gⱼ."""
+        new = max(1 - self.decay, 1 / (t + 1))
+        pairs = zip(modes, variables, strict=True)
+        return [v if g.ndim == 1 else v._replace(grams=mix_grams(v.grams, g, 1 - new, new)) for v, g in pairs]
+
+    def _refreshed(self, modes, t, called):
+        """The variables with new bases, and a sentence for each that keeps its old ones."""
+        made, kept = [], []
+        for name, variable in zip(called, modes, strict=True):
+            variable, why = self._refresh(variable, t)
+            made.append(variable)
+            kept += [f"{name}: {why}, bases of step {variable.made} kept"] * bool(why)
+        return made, kept
+
+    def _refresh(self, variable, t):
+        """One variable with new bases, and why it keeps those it has."""
+        grams, old = variable.grams, variable.bases
+        if old and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
+            return variable, "statistics hold NaN or Inf"
+        try:
+            if old and self.refresh == "qr":
+                bases = tuple(namespace(H).linalg.qr(H @ Q).Q for H, Q in zip(grams, old, strict=True))
+            else:
+                bases = tuple(symmetric_eigh(H)[1] for H in grams)
+        except FactorizationError as error:
+            if not old:
+                raise
+            return variable, str(error)
+        return variable._replace(bases=bases, made=t), ""
