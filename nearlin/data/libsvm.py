@@ -11,7 +11,9 @@ from nearlin.data.files import read_bytes
 
 
 def load_libsvm(path, zero_based=False, features=None, dtype="float64"):
-    """Load a text file of lines ``target index:value index:value ... # comment`` into dense arrays.
+    """Load a file in the text format of libsvm into dense arrays.
+
+    A line is ``target index:value index:value ...``; what follows a # is a comment.
 
     Parameters
     ----------
