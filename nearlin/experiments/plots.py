@@ -53,12 +53,20 @@ def curve(result):
 def _plot(runs, title, path):
     figure = Figure(figsize=(10, 4.2), layout="constrained")  # no pyplot: the user's backend and figures are left alone
     panels = figure.subplots(1, 2, sharey=True)
-    colours = {label: f"C{i}" for i, label in enumerate(dict(runs))}
+    colours = {label: f"C{i % 10}" for i, label in enumerate(dict(runs))}
+    lines = {label: "--" if i >= 10 else "-" for i, label in enumerate(dict(runs))}
     per_epoch = _per_epoch(runs[0][1])
     for label, result in runs:
         steps, seconds, losses, accepted = curve(result)
         marker = "o" if len(steps) <= 60 and len(runs) == len(colours) else None
-        style = {"color": colours[label], "linewidth": 1.6 if marker else 1.1, "marker": marker, "markersize": 4, "label": label}
+        style = {
+            "color": colours[label],
+            "linestyle": lines[label],
+            "linewidth": 1.6 if marker else 1.1,
+            "marker": marker,
+            "markersize": 4,
+            "label": label,
+        }
         for panel, abscissa in zip(panels, ([step / per_epoch for step in steps], seconds), strict=True):
             panel.plot(abscissa, losses, **style)
             _plot_test(panel, result, per_epoch, abscissa, colours[label])
@@ -69,13 +77,13 @@ def _plot(runs, title, path):
         panel.grid(True, which="minor", axis="y", alpha=0.15)
     if any(loss > 0 for _, result in runs for loss in curve(result)[2]):
         panels[0].set_yscale("log")
-    excess = " above the least possible" if runs[0][1].problem.least else ""
+    excess = " above the least" if runs[0][1].problem.least else ""
     panels[0].set_ylabel(f"training loss{excess}" + (" (dotted: test)" if runs[0][1].problem.recipe else ""))
     panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = panels[0].get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
     if len(by_label) > 1:
-        figure.legend(by_label.values(), by_label.keys(), frameon=False, loc="outside lower center", ncols=len(by_label))
+        figure.legend(by_label.values(), by_label.keys(), frameon=False, loc="outside lower center", ncols=min(6, len(by_label)))
     figure.suptitle(title, fontsize=11)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
     return path

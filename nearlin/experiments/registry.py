@@ -17,6 +17,7 @@ OPTIMIZERS = {
     "mini-block-fisher": "MiniBlockFisher",
     "kfac": "KFAC",
     "shampoo": "Shampoo",
+    "soap": "SOAP",
     "tnt": "TNT",
     "kbfgs": "KBFGS",
     "kbfgs-l": "KBFGSL",
