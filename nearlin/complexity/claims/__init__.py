@@ -7,7 +7,7 @@ import difflib
 import functools
 from importlib import import_module
 
-FAMILIES = ("outer", "kernel", "sketch", "cost")
+FAMILIES = ("outer", "kernel", "sketch", "cost", "layerwise")
 
 __all__ = ["CLAIMS", "FAMILIES", "select"]
 
