@@ -538,7 +538,8 @@ def float32_floor(full, dtype="float32"):
     return Outcome(
         ", ".join(f"{floor:.0e} at {kappa:.0e}" for kappa, floor in zip(kappas, floors, strict=True)),
         _verdict(held),
-        f"n = {n}, m = {m}, s = 4n, best of 40 iterations, {len(keys)} draw(s); κ_pre {min(preconditioned):.1f} to {max(preconditioned):.1f}",
+        f"n = {n}, m = {m}, s = 4n, best of 40 iterations, {len(keys)} draw(s); "
+        f"κ_pre {min(preconditioned):.1f} to {max(preconditioned):.1f}",
         (Series("residual attained", kappas, tuple(floors), expected, "κ(G)", "relative true residual"),),
     )
 
