@@ -376,6 +376,28 @@ def eigh(a):
     return values, vectors
 
 
+def svd(a):
+    """P (m, r), s (r,) descending, Qᵀ (r, n) with ``a`` = P diag(s) Qᵀ and r = min(m, n); `NotConverged` on every backend alike."""
+    return _decomposed(a, lambda xp: tuple(xp.linalg.svd(a, full_matrices=False)))
+
+
+def singular_values(a):
+    """Singular values (r,) of ``a`` (m, n), descending; `NotConverged` on every backend alike."""
+    return _decomposed(a, lambda xp: (xp.linalg.svdvals(a),))[0]
+
+
+def _decomposed(a, decompose):
+    xp = compat.array_namespace(a)
+    try:
+        with _raising_linalg(a):
+            parts = decompose(xp)
+    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
+        raise NotConverged(str(error).splitlines()[0]) from error
+    if not all(bool(xp.all(xp.isfinite(part))) for part in parts):
+        raise NotConverged("not finite")
+    return parts
+
+
 def _raising_linalg(a):
     """CuPy returns garbage from an indefinite matrix unless told to raise."""
     if compat.is_cupy_array(a):

@@ -15,6 +15,7 @@ from nearlin.linalg.bfgs import (
 from nearlin.linalg.block_inverse import BlockInverse, block_inverse
 from nearlin.linalg.cg import cg, identity
 from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
+from nearlin.linalg.duality import Orthogonalized, dual_norm, duality_map, operator_norm, orthogonalize, spectral_bound
 from nearlin.linalg.hadamard import fwht
 from nearlin.linalg.inverse_root import RootInfo, inverse_root, symmetric_eigh
 from nearlin.linalg.iterations import best_step, chebyshev, double_product, richardson, sketch_spectrum
@@ -34,6 +35,7 @@ __all__ = [
     "RootInfo", "inverse_root", "symmetric_eigh",
     "DampedPair", "LimitedMemory", "bfgs_update", "compact_product", "double_damping", "minimal_damping", "powell_damping",
     "remember", "track_inverse", "two_loop_product",
+    "Orthogonalized", "dual_norm", "duality_map", "operator_norm", "orthogonalize", "spectral_bound",
     "mix_grams", "mode_gram", "mode_product", "mode_products",
     "CEILING", "Damping", "judge", "least_damping",
     "fwht",

@@ -19,6 +19,10 @@ class Activation:
         phi(z) and phi'(z) for an array z of any shape.
     h0, h1, h2 : float
         Suprema of |phi|, |phi'|, |phi''|; infinite where there is none.
+    slope : tuple of float
+        Coefficients of phi' as a polynomial in phi, constant first, for a bounded phi that has one; else ().
+    low : float
+        Infimum of phi; h0 is its supremum where ``slope`` is given.
     """
 
     name: str
@@ -27,6 +31,8 @@ class Activation:
     h0: float
     h1: float
     h2: float
+    slope: tuple = ()
+    low: float = -math.inf
 
 
 def _relu(z):
@@ -68,8 +74,8 @@ ACTIVATIONS = {
     a.name: a
     for a in (
         Activation("relu", _relu, _relu_derivative, math.inf, 1.0, math.inf),
-        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_derivative, 1.0, 1.0, 4 / (3 * math.sqrt(3))),
-        Activation("sigmoid", _sigmoid, _sigmoid_derivative, 1.0, 0.25, 1 / (6 * math.sqrt(3))),
+        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_derivative, 1.0, 1.0, 4 / (3 * math.sqrt(3)), (1, 0, -1), -1.0),
+        Activation("sigmoid", _sigmoid, _sigmoid_derivative, 1.0, 0.25, 1 / (6 * math.sqrt(3)), (0, 1, -1), 0.0),
         Activation("softplus", _softplus, _sigmoid, math.inf, 1.0, 0.25),
         Activation("identity", _same, _ones, math.inf, 1.0, 0.0),
     )

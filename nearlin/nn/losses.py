@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nearlin._array import check, check_indices, describe, is_integer, namespace, normal, uniform
 from nearlin.nn.activations import activation
+from nearlin.nn.polynomials import derivative, product, supremum
 
 _sigmoid, _softplus = activation("sigmoid").function, activation("softplus").function
 
@@ -80,6 +81,26 @@ class SquaredLoss:
         """The smallest mean loss that any outputs reach: 0."""
         return 0.0
 
+    def curvature_bound(self, q, outputs):
+        """The largest |D²L[u, w]| of one sample over ||u||_q, ||w||_q <= 1: 1, 1, c for q = 1, 2, ∞ (over c where averaged)."""
+        return (outputs if q == math.inf else 1) / (outputs if self.average else 1)
+
+    def slope_bound(self, q, outputs, deviation):
+        """The largest dual norm of the derivative of one sample, for |f_j - y_j| <= e_j with e = ``deviation()`` (c,)."""
+        e = deviation()
+        xp = namespace(e)
+        size = xp.max(e) if q == 1 else xp.sum(e) if q == math.inf else xp.linalg.vector_norm(e)
+        return float(size) / (outputs if self.average else 1)
+
+    def folded_bounds(self, phi, low, high):
+        """Suprema of |dL/da| and |d²L/da²| of one output f = phi(a), for targets in [``low``, ``high``]; without 1/c.
+
+        Only for an activation whose derivative is a polynomial P of it: dL/da = (f - y) P(f), d²L/da² = P(f) (d/df)(f - y) P(f).
+        """
+        slopes = [product((-y, 1), phi.slope) for y in (low, high)]  # linear in y: the suprema are at its ends
+        curvatures = [product(phi.slope, derivative(slope)) for slope in slopes]
+        return tuple(max(supremum(f, phi.low, phi.h0) for f in pair) for pair in (slopes, curvatures))
+
 
 @dataclass(frozen=True)
 class SigmoidCrossEntropy:
@@ -113,6 +134,14 @@ class SigmoidCrossEntropy:
     def least(self, y):
         """The smallest mean loss that any outputs reach: the entropy of the targets, summed over outputs."""
         return -float(namespace(y).sum(_plogp(y) + _plogp(1 - y))) / y.shape[0]
+
+    def curvature_bound(self, q, outputs):
+        """The largest |D²L[u, w]| of one sample over ||u||_q, ||w||_q <= 1: 1/4, 1/4, c/4 for q = 1, 2, ∞."""
+        return 0.25 * (outputs if q == math.inf else 1)
+
+    def slope_bound(self, q, outputs, deviation):
+        """The largest dual norm of the derivative of one sample: 1, √c, c for q = 1, 2, ∞; ``deviation`` is not asked for."""
+        return {1: 1.0, 2: math.sqrt(outputs), math.inf: float(outputs)}[q]
 
 
 @dataclass(frozen=True)
@@ -168,6 +197,14 @@ class SoftmaxCrossEntropy:
     def least(self, y):
         """The smallest mean loss that any outputs reach: the entropy of the targets, 0 for labels."""
         return 0.0 if is_integer(y) else -float(namespace(y).sum(_plogp(y))) / y.shape[0]
+
+    def curvature_bound(self, q, outputs):
+        """The largest |D²L[u, w]| of one sample over ||u||_q, ||w||_q <= 1: 1/4, 1/2, 1 for q = 1, 2, ∞."""
+        return {1: 0.25, 2: 0.5, math.inf: 1.0}[q]
+
+    def slope_bound(self, q, outputs, deviation):
+        """The largest dual norm of the derivative of one sample: 1, √2, 2 for q = 1, 2, ∞; ``deviation`` is not asked for."""
+        return {1: 1.0, 2: math.sqrt(2), math.inf: 2.0}[q]
 
 
 LOSSES = {"squared": SquaredLoss, "sigmoid-cross-entropy": SigmoidCrossEntropy, "softmax-cross-entropy": SoftmaxCrossEntropy}

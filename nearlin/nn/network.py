@@ -350,6 +350,32 @@ class Propagate:
         return None if dx is None else self.S @ dx
 
 
+def chain(network):
+    """The activation after each dense layer of a network in which the two alternate, or the sentence why it is no such chain.
+
+    Parameters
+    ----------
+    network : Sequential, TwoLayer, GraphNetwork, ...
+
+    Returns
+    -------
+    tuple of Activation, or str
+        One per layer; ``identity`` where nothing follows a dense layer.
+    """
+    if not isinstance(network, Sequential):
+        return f"the network is a {type(network).__name__}; expected dense layers and activations in turn"
+    activations, free = [], False  # free: a dense layer waits for its activation
+    for i, module in enumerate(network.modules):
+        if type(module) is Dense:
+            activations, free = [*activations, named("identity")], True
+        elif isinstance(module, Elementwise) and free:
+            activations, free = [*activations[:-1], module.phi], False
+        else:
+            place = "its input is no dense layer's output" if isinstance(module, Elementwise) else "it is neither"
+            return f"module {i} is {type(module).__name__} and {place}; expected dense layers and activations in turn"
+    return tuple(activations)
+
+
 def MLP(sizes, activation="tanh", scheme="normal"):
     """A multi-layer perceptron with biases: dense layers of the given sizes, the activation between them, linear output.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from nearlin._array import BackendError, namespace
 from nearlin.linalg import axpy, norm
+from nearlin.nn.network import chain
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Objective:
     def layers(self):
         """One `LayerSpec` per parameter matrix."""
         return self.network.layers
+
+    @property
+    def chain(self):
+        """The activation after each layer, where dense layers and activations alternate; else the sentence why they do not."""
+        return chain(self.network)
 
     def at(self, params, batch):
         """Evaluate at ``params`` (a tuple of matrices) and ``batch`` = (x, y): one forward pass, the rest when asked for.

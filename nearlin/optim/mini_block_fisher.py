@@ -13,7 +13,7 @@ Cost        flops beyond forward and backward; the inverses are those of `nearli
             dense, "out":  2 o D² + 6 o D every step,  2 o D² + 2 o D + 3 D² statistics,  D³ + D² + 2 D inverse;
             not averaged: o (3 D² + 3 D) statistics and o inverses, direction the same;   "in" and "chunk": o and D exchanged
             conv (f, c, κ = kernel²):  2 f c κ² + 6 f c κ every step,  f c (3 κ² + 3 κ) statistics,
-            f c (2 κ³ + 8 κ² + 10 κ) inverses
+            f c (κ³ + 11 κ² + 10 κ) inverses, κ <= 16
             statistic = "sample", leading terms:  2 n D² dense averaged,  2 n o D² not averaged,  2 n T f c κ + 2 n f c κ² conv
             memory p + 2 D² per dense layer, p + 2 f c κ² per convolution
 Oracles     1 forward, 1 backward; the warm start asks for one of each per batch, with drawn labels
