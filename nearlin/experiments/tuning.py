@@ -1,5 +1,6 @@
 """A search for step size and damping on the papers' grid of 1 and 3 per decade."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -15,6 +16,12 @@ from nearlin.experiments.registry import hyperparameters, make_optimizer
 from nearlin.experiments.training import Trainer, _like, _source, configured, starting
 
 FILE, RUNS, SHARE = "tune.json", 12, 5
+
+
+class _OutOfRuns(Exception):
+    """The search has taken all its runs."""
+
+
 DAMPINGS = ("damping", "epsilon_hat")
 
 
@@ -131,7 +138,7 @@ def _search(name, problem, config, params, most, progress, before):
     def excess(point):
         if point not in done:
             if len(done) == most:
-                return math.inf
+                raise _OutOfRuns
             settings = {field: _value(k) for field, k in zip(("lr", damping_name), point, strict=True) if k is not None}
             if before is not None:
                 before(name, len(done) + 1, settings)
@@ -144,18 +151,20 @@ def _search(name, problem, config, params, most, progress, before):
         return done[point].excess
 
     best = start
-    for axis in (0, 1):
-        if best[axis] is not None:
-            best = _descend(best, axis, excess)
+    with contextlib.suppress(_OutOfRuns):
+        for axis in (0, 1):
+            if best[axis] is not None:
+                best = _descend(best, axis, excess)
     return Search(tuple(done.values()), damping_name)
 
 
 def _descend(point, axis, excess):
-    """Move along one axis of the grid to the better neighbour until both are worse."""
+    """Move along one axis of the grid to the better neighbour until both are worse; from failures, to the safe side."""
     moved = lambda p, by: (*p[:axis], p[axis] + by, *p[axis + 1 :])  # noqa: E731
+    safe = (-1, 1)[axis]  # a smaller step, a larger damping
     here = excess(point)
-    by = min((1, -1), key=lambda by: excess(moved(point, by)))
-    while excess(moved(point, by)) < here:
+    by = min((safe, -safe), key=lambda by: excess(moved(point, by)))
+    while excess(moved(point, by)) < here or not math.isfinite(here):
         point = moved(point, by)
         here = excess(point)
     return point

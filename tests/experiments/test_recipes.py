@@ -171,7 +171,7 @@ def test_the_search_walks_to_the_minimum_and_stops_between_worse_neighbours(monk
     found = tune("digits-ae", ["adam"], out=tmp_path, progress=False)
     search = found.searches["adam"]
     assert (search.best.lr, search.best.damping) == (3e-2, 1e-7)
-    assert seen == [(lr, 1e-8) for lr in (1e-3, 3e-3, 3e-4, 1e-2, 3e-2, 1e-1)] + [(3e-2, e) for e in (3e-8, 3e-9, 1e-7, 3e-7)]
+    assert seen == [(lr, 1e-8) for lr in (1e-3, 3e-4, 3e-3, 1e-2, 3e-2, 1e-1)] + [(3e-2, e) for e in (3e-8, 3e-9, 1e-7, 3e-7)]
     written = json.loads(found.path.read_text())
     assert written["optimizers"]["adam"]["best"] == {"lr": 0.03, "epsilon_hat": 1e-7}
     tuned = compare("digits-ae", ["adam"], tuned=found.path, steps=1, progress=False).results["adam"].optimizer
@@ -202,6 +202,17 @@ def test_a_grid_that_leaves_a_range_counts_as_failed(monkeypatch):
     search = tune("digits-ae", ["sgd"], progress=False).searches["sgd"]
     assert search.best.lr == 0.1
     assert [run.ended for run in search.runs if run.lr == 0.3] == ["failed: lr is too large"]
+
+
+def test_from_failures_the_search_goes_to_the_safe_side(monkeypatch):
+    seen = scripted(monkeypatch, lambda lr, e: np.inf if lr > 2e-4 or e < 2e-8 else lr + e)
+    tune("digits-ae", ["adam"], progress=False)
+    assert seen[:3] == [(1e-3, 1e-8), (3e-4, 1e-8), (3e-3, 1e-8)]
+    assert len(seen) == 12
+    assert all(lr < 1e-3 for lr, _ in seen[3:])
+    seen = scripted(monkeypatch, lambda lr, _: np.inf if lr > 2e-3 else -lr)
+    assert tune("digits-ae", ["sgd"], progress=False).searches["sgd"].best.lr == 1e-3
+    assert len(seen) == 7
 
 
 def test_the_search_really_trains():
