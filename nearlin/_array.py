@@ -377,7 +377,7 @@ def eigh(a):
 
 
 def svd(a):
-    """P (m, r), s (r,) descending, Qᵀ (r, n) with ``a`` = P diag(s) Qᵀ and r = min(m, n); `NotConverged` on every backend alike."""
+    """P (m, r), s (r,) descending, Qᵀ (r, n) with ``a`` = P diag(s) Qᵀ, r = min(m, n); `NotConverged` on every backend alike."""
     return _decomposed(a, lambda xp: tuple(xp.linalg.svd(a, full_matrices=False)))
 
 

@@ -1,7 +1,7 @@
 """Plots of runs: loss against step and against time. Importing this module needs matplotlib."""
 
 import math
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -13,6 +13,30 @@ def plot_result(result, path):
     """One run as a PNG under ``path``."""
     label = result.config.optimizer
     return _plot([(label, result)], f"{label} on {_subject(result)}", path)
+
+
+def plot_layers(result, path):
+    """Which layer a run has changed in every step, and the share of each so far, as a PNG under ``path``."""
+    chosen = [record.get("layer") for record in result.records]
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    layers, shares = figure.subplots(2, 1, sharex=True)
+    for layer in range(len(result.params)):
+        steps = [t for t, one in enumerate(chosen) if one == layer]
+        layers.plot(steps, [layer] * len(steps), "|", color=f"C{layer % 10}", markersize=9)
+        counts = accumulate((one == layer for one in chosen), initial=0)
+        so_far = [count / t for t, count in enumerate(counts) if t]
+        shares.plot(range(len(so_far)), so_far, color=f"C{layer % 10}", linewidth=1.3, label=f"layer {layer}: {len(steps)}")
+    layers.set_ylabel("layer changed")
+    layers.yaxis.set_major_locator(MaxNLocator(integer=True))
+    layers.set_ylim(-0.5, len(result.params) - 0.5)
+    shares.set(xlabel="step", ylabel="share of steps so far", ylim=(-0.03, 1.03))
+    shares.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for panel in (layers, shares):
+        panel.grid(True, which="major", alpha=0.35)
+    figure.legend(frameon=False, loc="outside right center")
+    figure.suptitle(f"Layers that {result.config.optimizer} changed on {_subject(result)}", fontsize=11)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    return path
 
 
 def plot_comparison(runs, path):

@@ -21,6 +21,10 @@ OPTIMIZERS = {
     "tnt": "TNT",
     "kbfgs": "KBFGS",
     "kbfgs-l": "KBFGSL",
+    "dsgd": "DSGD",
+    "muon": "Muon",
+    "ginger": "Ginger",
+    "qng": "QNG",
 }
 
 

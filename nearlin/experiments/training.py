@@ -22,7 +22,7 @@ from nearlin.experiments.environment import versions
 from nearlin.experiments.problems import Problem, build
 from nearlin.experiments.registry import default_lr, make_optimizer
 
-LOG, CHECKPOINT, PLOT = "run.jsonl", "checkpoint.npz", "run.png"
+LOG, CHECKPOINT, PLOT, LAYERS = "run.jsonl", "checkpoint.npz", "run.png", "layers.png"
 _SHUFFLE, _AUGMENT, _WARM = 0x73687566666C65, 0x6175676D, 0x7761726D  # keep these streams apart from other users of the same seed
 GRADIENTS = {"forward": 1 / 3, "backward": 2 / 3, "jvp": 2 / 3, "matvec": 1 / 3, "rmatvec": 1 / 3, "gram_matvec": 2 / 3}
 
@@ -35,7 +35,8 @@ class Record(NamedTuple):
     test set (of recipes, at the same steps), ``contraction`` the ratio of ‖r‖ after and before (full batch alone). The fields
     from ``inner_iterations`` to ``condition`` come from the step's certificate and are None for other methods. ``seconds`` is
     the time of the step alone, ``cpu_seconds`` that of all threads together, and ``gradients`` what was asked of the objective
-    in units of one gradient (a forward pass counts 1/3; Gram matrices are left out).
+    in units of one gradient (a forward pass counts 1/3; Gram matrices are left out). ``layer`` is the one that a method which
+    changes one layer a step has chosen.
     """
 
     step: int
@@ -57,6 +58,7 @@ class Record(NamedTuple):
     test_loss: float | None
     cpu_seconds: float
     gradients: float
+    layer: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -367,7 +369,8 @@ class Trainer:
         try:
             with np.errstate(over="ignore", invalid="ignore"), _live(self, progress) as live:
                 ended = self._reached() or self._steps(live)
-            return self._finish(ended)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self._finish(ended)
         except KeyboardInterrupt:
             with _shielded():
                 result = self._finish("interrupted")
@@ -578,6 +581,7 @@ def _record(t, after, trainer, info, seconds):
         test_loss=None,
         cpu_seconds=0.0,
         gradients=0.0,
+        layer=getattr(info, "layer", None),
     )
 
 
@@ -619,9 +623,11 @@ def _summary(result):
 
 def _plot(result):
     try:
-        from nearlin.experiments.plots import plot_result
+        from nearlin.experiments.plots import plot_layers, plot_result
     except ImportError:
         return None
+    if any(record.get("layer") is not None for record in result.records):
+        plot_layers(result, result.folder / LAYERS)
     return plot_result(result, result.folder / PLOT)
 
 

@@ -15,11 +15,20 @@ from nearlin.nn.models import (
     autoencoder,
 )
 from nearlin.nn.moments import Moments, means, moments, observe
-from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut
+from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point, Trial, attempt
-from nearlin.nn.parameters import StepDecay, check_lr, check_weight_decay, decay, join_bias, rate, split_bias
+from nearlin.nn.parameters import StepDecay, check_lr, check_weight_decay, decay, join_bias, rate, ravel, split_bias, unravel
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from nearlin.nn.smoothness import (
+    Targets,
+    check_smooth,
+    deviation,
+    input_bound,
+    input_size,
+    layer_constants,
+    target_range,
+)  # fmt: skip
 from nearlin.nn.two_layer import TwoLayer, TwoLayerJacobian
 from nearlin.nn.variables import join_tensors, split_tensors, tensor_names
 
@@ -28,12 +37,13 @@ __all__ = [
     "BatchNorm", "Conv2d", "Dense", "Elementwise", "Flatten",
     "AvgPool", "GlobalAvgPool", "MaxPool", "Propagate", "ZeroPadShortcut",
     "LayerSpec", "Trace", "ConvTrace", "NormTrace", "Statistics",
-    "MLP", "GraphNetwork", "Residual", "Sequential", "TwoLayer",
+    "MLP", "chain", "GraphNetwork", "Residual", "Sequential", "TwoLayer",
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
     "Counted", "Objective", "Point", "Trial", "attempt",
-    "StepDecay", "check_lr", "check_weight_decay", "decay", "join_bias", "rate", "split_bias",
+    "StepDecay", "check_lr", "check_weight_decay", "decay", "join_bias", "rate", "ravel", "split_bias", "unravel",
     "Moments", "means", "moments", "observe",
+    "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
     "join_tensors", "split_tensors", "tensor_names",
     "Factor", "Jacobian", "LayeredJacobian", "TwoLayerJacobian",
 ]  # fmt: skip

@@ -86,16 +86,16 @@ class SquaredLoss:
         return (outputs if q == math.inf else 1) / (outputs if self.average else 1)
 
     def slope_bound(self, q, outputs, deviation):
-        """The largest dual norm of the derivative of one sample, for |f_j - y_j| <= e_j with e = ``deviation()`` (c,)."""
+        """The largest dual norm of the derivative of one sample, for |f - y| <= one of the rows of ``deviation()`` (k, c)."""
         e = deviation()
         xp = namespace(e)
-        size = xp.max(e) if q == 1 else xp.sum(e) if q == math.inf else xp.linalg.vector_norm(e)
-        return float(size) / (outputs if self.average else 1)
+        sizes = xp.max(e) if q == 1 else xp.sum(e, axis=1) if q == math.inf else xp.linalg.vector_norm(e, axis=1)
+        return float(xp.max(sizes)) / (outputs if self.average else 1)
 
     def folded_bounds(self, phi, low, high):
         """Suprema of |dL/da| and |d²L/da²| of one output f = phi(a), for targets in [``low``, ``high``]; without 1/c.
 
-        Only for an activation whose derivative is a polynomial P of it: dL/da = (f - y) P(f), d²L/da² = P(f) (d/df)(f - y) P(f).
+        For an activation whose derivative is a polynomial P of it: dL/da = (f - y) P(f), d²L/da² = P(f) (d/df)(f - y) P(f).
         """
         slopes = [product((-y, 1), phi.slope) for y in (low, high)]  # linear in y: the suprema are at its ends
         curvatures = [product(phi.slope, derivative(slope)) for slope in slopes]

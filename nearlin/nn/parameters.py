@@ -132,3 +132,21 @@ def _decayed_weights(W, spec, keep):
         return W
     weights, bias = split_bias(W, spec)
     return join_bias(keep * weights, bias)
+
+
+# ------------------------------------------------------------------------------------------------------------- as one vector
+
+
+def ravel(params):
+    """All entries of a tuple of arrays in one vector, in order; a copy, no flops."""
+    return namespace(*params).concat([namespace(W).reshape(W, (-1,)) for W in params])
+
+
+def unravel(vector, like):
+    """The parts of ``vector`` in the shapes of the arrays ``like``: what `ravel` put together."""
+    parts, start = [], 0
+    for W in like:
+        size = math.prod(W.shape)
+        parts.append(namespace(vector).reshape(vector[start : start + size], W.shape))
+        start += size
+    return tuple(parts)

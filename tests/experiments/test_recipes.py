@@ -278,3 +278,17 @@ def test_tune_and_compare_from_the_command_line(tmp_path, monkeypatch):
     assert compared.exit_code == 0, compared.output
     assert "medians of 2 seeds" in compared.output
     assert (tmp_path / "c" / "compare.png").exists()
+
+
+def test_the_layers_that_dsgd_has_changed_are_recorded_and_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    settings = (("verify", True), ("layers", "cyclic"))
+    result = train(
+        "digits-ae", optimizer="dsgd", batch_size=1437, steps=10, out=tmp_path / "run", settings=settings, progress=False
+    )
+    assert [record["layer"] for record in result.records] == [*range(8), 0, 1]
+    assert all(record["loss_after"] <= record["loss"] for record in result.records)
+    assert (result.folder / "layers.png").read_bytes()[:4] == b"\x89PNG"
+    other = train("digits-ae", optimizer="muon", steps=1, out=tmp_path / "other", progress=False)
+    assert other.records[0]["layer"] is None
+    assert not (other.folder / "layers.png").exists()

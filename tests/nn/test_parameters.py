@@ -140,3 +140,11 @@ def test_decay_costs_a_flop_per_decayed_parameter_and_none_at_zero(matrices, exe
 def test_float32_stays_float32(matrices):
     params = tuple(W.astype(np.float32) for W in matrices)
     assert all(W.dtype == np.float32 for W in decay(params, LAYERS, np.float64(0.1), exempt=True))
+
+
+def test_one_vector_and_back(be):
+    params = (be.array([[1.0, 2.0], [3.0, 4.0]]), be.array([[5.0]]), be.array([[6.0, 7.0, 8.0]]))
+    vector = nl.nn.ravel(params)
+    np.testing.assert_array_equal(be.numpy(vector), np.arange(1.0, 9.0))
+    for part, W in zip(nl.nn.unravel(2 * vector, params), params, strict=True):
+        np.testing.assert_array_equal(be.numpy(part), 2 * be.numpy(W))

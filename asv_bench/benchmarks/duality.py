@@ -1,0 +1,88 @@
+"""Duality maps, orthogonalisation with and without an SVD, and a step of DSGD and of Muon."""
+
+import nearlin as nl
+
+from .common import BACKENDS, Timed, geometric, like, normal, wait
+
+SIZES = geometric(64, 768, 8)
+
+
+class DualityMap(Timed):
+    """ρ(G) of an n x n matrix: one singular value decomposition for q = 2, 7 n² flops for q = 1 and ∞."""
+
+    params = (BACKENDS, [1, 2, float("inf")], SIZES)
+    param_names = ("backend", "q", "n")
+
+    def setup(self, backend, q, n):
+        self.G = normal(backend, n, n)
+
+    def time_duality_map(self, backend, q, n):
+        wait(nl.linalg.duality_map(self.G, q)[0])
+
+    def time_dual_norm(self, backend, q, n):
+        nl.linalg.dual_norm(self.G, q)
+
+    def peakmem_duality_map(self, backend, q, n):
+        wait(nl.linalg.duality_map(self.G, q)[0])
+
+
+class Orthogonalize(Timed):
+    """P Qᵀ of an n x n matrix by Newton-Schulz: 6 n³ flops a quintic step, 4 n³ a cubic one."""
+
+    params = (BACKENDS, ["5 quintic", "5 quintic, 2 cubic"], SIZES)
+    param_names = ("backend", "steps", "n")
+
+    def setup(self, backend, steps, n):
+        self.G, self.polish = normal(backend, n, n), 2 if "cubic" in steps else 0
+
+    def time_orthogonalize(self, backend, steps, n):
+        wait(nl.linalg.orthogonalize(self.G, 5, self.polish).matrix)
+
+    def track_efficiency(self, backend, steps, n):
+        """Share of the exact step's guaranteed decrease that is kept."""
+        _, alignment, bound = nl.linalg.orthogonalize(self.G, 5, self.polish)
+        return (alignment / bound / nl.linalg.dual_norm(self.G)) ** 2
+
+
+class SpectralBound(Timed):
+    """An upper bound of ||W||₂ of an n x n matrix: singular values, or traces of powers of W Wᵀ."""
+
+    params = (BACKENDS, ["svd", "gram"], SIZES)
+    param_names = ("backend", "method", "n")
+
+    def setup(self, backend, method, n):
+        self.W = normal(backend, n, n)
+
+    def time_spectral_bound(self, backend, method, n):
+        nl.linalg.spectral_bound(self.W, method)
+
+    def track_excess(self, backend, method, n):
+        """The bound over the norm."""
+        return nl.linalg.spectral_bound(self.W, method) / nl.linalg.operator_norm(self.W)
+
+
+OPTIMIZERS = {
+    "adam": nl.optim.Adam(),
+    "dsgd, q = 2": nl.optim.DSGD(),
+    "dsgd, q = inf": nl.optim.DSGD(q="inf"),
+    "dsgd, newton-schulz": nl.optim.DSGD(orth="newton_schulz"),
+    "muon": nl.optim.Muon(),
+}
+
+
+class Steps(Timed):
+    """A step on a tanh network 64-n-n-10, 256 samples, cross-entropy."""
+
+    params = (BACKENDS, list(OPTIMIZERS), geometric(64, 512, 5))
+    param_names = ("backend", "optimizer", "n")
+
+    def setup(self, backend, optimizer, n):
+        network = nl.nn.MLP((64, n, n, 10), "tanh")
+        labels = nl.asarray([i % 10 for i in range(256)], like=like(backend), dtype="int64")
+        self.objective, self.batch = nl.nn.Objective(network, nl.nn.SoftmaxCrossEntropy()), (normal(backend, 256, 64), labels)
+        self.opt, self.params_ = OPTIMIZERS[optimizer], network.init(0, self.batch[0])
+        self.state = self.opt.init(self.params_, self.objective)
+        self.params_, self.state, _ = self.opt.step(self.params_, self.state, self.objective, self.batch)
+
+    def time_step(self, backend, optimizer, n):
+        wait(*self.opt.step(self.params_, self.state, self.objective, self.batch)[0])

@@ -1,0 +1,159 @@
+r"""Muon: momentum, orthogonalised layer by layer with Newton-Schulz steps.
+
+Paper       Liu et al., Muon is Scalable for LLM Training, 2025, arXiv:2502.16982; Jordan et al., Muon, 2024
+            (kellerjordan.github.io/posts/muon)
+Update      v ← momentum v + g,   u = g + momentum v (nesterov) or v,   O ≈ P Qᵀ for u = P diag(s) Qᵀ
+            W ← (1 - lr weight_decay) W - lr c O;   g gradient of the mean loss by the weights W (m, n) of a layer
+            c = 0.2 √max(m, n) (scale = "rms"), √max(1, m/n) ("shape") or 1 ("none")
+Notation    paper → code:  η → lr,  μ → momentum,  λ → weight_decay
+Cost        flops beyond forward and backward, weights m x n, r = min(m, n), k = max(m, n):
+            ns_steps (4 k r² + 2 r³) + polish 4 k r² leading, 2 m n ns_steps + 3 r² ns_steps + 3 m n polish + O(m n) besides;
+            memory m n, and 2 per entry of biases and of normalisation layers
+Oracles     1 forward, 1 backward
+Deviations  1. Momentum is a sum, not an average: O does not depend on the length of u.
+            2. Newton-Schulz runs in the dtype of the parameters (KellerJordan/Muon: bfloat16), and ||u||_F is taken without 1e-7.
+            3. Biases, normalisation layers and, with head = False, the last layer's weights take Adam's steps, by lr adam_scale.
+            4. Kernels are matrices (out, inp kernel²). polish > 0 adds cubic steps, which converge to P Qᵀ itself.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+from typing import NamedTuple
+
+from nearlin._array import namespace
+from nearlin.linalg import axpy, norm, orthogonalize
+from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors
+
+
+class Velocity(NamedTuple):
+    """v of weights that are orthogonalised."""
+
+    v: object
+
+
+class Moments(NamedTuple):
+    """Adam's first and second moment of other variables."""
+
+    mean: object
+    square: object
+
+
+class State(NamedTuple):
+    """Steps taken, and a `Velocity` or `Moments` for every variable; None before the first step."""
+
+    t: int = 0
+    variables: tuple | None = None
+
+
+class Info(NamedTuple):
+    """Loss before the step, and whether the step was finite and taken."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Muon, arXiv:2502.16982.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+    momentum : float
+        In [0, 1): v ← momentum v + g.
+    nesterov : bool
+        Orthogonalise g + momentum v instead of v.
+    ns_steps, polish : int
+        Quintic and cubic Newton-Schulz steps; see `nearlin.linalg.orthogonalize`.
+    scale : str
+        Length of the steps: ``"rms"``, entries like Adam's whatever the shape; ``"shape"``; ``"none"``.
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+    head : bool
+        Orthogonalise the last layer's weights too.
+    adam_scale : float
+        Adam's step size over lr.
+    betas, epsilon_hat : tuple of float, float
+        As in `Adam`.
+    """
+
+    lr: float | Callable = 1e-3
+    momentum: float = 0.95
+    nesterov: bool = True
+    ns_steps: int = 5
+    polish: int = 0
+    scale: str = "rms"
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+    head: bool = True
+    adam_scale: float = 1.0
+    betas: tuple = (0.9, 0.95)
+    epsilon_hat: float = 1e-8
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
+            raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
+        for name in ("ns_steps", "polish"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} is {value!r}; expected a non-negative integer")
+        if self.scale not in SCALES:
+            raise ValueError(f"scale is {self.scale!r}; expected one of {', '.join(map(repr, SCALES))}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
+        for name in ("adam_scale", "epsilon_hat"):
+            if not (isinstance(getattr(self, name), Real) and 0 < getattr(self, name) < math.inf):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive number")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State()
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
+        point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
+        variables = split_tensors(point.grads(), layers, "matrix")
+        if not math.isfinite(norm(tuple(variables))):
+            return params, state, Info(float(point.loss), False, "rejected: the gradient is not finite")
+        last = max((i for i, g in enumerate(variables) if g.ndim == 2), default=-1)
+        moved = []
+        for i, (g, old) in enumerate(zip(variables, state.variables or (None,) * len(variables), strict=True)):
+            orthogonal = g.ndim == 2 and (self.head or i < last)
+            moved.append(self._orthogonal(g, old) if orthogonal else self._adam(g, old, state.t + 1))
+        directions, made = zip(*moved, strict=True)
+        decayed = decay(params, layers, lr * self.weight_decay, self.exempt_bias)
+        trial = axpy(-lr, join_tensors(directions, layers), decayed)
+        if not math.isfinite(norm(trial)):
+            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+        return trial, State(state.t + 1, made), Info(float(point.loss), True, "accepted")
+
+    def _orthogonal(self, g, old):
+        """The direction c O of weights, and their velocity."""
+        v = g if old is None else axpy(self.momentum, old.v, g)
+        u = axpy(self.momentum, v, g) if self.nesterov else v
+        return SCALES[self.scale](*g.shape) * orthogonalize(u, self.ns_steps, self.polish).matrix, Velocity(v)
+
+    def _adam(self, g, old, t):
+        """Adam's direction, and the moments."""
+        beta1, beta2 = self.betas
+        mean, square = (1 - beta1) * g, (1 - beta2) * g * g
+        if old is not None:
+            mean, square = axpy(beta1, old.mean, mean), axpy(beta2, old.square, square)
+        root = namespace(g).sqrt(square / (1 - beta2**t)) + self.epsilon_hat
+        return self.adam_scale / (1 - beta1**t) * mean / root, Moments(mean, square)
+
+
+SCALES = {
+    "rms": lambda m, n: 0.2 * max(m, n) ** 0.5,
+    "shape": lambda m, n: max(1.0, m / n) ** 0.5,
+    "none": lambda m, n: 1.0,
+}

@@ -1,0 +1,175 @@
+r"""QNG: natural gradients by a product of rank-one factors of the averaged curvature, the baseline of Ginger's authors.
+
+Paper       Hao, Cao, Mou, Ginger: An Efficient Curvature Approximation with Linear Complexity for General Neural Networks,
+            arXiv:2402.03295: the baseline QNG of its code, MANGA-UOFA/Ginger
+Update      m ← β₁ m + g,   θ ← θ - lr C⁻ᵀ C⁻¹ m,   then  q = C⁻¹ h,  c = (1 - √(β₂ / (β₂ + (1 - β₂) qᵀq))) / qᵀq,
+            C⁻¹ ← β₂^(-1/2) (I - c q qᵀ) C⁻¹,  so that  C Cᵀ = β₂ᵗ I + Σ_s (1 - β₂) β₂^(t-s) h_s h_sᵀ  after t <= τ steps;
+            C⁻¹ is kept as the last τ pairs (q, c);  g, h, m, q (p,) over all parameters: g gradient of the mean loss,
+            h = √n times its gradient at labels drawn from the model, n samples
+Notation    paper → code:  τ → rank,  β₁ → momentum,  β₂ → decay,  δ → trust_region
+Cost        forward and two backward passes + 12 p k + 12 p flops with k vectors kept, and the draw of labels; memory p τ + p
+Oracles     1 forward, 2 backward: at the true labels, and at drawn ones
+Deviations  1. Every factor is applied to the product of those before it. The code takes qᵀ of the vector that came in, so that
+               from the second pair on its product is not C⁻¹.
+            2. c in a form without cancellation, also for q = 0, where the code divides 0 by 0.
+            3. After τ steps the oldest pair is dropped, as in the code: q and c of the others, made with it, stay; the factor of
+               I stays at β₂^-τ. What is left is no average of the last curvature, and positive definite still.
+            4. There is no damping: the identity fades as β₂ᵗ.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nearlin._array import fold_in, unguarded
+from nearlin.linalg import norm
+from nearlin.nn import check_lr, check_weight_decay, decay, rate, ravel, unravel
+
+
+class State(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    t : int
+        Steps taken.
+    velocity : array, shape (p,), or None
+        m; None before the first step.
+    vectors : tuple of arrays, shape (p,)
+        q, oldest first; at most ``rank`` of them.
+    factors : tuple of float
+        c of each.
+    kept : int
+        How many vectors h were left out.
+    """
+
+    t: int = 0
+    velocity: object = None
+    vectors: tuple = ()
+    factors: tuple = ()
+    kept: int = 0
+
+
+class Info(NamedTuple):
+    """Loss before the step, whether it was finite and taken, whether the curvature saw a vector h, and why not."""
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class QNG:
+    """The product-form natural gradient that Ginger's authors compare with, arXiv:2402.03295.
+
+    Parameters
+    ----------
+    lr : float or callable
+        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+    momentum : float
+        β₁ in [0, 1).
+    decay : float
+        β₂ in (0, 1).
+    rank : int
+        τ: pairs (q, c) that are kept, at least 1.
+    trust_region : float, optional
+        δ > 0: the step size is at most √(2 δ / mᵀ C⁻ᵀ C⁻¹ m).
+    weight_decay : float
+        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
+    exempt_bias : bool
+        Leave biases and normalisation layers out of the weight decay.
+
+    Notes
+    -----
+    Defaults are those of MANGA-UOFA/Ginger.
+    """
+
+    lr: float | Callable = 0.5
+    momentum: float = 0.9
+    decay: float = 0.99
+    rank: int = 64
+    trust_region: float | None = None
+    weight_decay: float = 0.0
+    exempt_bias: bool = False
+
+    def __post_init__(self):
+        check_lr(self.lr)
+        check_weight_decay(self.weight_decay)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
+        if not 0 < self.decay < 1:
+            raise ValueError(f"decay is {self.decay!r}; expected a number in (0, 1)")
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank is {self.rank!r}; expected a positive integer")
+        if self.trust_region is not None and not 0 < self.trust_region < math.inf:
+            raise ValueError(f"trust_region is {self.trust_region!r}; expected a positive number, or None")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State()
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `Info`. Nothing given is changed. Labels are drawn from ``key``."""
+        point, lr = objective.at(params, batch), rate(self.lr, state.t)
+        h = tuple(point.samples**0.5 * g for g in point.grads(targets=point.draw(fold_in(key, 0))))
+        with unguarded():
+            increments, after = self.update(state, point.grads(), h)
+            decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
+            trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
+            finite = math.isfinite(norm(trial))
+        if not finite:
+            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+        lost = after.kept > state.kept
+        kept = "the curvature vector is not finite, left out" if lost else ""
+        return trial, after, Info(float(point.loss), True, "accepted", refreshed=not lost, kept=kept)
+
+    def update(self, state, grads, h):
+        """The arithmetic of a step: increments, to be added to the parameters, and the state after it.
+
+        Parameters
+        ----------
+        state : State
+            Not changed.
+        grads, h : tuple of arrays
+            g and h, in the shapes of the parameters.
+
+        Notes
+        -----
+        The direction is that of the curvature before ``h``; a vector h that is not finite is left out, and counted.
+        """
+        g, lr = ravel(grads), rate(self.lr, state.t)
+        m = g if state.velocity is None else self.momentum * state.velocity + g
+        direction = self._backwards(state, self._forwards(state, m))
+        if self.trust_region is not None:
+            length = float(m @ direction)
+            lr = min(lr, math.sqrt(2 * self.trust_region / length)) if length > 0 else lr
+        q = self._forwards(state, ravel(h))
+        square = float(q @ q)
+        if not math.isfinite(square):
+            after = state._replace(t=state.t + 1, velocity=m, kept=state.kept + 1)
+        else:
+            vectors, factors = (*state.vectors, q)[-self.rank :], (*state.factors, self._factor(square))[-self.rank :]
+            after = State(state.t + 1, m, vectors, factors, state.kept)
+        return unravel(-lr * direction, grads), after
+
+    def _forwards(self, state, v):
+        """C⁻¹ v, from the oldest pair to the newest."""
+        return self._product(zip(state.vectors, state.factors, strict=True), len(state.vectors), v)
+
+    def _backwards(self, state, v):
+        """C⁻ᵀ v, from the newest pair to the oldest."""
+        return self._product(zip(state.vectors[::-1], state.factors[::-1], strict=True), len(state.vectors), v)
+
+    def _product(self, pairs, count, v):
+        for q, c in pairs:
+            v = v - (c * (q @ v)) * q
+        return v * self.decay ** (-0.5 * count) if count else v
+
+    def _factor(self, square):
+        """c = (1 - √(β₂ / (β₂ + (1 - β₂) qᵀq))) / qᵀq, from qᵀq."""
+        grown = self.decay + (1 - self.decay) * square
+        return (1 - self.decay) / (grown + math.sqrt(grown * self.decay))
