@@ -33,8 +33,8 @@ from nearlin.linalg.hadamard import next_power_of_two
 from nearlin.nn.layers import LayerSpec
 from nearlin.nn.two_layer import _width_of_block
 
-FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 4, "softplus": 6, "identity": 0}  # flops per entry of phi
-DERIVATIVE = {"relu": 1, "tanh": 3, "sigmoid": 6, "softplus": 4, "identity": 0}  # and of phi'
+FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 7, "softplus": 6, "identity": 0}  # flops per entry of phi
+DERIVATIVE = {"relu": 1, "tanh": 3, "sigmoid": 9, "softplus": 7, "identity": 0}  # and of phi'
 NEURON_OVERSAMPLING = 1.5  # sketch rows over n c, the default of NeuronSigns
 KRONECKER_OVERSAMPLING = 4  # and of KroneckerSRHT
 GROUP_BYTES = 2**27  # masks that one rank-k update of the Gram matrix takes
@@ -378,9 +378,9 @@ def sgd_step(net, first=False):
     return _first_order(net, velocity + 2 * net.parameters)
 
 
-def adam_step(net):
-    """Flops of one `Adam` step by part: 13 p for the update, and p for the zeros that it starts from in every step."""
-    return _first_order(net, 14 * net.parameters)
+def adam_step(net, first=False):
+    """Flops of one `Adam` step by part: 13 p for the update; the ``first`` has no moments yet."""
+    return _first_order(net, (9 if first else 13) * net.parameters + _norms(net))
 
 
 def adamw_step(net, first=False):
@@ -757,7 +757,7 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
     }
 
 
-FIRST_ORDER = {"sgd": (1, 4), "adam": (2, 7), "adamw": (2, 9), "adagrad": (1, 4), "rmsprop": (1, 6)}  # arrays kept, and at work
+FIRST_ORDER = {"sgd": (1, 4), "adam": (2, 9), "adamw": (2, 9), "adagrad": (1, 4), "rmsprop": (1, 6)}  # arrays kept, and at work
 
 
 def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu"):

@@ -49,7 +49,9 @@ def _tanh_derivative(z):
 
 
 def _sigmoid(z):
-    return 0.5 * (1.0 + namespace(z).tanh(0.5 * z))  # never overflows
+    xp = namespace(z)
+    e = xp.exp(-xp.abs(z))  # never overflows, and keeps its digits where the sigmoid is small
+    return xp.where(z >= 0, 1.0, e) / (1.0 + e)
 
 
 def _sigmoid_derivative(z):

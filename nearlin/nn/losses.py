@@ -161,36 +161,43 @@ class SoftmaxCrossEntropy:
 
     def targets(self, y, outputs):
         """Probabilities (n, c), one-hot for integer labels (n,); `ValueError` for a label out of range or a wrong shape."""
-        if not is_integer(y):
-            return _same_shape(y, outputs)
         xp = namespace(y, outputs)
+        if not is_integer(y):
+            y = _same_shape(y, outputs)
+            off = float(xp.max(xp.abs(xp.sum(y, axis=1) - 1)))
+            if off > 1e-3:
+                raise ValueError(f"rows of y sum to 1 within {off:.3g}; expected probabilities, which sum to 1")
+            return y
         classes = outputs.shape[1]
         check_indices("y", y, outputs, classes)
         labels = xp.arange(classes, dtype=y.dtype, device=y.device)
         return xp.astype(y[:, None] == labels[None, :], outputs.dtype)
 
-    def _log_sum(self, outputs):
-        """log sum_k exp z_k (n,), and the probabilities (n, c)."""
+    def _shifted(self, outputs):
+        """Logits less the largest of their row (n, c): nothing overflows, and a small loss is no difference of large ones."""
+        return outputs - namespace(outputs).max(outputs, axis=1, keepdims=True)
+
+    def _probabilities(self, outputs):
+        """softmax(z), (n, c)."""
         xp = namespace(outputs)
-        top = xp.max(outputs, axis=1, keepdims=True)
-        grown = xp.exp(outputs - top)
-        total = xp.sum(grown, axis=1, keepdims=True)
-        return (top + xp.log(total))[:, 0], grown / total
+        grown = xp.exp(self._shifted(outputs))
+        return grown / xp.sum(grown, axis=1, keepdims=True)
 
     def value(self, outputs, y):
         """The mean loss, a 0-d array, for logits and probabilities of shape (n, c)."""
         xp = namespace(outputs)
-        return (xp.sum(self._log_sum(outputs)[0]) - xp.sum(y * outputs)) / outputs.shape[0]
+        z = self._shifted(outputs)
+        return xp.sum(xp.log(xp.sum(xp.exp(z), axis=1)) - xp.sum(y * z, axis=1)) / outputs.shape[0]
 
     def gradient(self, outputs, y):
         """Per-sample derivative by the logits, softmax(z) - t (n, c), without the 1/n of the mean."""
-        return self._log_sum(outputs)[1] - y
+        return self._probabilities(outputs) - y
 
     def draw(self, key, outputs):
         """One-hot targets (n, c) drawn from the classes' probabilities softmax(z)."""
         xp = namespace(outputs)
         n, c = outputs.shape
-        below = xp.cumulative_sum(self._log_sum(outputs)[1], axis=1)[:, : c - 1]
+        below = xp.cumulative_sum(self._probabilities(outputs), axis=1)[:, : c - 1]
         labels = xp.sum(xp.astype(below <= uniform(key, (n, 1), outputs), xp.int64), axis=1)
         return self.targets(labels, outputs)
 

@@ -4,7 +4,7 @@ Paper       Kingma, Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, a
 Update      M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) g²
             W ← W - lr (M / (1 - β₁ᵗ)) / (√(V / (1 - β₂ᵗ)) + epsilon);   g gradient of the mean loss, like W
 Notation    paper → code:  α → lr,  β₁, β₂ → betas,  ε → epsilon_hat
-Cost        forward and backward + 14 p flops (and 2 p to see that the step is finite); memory 2 p
+Cost        forward and backward + 13 p flops (and 4 p to see that the step is finite); memory 2 p
 Oracles     1 forward, 1 backward
 Deviations  1. second_moment_of = "mean" puts M / (1 - β₁ᵗ) for g in V, as in renyiryry/kbfgs_neurips2020_public (β₂ = 0.9),
                renyiryry/tnt_neurips_2021 and achrafba96/mbf: p flops more.
@@ -84,18 +84,20 @@ class Adam:
         point = objective.at(params, batch)
         grads = point.grads()
         t, lr = state.t + 1, rate(self.lr, state.t)
-        zeros = tuple(0.0 * g for g in grads)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
-        moments = zip(grads, state.mean or zeros, state.square or zeros, decayed, strict=True)
+        none = (None,) * len(params)
+        moments = zip(grads, state.mean or none, state.square or none, decayed, strict=True)
         mean, square, trial = zip(*(self._update(g, M, V, W, t, lr) for g, M, V, W in moments), strict=True)
-        if not math.isfinite(norm(trial)):
+        if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         return trial, State(t, mean, square), Info(float(point.loss), True, "accepted")
 
     def _update(self, g, M, V, W, t, lr):
         beta1, beta2 = self.betas
-        M = beta1 * M + (1 - beta1) * g
+        g1 = (1 - beta1) * g
+        M = g1 if M is None else beta1 * M + g1
         s = g if self.second_moment_of == "gradient" else M / (1 - beta1**t)
-        V = beta2 * V + (1 - beta2) * s * s
+        s2 = (1 - beta2) * s * s
+        V = s2 if V is None else beta2 * V + s2
         root = namespace(g).sqrt(V / (1 - beta2**t)) + self.epsilon_hat
         return M, V, W - (lr / (1 - beta1**t)) * M / root

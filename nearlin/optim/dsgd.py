@@ -259,8 +259,10 @@ class DSGD:
         sizes, info = [norm(G) for G in grads], Info(float(point.loss), False, "", p=tuple(p))
         if not all(map(math.isfinite, sizes)):
             return params, state, info._replace(reason="rejected: the gradient is not finite")
-        if not any(sizes) or not any(value > 0 for value in p):
+        if not any(sizes):
             return params, state, info._replace(reason="stalled: the gradient is zero", scores=(0.0,) * len(blocks))
+        if not any(0 < value < math.inf for value in p):
+            return params, state, info._replace(reason="rejected: no p is positive and finite")
         moves, scores = self._moves(grads, sizes, p, state.t)
         trial = list(params)
         for j, move in moves.items():

@@ -268,12 +268,12 @@ def predicted(opt, network, t, info, state):
         replaced = fresh and state.preconditioner is not None
         return cost.near_linear_step(network, info.solve.iterations, fresh, t > 0, rows, name, replaced)
     starting = {"SGD": cost.sgd_step, "AdamW": cost.adamw_step, "AdaGrad": cost.adagrad_step, "RMSprop": cost.rmsprop_step}
+    starting["Adam"] = cost.adam_step
     if type(opt).__name__ in starting:
         return starting[type(opt).__name__](network, first=t == 0)
     known = {
         "GramGaussNewton": cost.gram_gauss_newton_step,
         "NaturalGradient": cost.natural_gradient_step,
-        "Adam": cost.adam_step,
     }
     return known[type(opt).__name__](network)
 

@@ -460,3 +460,32 @@ def test_schemes_have_their_variances(numpy_backend):
     assert uniform[:, -1].std() > 0.02
     assert nn.Conv2d(8, 64, 3, scheme="fan-out").init(0, x)[:, :-1].var() == pytest.approx(2 / (9 * 64), rel=0.05)
     assert nn.Dense(400, 300).init(0, x, gain=2.0)[:, :-1].var() == pytest.approx(2 / 400, rel=0.02)
+
+
+def test_small_losses_keep_their_digits_in_float32():
+    """Shifted before they are summed: neither large logits nor many samples cost digits."""
+    z = np.random.default_rng(0).standard_normal((1000, 10)) + 1e4
+    labels = np.argmax(z, axis=1)
+    z[np.arange(1000), labels] += 9
+    loss = nn.SoftmaxCrossEntropy()
+    wanted = float(loss.value(z.astype(np.float32).astype(np.float64), loss.targets(labels, z)))
+    single = z.astype(np.float32)
+    assert float(loss.value(single, loss.targets(labels, single))) == pytest.approx(wanted, rel=1e-3)
+    assert 0 < wanted < 1e-3
+
+
+def test_the_sigmoid_keeps_its_digits_where_it_is_small(be):
+    sigmoid = nn.activation("sigmoid").function
+    z = np.array([-80.0, -20.0, -17.0, -1.0, 0.0, 1.0, 20.0])
+    np.testing.assert_allclose(be.numpy(sigmoid(be.array(z))), 1 / (1 + np.exp(-z)), rtol=be.tol(1e-15))
+    single = sigmoid(z.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, 1 / (1 + np.exp(-z)), rtol=1e-6)
+    assert np.isfinite(sigmoid(np.array([-1e5, 1e5], dtype=np.float32))).all()
+
+
+def test_probabilities_that_do_not_sum_to_one_are_refused():
+    net = nn.Sequential((nn.Dense(5, 3),))
+    objective = nn.Objective(net, nn.SoftmaxCrossEntropy())
+    with pytest.raises(ValueError, match=r"rows of y sum to 1 within 0\.5"):
+        objective.at(net.init(0, np.ones(1)), (np.ones((2, 5)), np.full((2, 3), 0.5)))

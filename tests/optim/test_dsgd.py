@@ -355,6 +355,19 @@ def test_a_step_that_is_not_finite_is_rejected(rng):
     assert params[0] is G
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_layers_whose_constants_are_not_finite_are_left_out(numpy_backend, monkeypatch, value):
+    module = __import__("nearlin.optim.dsgd", fromlist=["layer_constants"])
+    objective, params, batch = problem(numpy_backend, *NETS["softmax"])
+    opt = DSGD()
+    monkeypatch.setattr(module, "layer_constants", lambda *args: (1.0, value))
+    assert opt.step(params, opt.init(params, objective), objective, batch)[2].layer == 0
+    monkeypatch.setattr(module, "layer_constants", lambda *args: (value, value))
+    new, _, info = opt.step(params, opt.init(params, objective), objective, batch)
+    assert (info.accepted, info.reason) == (False, "rejected: no p is positive and finite")
+    assert new is params
+
+
 EDGES = {"one sample": ((5, 4, 3), 1), "one input": ((1, 4, 3), 6), "one output": ((5, 4, 1), 6), "one of each": ((1, 1, 1), 1)}
 
 
