@@ -53,7 +53,11 @@ def main():
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--only", default="", help="first letters of methods, separated by commas")
     options = parser.parse_args()
+    if options.epochs < 1:
+        parser.error(f"--epochs is {options.epochs}; expected at least 1")
     words = [word.strip().lower() for word in options.only.split(",")]
+    if not any(name.lower().startswith(word) for word in words for name in PUBLISHED):
+        parser.error(f"--only {options.only}: expected first letters of {', '.join(PUBLISHED)}")
     print(f"{'method':<30}{'epoch':>6}{'loss':>10}{'published':>11}{'deviation':>11}")
     for name, (optimizer, settings, published) in PUBLISHED.items():
         if not any(name.lower().startswith(word) for word in words):

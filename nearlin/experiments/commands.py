@@ -16,6 +16,7 @@ from nearlin.experiments.config import STEPS
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.prediction import predict
+from nearlin.experiments.problems import default_optimizer
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS
 from nearlin.experiments.training import LOG, run
@@ -130,10 +131,8 @@ _data_options = [
 _optimizer_option = [
     click.option(
         "--optimizer",
-        default="near-linear-gauss-newton",
-        show_default=True,
         metavar="NAME",
-        help=f"One of {', '.join(OPTIMIZERS)}.",
+        help=f"One of {', '.join(OPTIMIZERS)}.  [default: near-linear-gauss-newton; adam on a problem]",
     )
 ]
 _network_options = [
@@ -278,7 +277,7 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **options)
         out = (
             resume.parent
             if resume is not None
-            else _default_folder(f"{folders.slug(data)}-{options['optimizer']}-{options['seed']}")
+            else _default_folder(f"{folders.slug(data)}-{options['optimizer'] or default_optimizer(data)}-{options['seed']}")
         )
     result = run(
         data, given, out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress, announce=report.print_header
@@ -340,7 +339,8 @@ def _names(text):
     help="Output folder, without an earlier comparison.  [default: runs/compare-DATA-SEED, with -2, -3, ... appended]",
 )
 @_with(_progress_option)
-def compare_command(data, optimizers, lr, damping, out, **options):
+@click.pass_context
+def compare_command(ctx, data, optimizers, lr, damping, out, **options):
     """Train on DATA with several optimizers, from the same initial weights, and tabulate them.
 
     \b
@@ -353,6 +353,12 @@ def compare_command(data, optimizers, lr, damping, out, **options):
     out = out or _default_folder(f"compare-{folders.slug(data)}-{options['seed']}", FILE)
     comparison = compare(data, names, lr=dict(lr) or None, damping=dict(damping) or None, out=out, **options)
     report.print_comparison(comparison)
+    for sentence in comparison.failures.values():
+        click.echo(f"Error: {sentence}", err=True)
+    if comparison.failures:
+        ctx.exit(USER_ERROR)
+    if any(run.ended == "non-finite" for runs in comparison.runs.values() for run in runs):
+        ctx.exit(NOT_FINITE)
 
 
 @cli.command("tune", short_help="Search step sizes and dampings.")

@@ -9,7 +9,7 @@ from nearlin.experiments.checkpoint import write_atomically
 from nearlin.experiments.config import Config, explicit
 from nearlin.experiments.problems import build
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.registry import OPTIMIZERS, hyperparameters, make_optimizer
+from nearlin.experiments.registry import OPTIMIZERS, check_settings, hyperparameters, make_optimizer
 from nearlin.experiments.training import Interrupted, Trainer, _like, _source, _summary, configured, starting
 
 FILE, PLOT = "compare.json", "compare.png"
@@ -19,9 +19,14 @@ LAYERWISE = ("mini-block-fisher", "kfac", "tnt", "kbfgs", "sgd", "adam")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` returns: ``runs`` maps optimizers to tuples of `Result`, one per seed; the others are paths, or None."""
+    """What `compare` returns.
+
+    ``runs`` maps optimizers to tuples of `Result`, one per seed that finished; ``failures`` maps those with a seed that did not
+    to a sentence; the others are paths, or None.
+    """
 
     runs: dict
+    failures: dict = dataclasses.field(default_factory=dict)
     folder: Path | None = None
     json: Path | None = None
     plot: Path | None = None
@@ -69,7 +74,7 @@ def compare(
     Raises
     ------
     ValueError, TypeError, OSError
-        As for `train`.
+        As for `train`, where no run finished.
     KeyboardInterrupt
         Ctrl-C, after the runs that are complete, and the steps of the one that is not, have been written.
     """
@@ -82,6 +87,7 @@ def compare(
     hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
     found = best_of(tuned, data, optimizers) if tuned is not None else {}
     config = Config(**explicit(options), **_source(data))
+    check_settings(config.settings, optimizers)
     configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
     problem, config = build(data, config)
     filled = {
@@ -100,20 +106,19 @@ def compare(
                     run = Trainer(one, problem, optimizer, starting(optimizer, problem, one, params)).run(progress)
                     runs.setdefault(name, []).append(run)
                 except (ArithmeticError, RuntimeError, ValueError) as error:
-                    failures[name] = error
-    except Interrupted as interruption:
-        runs.setdefault(name, []).append(interruption.result)
-        path = _write(runs, folder).json
-        where = "nothing was written, as no folder was given" if path is None else f"what was done is in {path}"
-        raise KeyboardInterrupt(f"Interrupted in {name} after {interruption.result.steps} complete steps; {where}") from None
+                    failures[name] = f"{name} failed with seed {seed}: {error}"
+    except KeyboardInterrupt as interruption:
+        steps = 0
+        if isinstance(interruption, Interrupted):
+            runs.setdefault(name, []).append(interruption.result)
+            steps = interruption.result.steps
+        path = _write(runs, folder, failures).json if runs else None
+        where = "nothing was written" if path is None else f"what was done is in {path}"
+        where += ", as no folder was given" if folder is None else ""
+        raise KeyboardInterrupt(f"Interrupted in {name} after {steps} complete steps; {where}") from None
     if not runs:
-        raise next(iter(failures.values()))
-    done = _write(runs, folder)
-    if failures:
-        sentences = "; ".join(f"{name} failed: {error}" for name, error in failures.items())
-        where = "" if done.json is None else f" ({', '.join(runs)} finished and are in {done.json})"
-        raise ValueError(f"{sentences}{where}")
-    return done
+        raise ValueError("; ".join(failures.values()))
+    return _write(runs, folder, failures)
 
 
 def default_for(data):
@@ -133,7 +138,7 @@ def best_of(path, data, optimizers):
     """Best hyper-parameters by optimizer from a ``tune.json``; `ValueError` where it is none, or does not know one of them."""
     try:
         content = json.loads(Path(path).read_text())
-        found = {name: dict(entry["best"]) for name, entry in content["optimizers"].items()}
+        found = {name: entry["best"] and dict(entry["best"]) for name, entry in content["optimizers"].items()}
     except OSError as error:
         raise ValueError(f"{path} (tuned) cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -143,6 +148,9 @@ def best_of(path, data, optimizers):
     missing = [name for name in optimizers if name not in found]
     if missing:
         raise ValueError(f"{path} (tuned) does not know {', '.join(missing)}; it has {', '.join(found)}")
+    empty = [name for name in optimizers if found[name] is None]
+    if empty:
+        raise ValueError(f"{path} (tuned) found nothing finite for {', '.join(empty)}")
     return found
 
 
@@ -169,16 +177,16 @@ def _option(option, value, name, optimizers):
     return value.get(name, value.get(None) if option in hyperparameters(name) else None)
 
 
-def _write(runs, folder):
+def _write(runs, folder, failures):
     runs = {name: tuple(done) for name, done in runs.items()}
     if folder is None:
-        return Comparison(runs)
+        return Comparison(runs, failures)
     content = {
         name: [{"header": _header(run), **_summary(run), "records": _records(run)} for run in done] for name, done in runs.items()
     }
     text = json.dumps(folders.plain(content), allow_nan=False, indent=1)
     write_atomically(folder / FILE, lambda file: file.write(text.encode()))
-    return Comparison(runs, folder, folder / FILE, _plot(runs, folder / PLOT))
+    return Comparison(runs, failures, folder, folder / FILE, _plot(runs, folder / PLOT))
 
 
 def _records(result):

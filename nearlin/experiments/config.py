@@ -26,7 +26,7 @@ class Config:
     scale: bool = False
     normalize: bool = True
     standardize: bool | None = None
-    optimizer: str = "near-linear-gauss-newton"
+    optimizer: str | None = None
     epsilon: float | None = None
     lr: float | None = None
     lr_factor: float | None = None

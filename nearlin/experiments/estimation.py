@@ -111,7 +111,7 @@ class Estimate:
 
 
 def estimate(
-    data=None, *, rows=None, features=None, optimizer="near-linear-gauss-newton", width=8192, activation=None,
+    data=None, *, rows=None, features=None, optimizer=None, width=8192, activation=None,
     batch_size=None, backend="numpy", dtype=None, iterations=None, target=None, task=None, test_fraction=0.2, seed=0,
     memory=None,
 ):  # fmt: skip
@@ -139,7 +139,7 @@ def estimate(
         Options that contradict each other or are out of range, data that cannot be read, or a step that does not fit into
         memory; the message says what would.
     """
-    activation, dtype = activation or "relu", dtype or "float64"
+    optimizer, activation, dtype = optimizer or "near-linear-gauss-newton", activation or "relu", dtype or "float64"
     Config(target=target, task=task, test_fraction=test_fraction, optimizer=optimizer, width=width, activation=activation,
            batch_size=batch_size, dtype=dtype, seed=seed)  # fmt: skip
     make_optimizer(optimizer)

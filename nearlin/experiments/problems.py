@@ -17,7 +17,7 @@ from nearlin import nn
 from nearlin._array import asarray, backend_name, check, device, namespace, prototype, slices, to_numpy
 from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load, split
 from nearlin.data.dataset import split_rows
-from nearlin.experiments.config import STEPS
+from nearlin.experiments.config import DEFAULTS, STEPS
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import did_you_mean
 
@@ -159,9 +159,19 @@ def build(data, config):
         return _from_recipe(data, config)
     if config.data_dir is not None:
         raise ValueError(f"data_dir is for the problems that read a folder; {data!r} does not")
-    config = replace(config, dtype=config.dtype or "float64", activation=config.activation or "relu")
+    config = replace(
+        config,
+        optimizer=config.optimizer or default_optimizer(data),
+        dtype=config.dtype or "float64",
+        activation=config.activation or "relu",
+    )
     problem, config = _from_arrays(data, config) if isinstance(data, tuple | list) else _from_data(data, config)
     return problem, _with_steps(config, problem.train[0].shape[0], STEPS)
+
+
+def default_optimizer(data):
+    """What a run takes that names no optimizer: recipes have no least squares."""
+    return "adam" if isinstance(data, str) and data in RECIPES else "near-linear-gauss-newton"
 
 
 def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
@@ -178,12 +188,21 @@ def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
 
 
 UNLIMITED = 10**9
+TWO_LAYER = ("target", "task", "test_fraction", "center", "scale", "normalize", "standardize", "width")
 
 
 def _from_recipe(name, config):
     recipe = RECIPES[name]
+    for option in TWO_LAYER:
+        if getattr(config, option) != getattr(DEFAULTS, option):
+            raise ValueError(f"{option} is for two-layer networks on data sets and files; {name} has its own data and network")
+    if config.data_dir is not None and not recipe.reads:
+        raise ValueError(f"data_dir is for the problems that read a folder; {name} does not")
+    if config.activation is not None and not recipe.any_activation:
+        raise ValueError(f"activation is {config.activation!r}; the network of {name} has its own")
     config = replace(
         config,
+        optimizer=config.optimizer or default_optimizer(name),
         dtype=config.dtype or recipe.dtype,
         activation=config.activation or recipe.activation,
         batch_size=config.batch_size or recipe.batch_size,

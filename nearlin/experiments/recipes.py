@@ -38,6 +38,10 @@ class Recipe:
     activation, dtype : str
     augment : bool
         Whether training images are cropped and flipped at random.
+    reads : bool
+        Whether it reads files from ``data_dir``.
+    any_activation : bool
+        Whether the network takes another activation.
     """
 
     about: str
@@ -50,6 +54,8 @@ class Recipe:
     activation: str = "relu"
     dtype: str = "float32"
     augment: bool = False
+    reads: bool = False
+    any_activation: bool = True
 
 
 def _folder(config, what):
@@ -118,7 +124,7 @@ RECIPES = {
     "mnist-ae": Recipe(
         "auto-encoder 784-1000-500-250-30 mirrored on MNIST (--data-dir)",
         _mnist_ae, lambda config, *_: nn.MNIST_autoencoder(config.activation),
-        nn.SigmoidCrossEntropy(), "reconstruction", 1000, 10,
+        nn.SigmoidCrossEntropy(), "reconstruction", 1000, 10, reads=True,
     ),
     "digits-cnn": Recipe(
         "two convolutions with batch normalisation on scikit-learn's digits",
@@ -126,7 +132,8 @@ RECIPES = {
     ),
     "cifar10-resnet32": Recipe(
         "ResNet-32 on CIFAR-10 (--data-dir), images cropped and flipped at random",
-        _cifar10, lambda config, *_: nn.ResNet32(), nn.SoftmaxCrossEntropy(), "labels", 128, 1, augment=True,
+        _cifar10, lambda config, *_: nn.ResNet32(), nn.SoftmaxCrossEntropy(), "labels", 128, 1, augment=True, reads=True,
+        any_activation=False,
     ),
     "planted-graph": Recipe(
         "two graph convolutions on a drawn graph of Cora's shape",

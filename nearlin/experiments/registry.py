@@ -28,6 +28,9 @@ OPTIMIZERS = {
 }
 
 
+LEAST_SQUARES = ("near-linear-gauss-newton", "gram-gauss-newton", "natural-gradient")
+
+
 def make_optimizer(name, **options):
     """The optimizer called ``name`` with the given hyper-parameters; None leaves a hyper-parameter at its default.
 
@@ -55,6 +58,13 @@ def make_optimizer(name, **options):
     except TypeError as error:
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         raise ValueError(f"{name} cannot take {given}: {error}") from error
+
+
+def check_settings(settings, optimizers):
+    """`ValueError` where one of the (name, value) pairs is a hyper-parameter of none of the optimizers."""
+    for option, _ in settings:
+        if not any(option in hyperparameters(name) for name in optimizers):
+            raise ValueError(f"none of {', '.join(optimizers)} has {option}")
 
 
 def default_lr(name):

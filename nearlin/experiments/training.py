@@ -20,7 +20,7 @@ from nearlin.experiments import checkpoint, folders
 from nearlin.experiments.config import Config, differences, explicit
 from nearlin.experiments.environment import versions
 from nearlin.experiments.problems import Problem, build
-from nearlin.experiments.registry import default_lr, make_optimizer
+from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, default_lr, make_optimizer
 
 LOG, CHECKPOINT, PLOT, LAYERS = "run.jsonl", "checkpoint.npz", "run.png", "layers.png"
 _SHUFFLE, _AUGMENT, _WARM = 0x73687566666C65, 0x6175676D, 0x7761726D  # keep these streams apart from other users of the same seed
@@ -125,7 +125,7 @@ class Interrupted(KeyboardInterrupt):
 def train(
     data=None,
     *,
-    optimizer="near-linear-gauss-newton",
+    optimizer=None,
     target=None,
     task=None,
     test_fraction=0.2,
@@ -164,8 +164,8 @@ def train(
         (n, d) and (n,) of any backend. Arrays are used as they are: on their own backend, device and dtype, without
         preprocessing; ``backend`` and ``dtype`` are theirs. May be omitted with ``resume`` where the checkpoint knows the name
         or file.
-    optimizer : str
-        A key of `OPTIMIZERS`.
+    optimizer : str, optional
+        A key of `OPTIMIZERS`; by default near-linear-gauss-newton, and on recipes, whose losses are no least squares, adam.
     target, task : str, optional
         Target column of a ``.csv`` file; ``"regression"`` or ``"classification"`` where the file does not tell.
     test_fraction : float
@@ -261,6 +261,9 @@ def start(data, config):
 
 def configured(config, problem):
     """The optimizer of a run, with its schedule in steps."""
+    if config.optimizer in LEAST_SQUARES and not _squared(problem):
+        loss, others = type(problem.objective.loss).__name__, ", ".join(name for name in OPTIMIZERS if name not in LEAST_SQUARES)
+        raise ValueError(f"{config.optimizer} is for least squares, and {problem.name} has a {loss}; it is trained by {others}")
     lr = config.lr
     if config.lr_factor is not None:
         period = config.lr_period * Batches(problem, config.batch_size, config.seed).per_epoch
@@ -604,7 +607,8 @@ def _message(ended, config, steps, relative, excess, path):
     if ended == "stalled":
         return f"Stopped after {steps} steps: the optimizer stalled, no further decrease can be had; {at}."
     if ended == "non-finite":
-        return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; the last finite parameters are kept ({at})."
+        kept = f"the last finite parameters are kept ({at})" if math.isfinite(excess) else "a smaller --lr may help"
+        return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; {kept}."
     if ended == "time limit":
         return f"Stopped after {steps} steps at the time limit of {config.time_limit:g} s of processor time: {at}."
     if ended == "interrupted":

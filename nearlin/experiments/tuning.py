@@ -12,7 +12,7 @@ from nearlin.experiments.checkpoint import write_atomically
 from nearlin.experiments.comparison import _checked, default_for
 from nearlin.experiments.config import Config, explicit
 from nearlin.experiments.problems import build
-from nearlin.experiments.registry import hyperparameters, make_optimizer
+from nearlin.experiments.registry import check_settings, hyperparameters, make_optimizer
 from nearlin.experiments.training import Trainer, _like, _source, configured, starting
 
 FILE, RUNS, SHARE = "tune.json", 12, 5
@@ -38,23 +38,29 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """All runs for one optimizer; ``best`` has the smallest training loss."""
+    """All runs for one optimizer; ``best`` has the smallest training loss, and is None where no loss is finite."""
 
     runs: tuple
     damping_name: str | None
 
     @property
     def best(self):
-        return min(self.runs, key=lambda run: run.excess if math.isfinite(run.excess) else math.inf)
+        finite = [run for run in self.runs if math.isfinite(run.excess)]
+        return min(finite, key=lambda run: run.excess, default=None)
 
     @property
     def settings(self):
-        """The best hyper-parameters by name."""
+        """The best hyper-parameters by name, or None."""
+        if self.best is None:
+            return None
         values = {"lr": self.best.lr, self.damping_name or "damping": self.best.damping}
         return {name: value for name, value in values.items() if value is not None}
 
     @property
     def sentence(self):
+        """The best run in words."""
+        if self.best is None:
+            return "none, as no run ended with a finite loss"
         return ", ".join(f"{name} {value:g}" for name, value in self.settings.items()) + f", excess loss {self.best.excess:.4g}"
 
 
@@ -80,8 +86,8 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     optimizers : sequence of str, optional
         As for `compare`.
     budget : float
-        Processor seconds of the run that is tuned for; each run of the search takes a fifth of it. With ``steps`` or
-        ``epochs`` among the options, the runs take those instead.
+        Processor seconds of the run that is tuned for; each run of the search takes a fifth of it. With ``steps``, ``epochs``
+        or ``time_limit`` among the options, the runs take those instead.
     runs : int
         Most runs of each optimizer.
     out : str or path, optional
@@ -101,6 +107,8 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     ------
     ValueError, TypeError, OSError
         As for `compare`.
+    KeyboardInterrupt
+        Ctrl-C, after the runs that are complete have been written.
     """
     optimizers = _checked(default_for(data) if optimizers is None else optimizers)
     if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
@@ -108,27 +116,38 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     if not 0 < budget < math.inf:
         raise ValueError(f"budget is {budget!r}; expected a positive number of seconds")
     config = Config(**explicit(options), **_source(data))
-    if config.steps is None and config.epochs is None:
+    check_settings(config.settings, optimizers)
+    if searched := [name for name, _ in config.settings if name in ("lr", *DAMPINGS)]:
+        raise ValueError(f"{searched[0]} is what the search is for; expected other settings")
+    if config.steps is None and config.epochs is None and config.time_limit is None:
         config = dataclasses.replace(config, time_limit=budget / SHARE)
     problem, config = build(data, config)
     params = problem.network.init(key=config.seed, like=_like(problem))
-    folder, searches = None if out is None else folders.claim(out, FILE), {}
-    for name in optimizers:
-        searches[name] = _search(name, problem, config, params, runs, progress, before)
-        tuning = Tuning(problem.name, dict(searches), _write(problem.name, searches, folder))
-    return tuning
+    folder, searches, name = None if out is None else folders.claim(out, FILE), {}, None
+
+    def note(search):
+        searches[name] = search
+        _write(problem.name, searches, folder)
+
+    try:
+        for name in optimizers:
+            _search(name, problem, config, params, runs, progress, before, note)
+    except KeyboardInterrupt:
+        done = sum(len(search.runs) for search in searches.values())
+        where = "nothing was written, as no folder was given" if folder is None else f"they are in {folder / FILE}"
+        raise KeyboardInterrupt(f"Interrupted in {name} after {done} complete runs" + (f"; {where}" if done else "")) from None
+    return Tuning(problem.name, searches, None if folder is None else folder / FILE)
 
 
 def _write(problem, searches, folder):
     if folder is None:
-        return None
+        return
     content = {name: {"best": found.settings, "runs": [run._asdict() for run in found.runs]} for name, found in searches.items()}
     text = json.dumps(folders.plain({"problem": problem, "optimizers": content}), allow_nan=False, indent=1)
     write_atomically(folder / FILE, lambda file: file.write(text.encode()))
-    return folder / FILE
 
 
-def _search(name, problem, config, params, most, progress, before):
+def _search(name, problem, config, params, most, progress, before, note):
     damping_name = next((field for field in DAMPINGS if field in hyperparameters(name)), None)
     optimizer, done = make_optimizer(name), {}
     start = tuple(_index(getattr(optimizer, field or "", None)) for field in ("lr", damping_name))
@@ -148,6 +167,7 @@ def _search(name, problem, config, params, most, progress, before):
                 if not done:
                     raise
                 done[point] = _failed(settings, damping_name, error)  # the grid left the range of a hyper-parameter
+            note(Search(tuple(done.values()), damping_name))
         return done[point].excess
 
     best = start
@@ -155,7 +175,6 @@ def _search(name, problem, config, params, most, progress, before):
         for axis in (0, 1):
             if best[axis] is not None:
                 best = _descend(best, axis, excess)
-    return Search(tuple(done.values()), damping_name)
 
 
 def _descend(point, axis, excess):
@@ -171,7 +190,8 @@ def _descend(point, axis, excess):
 
 
 def _run(name, problem, config, params, settings, damping_name, progress):
-    one = dataclasses.replace(config, optimizer=name, lr=None, damping=None, settings=(*config.settings, *settings.items()))
+    own = tuple(pair for pair in config.settings if pair[0] in hyperparameters(name))
+    one = dataclasses.replace(config, optimizer=name, lr=None, damping=None, settings=(*own, *settings.items()))
     optimizer = configured(one, problem)
     try:
         result = Trainer(one, problem, optimizer, starting(optimizer, problem, one, params)).run(progress)

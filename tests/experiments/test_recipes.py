@@ -119,6 +119,10 @@ def test_mnist_is_read_from_a_folder(mnist):
         ("mnist-ae", {}, DataError, "four files of MNIST; name the folder with data_dir"),
         ("cifar10-resnet32", {"data_dir": "nowhere"}, DataError, "nowhere"),
         ("sphere", {"data_dir": "x"}, ValueError, "data_dir is for the problems that read a folder"),
+        ("digits-ae", {"width": 5}, ValueError, "width is for two-layer networks"),
+        ("digits-ae", {"scale": True}, ValueError, "scale is for two-layer networks"),
+        ("digits-ae", {"data_dir": "x"}, ValueError, "data_dir is for the problems that read a folder"),
+        ("cifar10-resnet32", {"activation": "tanh", "data_dir": "x"}, ValueError, "the network of cifar10-resnet32 has its own"),
         ("digits-ae", {"steps": 3, "epochs": 3}, ValueError, "steps and epochs are both given"),
         ("digits-ae", {"batch_size": 2000}, ValueError, "batch_size is 2000; the training set has 1437 rows"),
         ("digits-ae", {"lr_factor": 0.5}, ValueError, "lr_factor and lr_period make a schedule together"),
@@ -127,7 +131,7 @@ def test_mnist_is_read_from_a_folder(mnist):
             "digits-ae",
             {"optimizer": "near-linear-gauss-newton"},
             ValueError,
-            "loss is a SigmoidCrossEntropy; expected SquaredLoss",
+            "is for least squares, and digits-ae has a SigmoidCrossEntropy; it is trained by sgd",
         ),
         ("digits-ae", {"optimizer": "adam", "settings": (("momentum", 0.9),)}, ValueError, "adam has no momentum; it has lr"),
         ("digits-ae", {"optimizer": "adam", "lr": 0.1, "settings": (("lr", 0.9),)}, ValueError, "lr is given twice"),
@@ -228,7 +232,7 @@ def test_the_search_really_trains():
 )
 def test_the_grid_has_one_and_three_in_a_decade(value, index):
     assert tuning._index(value) == index
-    assert tuning._value(index) / value == pytest.approx(1, rel=1)
+    assert value / 1.9 < tuning._value(index) < 1.9 * value
 
 
 def test_every_recipe_says_what_it_is():
@@ -241,9 +245,12 @@ def test_every_recipe_says_what_it_is():
         (["train", "digits-aa"], "did you mean 'digits-ae'"),
         (["train", "digits-ae", "--set", "lr=oops"], "lr is 'oops'; expected a positive number"),
         (["train", "digits-ae", "--set", "lr"], "'lr' is not NAME=VALUE"),
-        (["tune", "digits-ae", "--optimizers", "natural-gradient", "--steps", "1"], "loss is a SigmoidCrossEntropy"),
+        (["tune", "digits-ae", "--optimizers", "natural-gradient", "--steps", "1"], "natural-gradient is for least squares"),
         (["train", "digits-ae", "--set", "epsilon_hat=oops"], "cannot take epsilon_hat='oops'"),
         (["tune", "digits-ae", "--budget", "-1"], "budget is -1.0"),
+        (["tune", "digits-ae", "--optimizers", "sgd", "--set", "lr=0.5"], "lr is what the search is for"),
+        (["tune", "digits-ae", "--optimizers", "soap", "--set", "momentum=0.5"], "none of soap has momentum"),
+        (["compare", "digits-ae", "--optimizers", "kfac,sgd", "--set", "dampin=0.1"], "none of kfac, sgd has dampin"),
         (["compare", "digits-ae", "--tuned", "nofile.json"], "nofile.json (tuned) cannot be read"),
         (["estimate", "digits-ae"], "digits-ae is another network"),
         (["predict", "run/checkpoint.npz", "x.csv", "--out", "y.csv"], "was trained on the problem digits-ae"),
@@ -292,3 +299,71 @@ def test_the_layers_that_dsgd_has_changed_are_recorded_and_drawn(tmp_path):
     other = train("digits-ae", optimizer="muon", steps=1, out=tmp_path / "other", progress=False)
     assert other.records[0]["layer"] is None
     assert not (other.folder / "layers.png").exists()
+
+
+def test_a_problem_trains_without_more_words_and_refuses_before_it_writes(tmp_path):
+    result = train("digits-ae", steps=1, progress=False)
+    assert type(result.optimizer).__name__ == "Adam"
+    with pytest.raises(ValueError, match="is for least squares"):
+        train("digits-ae", optimizer="gram-gauss-newton", steps=1, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_in_a_search_keeps_the_runs_that_are_complete(tmp_path, monkeypatch):
+    seen = []
+
+    def run(name, problem, config, params, settings, damping_name, progress):
+        seen.append(settings)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return tuning.Run(settings["lr"], None, 1.0, None, 1, "steps")
+
+    monkeypatch.setattr(tuning, "_run", run)
+    with pytest.raises(KeyboardInterrupt, match=r"Interrupted in sgd after 2 complete runs; they are in .*tune.json"):
+        tune("digits-ae", ["sgd"], out=tmp_path, progress=False)
+    assert len(json.loads((tmp_path / "tune.json").read_text())["optimizers"]["sgd"]["runs"]) == 2
+
+
+def test_a_search_without_a_finite_loss_says_so(tmp_path, monkeypatch):
+    scripted(monkeypatch, lambda lr, _: np.inf)
+    found = tune("digits-ae", ["sgd"], out=tmp_path, progress=False)
+    assert found.searches["sgd"].best is None
+    assert "no run ended with a finite loss" in found.searches["sgd"].sentence
+    with pytest.raises(ValueError, match="found nothing finite for sgd"):
+        compare("digits-ae", ["sgd"], tuned=found.path, steps=1)
+
+
+def test_ctrl_c_in_a_warm_start_keeps_the_runs_that_are_complete(tmp_path, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nearlin.optim.KFAC.warm_start", interrupt)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"Interrupted in kfac after 0 complete steps; what was done is in .*compare.json"
+    ):
+        compare("digits-ae", ["sgd", "kfac"], lr={"sgd": 0.01}, steps=2, out=tmp_path, progress=False)
+    assert list(json.loads((tmp_path / "compare.json").read_text())) == ["sgd"]
+
+
+def test_a_method_that_fails_does_not_hide_those_that_finish(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise ArithmeticError("no such factor")
+
+    monkeypatch.setattr("nearlin.optim.KFAC.warm_start", fail)
+    done = compare("digits-ae", ["sgd", "kfac"], lr={"sgd": 0.01}, steps=2, progress=False)
+    assert list(done.runs) == ["sgd"]
+    assert done.failures == {"kfac": "kfac failed with seed 0: no such factor"}
+    with pytest.raises(ValueError, match="kfac failed with seed 0: no such factor"):
+        compare("digits-ae", ["kfac"], steps=2, progress=False)
+
+
+def test_a_diverged_comparison_is_an_exit_code(tmp_path, monkeypatch):
+    testing = pytest.importorskip("click.testing")
+    from nearlin.experiments.commands import cli
+
+    monkeypatch.chdir(tmp_path)
+    arguments = "compare curves-ae --optimizers sgd --lr 0.3 --steps 8 --batch-size 50 --out c"
+    result = testing.CliRunner().invoke(cli, arguments.split())
+    assert result.exit_code == 1, result.output
+    assert "non-finite" in result.output
+    assert "Warning" not in result.output
