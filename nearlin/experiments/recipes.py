@@ -73,6 +73,13 @@ def _digits_ae(config):
     return Parts(*(_to_itself(part.floats(config.dtype, flat=True)) for part in (train, test)))
 
 
+def _digits(config):
+    train, test = sets.digits(seed=0)
+    x, x_test = (part.floats(config.dtype, flat=True) for part in (train, test))
+    mean = x.mean(axis=0)
+    return Parts((x - mean, train.y), (x_test - mean, test.y))
+
+
 def _curves_ae(config):
     return Parts(*map(_to_itself, sets.curves(dtype=config.dtype)))
 
@@ -125,6 +132,11 @@ RECIPES = {
         "auto-encoder 784-1000-500-250-30 mirrored on MNIST (--data-dir)",
         _mnist_ae, lambda config, *_: nn.MNIST_autoencoder(config.activation),
         nn.SigmoidCrossEntropy(), "reconstruction", 1000, 10, reads=True,
+    ),
+    "digits": Recipe(
+        "perceptron 64-256-256-10 on scikit-learn's digits",
+        _digits, lambda config, *_: nn.MLP((64, 256, 256, 10), config.activation),
+        nn.SoftmaxCrossEntropy(), "labels", 200, 20,
     ),
     "digits-cnn": Recipe(
         "two convolutions with batch normalisation on scikit-learn's digits",

@@ -498,7 +498,7 @@ class Trainer:
             train_error=problem.error(params, problem.train),
             test_error=problem.error(params, problem.test),
             ended=ended,
-            message=_message(ended, self.config, self.snapshot.step, relative, loss - problem.least, path),
+            message=_message(ended, self.config, self.snapshot.step, relative, loss, problem.least, path),
             final_test_loss=problem.loss(params, problem.test) if problem.recipe else None,
             statistics=self.snapshot.statistics,
             seconds=sum(record["seconds"] for record in self.records),
@@ -599,15 +599,16 @@ def _fields(optimizer):
     return {f.name: repr(getattr(optimizer, f.name)) for f in dataclasses.fields(optimizer) if f.init}
 
 
-def _message(ended, config, steps, relative, excess, path):
-    at = f"the loss is {excess:.4g} above its least" if relative is None else f"the relative residual is {relative:.2e}"
+def _message(ended, config, steps, relative, loss, least, path):
+    above = " above the least possible" if least else ""
+    at = f"the loss is {loss - least:.4g}{above}" if relative is None else f"the relative residual is {relative:.2e}"
     aim = "" if relative is None else f" (tolerance {config.tol:g})"
     if ended == "converged":
         return f"Converged after {steps} steps: {at}{aim}."
     if ended == "stalled":
         return f"Stopped after {steps} steps: the optimizer stalled, no further decrease can be had; {at}."
     if ended == "non-finite":
-        kept = f"the last finite parameters are kept ({at})" if math.isfinite(excess) else "a smaller --lr may help"
+        kept = f"the last finite parameters are kept ({at})" if math.isfinite(loss) else "a smaller --lr may help"
         return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; {kept}."
     if ended == "time limit":
         return f"Stopped after {steps} steps at the time limit of {config.time_limit:g} s of processor time: {at}."

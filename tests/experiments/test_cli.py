@@ -95,7 +95,7 @@ def test_help(command):
 
 BAD = {
     "no data": (["train"], "name the DATA"),
-    "unknown data": (["train", "digits"], "did you mean 'digits-"),
+    "unknown data": (["train", "digitz"], "did you mean 'digits'"),
     "missing file": (["train", "no.csv"], "does not exist"),
     "empty file": (["train", "empty.csv", "--target", "y"], "is empty"),
     "nan": (["train", "nan.csv", "--target", "y"], "line 3, column 'a'"),

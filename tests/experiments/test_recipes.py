@@ -13,7 +13,7 @@ from nearlin.data import DataError
 from nearlin.experiments import RECIPES, Config, build, compare, train, tune, tuning
 
 pytest.importorskip("sklearn")
-HERE = ("digits-ae", "digits-cnn", "planted-graph")
+HERE = ("digits", "digits-ae", "digits-cnn", "planted-graph")
 
 
 def comparable(records):
