@@ -590,10 +590,10 @@ def _inputs(spec, n, positions):
 def _pairs(spec, n, positions, damped):
     """The pair of one layer, damped, from means before and after the step; and the update of the input factor."""
     (o, D), rows = spec.shape, n * positions
-    means = rows * (D + o) + rows * (D + o if spec.kind == "conv" else spec.inp + o)
+    means = rows * (D + o) + rows * (D + o if spec.kind == "conv" else spec.inp + o) + 4 * rows * o - 2  # and sizes of g
     means += 2 * (_chunks(spec, n, positions) - 1) * (D + o)
     track = _bfgs(D) + 4 * D * D + 4 * D
-    return means + 4 * o * D + 18 * o - 1 + 3 * damped * o + track
+    return means + 4 * o * D + 20 * o - 1 + 3 * damped * o + track
 
 
 def _bfgs(k):

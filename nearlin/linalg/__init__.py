@@ -22,7 +22,7 @@ from nearlin.linalg.iterations import best_step, chebyshev, double_product, rich
 from nearlin.linalg.kronecker import KroneckerEigenbasis, KroneckerInverse, damped_factors, eigenbasis, trace_balance
 from nearlin.linalg.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowrank_solve, lowrank_step, lowrank_update
-from nearlin.linalg.modes import mix_grams, mode_gram, mode_product, mode_products
+from nearlin.linalg.modes import average_grams, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm
 from nearlin.linalg.solve_info import SolveInfo, StepInfo
 
@@ -38,7 +38,7 @@ __all__ = [
     "remember", "track_inverse", "two_loop_product",
     "Orthogonalized", "dual_norm", "duality_map", "operator_norm", "orthogonalize", "spectral_bound",
     "Inverse", "LowRank", "LowRankStep", "lowrank", "lowrank_solve", "lowrank_step", "lowrank_update",
-    "mix_grams", "mode_gram", "mode_product", "mode_products",
+    "average_grams", "mix_grams", "mode_gram", "mode_product", "mode_products",
     "CEILING", "Damping", "judge", "least_damping",
     "fwht",
 ]  # fmt: skip

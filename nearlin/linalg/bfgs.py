@@ -9,7 +9,8 @@ Reference   Powell (1978); Goldfarb, Ren, Bahamou, Practical Quasi-Newton Method
             arXiv:2006.08877 (double damping, K-BFGS);  Byrd, Nocedal, Schnabel, Math. Programming 63 (1994) (compact);
             Nocedal, Math. of Computation 35 (1980) (two loops)
 Cost        update: 9n² flops.  compact with h pairs on M (n, k): 8hnk + 4h²k + 4h²n.  two loops: 8hnk
-Deviations  1. Pairs with yᵀHy or sᵀs at most the smallest normal number are skipped: the formulas divide by them.
+Deviations  1. Pairs with yᵀHy or sᵀs at most the smallest normal number are skipped: the formulas divide by them. So are pairs
+               whose y may be rounding alone: damping would swap s for it.
             2. For μ₂ >= 1, where θ may be infinite, (b) is y ← y + (μ₂ - sᵀy / sᵀs) s; it gives the same sᵀy.
 """
 
@@ -117,7 +118,7 @@ def _unusable(x, sy, scale):
     return "skipped: no curvature" if scale <= _tiny(x) else None
 
 
-def double_damping(s, y, Hy, mu1, mu2):
+def double_damping(s, y, Hy, mu1, mu2, noise=0.0):
     """`powell_damping` with ``mu1``, then `minimal_damping` with ``mu2`` on what it gives.
 
     Parameters
@@ -126,6 +127,9 @@ def double_damping(s, y, Hy, mu1, mu2):
         The pair, and the inverse curvature at hand times y.
     mu1, mu2 : float
         ``mu1`` in (0, 1), ``mu2`` positive.
+    noise : float
+        How much of ||y|| may be rounding: a pair whose y is no longer than that is skipped, and all are rejected where it is not
+        finite.
 
     Returns
     -------
@@ -138,16 +142,20 @@ def double_damping(s, y, Hy, mu1, mu2):
 
     Notes
     -----
-    8n flops, and 3n for each damping. Where y changes, Hy is another one afterwards.
+    10n flops, and 3n for each damping. Where y changes, Hy is another one afterwards.
     """
     check(ndim={"s": 1, "y": 1, "Hy": 1}, finite=False, s=s, y=y, Hy=Hy)
     if not 0 < mu1 < 1:
         raise ValueError(f"mu1 is {mu1!r}; expected a number between 0 and 1")
     if not 0 < mu2 < math.inf:
         raise ValueError(f"mu2 is {mu2!r}; expected a positive number")
+    if not math.isfinite(noise):
+        return DampedPair(s, y, "rejected: non-finite")
     first = powell_damping(s, y, Hy, mu1)
     if not first.usable:
         return first
+    if _dot(y, y) <= noise**2:
+        return DampedPair(s, y, "skipped: no curvature")
     second = minimal_damping(first.s, first.y, mu2)
     if not second.usable:
         return DampedPair(s, y, second.word)

@@ -6,6 +6,8 @@ Reference   Kolda, Bader, Tensor Decompositions and Applications, SIAM Review 51
 Cost        2 N Nⱼ flops either way, as one matrix product; N entries in T. A BLAS does half of a Gram matrix.
 """
 
+import math
+
 from nearlin._array import namespace
 
 
@@ -26,6 +28,17 @@ def mix_grams(grams, T, old, new):
     for made, H in zip(mixed, grams, strict=bool(grams)):
         made += H if old == 1 else old * H
     return mixed
+
+
+def average_grams(grams, T, old, new):
+    """`mix_grams`, and True; where they hold NaN or Inf the ``grams`` given, zeros for (), and False.
+
+    N_0 - 1 flops more.
+    """
+    xp, mixed = namespace(T), mix_grams(grams, T, old, new)
+    if math.isfinite(float(xp.linalg.trace(mixed[0]))):  # no entry is larger than the trace
+        return mixed, True
+    return tuple(grams) or tuple(map(xp.zeros_like, mixed)), False
 
 
 def mode_product(T, X, mode):

@@ -14,11 +14,22 @@ from nearlin.nn.models import (
     ResNet32,
     autoencoder,
 )
-from nearlin.nn.moments import Moments, means, moments, observe
+from nearlin.nn.moments import Means, Moments, average, change, mean_weights, means, moments, observe
 from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point, Trial, attempt
-from nearlin.nn.parameters import StepDecay, check_lr, check_weight_decay, decay, join_bias, rate, ravel, split_bias, unravel
+from nearlin.nn.parameters import (
+    StepDecay,
+    check_lr,
+    check_weight_decay,
+    decay,
+    join_bias,
+    rate,
+    ravel,
+    split_bias,
+    unravel,
+    velocity,
+)  # fmt: skip
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from nearlin.nn.smoothness import (
     Targets,
@@ -41,8 +52,8 @@ __all__ = [
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
     "Counted", "Objective", "Point", "Trial", "attempt",
-    "StepDecay", "check_lr", "check_weight_decay", "decay", "join_bias", "rate", "ravel", "split_bias", "unravel",
-    "Moments", "means", "moments", "observe",
+    "StepDecay", "check_lr", "check_weight_decay", "decay", "join_bias", "rate", "ravel", "split_bias", "unravel", "velocity",
+    "Means", "Moments", "average", "change", "mean_weights", "means", "moments", "observe",
     "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
     "join_tensors", "split_tensors", "tensor_names",
     "Factor", "Jacobian", "LayeredJacobian", "TwoLayerJacobian",

@@ -58,6 +58,11 @@ class Sequential:
     gain: float = 1.0
     shape: tuple | None = None
 
+    def __post_init__(self):
+        if not self.layers:
+            found = ", ".join(type(module).__name__ for module in self.modules) or "nothing"
+            raise ValueError(f"modules holds no layer with parameters, but {found}; expected at least one, such as Dense")
+
     @property
     def layers(self):
         """One `LayerSpec` per parameter matrix."""

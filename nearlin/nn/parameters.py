@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from nearlin._array import namespace
+from nearlin.linalg import axpy
 
 # ------------------------------------------------------------------------------------------------------------ step sizes
 
@@ -70,6 +71,21 @@ class StepDecay:
 
     def __call__(self, t):
         return self.lr * self.factor ** (t // self.period)
+
+
+# ----------------------------------------------------------------------------------------------------------------- momentum
+
+
+def velocity(old, grads, params, momentum, form="sum", l2=0.0):
+    """v ← momentum v + g, or momentum v + (1 - momentum) g with ``form="average"``, from v = None, which stands for 0.
+
+    ``l2`` adds l2 θ to g. 2 p flops a step, p more for the average, 2 p more for ``l2``.
+    """
+    if l2:
+        grads = axpy(l2, params, grads)
+    if form == "average":
+        grads = tuple((1 - momentum) * g for g in grads)
+    return grads if old is None else axpy(momentum, old, grads)
 
 
 # ------------------------------------------------------------------------------------------------------- weights and biases

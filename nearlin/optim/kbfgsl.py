@@ -19,7 +19,9 @@ Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the 
             2. Products with Hg by the compact representation, four thin products; the two loops give the same matrix.
             3. Without a warm start, the mean over given batches, A is a plain mean until 1/t < 1 - decay; the authors, on full
                batches, start from 0. There they take pair_decay = 0.
-            4. Pairs where yᵀHg y or sᵀs is at most the smallest normal number are skipped: the formulas divide by them.
+            4. Pairs where yᵀHg y or sᵀs is at most the smallest normal number are skipped: the formulas divide by them. So are
+               pairs with ||y|| below 32 ε times the root mean square of the ∂L/∂z: ahead of a normalisation their mean is 0, y is
+               rounding, and the damping would put it in the place of s. There the product is that of the identity.
             5. Own extension: in convolutions A is a mean over samples of sums over positions, and other means are over both, as
                in K-FAC (arXiv:1602.01407); rows of a graph layer are its nodes. Normalisation layers step along v.
             6. A step after which the loss is not finite is rejected. weight_decay is decoupled. Statistics with NaN or Inf are
@@ -29,22 +31,24 @@ Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import namespace
 from nearlin.linalg import LimitedMemory, axpy, block_inverse, double_damping, norm, remember, track_inverse
-from nearlin.nn import check_lr, check_weight_decay, decay, means, observe, rate
+from nearlin.nn import average, change, check_lr, check_weight_decay, decay, mean_weights, means, observe, rate, velocity
 
 
 class Factors(NamedTuple):
-    """One layer: second moment A and inverse Ha of the input side (D, D), pairs (h, o) of the output side, and the averaged
-    pair s, y (o,)."""
+    """One layer: second moment A of ``count`` batches and inverse Ha of the input side (D, D), pairs (h, o) of the output side,
+    the averaged pair s, y (o,), and how much of ||y|| may be rounding."""
 
-    A: object
+    A: object = None
     Ha: object = None
     pairs: LimitedMemory = LimitedMemory()
     s: object = 0.0
     y: object = 0.0
+    noise: float = 0.0
+    count: int = 0
 
 
 class State(NamedTuple):
@@ -59,7 +63,7 @@ class State(NamedTuple):
     factors : tuple of (Factors or None), or None
         One for every layer, None for normalisation layers.
     statistics : int
-        How many statistics went into A.
+        How many statistics were taken.
     warm : bool
         Whether they come from a warm start.
     kept : int
@@ -101,7 +105,7 @@ class KBFGSL:
     decay, pair_decay : float
         In [0, 1): weight of the old statistics A, and of the old pair (s, y).
     damping : float
-        In (0, 1). Its root is added to A, and is the least curvature sᵀy / sᵀs of a pair.
+        Positive. Its root is added to A, and is the least curvature sᵀy / sᵀs of a pair.
     powell : float
         In (0, 1): the least sᵀy / yᵀHg y of a pair.
     memory : int
@@ -141,9 +145,10 @@ class KBFGSL:
         for name in ("momentum", "decay", "pair_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        for name in ("damping", "powell"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number between 0 and 1")
+        if not 0 < self.damping < math.inf:
+            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
+        if not 0 < self.powell < 1:
+            raise ValueError(f"powell is {self.powell!r}; expected a number between 0 and 1")
         if not 0 <= self.l2 < math.inf:
             raise ValueError(f"l2 is {self.l2!r}; expected a number >= 0")
         for name in ("memory", "statistics_every"):
@@ -155,11 +160,16 @@ class KBFGSL:
         return State()
 
     def warm_start(self, params, state, objective, batches, key=0):
-        """The state with the mean of the second moments of inputs over ``batches`` at ``params``. ``key`` is not used."""
+        """The state with the mean of the second moments of inputs over ``batches`` at ``params``. ``key`` is not used.
+
+        `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
+        """
         factors, count = None, 0
         for count, batch in enumerate(batches, start=1):
             _, seen = observe(objective.at(params, batch), objective.layers, gram=True)
-            factors, _ = _statistics(factors, seen, 1 - 1 / count, 1 / count)
+            factors, lost = _statistics(factors, seen, partial(mean_weights, 1.0))
+            if lost:
+                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite second moments")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(factors=factors, statistics=count, warm=True)
@@ -169,10 +179,11 @@ class KBFGSL:
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         loss, due = float(point.loss), self._statistics_due(state)
         grads, seen = observe(point, layers, gram=due)
-        velocity = self._velocity(state.velocity, grads, params)
-        factors, kept = _statistics(state.factors, seen, *self._weights(state)) if due else (state.factors, [])
+        v = velocity(state.velocity, grads, params, self.momentum, self.form, self.l2)
+        weights = partial(mean_weights, self.decay, warm=state.warm)
+        factors, kept = _statistics(state.factors, seen, weights) if due else (state.factors, [])
         factors = tuple(f and self._started(f) for f in factors)
-        direction = tuple(f.pairs(v) @ f.Ha if f else v for f, v in zip(factors, velocity, strict=True))
+        direction = tuple(f.pairs(u) @ f.Ha if f else u for f, u in zip(factors, v, strict=True))
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(loss, False, "rejected: the step is not finite", new_loss=loss)
@@ -183,24 +194,11 @@ class KBFGSL:
         factors, words = self._update(factors, seen, params, trial, after)
         kept = kept + [f"{factor} {word}" for factor, word in words if word != "updated"]
         refreshed = any(word == "updated" for _, word in words)
-        state = State(state.t + 1, velocity, factors, state.statistics + due, state.warm, state.kept + len(kept))
+        state = State(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept))
         return trial, state, Info(loss, True, "accepted", refreshed=refreshed, kept="; ".join(kept), new_loss=new_loss)
 
     def _statistics_due(self, state):
         return not state.statistics or (state.t > 0 and state.t % self.statistics_every == 0)
-
-    def _weights(self, state):
-        """Weights of the old and of the new statistic."""
-        new = 1 - self.decay if state.warm else max(1 - self.decay, 1 / (state.statistics + 1))
-        return 1 - new, new
-
-    def _velocity(self, velocity, grads, params):
-        """v ← momentum v + (1 - momentum) g, or + g, from v = 0."""
-        if self.l2:
-            grads = axpy(self.l2, params, grads)
-        if self.form == "average":
-            grads = tuple((1 - self.momentum) * g for g in grads)
-        return grads if velocity is None else axpy(self.momentum, velocity, grads)
 
     def _started(self, f):
         """The factors of a layer; before its first step Ha = (A + √damping I)⁻¹."""
@@ -213,36 +211,33 @@ class KBFGSL:
         made, words = [], []
         for i, (f, one, W, W_new, trace) in enumerate(zip(factors, seen, params, trial, after.traces(), strict=True)):
             if f is not None:
-                f, inner, outer = self._update_layer(f, one, W, W_new, *means(trace))
+                f, inner, outer = self._update_layer(f, one, W, W_new, means(trace))
                 words += [(f"layer {i}: input factor", inner), (f"layer {i}: output factor", outer)]
             made.append(f)
         return tuple(made), words
 
-    def _update_layer(self, f, one, W, W_new, a, g):
-        """One layer with the means a and g of its inputs and output gradients after the step; those before are in ``one``."""
-        new, mu = 1 - self.pair_decay, math.sqrt(self.damping)
-        s = self.pair_decay * f.s + new * (W_new @ a - W @ one.inputs)
-        y = self.pair_decay * f.y + new * (g - one.signals)
-        pair, pairs = double_damping(s, y, f.pairs(y), self.powell, mu), f.pairs
+    def _update_layer(self, f, one, W, W_new, after):
+        """One layer with its pair, from the means ``one`` before the step and those ``after`` it."""
+        old, mu = self.pair_decay, math.sqrt(self.damping)
+        parts = zip((f.s, f.y, f.noise), change(W, one, W_new, after), strict=True)
+        s, y, noise = (old * kept + (1 - old) * new for kept, new in parts)
+        pair, pairs = double_damping(s, y, f.pairs(y), self.powell, mu, noise), f.pairs
         outer = pair.word
         if pair.usable:
             pairs, outer = remember(f.pairs, pair.s, pair.y, self.memory, norm(one.signals))
         Ha, inner = track_inverse(f.Ha, f.A, mu, one.inputs)
         if outer == "rejected: non-finite":
-            s, y = f.s, f.y
-        return Factors(f.A, Ha, pairs, s, y), inner, outer
+            s, y, noise = f.s, f.y, f.noise
+        return Factors(f.A, Ha, pairs, s, y, noise, f.count), inner, outer
 
 
-def _statistics(factors, seen, old, new):
-    """Every A as ``old`` A + ``new`` mean(a aᵀ), and a sentence for each layer where that is not finite."""
+def _statistics(factors, seen, weights):
+    """Every A averaged with mean(a aᵀ) by the ``weights`` of a count, and a sentence for each layer where that is not finite."""
     made, lost = [], []
-    for i, (f, one) in enumerate(zip(factors or [None] * len(seen), seen, strict=True)):
-        if one is None:
-            made.append(None)
-            continue
-        A = new * one.gram if f is None else old * f.A + new * one.gram
-        if not math.isfinite(float(namespace(A).linalg.trace(A))):  # no entry is larger than the trace
-            lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")
-            A = namespace(A).zeros_like(A) if f is None else f.A
-        made.append(Factors(A) if f is None else f._replace(A=A))
+    for i, (f, one) in enumerate(zip(factors or [Factors()] * len(seen), seen, strict=True)):
+        if one is not None:
+            A, finite = average(f.A, one.gram, *weights(f.count))
+            f = f._replace(A=A, count=f.count + finite)
+            lost += [f"layer {i}: the statistic holds NaN or Inf, left out"] * (not finite)
+        made.append(f if one is not None else None)
     return tuple(made), lost

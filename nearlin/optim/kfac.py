@@ -42,7 +42,7 @@ from typing import NamedTuple
 
 from nearlin._array import block_length, fold_in, namespace, slices, unguarded
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, rate
+from nearlin.nn import check_lr, check_weight_decay, decay, mean_weights, rate, velocity
 
 
 class Layer(NamedTuple):
@@ -57,6 +57,8 @@ class Layer(NamedTuple):
     S : array, shape (o, D)
         Curvature in the eigenbasis, where it is estimated on its own.
     made : int
+    count : int
+        How many statistics went into the factors.
     """
 
     A: object = None
@@ -64,6 +66,7 @@ class Layer(NamedTuple):
     inverse: object = None
     S: object = None
     made: int = 0
+    count: int = 0
 
 
 class State(NamedTuple):
@@ -77,7 +80,7 @@ class State(NamedTuple):
         v, like the parameters; None before the first step.
     layers : tuple of Layer
     statistics : int
-        How many statistics went into the factors.
+        How many statistics were taken.
     warm : bool
         Whether they come from a warm start.
     kept : int
@@ -185,7 +188,7 @@ class KFAC:
         for count, batch in enumerate(batches, start=1):
             point = objective.at(params, batch)
             traces = point.traces(targets=point.draw(fold_in(key, count)))
-            layers, lost = self._observe(layers, objective.layers, traces, point.samples, 1 - 1 / count, 1 / count)
+            layers, lost = self._observe(layers, objective.layers, traces, point.samples, partial(mean_weights, 1.0))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
@@ -195,31 +198,24 @@ class KFAC:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Labels are drawn from ``key``."""
         point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
-        velocity = self._velocity(state.velocity, point.grads(), params)
+        v = velocity(state.velocity, point.grads(), params, self.momentum, self.form, self.l2)
         layers, (lost, notes, kept) = state.layers, ([], [], 0)
         due, inverses_due = self._due(state)
         if due or (inverses_due and self.inverse == "rescaled"):
             traces = point.traces(targets=point.draw(fold_in(key, 0)))
         if due:
-            layers, lost = self._observe(layers, specs, traces, point.samples, *self._weights(state))
+            weights = partial(mean_weights, self.decay, warm=state.warm)
+            layers, lost = self._observe(layers, specs, traces, point.samples, weights)
         if inverses_due:
             layers, notes, kept = self._invert(layers, state.t)
         if self.inverse == "rescaled" and (due or inverses_due):
             layers = tuple(self._rescale(*both, point.samples) for both in zip(layers, traces, strict=True))
-        directions = tuple(map(self._direction, layers, velocity))
+        directions = tuple(map(self._direction, layers, v))
         trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, velocity, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
+        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
-
-    def _velocity(self, velocity, grads, params):
-        """v ← momentum v + g."""
-        if self.l2:
-            grads = axpy(self.l2, params, grads)
-        if self.form == "average":
-            grads = tuple((1 - self.momentum) * g for g in grads)
-        return grads if velocity is None else axpy(self.momentum, velocity, grads)
 
     def _due(self, state):
         """Whether this step renews statistics, and inverses."""
@@ -227,16 +223,13 @@ class KFAC:
         due = t % T1 == 0 or not state.statistics
         return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
 
-    def _weights(self, state):
-        """Weights of the old and of the new statistic."""
-        new = 1 - self.decay if state.warm else max(1 - self.decay, 1 / (state.statistics + 1))
-        return 1 - new, new
-
-    def _observe(self, layers, specs, traces, samples, old, new):
-        """Layers with A ← old A + new Σ a aᵀ / n and G alike, and a sentence for each whose statistic is not finite."""
+    def _observe(self, layers, specs, traces, samples, weights):
+        """Layers with A ← old A + new Σ a aᵀ / n and G alike, by the ``weights`` of a count, and a sentence for each whose
+        statistic is not finite."""
         made, lost = [], []
         for i, (layer, spec, trace) in enumerate(zip(layers, specs, traces, strict=True)):
             if spec.kind != "norm":
+                old, new = weights(layer.count)
                 with unguarded():
                     A, G = trace.accumulate(_squares)
                     A, G = new / samples * A, new / trace.rows * G
@@ -244,7 +237,8 @@ class KFAC:
                 if not finite:
                     lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")
                     A, G = (namespace(X).zeros_like(X) for X in (A, G))
-                layer = layer._replace(A=_blend(layer.A, A, old, finite), G=_blend(layer.G, G, old, finite))
+                A, G = _blend(layer.A, A, old, finite), _blend(layer.G, G, old, finite)
+                layer = layer._replace(A=A, G=G, count=layer.count + finite)
             made.append(layer)
         return tuple(made), lost
 

@@ -30,6 +30,8 @@ Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views
                early = False.
             6. weight_decay is decoupled and comes first, as in achrafba96/mbf; diag_scale is 1 there.
             7. A statistic with NaN or Inf is left out. A block that has no inverse is damped more, or keeps the inverse it has.
+            8. Rows of a graph layer are its nodes: statistic = "sample" is there the sum over nodes of the outer products of the
+               nodes' parts of the gradient, over the n samples of the loss, as a node is seen by many samples.
 """
 
 import math
@@ -40,7 +42,7 @@ from typing import NamedTuple
 
 from nearlin._array import block_length, fold_in, map_blocks, namespace, slices, unguarded
 from nearlin.linalg import axpy, block_inverse, inner, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, join_bias, rate, split_bias
+from nearlin.nn import check_lr, check_weight_decay, decay, join_bias, mean_weights, rate, split_bias
 
 
 class Layer(NamedTuple):
@@ -55,6 +57,8 @@ class Layer(NamedTuple):
     made : int
     mean, square : array
         m and s of the diagonal rule: (out,) for the bias of kernels, (channels, 2) for a normalisation.
+    count : int
+        How many statistics went into F.
     """
 
     F: object = None
@@ -62,6 +66,7 @@ class Layer(NamedTuple):
     made: int = 0
     mean: object = None
     square: object = None
+    count: int = 0
 
 
 class State(NamedTuple):
@@ -75,7 +80,7 @@ class State(NamedTuple):
         v, like the parameters; None before the first step.
     layers : tuple of Layer
     statistics : int
-        How many statistics went into F.
+        How many statistics were taken.
     warm : bool
         Whether they come from a warm start.
     kept : int
@@ -185,7 +190,7 @@ class MiniBlockFisher:
         for count, batch in enumerate(batches, start=1):
             point = objective.at(params, batch)
             grads, traces = self._gradients(point, True, point.draw(fold_in(key, count)))
-            layers, lost = self._observe(layers, objective.layers, grads, traces, point.samples, 1 - 1 / count, 1 / count)
+            layers, lost = self._observe(layers, objective.layers, grads, traces, point.samples, partial(mean_weights, 1.0))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
@@ -200,7 +205,7 @@ class MiniBlockFisher:
         velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)  # v ← momentum v + g
         layers, lost, notes, kept = state.layers, [], [], 0
         if due:
-            layers, lost = self._observe(layers, specs, grads, traces, point.samples, *self._weights(state))
+            layers, lost = self._observe(layers, specs, grads, traces, point.samples, partial(self._weights, state.warm))
         if inverses_due:
             layers, notes, kept = self._invert(layers, state.t)
         layers = tuple(map(self._moments, layers, specs, grads))
@@ -217,15 +222,11 @@ class MiniBlockFisher:
         due = t % T1 == 0 or not state.statistics
         return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
 
-    def _weights(self, state):
+    def _weights(self, warm, count):
         """Weights of the old and of the new statistic."""
-        if not state.warm and self.start == "mean":
-            new = max(1 - self.decay, 1 / (state.statistics + 1))
-        elif not state.warm and self.start == "first" and not state.statistics:
-            new = 1.0
-        else:
-            new = 1 - self.decay
-        return 1 - new, new
+        if self.start == "first" and not warm and not count:
+            return 0.0, 1.0
+        return mean_weights(self.decay, count, warm or self.start != "mean")
 
     def _gradients(self, point, due, targets=None):
         """The gradient of the mean loss, and traces where per-sample statistics are due."""
@@ -236,16 +237,17 @@ class MiniBlockFisher:
 
     # ------------------------------------------------------------------------------------------------------- blocks of weights
 
-    def _observe(self, layers, specs, grads, traces, samples, old, new):
-        """Layers with F ← old F + new S, and a sentence for each layer whose statistic S is not finite."""
+    def _observe(self, layers, specs, grads, traces, samples, weights):
+        """Layers with F ← old F + new S, ``weights`` of a count, and a sentence for each whose statistic S is not finite."""
         made, lost = [], []
         for i, (layer, spec, G, trace) in enumerate(zip(layers, specs, grads, traces, strict=True)):
             if spec.kind != "norm":
-                F = self._renewed(layer.F, spec, G, trace, samples, old, new)
-                if F is None:
+                F = self._renewed(layer.F, spec, G, trace, samples, *weights(layer.count))
+                finite = F is not None
+                if not finite:
                     lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")
                     F = self._zeros(spec, G) if layer.F is None else layer.F
-                layer = layer._replace(F=F)
+                layer = layer._replace(F=F, count=layer.count + finite)
             made.append(layer)
         return tuple(made), lost
 

@@ -25,19 +25,22 @@ Deviations  1. Averages and a damping of every root instead of sums from H = ε 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.linalg import FactorizationError, axpy, inverse_root, mix_grams, mode_products, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors, tensor_names
+from nearlin.linalg import FactorizationError, average_grams, axpy, inverse_root, mode_products, norm
+from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, mean_weights, rate, split_tensors, tensor_names
 
 
 class Modes(NamedTuple):
-    """The axes of one variable: Gram matrices H and roots X, (Nⱼ, Nⱼ) each, and the step at which the roots were made."""
+    """The axes of one variable: Gram matrices H of ``count`` gradients and roots X, (Nⱼ, Nⱼ) each, and the step at which the
+    roots were made."""
 
     grams: tuple
     roots: tuple = ()
     made: int = 0
+    count: int = 0
 
 
 class State(NamedTuple):
@@ -52,7 +55,7 @@ class State(NamedTuple):
     modes : tuple of Modes or None
         One for every variable.
     statistics : int
-        How many statistics went into the Gram matrices.
+        How many statistics were taken.
     warm : bool
         Whether they come from a warm start.
     kept : int
@@ -146,11 +149,16 @@ class Shampoo:
         return State()
 
     def warm_start(self, params, state, objective, batches, key=0):
-        """The state with the mean of the statistics of ``batches`` at ``params``, true labels. ``key`` is not used."""
+        """The state with the mean of the statistics of ``batches`` at ``params``, true labels. ``key`` is not used.
+
+        `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
+        """
         modes, count = None, 0
         for count, batch in enumerate(batches, start=1):
             variables = split_tensors(objective.at(params, batch).grads(), objective.layers, self.reshape)
-            modes, _ = _statistics(modes, variables, 1 - 1 / count, 1 / count, tensor_names(objective.layers))
+            modes, lost = _statistics(modes, variables, partial(mean_weights, 1.0), tensor_names(objective.layers))
+            if lost:
+                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(modes=modes, statistics=count, warm=True)
@@ -163,7 +171,7 @@ class Shampoo:
         modes, counted, kept = state.modes, state.statistics, []
         if self._statistics_due(state):
             variables = split_tensors(grads, layers, self.reshape)
-            modes, kept = _statistics(modes, variables, *self._weights(state), tensor_names(layers))
+            modes, kept = _statistics(modes, variables, partial(self._weights, state.warm), tensor_names(layers))
             counted += 1
         if refreshed := self._roots_due(state.t):
             modes, failed = self._roots(modes, state.t, tensor_names(layers))
@@ -182,12 +190,9 @@ class Shampoo:
     def _roots_due(self, t):
         return t % (self.statistics_every if self.early and t < self.inverse_every else self.inverse_every) == 0
 
-    def _weights(self, state):
+    def _weights(self, warm, count):
         """Weights of the old and of the new statistic."""
-        if self.accumulate == "sum":
-            return 1.0, 1.0
-        new = 1 - self.decay if state.warm else max(1 - self.decay, 1 / (state.statistics + 1))
-        return 1 - new, new
+        return (1.0, 1.0) if self.accumulate == "sum" else mean_weights(self.decay, count, warm)
 
     def _roots(self, modes, t, called):
         """The variables with new roots, and a sentence for each that keeps its old ones."""
@@ -204,20 +209,20 @@ class Shampoo:
         if variable.roots and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
             return variable, "statistics hold NaN or Inf"
         try:
-            return Modes(grams, tuple(inverse_root(H, p, self.damping, self.root)[0] for H in grams), t), ""
+            roots = tuple(inverse_root(H, p, self.damping, self.root)[0] for H in grams)
+            return variable._replace(roots=roots, made=t), ""
         except FactorizationError as error:
             if not variable.roots:
                 raise
             return variable, str(error)
 
 
-def _statistics(modes, variables, old, new, called):
-    """Every Gram matrix as ``old`` H + ``new`` gⱼ, and a sentence for each variable whose statistic is not finite."""
+def _statistics(modes, variables, weights, called):
+    """Every Gram matrix averaged with that of g by the ``weights`` of a count, and a sentence for each variable where that is
+    not finite."""
     made, lost = [], []
     for name, variable, g in zip(called, modes or [Modes(())] * len(variables), variables, strict=True):
-        grams = mix_grams(variable.grams, g, old, new)
-        if not math.isfinite(float(namespace(g).linalg.trace(grams[0]))):  # no entry is larger than the trace
-            lost.append(f"{name}: the statistic holds NaN or Inf, left out")
-            grams = variable.grams or tuple(namespace(g).zeros_like(H) for H in grams)
-        made.append(variable._replace(grams=grams))
+        grams, finite = average_grams(variable.grams, g, *weights(variable.count))
+        made.append(variable._replace(grams=grams, count=variable.count + finite))
+        lost += [f"{name}: the statistic holds NaN or Inf, left out"] * (not finite)
     return tuple(made), lost

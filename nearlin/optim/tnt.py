@@ -26,19 +26,22 @@ Deviations  1. A variable without trace has no normalisation: its factors are I 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import fold_in, namespace
-from nearlin.linalg import axpy, block_inverse, mix_grams, mode_products, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors, tensor_names
+from nearlin.linalg import average_grams, axpy, block_inverse, mode_products, norm
+from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, mean_weights, rate, split_tensors, tensor_names
 
 
 class Modes(NamedTuple):
-    """The axes of one variable: Gram matrices H and inverses X, (Nⱼ, Nⱼ) each, and the step at which the inverses were made."""
+    """The axes of one variable: Gram matrices H of ``count`` gradients and inverses X, (Nⱼ, Nⱼ) each, and the step at which the
+    inverses were made."""
 
     grams: tuple
     inverses: tuple = ()
     made: int = 0
+    count: int = 0
 
 
 class State(NamedTuple):
@@ -53,7 +56,7 @@ class State(NamedTuple):
     modes : tuple of Modes or None
         One for every variable.
     statistics : int
-        How many statistics went into the Gram matrices.
+        How many statistics were taken.
     warm : bool
         Whether they come from a warm start.
     kept : int
@@ -139,11 +142,16 @@ class TNT:
         return State()
 
     def warm_start(self, params, state, objective, batches, key=0):
-        """The state with the mean of the statistics of ``batches`` at ``params``, labels drawn from the model."""
+        """The state with the mean of the statistics of ``batches`` at ``params``, labels drawn from the model.
+
+        `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
+        """
         modes, count = None, 0
         for count, batch in enumerate(batches, start=1):
             drawn = self._drawn_gradient(objective.at(params, batch), objective.layers, fold_in(key, count))
-            modes, _ = _statistics(modes, drawn, 1 - 1 / count, 1 / count, tensor_names(objective.layers))
+            modes, lost = _statistics(modes, drawn, partial(mean_weights, 1.0), tensor_names(objective.layers))
+            if lost:
+                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(modes=modes, statistics=count, warm=True)
@@ -156,7 +164,7 @@ class TNT:
         modes, counted, kept = state.modes, state.statistics, []
         if self._statistics_due(state):
             drawn = self._drawn_gradient(point, layers, fold_in(key, state.t))
-            modes, kept = _statistics(modes, drawn, *self._weights(state), tensor_names(layers))
+            modes, kept = _statistics(modes, drawn, partial(mean_weights, self.decay, warm=state.warm), tensor_names(layers))
             counted += 1
         if refreshed := self._inverses_due(state.t):
             modes, failed = self._inverses(modes, state.t, tensor_names(layers))
@@ -178,11 +186,6 @@ class TNT:
     def _inverses_due(self, t):
         return t % (self.statistics_every if self.early and t < self.inverse_every else self.inverse_every) == 0
 
-    def _weights(self, state):
-        """Weights of the old and of the new statistic."""
-        new = 1 - self.decay if state.warm else max(1 - self.decay, 1 / (state.statistics + 1))
-        return 1 - new, new
-
     def _inverses(self, modes, t, called):
         """The variables with new inverses, and a sentence for each that keeps old ones."""
         made, kept = [], []
@@ -193,7 +196,7 @@ class TNT:
                 continue
             inverses, notes = self._invert(variable, name)
             kept += notes
-            made.append(Modes(variable.grams, inverses, t))
+            made.append(variable._replace(inverses=inverses, made=t))
         return tuple(made), kept
 
     def _invert(self, variable, name):
@@ -224,13 +227,12 @@ def _eye(H):
     return namespace(H).eye(H.shape[0], dtype=H.dtype, device=H.device)
 
 
-def _statistics(modes, variables, old, new, called):
-    """Every Gram matrix as ``old`` H + ``new`` g̃ⱼ, and a sentence for each variable whose statistic is not finite."""
+def _statistics(modes, variables, weights, called):
+    """Every Gram matrix averaged with that of g by the ``weights`` of a count, and a sentence for each variable where that is
+    not finite."""
     made, lost = [], []
     for name, variable, g in zip(called, modes or [Modes(())] * len(variables), variables, strict=True):
-        grams = mix_grams(variable.grams, g, old, new)
-        if not math.isfinite(float(namespace(g).linalg.trace(grams[0]))):  # no entry is larger than the trace
-            lost.append(f"{name}: the statistic holds NaN or Inf, left out")
-            grams = variable.grams or tuple(namespace(g).zeros_like(H) for H in grams)
-        made.append(variable._replace(grams=grams))
+        grams, finite = average_grams(variable.grams, g, *weights(variable.count))
+        made.append(variable._replace(grams=grams, count=variable.count + finite))
+        lost += [f"{name}: the statistic holds NaN or Inf, left out"] * (not finite)
     return tuple(made), lost

@@ -1,5 +1,7 @@
 """BFGS updates of an inverse: the secant equation, damping that lands on its thresholds, and limited memory three ways."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -206,6 +208,17 @@ def test_without_damping_most_random_pairs_are_skipped(rng, H):
 def test_a_dead_or_broken_pair_is_not_damped(s, y, word):
     got = linalg.double_damping(s, y, y, 0.2, 0.1)
     assert (got.s is s, got.y is y, got.word, got.usable) == (True, True, word, False)
+
+
+@pytest.mark.parametrize(
+    ("noise", "word"), [(0.0, "kept"), (1.9, "kept"), (2.1, "skipped: no curvature"), (math.inf, "rejected: non-finite")]
+)
+def test_a_pair_that_may_be_rounding_is_skipped(be, noise, word):
+    """||y|| = 2."""
+    s, y = given(be, np.ones(4), np.ones(4))
+    got = linalg.double_damping(s, y, y, 0.2, 0.1, noise)
+    assert got.word == word
+    assert got.usable == (word == "kept")
 
 
 @pytest.mark.parametrize(

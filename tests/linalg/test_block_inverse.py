@@ -79,6 +79,18 @@ def test_only_the_thin_blocks_of_a_float32_stack_are_widened(rng):
     assert np.abs(got[2] - want).max() < 1e-7 * np.abs(want).max()
 
 
+@pytest.mark.parametrize("share", [0.5e-5, 2e-5])
+@pytest.mark.parametrize("k", [9, 40, 65, 785])
+def test_float32_inverses_of_collinear_columns_are_good_to_a_percent(rng, k, share):
+    """On both sides of the damping from which float64 is taken; the largest eigenvalue is k times the diagonal."""
+    a = np.abs(rng.standard_normal((2 * k, 1))) + 1e-4 * rng.standard_normal((2 * k, k))
+    block = (a.T @ a / len(a)).astype(np.float32)
+    damping = share * float(np.trace(block))
+    exact = np.linalg.inv(block.astype(np.float64) + damping * np.eye(k))
+    got = linalg.block_inverse(block, damping).inverse
+    assert np.linalg.norm(got - exact, 2) < (1e-5 if share < 1e-5 else 1e-2) * np.linalg.norm(exact, 2)
+
+
 @pytest.mark.parametrize(
     ("k", "flops"),
     [

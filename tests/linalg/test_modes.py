@@ -50,6 +50,20 @@ def test_mixing_into_nothing_is_the_gram_matrix_itself(rng):
     np.testing.assert_array_equal(linalg.mix_grams((), T, 0.0, 1.0)[1], T.T @ T)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
+def test_an_average_leaves_out_what_is_not_finite(rng, bad):
+    T, H = rng.standard_normal((3, 4)), (np.eye(3), np.eye(4))
+    mixed, finite = linalg.average_grams(H, T, 0.9, 0.1)
+    assert finite
+    assert all(np.array_equal(a, b) for a, b in zip(mixed, linalg.mix_grams(H, T, 0.9, 0.1), strict=True))
+    T[1, 2] = bad
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert linalg.average_grams(H, T, 0.9, 0.1) == (H, False)
+        zeros, finite = linalg.average_grams((), T, 0.0, 1.0)
+    assert not finite
+    assert [np.abs(Z).max() for Z in zeros] == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("shape", [(5,), (3, 5), (4, 3, 2)])
 def test_the_flops_are_those_of_the_docstring(rng, shape):
     T, N = rng.standard_normal(shape), int(np.prod(shape))

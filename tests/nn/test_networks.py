@@ -255,3 +255,11 @@ def test_an_unknown_activation_lists_the_known_ones():
 def test_mlp_sizes_are_positive_integers(sizes):
     with pytest.raises(ValueError, match="expected at least two positive integers"):
         nn.MLP(sizes)
+
+
+@pytest.mark.parametrize(
+    ("modules", "found"), [((), "nothing"), ((nn.Flatten(),), "Flatten"), ((nn.Flatten(), nn.MaxPool(2)), "MaxPool")]
+)
+def test_a_network_without_parameters_is_refused(modules, found):
+    with pytest.raises(ValueError, match=rf"modules holds no layer with parameters, but .*{found}; expected at least one"):
+        nn.Sequential(modules)

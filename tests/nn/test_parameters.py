@@ -8,7 +8,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import flops_of
-from nearlin.nn import LayerSpec, StepDecay, check_lr, check_weight_decay, decay, join_bias, rate, split_bias
+from nearlin.nn import LayerSpec, StepDecay, check_lr, check_weight_decay, decay, join_bias, rate, split_bias, velocity
 
 LAYERS = (
     LayerSpec("dense", 4, 3),
@@ -148,3 +148,14 @@ def test_one_vector_and_back(be):
     np.testing.assert_array_equal(be.numpy(vector), np.arange(1.0, 9.0))
     for part, W in zip(nl.nn.unravel(2 * vector, params), params, strict=True):
         np.testing.assert_array_equal(be.numpy(part), 2 * be.numpy(W))
+
+
+@pytest.mark.parametrize(("form", "weight"), [("sum", 1.0), ("average", 0.25)])
+@pytest.mark.parametrize("l2", [0.0, 0.5])
+def test_the_velocity_is_a_sum_or_an_average(be, rng, form, weight, l2):
+    W, g, h = rng.standard_normal((3, 2, 4))
+    first = velocity(None, (be.array(g),), (be.array(W),), 0.75, form, l2)
+    np.testing.assert_allclose(be.numpy(first[0]), weight * (g + l2 * W), atol=be.tol(1e-14))
+    second = velocity(first, (be.array(h),), (be.array(W),), 0.75, form, l2)
+    want = 0.75 * weight * (g + l2 * W) + weight * (h + l2 * W)
+    np.testing.assert_allclose(be.numpy(second[0]), want, atol=be.tol(1e-14))

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.nn import LayerSpec, join_tensors, means, moments, observe, split_tensors, tensor_names
+from nearlin.nn import (
+    LayerSpec,
+    Means,
+    average,
+    change,
+    join_tensors,
+    mean_weights,
+    means,
+    moments,
+    observe,
+    split_tensors,
+    tensor_names,
+)  # fmt: skip
 
 LAYERS = (
     LayerSpec("dense", 4, 3),
@@ -62,8 +74,10 @@ def test_moments_are_those_of_the_rows(be, rng, stride, pad):
         for one in (got, moments(trace, gram=False)):
             np.testing.assert_allclose(be.numpy(one.inputs), A.mean(1), atol=tol)
             np.testing.assert_allclose(be.numpy(one.signals), G.mean(1), atol=tol)
-        for found, want in zip(means(trace), (A.mean(1), G.mean(1)), strict=True):
+            assert one.size == pytest.approx(np.sqrt((G * G).sum() / G.shape[1]), rel=be.tol(1e-13))
+        for found, want in zip(means(trace)[:2], (A.mean(1), G.mean(1)), strict=True):
             np.testing.assert_allclose(be.numpy(found), want, atol=tol)
+        assert means(trace).size == pytest.approx(got.size, rel=be.tol(1e-13))
 
 
 def test_observing_gives_the_gradient_and_means_over_samples(be, rng):
@@ -74,3 +88,31 @@ def test_observing_gives_the_gradient_and_means_over_samples(be, rng):
     assert [one is None for one in seen] == [spec.kind == "norm" for spec in layers]
     A, _ = rows(be, point.traces()[0])
     np.testing.assert_allclose(be.numpy(seen[0].gram), A @ A.T / 6, atol=be.tol(1e-13))
+
+
+def test_the_change_of_means_and_what_of_it_may_be_rounding(be, rng):
+    before, after = (Means(be.array(rng.standard_normal(3)), be.array(rng.standard_normal(2)), size) for size in (2.0, 5.0))
+    W, V = rng.standard_normal((2, 2, 3))
+    s, y, noise = change(be.array(W), before, be.array(V), after)
+    np.testing.assert_allclose(be.numpy(s), V @ be.numpy(after.inputs) - W @ be.numpy(before.inputs), atol=be.tol(1e-14))
+    np.testing.assert_allclose(be.numpy(y), be.numpy(after.signals) - be.numpy(before.signals), atol=be.tol(1e-14))
+    assert noise == 32 * be.eps * 5
+
+
+def test_averages_are_plain_means_at_first(be, rng):
+    """Of 1, 2, 3 statistics; then the newest has 1 - decay. A statistic with NaN or Inf is left out."""
+    squares = [np.diag(d) for d in rng.uniform(1, 2, (4, 3))]
+    X = None
+    for count, S in enumerate(squares[:3]):
+        X, finite = average(X, be.array(S), *mean_weights(0.7, count))
+        assert finite
+        np.testing.assert_allclose(be.numpy(X), sum(squares[: count + 1]) / (count + 1), rtol=be.tol(1e-14))
+    Y, finite = average(X, be.array(squares[3]), *mean_weights(0.7, 3))
+    np.testing.assert_allclose(be.numpy(Y), 0.7 * be.numpy(X) + 0.3 * squares[3], rtol=be.tol(1e-14))
+    assert mean_weights(0.75, 0, warm=True) == (0.75, 0.25)
+    assert mean_weights(1.0, 9) == (0.9, 0.1)
+    kept, finite = average(X, be.array(np.diag([1.0, np.inf, 1.0])), 0.7, 0.3)
+    assert (kept is X, finite) == (True, False)
+    zeros, finite = average(None, be.array(np.diag([1.0, np.nan, 1.0])), 0.0, 1.0)
+    assert not finite
+    np.testing.assert_array_equal(be.numpy(zeros), np.zeros((3, 3)))

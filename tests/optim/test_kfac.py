@@ -235,6 +235,23 @@ def test_the_scaling_is_the_best_one_in_the_eigenbasis(numpy_backend, rng):
         assert distance(layer.S) < distance(1.01 * layer.S)
 
 
+def test_the_curvature_in_a_new_basis_is_estimated_anew(numpy_backend, rng):
+    """S of a step with new eigenvectors is that of its batch alone; of a step without, an average with the S before."""
+    objective, opt = Objective(nl.nn.MLP((4, 5, 3)), SquaredLoss()), KFAC(inverse="rescaled", inverse_every=3, early=False)
+    params = objective.network.init(0, np.empty(0))
+    state, labels = opt.init(params, objective), rng.standard_normal((5, 9, 3))
+    for t in range(5):
+        data, before = (rng.standard_normal((9, 4)), rng.standard_normal((9, 3))), state
+        traces = objective.at(params, data).traces(targets=labels[t])
+        params, state, info = opt.step(params, state, Replay(objective, [labels[t]]), data)
+        assert info.refreshed == (t % 3 == 0)
+        for i, (layer, trace) in enumerate(zip(state.layers, traces, strict=True)):
+            S = layer.inverse.second_moments(trace.homogeneous(), trace.signals)
+            mixed = S if t % 3 == 0 else 0.9 * before.layers[i].S + (1 - 0.9) * S
+            np.testing.assert_allclose(layer.S, mixed, rtol=1e-12)
+            assert t == 0 or np.abs(0.9 * before.layers[i].S + (1 - 0.9) * S - S).max() > 0.1 * S.max()
+
+
 @pytest.mark.parametrize(("stride", "pad"), [(1, 0), (2, 1), (1, 1)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolution_factors_are_those_of_loops(numpy_backend, rng, stride, pad, bias):

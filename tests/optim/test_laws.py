@@ -149,3 +149,77 @@ def test_a_hyper_parameter_outside_its_range_is_named(opt, field):
         pytest.skip("not a field of this optimizer")
     with pytest.raises(ValueError, match=f"{field} "):
         dataclasses.replace(opt, **{field: (2.0, 2.0) if field == "betas" else -1.0})
+
+
+# ------------------------------------------------------------------------------------------------ weight decay and schedules
+
+
+def first_step(opt):
+    """SOAP makes its first bases at step 0, and moves from step 1 on."""
+    return 1 if isinstance(opt, nl.optim.SOAP) else 0
+
+
+@pytest.fixture
+def decaying(opt):
+    if "weight_decay" not in {f.name for f in dataclasses.fields(opt)}:
+        pytest.skip("the method has no weight decay")
+    return dataclasses.replace(opt, lr=nl.nn.StepDecay(0.5, 0.5, 2), weight_decay=0.2)
+
+
+@pytest.mark.parametrize("exempt", [False, True])
+def test_without_a_gradient_parameters_shrink_by_one_minus_lr_times_weight_decay(decaying, exempt):
+    """Targets are the outputs, at every step anew; step sizes are .5, .5, .25. A normalisation and a layer without bias among
+    the layers."""
+    rng, opt = np.random.default_rng(0), dataclasses.replace(decaying, exempt_bias=exempt)
+    modules = (nl.nn.Dense(4, 3), nl.nn.BatchNorm(3), nl.nn.Elementwise(nl.nn.activation("tanh")), nl.nn.Dense(3, 2, bias=False))
+    net, x = nl.nn.Sequential(modules), rng.standard_normal((6, 4))
+    objective, start = nl.nn.Objective(net, nl.nn.SquaredLoss()), tuple(rng.standard_normal(s.shape) for s in net.layers)
+    params, state = start, opt.init(start, objective)
+    for t in range(3):
+        outputs, _ = net.forward(params, x)
+        params, state, info = opt.step(params, state, objective, (x, outputs), key=t)
+        assert info.accepted
+    for spec, W, new in zip(net.layers, start, params, strict=True):
+        keep = np.full(W.shape, np.prod([0.9, 0.9, 0.95][first_step(opt) :]))
+        if exempt:
+            keep[:, slice(None) if spec.kind == "norm" else slice(spec.inp, None)] = 1.0
+        np.testing.assert_allclose(new, keep * W, rtol=1e-13)
+
+
+def test_the_decay_comes_before_the_step(decaying, net, numpy_backend):
+    """W⁺ = (1 - lr weight_decay) W + d with the step d of no decay."""
+    objective, start, batch = problem(numpy_backend, net)
+    plain = dataclasses.replace(decaying, lr=0.01, weight_decay=0.0)
+    params, state, _ = run(plain, objective, start, batch, first_step(decaying))
+    without, decayed = (
+        run(dataclasses.replace(plain, weight_decay=wd), objective, params, batch, 1, state, first_step(decaying))[0]
+        for wd in (0.0, 2.0)
+    )
+    for W, new, shrunk in zip(params, without, decayed, strict=True):
+        np.testing.assert_allclose(shrunk, 0.98 * W + (new - W), atol=1e-14)
+    assert max(np.abs(new - W).max() for new, W in zip(without, params, strict=True)) > 1e-6
+
+
+@pytest.fixture
+def scheduled(opt):
+    if isinstance(opt, nl.optim.NearLinearGaussNewton | nl.optim.GramGaussNewton | nl.optim.NaturalGradient):
+        pytest.skip("a method of fixed step size")
+    return opt
+
+
+def test_a_schedule_sees_the_steps_taken_before(scheduled, net, numpy_backend):
+    seen = []
+    opt = dataclasses.replace(scheduled, lr=lambda t: seen.append(t) or 0.01)
+    run(opt, *problem(numpy_backend, net), 4)
+    assert list(dict.fromkeys(seen)) == [0, 1, 2, 3]
+    assert seen == sorted(seen)
+
+
+def test_a_schedule_is_the_number_that_it_gives(scheduled, net, numpy_backend):
+    """To the bit; and a step size of half the length at step 2 gives another step."""
+    fixed, varied, halved = (
+        run(dataclasses.replace(scheduled, lr=lr), *problem(numpy_backend, net), 3)[0]
+        for lr in (0.01, lambda t: np.float64(0.01), lambda t: 0.01 if t < 2 else 0.005)
+    )
+    assert all(np.array_equal(V, W) for V, W in zip(fixed, varied, strict=True))
+    assert any(np.abs(V - W).max() > 1e-7 for V, W in zip(fixed, halved, strict=True))

@@ -122,6 +122,29 @@ def test_another_key_draws_other_labels(numpy_backend):
     assert not np.allclose(one.modes[0].grams[0], other.modes[0].grams[0], rtol=1e-3)
 
 
+def test_labels_are_drawn_anew_at_every_step_and_batch(numpy_backend):
+    """With one key for all steps, as for all batches of the warm start."""
+    x, y = nl.data.sphere(n=12, d=3, seed=1)
+    net = nl.nn.MLP((3, 4, 1))
+    objective, keys = nl.nn.Objective(net, nl.nn.SquaredLoss()), []
+
+    class Recorded(Replay):
+        def at(self, params, batch):
+            point = objective.at(params, batch)
+            draw = point.draw
+            point.draw = lambda key: keys.append(key) or draw(key)
+            return point
+
+    recorded, params, opt = Recorded(objective, ()), net.init(0, x), nl.optim.TNT()
+    state = opt.init(params, recorded)
+    for _ in range(3):
+        params, state, _ = opt.step(params, state, recorded, (x, y), key=5)
+    assert len(set(keys)) == 3
+    keys.clear()
+    opt.warm_start(params, state, recorded, [(x, y)] * 3, key=5)
+    assert len(set(keys)) == 3
+
+
 # ---------------------------------------------------------------------------------------------------- schedule, warm start
 
 
