@@ -6,6 +6,7 @@ bit-packed masks, synchronisation, and the way back to NumPy.
 """
 
 import contextlib
+import contextvars
 import functools
 import hashlib
 import importlib
@@ -449,9 +450,9 @@ def _pool(workers, _pid):
 _inside = threading.local()
 
 
-def _as_worker(f, block):
+def _as_worker(f, block, context):
     _inside.worker = True
-    return f(block)
+    return context.run(f, block)
 
 
 def map_blocks(f, blocks, like):
@@ -459,14 +460,15 @@ def map_blocks(f, blocks, like):
 
     On NumPy the blocks are walked by one worker per BLAS thread, each with one BLAS thread: BLAS's own threads make thin
     products slower. Limiting the BLAS threads (threadpoolctl, OPENBLAS_NUM_THREADS) limits the workers. Results come in
-    block order, so that sums do not depend on scheduling. Other backends walk serially.
+    block order, so that sums do not depend on scheduling, and `unguarded` holds in workers too. Other backends walk serially.
     """
     workers = blas_threads() if is_numpy(like) else 1
     if workers == 1 or len(blocks) == 1 or getattr(_inside, "worker", False):
         yield from map(f, blocks)
         return
+    contexts = [contextvars.copy_context() for _ in blocks]  # one each: a context cannot be entered twice at a time
     with _blas().limit(limits=1):
-        yield from _pool(workers, os.getpid()).map(functools.partial(_as_worker, f), blocks)
+        yield from _pool(workers, os.getpid()).map(functools.partial(_as_worker, f), blocks, contexts)
 
 
 def block_length(row_bytes, like):

@@ -16,6 +16,7 @@ from rich.text import Text
 from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
 from nearlin.experiments.estimation import in_words
 from nearlin.experiments.recipes import RECIPES
+from nearlin.experiments.training import LAYERS
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
 WIDE = 100  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
@@ -126,8 +127,10 @@ def _preconditioners(records):
 
 
 def _written(result):
-    paths = [path.name for path in (result.log, result.checkpoint, result.plot) if path is not None]
-    return f"{', '.join(paths)} in {result.folder}" if paths else None
+    names = [path.name for path in (result.log, result.checkpoint, result.plot) if path is not None]
+    if result.plot is not None and any(record.get("layer") is not None for record in result.records):
+        names.append(LAYERS)
+    return f"{', '.join(names)} in {result.folder}" if names else None
 
 
 def _table():

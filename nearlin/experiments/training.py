@@ -36,7 +36,8 @@ class Record(NamedTuple):
     from ``inner_iterations`` to ``condition`` come from the step's certificate and are None for other methods. ``seconds`` is
     the time of the step alone, ``cpu_seconds`` that of all threads together, and ``gradients`` what was asked of the objective
     in units of one gradient (a forward pass counts 1/3; Gram matrices are left out). ``layer`` is the one that a method which
-    changes one layer a step has chosen.
+    changes one layer a step has chosen, ``guarantee`` by how much the batch's loss was certain to fall, and ``decrease`` by how
+    much it fell, where the method has looked.
     """
 
     step: int
@@ -59,6 +60,8 @@ class Record(NamedTuple):
     cpu_seconds: float
     gradients: float
     layer: int | None = None
+    guarantee: float | None = None
+    decrease: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -272,7 +275,19 @@ def configured(config, problem):
     named = {"epsilon": config.epsilon, "lr": lr, "damping": config.damping}
     if twice := [name for name, value in named.items() if value is not None and name in settings]:
         raise ValueError(f"{twice[0]} is given twice; expected it once")
-    return make_optimizer(config.optimizer, **settings, **{name: value for name, value in named.items() if value is not None})
+    named = {name: value for name, value in named.items() if value is not None}
+    return _for_batches(make_optimizer(config.optimizer, **settings, **named), config, problem)
+
+
+def _for_batches(optimizer, config, problem):
+    """The optimizer, unless it needs all rows in every step and does not get them."""
+    if getattr(optimizer, "whole_batch", False) and not Batches(problem, config.batch_size, config.seed).full:
+        rows = problem.train[0].shape[0]
+        raise ValueError(
+            f"{config.optimizer} guarantees the decrease of the loss of all {rows} rows, and a step takes {config.batch_size}; "
+            f"expected --batch-size {rows}, or --set form=stochastic with --lr below 1"
+        )
+    return optimizer
 
 
 def starting(optimizer, problem, config, params):
@@ -585,6 +600,8 @@ def _record(t, after, trainer, info, seconds):
         cpu_seconds=0.0,
         gradients=0.0,
         layer=getattr(info, "layer", None),
+        guarantee=getattr(info, "guarantee", None),
+        decrease=getattr(info, "decrease", None),
     )
 
 

@@ -13,7 +13,7 @@ Reference   Flynn, arXiv:1708.00523 (duality maps); Bernstein, Newhouse, arXiv:2
 Cost        m x n, r = min(m, n), k = max(m, n).  q = 1, ∞: 2 m n norm, 2 m n dual norm, 7 m n map
             q = 2 (nominal): 4 k r² - 4 r³/3 norm, dual norm, 14 k r² + 8 r³ + 2 k r² map
             4 k r² + 2 r³ a quintic step, 4 k r² a cubic one
-Deviations  1. Singular values of at most s₁ k ε, rounding, count as zero in the duality map.
+Deviations  1. Singular values of at most s₁ k ε, rounding, count as zero in the duality map and in the dual norm that it returns.
             2. A matrix of one row or column is orthogonalised by its norm, exactly.
 """
 
@@ -100,7 +100,8 @@ def dual_norm(G, q=2):
     """
     xp, q = _checked(G, q, "G")
     if q == 2:
-        return float(xp.sum(_decomposed(singular_values, G, "G")))
+        with unguarded():
+            return _finite(float(xp.sum(_decomposed(singular_values, G, "G"))), G, "G")
     return _sum_of_largest(xp.abs(G), 0 if q == 1 else 1, G)
 
 
@@ -117,7 +118,7 @@ def duality_map(G, q=2):
     rho : array, shape (m, n)
         q = ∞: one entry per row, q = 1: one per column, the first of equal ones; 0 for G = 0.
     dual : float
-        ||G||_*.
+        ||G||_* of the matrix that ρ is that of: without singular values that count as zero.
 
     Raises
     ------
@@ -131,8 +132,9 @@ def duality_map(G, q=2):
     xp, q = _checked(G, q, "G")
     if q == 2:
         P, s, Q = _decomposed(svd, G, "G")
-        dual = float(xp.sum(s))
         kept = xp.astype(s > s[0] * (max(G.shape) * float(xp.finfo(G.dtype).eps)), G.dtype)
+        with unguarded():
+            dual = _finite(float(xp.sum(kept * s)), G, "G")
         return (P * (dual * kept)) @ Q, dual
     axis, sizes = (0 if q == 1 else 1), xp.abs(G)
     dual = _sum_of_largest(sizes, axis, G)
@@ -207,7 +209,7 @@ def spectral_bound(W, method="gram", squarings=4):
     rounding = 1 + 10 * max(W.shape) * float(xp.finfo(W.dtype).eps)
     if method == "svd":
         return rounding * operator_norm(W, 2)
-    product = math.sqrt(operator_norm(W, 1) * operator_norm(W, math.inf))
+    product = math.sqrt(operator_norm(W, 1)) * math.sqrt(operator_norm(W, math.inf))  # the roots do not underflow
     return rounding * min(product, _trace_bound(W, squarings)) if product else 0.0
 
 

@@ -4,8 +4,9 @@ Formula     S = U diag(σ) Uᵀ, U (d, k) with orthonormal columns, k = min(rank
             update    S ← T_k(decay S + weight h hᵀ), T_k the best approximation of rank k
                       w = Uᵀ h,  p = h - U w,  Z = [U, p],  Zᵀ Z = RᵀR,  v = [w; 1]
                       R (diag(decay σ, 0) + weight v vᵀ) Rᵀ = V diag(e) Vᵀ;   the k largest e, with their V:  σ ← e,  U ← Z R⁻¹ V
-                      p is left out where k = d or ‖p‖ <= 10 eps ‖h‖: then Z = U, v = w + (UᵀU)⁻¹ Uᵀp, and nothing is dropped
-            inverse   (γ I + S)⁻¹ v = v/γ - U (σ / (γ (γ + σ)) ∘ Uᵀ v)
+                      p is left out where k = d, ‖p‖ <= 10 eps ‖h‖, or ‖p‖² <= (smallest normal number) / eps,
+                      where squares underflow: then Z = U, v = w + (UᵀU)⁻¹ Uᵀp, and nothing is dropped
+            inverse   (γ I + S)⁻¹ v = v/γ - U (σ / (γ (γ + σ)) ∘ Uᵀ v);   k = d: U (Uᵀ v / (γ + σ)), where v/γ would cancel
 Reference   the recursion of Hao, Cao, Mou, Ginger, arXiv:2402.03295, in its forward form: S itself is updated, not its inverse.
             In exact arithmetic both are one; here directions with σ/γ > 1/eps keep their σ.
 Cost        flops, k < d, d (4 k² + 12 k + 9) for update and inverse together, 9 (k + 1)³ for the eigenvectors (nominal);
@@ -62,6 +63,7 @@ class Inverse(NamedTuple):
     relative : float
         γ is at least this times the largest eigenvalue.
     amplify : float
+        Positive.
     scale : float
     bound : float, optional
         Entries are clipped to [-bound, bound]; None: they are not.
@@ -73,12 +75,14 @@ class Inverse(NamedTuple):
     scale: float = 1.0
     bound: float | None = None
 
-    def _terms(self, sigma, inner):
+    def _terms(self, sigma, inner, d):
         """x = first v + U second, given Uᵀ v, before the clipping."""
         sigma = self.amplify * sigma
         gamma = self.damping
         if self.relative and sigma.shape[0]:
             gamma = max(gamma, self.relative * float(namespace(sigma).max(sigma)))
+        if sigma.shape[0] == d:
+            return 0.0, self.scale * inner / (gamma + sigma)
         return self.scale / gamma, (-self.scale / gamma) * (sigma / (gamma + sigma)) * inner
 
 
@@ -129,7 +133,8 @@ def lowrank_solve(curvature, v, inverse):
     Raises
     ------
     BackendError, TypeError, ValueError
-        Arrays that do not fit together; NaN or Inf in v; a damping that is not positive.
+        Arrays that do not fit together; NaN or Inf in v; a damping or an ``amplify`` that is not positive; a damping whose
+        reciprocal, times ``scale``, overflows in the dtype of v.
 
     Notes
     -----
@@ -141,7 +146,7 @@ def lowrank_solve(curvature, v, inverse):
         inner, square = _sums(lambda b: (U[:, b] @ v[b], v[b] @ v[b]), U)
     if not math.isfinite(float(square)):
         raise ValueError("v holds NaN or Inf, or the squares of its entries overflow; expected finite numbers")
-    return _image(U, v, inverse._terms(_wide(curvature.sigma), inner), inverse)
+    return _image(U, v, inverse._terms(_wide(curvature.sigma), inner, U.shape[1]), inverse)
 
 
 def lowrank_update(curvature, h, decay, weight=None):
@@ -160,11 +165,11 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
         Zero: S only decays.
     v : array, shape (d,), or None
     decay : float
-        At least 0.
+        In [0, 1].
     inverse : Inverse
         Not looked at where ``v`` is None.
     weight : float, optional
-        By default 1 - ``decay``.
+        At least 0, by default 1 - ``decay``.
 
     Returns
     -------
@@ -173,16 +178,18 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
     Raises
     ------
     BackendError, TypeError, ValueError
-        Arrays that do not fit together; a damping that is not positive.
+        Arrays that do not fit together; a decay outside of [0, 1] or a negative weight; a damping or an ``amplify`` that is not
+        positive; a damping whose reciprocal, times ``scale``, overflows in the dtype of v.
 
     Notes
     -----
     d (4 k² + 12 k + 9) flops, d more for the clipping, and O(k³) that do not depend on d; as many with h = 0 or k = d, less
-    2 k d. New arrays of d k + 2 d numbers,
-    one of length d is given up at the end.
+    2 k d. New arrays of d k + 2 d numbers, d of them given up at the end.
     """
     _check(curvature, inverse, h=h, **({} if v is None else {"v": v}))
     (k, d), weight = curvature.U.shape, 1 - decay if weight is None else weight
+    if not (0 <= decay <= 1 and 0 <= weight < math.inf):
+        raise ValueError(f"decay and weight are {decay!r} and {weight!r}; expected a number in [0, 1] and one >= 0")
     with unguarded():
         met = _meet(curvature.U, h, v)
         rest = _remainder(curvature.U, h, v, met.w)
@@ -190,12 +197,13 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
         if not math.isfinite(length + met.square):
             return LowRankStep(curvature, None, 0.0, False)
         if k == 0:
-            x = None if v is None else _image(curvature.U, v, inverse._terms(_wide(curvature.sigma), met.inner), inverse)
+            x = None if v is None else _image(curvature.U, v, inverse._terms(_wide(curvature.sigma), met.inner, d), inverse)
             return LowRankStep(curvature, x, weight * rest.square, True)
-        rounding = NEGLIGIBLE * float(namespace(h).finfo(h.dtype).eps) * length
+        limits = namespace(h).finfo(h.dtype)
+        rounding = max(NEGLIGIBLE * float(limits.eps) * length, math.sqrt(float(limits.smallest_normal) / float(limits.eps)))
         basis = _basis(met, rest, k < d and math.sqrt(rest.square) > rounding)
         sigma, C, dropped = _turn(_wide(curvature.sigma), basis, decay, weight)
-        terms = None if v is None else inverse._terms(sigma, C @ basis.inner)
+        terms = None if v is None else inverse._terms(sigma, C @ basis.inner, d)
         U, x = _write(curvature.U, rest.p if basis.new else None, C, v, terms, inverse)
     return LowRankStep(LowRank(U, namespace(h).astype(sigma, h.dtype)), x, dropped, True)
 
@@ -207,8 +215,15 @@ def _check(curvature, inverse, **vectors):
     for name, vector in vectors.items():
         if vector.shape[0] != d:
             raise ValueError(f"{name} has {vector.shape[0]} entries; expected {d}, the dimension of the curvature")
-    if inverse is not None and not 0 < inverse.damping < math.inf:
-        raise ValueError(f"damping is {inverse.damping!r}; expected a positive number")
+    if inverse is None:
+        return
+    for name in ("damping", "amplify"):
+        if not 0 < getattr(inverse, name) < math.inf:
+            raise ValueError(f"{name} is {getattr(inverse, name)!r}; expected a positive number")
+    most, dtype = float(namespace(curvature.U).finfo(curvature.U.dtype).max), str(curvature.U.dtype).split(".")[-1]
+    if not max(1.0, abs(inverse.scale)) / inverse.damping <= most:
+        times = "" if abs(inverse.scale) <= 1 else f", times {abs(inverse.scale):.3g},"
+        raise ValueError(f"damping is {inverse.damping!r}; expected a number whose reciprocal{times} is finite in {dtype}")
 
 
 # ------------------------------------------------------------------------------------------------------ small matrices

@@ -67,7 +67,8 @@ class State(NamedTuple):
     warm : bool
         Whether the size of the first layer's inputs is that of the whole data set.
     norms : tuple or None
-        Weights with their norms. They only save time: without them (``transient``) the same numbers come out.
+        Weights, their norms, and how these were taken. They only save time: without them (``transient``) the same numbers
+        come out.
     """
 
     t: int = 0
@@ -159,10 +160,10 @@ class DSGD:
     prune : bool
         q = 2: leave out dual norms of layers that cannot be chosen, by Frobenius norms.
     verify : bool
-        Evaluate the loss after the step too, and say where the guarantee is broken by more than rounding: 8 ε times |f| and
-        the mean of |y · df/dy|, y the outputs.
+        Evaluate the loss after the step too, and say where the guarantee is broken by more than rounding: 8 ε times the sum of
+        |f|, the mean of |y · df/dy|, y the outputs, |<G_i, step>| and ||G_i||_F ||W_i||_F.
     p : float or tuple, optional
-        Given p_j, one for all or one per block: any network, no guarantee.
+        Given p_j, one for all or one per block: any network, no guarantee. Their squares neither overflow nor vanish.
     """
 
     q: float = 2
@@ -181,6 +182,12 @@ class DSGD:
     p: float | tuple | None = None
 
     def __post_init__(self):
+        for name in ("sharp", "prune", "verify"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
+        for name in ("q", "lr", "delta"):
+            if isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number")
         if self.q not in (1, 2, math.inf, "inf"):
             raise ValueError(f"q is {self.q!r}; expected 1, 2 or inf")
         for name, words in CHOICES.items():
@@ -197,9 +204,14 @@ class DSGD:
                 raise ValueError(f"{name} is {value!r}; expected a non-negative integer")
         if self.orth == "newton_schulz" and self._q != 2:
             raise ValueError(f"orth is 'newton_schulz' and q is {self.q!r}; expected q = 2")
-        for value in self.p if isinstance(self.p, tuple) else () if self.p is None else (self.p,):
-            if not (isinstance(value, Real) and 0 < value < math.inf):
-                raise ValueError(f"p is {self.p!r}; expected positive numbers")
+        if self.p is not None and not all(map(_square_is_positive, self.p if isinstance(self.p, tuple) else (self.p,))):
+            words = "expected a positive number or a tuple of them, whose squares neither overflow nor vanish"
+            raise ValueError(f"p is {self.p!r}; {words}")
+
+    @property
+    def whole_batch(self):
+        """Whether what is certain is so for the loss of all rows alone where every step takes all of them."""
+        return self.form == "batch" and self.p is None
 
     @property
     def _q(self):
@@ -267,13 +279,14 @@ class DSGD:
         trial = list(params)
         for j, move in moves.items():
             i, part = blocks[j]
-            trial[i] = _moved(trial[i], objective.layers[i], part, lr / p[j] ** 2, move.rho)
+            trial[i] = _moved(trial[i], objective.layers[i], part, lr / p[j] / p[j], move.rho)
         if not all(math.isfinite(norm(trial[blocks[j].layer])) for j in moves):
             return params, state, info._replace(reason="rejected: the step is not finite", scores=scores)
         info = info._replace(accepted=True, reason="accepted", scores=scores)
         info = self._judged(info, lr, moves, blocks)
         if self.verify:
-            info = self._verified(info, point, objective, tuple(trial), batch)
+            moved = sum(lr * scores[j] * scores[j] + sizes[j] * norm(params[blocks[j].layer]) for j in moves)
+            info = self._verified(info, point, objective, tuple(trial), batch, moved)
         return tuple(trial), after._replace(t=state.t + 1), info
 
     # ------------------------------------------------------------------------------------------------------ the weights p
@@ -288,7 +301,7 @@ class DSGD:
             seen = _joined(state.seen, seen)
             seen = seen if first is None else seen._replace(inputs=(first, *seen.inputs[1:]))
         known = self._norms(point.params, layers, state.norms)
-        norms = [z for _, z in known]
+        norms = [z for _, z, _ in known]
         s = layer_constants(self._q, point.params, layers, chain, objective.loss, norms, seen.targets, self.sharp)
         sizes = [1.0 if part == "bias" else seen.inputs[i] for i, part in blocks]
         p = tuple(math.sqrt(s[i] * size + self.delta) for (i, _), size in zip(blocks, sizes, strict=True))
@@ -310,13 +323,13 @@ class DSGD:
 
     def _norms(self, params, layers, known):
         """Weights and their norms, or upper bounds; those of weights that are as they were are not computed again (q = 2)."""
-        made = [(None, 0.0)]  # nothing is below the first layer
+        made = [(None, 0.0, "")]  # nothing is below the first layer
         for j, (W, spec) in enumerate(zip(params[1:], layers[1:], strict=True), start=1):
-            if known and same((W,), (known[j][0],)):
+            if known and self._q == 2 and known[j][2] == self.orth and same((W,), (known[j][0],)):
                 made.append(known[j])
             else:
                 weights, _ = split_bias(W, spec)
-                made.append((copies((W,))[0] if self._q == 2 else None, self._norm(weights)))
+                made.append((copies((W,))[0] if self._q == 2 else None, self._norm(weights), self.orth))
         return tuple(made)
 
     def _norm(self, weights):
@@ -330,7 +343,8 @@ class DSGD:
         """{block: `Move`} of the blocks to change, and the scores that were looked at."""
         if self.layers == "greedy":
             return self._greedy(grads, sizes, p)
-        chosen = range(len(grads)) if self.layers == "all" else [t % len(grads)]
+        turn = [(t + j) % len(grads) for j in range(len(grads))]
+        chosen = turn if self.layers == "all" else [next(j for j in turn if 0 < p[j] < math.inf)]
         moves = {j: self._move(grads[j]) for j in chosen if p[j] > 0}
         return moves, tuple(moves[j].dual / p[j] if j in moves else 0.0 if j in chosen else None for j in range(len(grads)))
 
@@ -373,16 +387,16 @@ class DSGD:
             return info
         (j,) = moves
         share = lr - lr**2 / 2 if self.form == "batch" else lr * (1 - lr) / 2
-        guarantee = share * info.scores[j] ** 2 if self.p is None else None
+        guarantee = share * info.scores[j] * info.scores[j] if self.p is None else None
         return info._replace(layer=blocks[j].layer, part=blocks[j].part, bound=moves[j].bound, guarantee=guarantee)
 
-    def _verified(self, info, point, objective, params, batch):
-        """The `Info` with what happened; outputs are rounded too, which shows in a loss near 0."""
+    def _verified(self, info, point, objective, params, batch, moved):
+        """The `Info` with what happened; outputs, gradient and weights are rounded too, which shows in a loss near 0."""
         loss = float(objective.at(params, batch).loss)
         info = info._replace(new_loss=loss, decrease=info.loss - loss)
         xp = namespace(point.outputs)
         slope = objective.loss.gradient(point.outputs, point.y)
-        size = abs(info.loss) + float(xp.sum(xp.abs(slope * point.outputs))) / point.samples
+        size = abs(info.loss) + moved + float(xp.sum(xp.abs(slope * point.outputs))) / point.samples
         rounding = 8 * float(xp.finfo(slope.dtype).eps) * size
         if info.guarantee is None or self.form != "batch" or info.decrease >= info.guarantee - rounding:
             return info
@@ -397,6 +411,10 @@ CHOICES = {
     "bias": ("augmented", "separate", "none"),
     "orth": ("svd", "newton_schulz"),
 }
+
+
+def _square_is_positive(value):
+    return isinstance(value, Real) and not isinstance(value, bool) and value > 0 and 0 < float(value) * float(value) < math.inf
 
 
 def _blocks(layers, bias):

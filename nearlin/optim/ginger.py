@@ -15,11 +15,14 @@ Oracles     1 forward, 2 backward: at the true labels, and at drawn ones. "empir
             between two statistics (statistics_every > 1): 1 forward, 1 backward.
 Deviations  1. The matrix is updated and truncated, not its inverse. In exact arithmetic both are one, for any damping, as a
                larger σ has the smaller inverse; in float32 MANGA-UOFA/Ginger turns a σ above some 1e5 γ into 0, and the
-               steepest directions into the flattest. Here they are kept.
+               steepest directions into the flattest. Here they are kept. For d > τ the step is rounding still in float32
+               where m lies almost inside the span of U and σ/γ > 1/eps, as m/γ cancels: relative_damping is for that.
             2. U is made orthonormal anew in every step; there, one Gram-Schmidt pass of h against U.
-            3. Tensors of d <= τ entries have rank d and all of their average; there, U loses its orthogonality.
+            3. Tensors of d <= τ entries have rank d and all of their average, and x = U (Uᵀ m / (γ + σ)), which does not
+               cancel; there, U loses its orthogonality.
             4. No pseudo-inverses and no cut-offs: γ > 0 makes all that is divided by positive.
-            5. A tensor whose g or h is not finite is left as it is, with its momentum and curvature, and counted.
+            5. A tensor whose g or h is not finite, or has squares that overflow, is left as it is, with its momentum and
+               curvature, and counted.
             6. h is drawn in the mode and from the forward pass of the gradient; there, images pass again, in evaluation mode.
             7. lr is a schedule of the steps before this one (there: this one included), weight_decay is decoupled and first.
             8. block = "all" takes all tensors as one; whether the paper does is not known to us. There: "tensor", as here.
@@ -31,11 +34,14 @@ Deviations  1. The matrix is updated and truncated, not its inverse. In exact ar
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 from nearlin._array import check, fold_in, namespace
 from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
 from nearlin.nn import check_lr, check_weight_decay, decay, rate, ravel, unravel
+
+LOST = "its gradient or curvature vector is not finite, or its squares overflow"
 
 
 class Block(NamedTuple):
@@ -161,13 +167,13 @@ class Ginger:
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
         for name in ("momentum", "decay"):
-            if not 0 <= getattr(self, name) < 1:
+            if not (isinstance(getattr(self, name), Real) and 0 <= getattr(self, name) < 1):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        if not 0 < self.damping < math.inf:
+        if not (isinstance(self.damping, Real) and 0 < self.damping < math.inf):
             raise ValueError(f"damping is {self.damping!r}; expected a positive number")
-        if not 0 <= self.relative_damping < math.inf:
+        if not (isinstance(self.relative_damping, Real) and 0 <= self.relative_damping < math.inf):
             raise ValueError(f"relative_damping is {self.relative_damping!r}; expected a number >= 0")
-        if self.clip is not None and not 0 < self.clip < math.inf:
+        if self.clip is not None and not (isinstance(self.clip, Real) and 0 < self.clip < math.inf):
             raise ValueError(f"clip is {self.clip!r}; expected a positive number, or None")
         for name, least in (("rank", 0), ("statistics_every", 1)):
             value = getattr(self, name)
@@ -190,9 +196,12 @@ class Ginger:
         increments, after, lost = self._update(state, grads, self._vector(point, grads, key) if due else None)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
-        if len(lost) == len(after.blocks) or not math.isfinite(norm(trial)):
+        if len(lost) == len(after.blocks):
+            reason = f"rejected: {LOST}, in every tensor"
+            return params, state._replace(skipped=after.skipped), Info(float(point.loss), False, reason)
+        if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        kept = "; ".join(f"{self._name(i)}: its gradient or curvature vector is not finite, left as it is" for i in lost)
+        kept = "; ".join(f"{self._name(i)}: {LOST}, left as it is" for i in lost)
         stiffness = max((float(block.curvature.sigma[-1]) for block in after.blocks if self.rank), default=0.0) / self.damping
         return trial, after, Info(float(point.loss), True, "accepted", refreshed=due, kept=kept, stiffness=stiffness)
 
@@ -211,13 +220,13 @@ class Ginger:
         Returns
         -------
         increments : tuple of arrays
-            Like ``grads``, to be added to the parameters; zeros where g or h is not finite.
+            Like ``grads``, to be added to the parameters; zeros where g or h is not finite, or its squares overflow.
         state : State
 
         Raises
         ------
         BackendError, TypeError, ValueError
-            Arrays that fit neither each other nor the state.
+            Arrays that fit neither each other nor the state; a damping whose reciprocal overflows in their dtype.
         """
         return self._update(state, grads, h)[:2]
 

@@ -100,15 +100,18 @@ class Muon:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
+        if not _is_share(self.momentum):
             raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
         for name in ("ns_steps", "polish"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} is {value!r}; expected a non-negative integer")
+        for name in ("nesterov", "exempt_bias", "head"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.scale not in SCALES:
             raise ValueError(f"scale is {self.scale!r}; expected one of {', '.join(map(repr, SCALES))}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+        if not (isinstance(self.betas, tuple | list) and len(self.betas) == 2 and all(map(_is_share, self.betas))):
             raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
         for name in ("adam_scale", "epsilon_hat"):
             if not (isinstance(getattr(self, name), Real) and 0 < getattr(self, name) < math.inf):
@@ -150,6 +153,10 @@ class Muon:
             mean, square = axpy(beta1, old.mean, mean), axpy(beta2, old.square, square)
         root = namespace(g).sqrt(square / (1 - beta2**t)) + self.epsilon_hat
         return self.adam_scale / (1 - beta1**t) * mean / root, Moments(mean, square)
+
+
+def _is_share(value):
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < 1
 
 
 SCALES = {

@@ -20,6 +20,7 @@ Deviations  1. Every factor is applied to the product of those before it. The co
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 from nearlin._array import fold_in, unguarded
@@ -40,7 +41,7 @@ class State(NamedTuple):
         q, oldest first; at most ``rank`` of them.
     factors : tuple of float
         c of each.
-    kept : int
+    skipped : int
         How many vectors h were left out.
     """
 
@@ -48,7 +49,7 @@ class State(NamedTuple):
     velocity: object = None
     vectors: tuple = ()
     factors: tuple = ()
-    kept: int = 0
+    skipped: int = 0
 
 
 class Info(NamedTuple):
@@ -99,13 +100,13 @@ class QNG:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if not 0 <= self.momentum < 1:
+        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
             raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
-        if not 0 < self.decay < 1:
+        if not (isinstance(self.decay, Real) and 0 < self.decay < 1):
             raise ValueError(f"decay is {self.decay!r}; expected a number in (0, 1)")
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"rank is {self.rank!r}; expected a positive integer")
-        if self.trust_region is not None and not 0 < self.trust_region < math.inf:
+        if self.trust_region is not None and not (isinstance(self.trust_region, Real) and 0 < self.trust_region < math.inf):
             raise ValueError(f"trust_region is {self.trust_region!r}; expected a positive number, or None")
 
     def init(self, params, objective):
@@ -123,7 +124,7 @@ class QNG:
             finite = math.isfinite(norm(trial))
         if not finite:
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        lost = after.kept > state.kept
+        lost = after.skipped > state.skipped
         kept = "the curvature vector is not finite, left out" if lost else ""
         return trial, after, Info(float(point.loss), True, "accepted", refreshed=not lost, kept=kept)
 
@@ -150,10 +151,10 @@ class QNG:
         q = self._forwards(state, ravel(h))
         square = float(q @ q)
         if not math.isfinite(square):
-            after = state._replace(t=state.t + 1, velocity=m, kept=state.kept + 1)
+            after = state._replace(t=state.t + 1, velocity=m, skipped=state.skipped + 1)
         else:
             vectors, factors = (*state.vectors, q)[-self.rank :], (*state.factors, self._factor(square))[-self.rank :]
-            after = State(state.t + 1, m, vectors, factors, state.kept)
+            after = State(state.t + 1, m, vectors, factors, state.skipped)
         return unravel(-lr * direction, grads), after
 
     def _forwards(self, state, v):

@@ -35,6 +35,13 @@ class Standing(DSGD):
         return params, state, info._replace(decrease=0.0)
 
 
+class Leaping(DSGD):
+    """Takes steps that are fifty times too long."""
+
+    def _checked_rate(self, lr):
+        return 50 * lr
+
+
 def unbounded(G, steps, polish):
     """A bound below the norm."""
     found = orthogonalize(G, steps, polish)
@@ -49,6 +56,7 @@ def rough(G, steps, polish):
 WRONG = {
     "four times the guarantee": functools.partial(dsgd.guarantee, optimizer=Boastful, steps=10),
     "no step": functools.partial(dsgd.guarantee, optimizer=Standing, steps=2),
+    "steps that are too long": functools.partial(dsgd.cross_entropy_descends, optimizer=Leaping, steps=20),
     "a bound below the norm": functools.partial(dsgd.certificate, make=unbounded),
     "no orthogonal matrix": functools.partial(dsgd.certificate, make=rough),
     "singular values after all": functools.partial(dsgd.no_svd, orth="svd"),

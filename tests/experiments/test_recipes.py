@@ -1,6 +1,7 @@
 """Problems by name: their loop over mini-batches, checkpoints with running statistics, comparison over seeds, and the search."""
 
 import gzip
+import io
 import json
 import struct
 
@@ -289,16 +290,38 @@ def test_tune_and_compare_from_the_command_line(tmp_path, monkeypatch):
 
 def test_the_layers_that_dsgd_has_changed_are_recorded_and_drawn(tmp_path):
     pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
+    from nearlin.experiments import report
+
     settings = (("verify", True), ("layers", "cyclic"))
     result = train(
         "digits-ae", optimizer="dsgd", batch_size=1437, steps=10, out=tmp_path / "run", settings=settings, progress=False
     )
     assert [record["layer"] for record in result.records] == [*range(8), 0, 1]
     assert all(record["loss_after"] <= record["loss"] for record in result.records)
+    assert all(0 < record["guarantee"] <= record["decrease"] for record in result.records)
+    assert '"guarantee"' in (result.folder / "run.jsonl").read_text()
     assert (result.folder / "layers.png").read_bytes()[:4] == b"\x89PNG"
+    stream = io.StringIO()
+    report.print_result(result, stream)
+    assert "run.jsonl, checkpoint.npz, run.png, layers.png in" in stream.getvalue()
     other = train("digits-ae", optimizer="muon", steps=1, out=tmp_path / "other", progress=False)
-    assert other.records[0]["layer"] is None
+    assert [other.records[0][name] for name in ("layer", "guarantee", "decrease")] == [None] * 3
+    stream = io.StringIO()
+    report.print_result(other, stream)
+    assert "layers.png" not in stream.getvalue()
     assert not (other.folder / "layers.png").exists()
+
+
+def test_dsgd_for_whole_batches_takes_no_mini_batches(tmp_path):
+    """Its guarantee would be for another loss at every step."""
+    words = "dsgd guarantees the decrease of the loss of all 1437 rows, and a step takes 20; expected --batch-size 1437, or --set"
+    with pytest.raises(ValueError, match=words):
+        train("digits-ae", optimizer="dsgd", batch_size=20, steps=1, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    for settings in ((("form", "stochastic"), ("lr", 0.5)), (("p", 100.0),)):
+        result = train("digits-ae", optimizer="dsgd", batch_size=20, steps=1, settings=settings, progress=False)
+        assert result.records[0]["accepted"]
 
 
 def test_a_problem_trains_without_more_words_and_refuses_before_it_writes(tmp_path):

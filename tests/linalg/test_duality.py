@@ -101,6 +101,19 @@ def test_singular_values_of_rounding_are_left_out(rng):
     np.testing.assert_allclose(values, [1, 1, 0, 0, 0, 0], atol=1e-12)
 
 
+def test_singular_values_that_are_left_out_are_no_part_of_the_dual_norm(be, rng):
+    """Many of them, together a thousand times what rounding is: the map keeps its norm and its product."""
+    n = 100
+    s = np.array([1.0, *[0.7 * n * be.eps] * (n - 1)])
+    P, Q = (np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(2))
+    G = be.array(P * s @ Q)
+    rho, dual = linalg.duality_map(G)
+    rho, G = be.numpy(rho).astype(np.float64), be.numpy(G).astype(np.float64)
+    assert np.sum(G * rho) == pytest.approx(dual**2, rel=500 * be.eps)
+    assert norm_of(rho, 2) == pytest.approx(dual, rel=500 * be.eps)
+    assert linalg.dual_norm(P * s @ Q) > 1 + 5_000 * be.eps
+
+
 @pytest.mark.parametrize("q", QS)
 def test_zero_is_mapped_to_zero(be, q):
     rho, dual = linalg.duality_map(be.array(np.zeros((3, 4))), q)
@@ -145,10 +158,10 @@ def test_more_squarings_come_closer(rng):
     assert 0 < over[5] < 0.02
 
 
-@pytest.mark.parametrize("size", [1e-150, 1e150])
+@pytest.mark.parametrize("size", [1e-170, 1e-150, 1e150, 1e170])
 def test_bounds_and_orthogonal_matrices_do_not_overflow(size):
     G = CASES["wide"]
-    assert linalg.spectral_bound(size * G) == pytest.approx(size * linalg.spectral_bound(G))
+    assert linalg.spectral_bound(size * G) == pytest.approx(size * linalg.spectral_bound(G), rel=1e-12, abs=0)
     np.testing.assert_allclose(linalg.orthogonalize(size * G).matrix, linalg.orthogonalize(G).matrix, atol=1e-12)
 
 
@@ -275,6 +288,13 @@ def test_nan_and_inf_have_no_orthogonal_matrix_and_no_bound(be, value):
 def test_a_norm_that_overflows_is_named():
     with pytest.raises(ValueError, match=r"norm of W, a float32 numpy array .* overflows"):
         linalg.operator_norm(np.full((2, 3), 3e38, dtype=np.float32), math.inf)
+
+
+@pytest.mark.parametrize("q", QS)
+@pytest.mark.parametrize("function", [linalg.dual_norm, linalg.duality_map])
+def test_a_dual_norm_that_overflows_is_named(function, q):
+    with pytest.raises(ValueError, match=r"norm of G, a float64 numpy array .* overflows"):
+        function(1e307 * np.eye(30), q)
 
 
 def test_singular_values_that_do_not_converge_are_an_error(monkeypatch):

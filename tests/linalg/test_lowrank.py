@@ -93,6 +93,21 @@ def test_steep_directions_survive_float32(rng):
     assert 1 - np.float32(gamma) * s == 0  # what an inverse in float32 keeps of it: nothing
 
 
+@pytest.mark.parametrize(("d", "gamma"), [(1, 1e-8), (2, 1e-5), (4, 1e-8)])
+def test_a_curvature_of_full_rank_is_inverted_without_cancellation(rng, d, gamma):
+    """float32, σ/γ > 1/eps: v/γ - U (...) would be rounding of v/γ; the step of the same S in float64 is the reference."""
+    made, inverse = lowrank(d, 4, np.zeros(1, np.float32)), Inverse(gamma, scale=-2.0, bound=3.0)
+    for _ in range(30):
+        h, v = (a.astype(np.float32) for a in rng.standard_normal((2, d)) * [[10], [1]])
+        step = lowrank_step(made, h, v, 0.9, inverse)
+        made, S = step.curvature, dense(step.curvature)
+    wanted = np.linalg.solve(gamma * np.eye(d) + S, v.astype(float))
+    assert np.abs(wanted).max() < 3  # nothing is clipped
+    for x in (step.x, lowrank_solve(made, v, inverse)):
+        assert x.dtype == np.float32
+        close(x, -2 * wanted, 1e-5)
+
+
 KINDS = {
     "independent": lambda rng, t, a: rng.standard_normal(a.shape[1]),
     "of low rank": lambda rng, t, a: rng.standard_normal(3) @ a[:3],
@@ -112,6 +127,46 @@ def test_rows_stay_orthonormal(rng, kind):
             U = made.U.astype(float)
             worst = max(worst, np.abs(U @ U.T - np.eye(4)).max())
     assert worst <= 1e-6
+
+
+@pytest.mark.parametrize("size", [1e-23, 1e-20, 1e-17, 1e-12])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_stay_orthonormal_where_squares_underflow(rng, kind, size):
+    """float32: squares of a tiny remainder have no digits; what they would say is left out."""
+    a, made = rng.standard_normal((3, 40)), lowrank(40, 4, np.zeros(1, np.float32))
+    for t in range(30):
+        made = lowrank_update(made, (size * KINDS[kind](rng, t, a)).astype(np.float32), 0.9).curvature
+        U = made.U.astype(float)
+        np.testing.assert_allclose(U @ U.T, np.eye(4), atol=1e-6)
+    assert (float(made.sigma[-1]) > 1e-24) == (size > 1e-13)
+
+
+@pytest.mark.parametrize("kind", ["of low rank", "repeated"])
+def test_sigma_is_never_negative_and_rounding_is_no_direction(rng, kind):
+    """Vectors in a span of at most three dimensions: from the fourth on nothing is new, and nothing is dropped."""
+    a, made = rng.standard_normal((3, 40)), lowrank(40, 4, np.zeros(1, np.float32))
+    for t in range(60):
+        step = lowrank_update(made, KINDS[kind](rng, t, a).astype(np.float32), 0.9)
+        made = step.curvature
+        assert np.all(made.sigma >= 0)
+    inside = (rng.standard_normal((20, 4)).astype(np.float32) @ made.U).astype(np.float32)
+    assert [lowrank_update(made, h, 0.9).dropped for h in inside] == [0.0] * 20
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.4])
+def test_a_remainder_that_is_partly_new_adds_its_direction(rng, share):
+    """Rows that are skew: most of p lies in the span of U, this share of its square does not."""
+    Q = np.linalg.qr(rng.standard_normal((9, 4)))[0].T
+    U = Q[:3] + 0.01 * rng.standard_normal((3, 3)) @ Q[:3]
+    h = rng.standard_normal(3) @ U
+    p = h - (U @ h) @ U
+    h = h + math.sqrt(share / (1 - share) * (p @ p)) * Q[3]
+    skew = LowRank(U, np.array([0.5, 1.0, 2.0]))
+    step = lowrank_update(skew, h, 0.7)
+    wanted, gone = truncated(0.7 * dense(skew) + 0.3 * np.outer(h, h), 3)
+    close(dense(step.curvature), wanted, 1e-13)
+    assert step.dropped == pytest.approx(gone, rel=1e-8)
+    assert step.dropped > 0
 
 
 def test_rows_that_are_not_orthonormal_are_made_so(rng):
@@ -170,6 +225,7 @@ def test_scale_bound_amplification_and_relative_damping(rng):
     found = lowrank_solve(made, v, Inverse(1e-3, relative=0.2, amplify=3.0, scale=-0.5, bound=0.3))
     close(found, wanted, 1e-12)
     assert 0 < np.sum(np.abs(found) == 0.15) < 8
+    np.testing.assert_allclose(lowrank_solve(lowrank(8, 0, v), v, Inverse(0.1, relative=0.2)), 10 * v)
 
 
 def test_blocks_change_nothing_but_rounding(rng, monkeypatch):
@@ -181,6 +237,14 @@ def test_blocks_change_nothing_but_rounding(rng, monkeypatch):
     parts = lowrank_step(start, h, v, DECAY, Inverse(DAMPING))
     close(dense(parts.curvature), dense(whole.curvature), 1e-13)
     close(parts.x, whole.x, 1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "itemsize"), [(np.float32, 4), (np.float64, 8)])
+def test_blocks_are_cut_by_the_size_of_a_number(monkeypatch, dtype, itemsize):
+    file, asked = importlib.import_module("nearlin.linalg.lowrank"), []
+    monkeypatch.setattr(file, "block_length", lambda row_bytes, like: asked.append(row_bytes) or 5)
+    lowrank_update(lowrank(13, 4, np.zeros(1, dtype)), np.ones(13, dtype), 0.5)
+    assert set(asked) == {4 * 7 * itemsize}
 
 
 def test_what_does_not_fit_is_named(rng):
@@ -195,6 +259,20 @@ def test_what_does_not_fit_is_named(rng):
         lowrank_solve(S, h * math.nan, Inverse(1.0))
     with pytest.raises(ValueError, match=r"rank is -1"):
         lowrank(6, -1, h)
+    with pytest.raises(ValueError, match=r"amplify is 0"):
+        lowrank_solve(S, h, Inverse(1.0, amplify=0.0))
+    for decay, weight in ((-0.1, None), (1.1, None), (math.nan, None), (0.5, -1.0)):
+        with pytest.raises(ValueError, match=r"decay and weight are .*expected a number in \[0, 1\] and one >= 0"):
+            lowrank_update(S, h, decay, weight)
+
+
+@pytest.mark.parametrize(("damping", "scale"), [(1e-40, 1.0), (1e-36, -1e4)])
+def test_a_damping_whose_reciprocal_overflows_is_refused(rng, damping, scale):
+    """In float32; float64 has room for it."""
+    h, inverse = rng.standard_normal(6), Inverse(damping, scale=scale)
+    with pytest.raises(ValueError, match=rf"damping is {damping}; expected a number whose reciprocal.* is finite in float32"):
+        lowrank_step(lowrank(6, 2, np.zeros(1, np.float32)), *[h.astype(np.float32)] * 2, 0.9, inverse)
+    assert np.isfinite(lowrank_step(lowrank(6, 2, h), h, h, 0.9, inverse).x).all()
 
 
 @pytest.mark.parametrize("k", [1, 4, THIN + 3])

@@ -1,5 +1,6 @@
 """Bounds of a loss's curvature in one layer, against gradients at other weights; their constants; and which chains exist."""
 
+import dataclasses
 import itertools
 import math
 
@@ -49,6 +50,8 @@ def test_activations_without_bounds_are_named():
         nn.check_smooth((tanh, relu), nn.SoftmaxCrossEntropy())
     with pytest.raises(ValueError, match="layer 1 has the unbounded activation softplus"):
         nn.check_smooth((tanh, softplus, identity), nn.SquaredLoss())
+    with pytest.raises(ValueError, match="layer 0 has the activation tanh; expected one with bounded first and second"):
+        nn.check_smooth((dataclasses.replace(tanh, h1=math.inf),), nn.SoftmaxCrossEntropy())
     nn.check_smooth((softplus, tanh, identity), nn.SquaredLoss())
     nn.check_smooth((softplus, identity), nn.SigmoidCrossEntropy())
     nn.check_smooth((identity,), nn.SquaredLoss())
@@ -233,6 +236,13 @@ def test_outputs_deviate_by_no_more_than_is_said(rng, q):
             assert np.all(off <= bound)
             seen = max(seen, (off / bound).max())
     assert seen > 0.8
+
+
+def test_biases_above_are_a_part_of_what_outputs_deviate_by():
+    net = network((2, 2, 2), ("tanh", "identity"))
+    params = np.zeros((2, 3)), np.array([[1.0, -2.0, -5.0], [0.5, 0.0, 7.0]])
+    bound = nn.deviation(params, net.layers, nn.chain(net), nn.target_range(np.array([[1.0, -1.0]])))
+    np.testing.assert_allclose(bound, [[3 + 5 + 1, 0.5 + 7 + 1]])
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -161,6 +161,27 @@ def test_constants_that_are_too_small_break_the_guarantee(numpy_backend, monkeyp
     assert any("less than the guaranteed" in info.reason for info in infos)
 
 
+def test_a_batch_is_not_held_to_what_is_guaranteed_for_the_whole_data(numpy_backend, monkeypatch):
+    module = __import__("nearlin.optim.dsgd", fromlist=["layer_constants"])
+    true = module.layer_constants
+    monkeypatch.setattr(module, "layer_constants", lambda *args: tuple(s / 100 for s in true(*args)))
+    infos = descend(DSGD(form="stochastic", lr=0.9, verify=True), *problem(numpy_backend, *NETS["linear output"]), 20)[2]
+    assert violations(infos)
+    assert {info.reason for info in infos} == {"accepted"}
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_rounding_of_large_weights_breaks_no_guarantee(numpy_backend, size):
+    """Outputs are differences of large numbers, and the guarantee is an equality."""
+    objective = nl.nn.Objective(chain((2, 1), ("identity",), bias=False), nl.nn.SquaredLoss())
+    reasons = set()
+    for seed in range(20):
+        a, off = np.random.default_rng(seed).uniform(0.5, 1.0, 2)
+        params, batch = (np.array([[size, size + off]]),), (np.array([[a, -a]]), np.zeros((1, 1)))
+        reasons |= {info.reason for info in descend(DSGD(lr=0.5, verify=True), objective, params, batch, 5)[2]}
+    assert reasons == {"accepted"}
+
+
 def test_the_guarantee_is_met_with_equality_by_one_linear_layer(numpy_backend):
     """One row, one sample: f is a parabola along ρ, and lr = 1 ends at its bottom."""
     objective, params, batch = problem(numpy_backend, (5, 1), ("identity",), n=1)
@@ -236,6 +257,14 @@ def test_of_equal_scores_the_first_is_chosen(numpy_backend):
         assert opt.step((G, G, G), opt.init((G, G, G), objective), objective, batch)[2].layer == 0
 
 
+def test_of_equal_scores_the_first_is_chosen_whatever_their_bounds(numpy_backend):
+    """The second has the higher bound, and is looked at before."""
+    grads = np.diag([2.0, 2.0]), np.diag([4.0, 0.0])
+    objective, batch = given(*grads)
+    info = DSGD(p=1.0).step(grads, DSGD(p=1.0).init(grads, objective), objective, batch)[2]
+    assert (info.layer, info.scores) == (0, (4.0, 4.0))
+
+
 @pytest.mark.parametrize("orth", ["svd", "newton_schulz"])
 def test_pruning_changes_nothing_but_the_work(rng, orth):
     for seed in range(20):
@@ -271,6 +300,16 @@ def test_cyclic_steps_visit_every_block_in_turn(numpy_backend):
     found = [(info.layer, info.part) for info in infos]
     assert found == [(0, "weights"), (0, "bias"), (1, "weights"), (1, "bias"), (0, "weights")]
     assert [score is None for score in infos[0].scores] == [False, True, True, True]
+
+
+def test_cyclic_steps_pass_over_layers_that_cannot_move_the_loss(numpy_backend):
+    objective, params, batch = problem(numpy_backend, *NETS["linear output"])
+    start = (params[0], 0 * params[1])
+    new, _, (info,) = descend(DSGD(layers="cyclic", verify=True), objective, start, batch, 1)
+    assert (info.p[0], info.layer, info.reason) == (0.0, 1, "accepted")
+    assert 0 < info.guarantee <= info.decrease
+    assert np.array_equal(new[0], start[0])
+    assert np.abs(new[1] - start[1]).max() > 0
 
 
 def test_all_layers_at_once_have_no_guarantee(numpy_backend):
@@ -437,6 +476,8 @@ def test_a_fused_network_is_refused():
     [
         ("q", 3), ("lr", 0.0), ("lr", 2.0), ("lr", -1.0), ("form", "mini"), ("layers", "one"), ("inputs", "all"), ("bias", True),
         ("delta", -1.0), ("orth", "qr"), ("ns_steps", -1), ("polish", 1.5), ("p", 0.0), ("p", (1.0, -1.0)),
+        ("p", 1e200), ("p", 1e-170), ("p", (1.0, 1e200)), ("p", True), ("q", True), ("lr", True), ("delta", False), ("sharp", 1),
+        ("prune", None), ("verify", "yes"),
     ],
 )  # fmt: skip
 def test_a_field_outside_its_range_is_named(field, value):
@@ -458,6 +499,11 @@ def test_fields_that_do_not_go_together_are_named(numpy_backend):
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"lr is 3\.0"):
         DSGD(lr=lambda t: 3.0).step(params, opt.init(params, objective), objective, batch)
+
+
+def test_several_p_are_a_tuple():
+    with pytest.raises(ValueError, match=r"p is \[1.0, 2.0\]; expected a positive number or a tuple of them"):
+        DSGD(p=[1.0, 2.0])
 
 
 def test_infinity_may_be_a_word(numpy_backend):
@@ -513,6 +559,18 @@ def test_a_warm_start_knows_the_first_layers_inputs(numpy_backend):
         opt.warm_start(params, opt.init(params, objective), objective, [])
 
 
+def test_the_range_of_targets_is_that_of_all_batches(numpy_backend):
+    objective, params, (x, y) = problem(numpy_backend, *NETS["one layer of tanh"], n=24)
+    opt = DSGD(form="stochastic", lr=0.5)
+    batches = [(x[i : i + 6], y[i : i + 6]) for i in range(0, 24, 6)]
+    warm = opt.warm_start(params, opt.init(params, objective), objective, batches)
+    cold = opt.init(params, objective)
+    for t, batch in enumerate(batches):
+        params, cold, _ = opt.step(params, cold, objective, batch, t)
+    for state in (warm, cold):
+        assert (state.seen.targets.low, state.seen.targets.high) == (y.min(), y.max())
+
+
 def test_without_a_warm_start_sizes_only_grow(numpy_backend):
     objective, params, (x, y) = problem(numpy_backend, *NETS["linear output"], n=24)
     opt, seen = DSGD(form="stochastic", lr=0.5), []
@@ -542,6 +600,10 @@ def test_the_state_comes_back_from_a_checkpoint(numpy_backend, tmp_path):
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def test_whole_batches_need_no_memory_of_the_data(numpy_backend):
+    assert descend(DSGD(), *problem(numpy_backend, *NETS["linear output"]), 2)[1].seen is None
+
+
 def test_norms_of_weights_that_stay_are_not_computed_again(numpy_backend):
     objective, params, batch = problem(numpy_backend, *NETS["three layers of sigmoid"])
     params, batch, opt = wrap(params), wrap(batch), DSGD(prune=False)
@@ -553,6 +615,18 @@ def test_norms_of_weights_that_stay_are_not_computed_again(numpy_backend):
         params = new
     assert seen[0][0] == 2
     assert [calls for calls, _ in seen[1:]] == [1 if layer > 0 else 0 for _, layer in seen[:-1]]
+
+
+@pytest.mark.parametrize("options", [{"q": 1}, {"q": math.inf}, {"orth": "newton_schulz"}, {}])
+def test_norms_are_not_taken_for_those_of_another_kind(numpy_backend, rng, options):
+    """The middle layer stays as it is; its singular values are equal, so that all its norms and bounds differ."""
+    objective, params, batch = problem(numpy_backend, *NETS["three layers of sigmoid"])
+    params[1][:, :4] = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    for before in (DSGD(), DSGD(orth="newton_schulz")):
+        later, state, _ = descend(before, objective, params, batch, 2)
+        opt = DSGD(**options)
+        known, fresh = (opt.step(later, one, objective, batch)[2].p for one in (state, opt.init(later, objective)))
+        assert known == fresh
 
 
 def test_weights_changed_in_between_are_noticed(numpy_backend):

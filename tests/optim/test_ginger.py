@@ -173,7 +173,19 @@ def test_a_step_without_h_leaves_the_curvature(rng):
         assert new.curvature is old.curvature
         assert (new.t, new.seen) == (old.t + 1, old.seen)
         assert np.abs(new.m - old.m).max() > 0
+        assert new.dropped == old.dropped > 0
     assert after.t == state.t + 1
+
+
+def test_without_h_a_gradient_that_is_not_finite_is_left_alone(rng):
+    opt, steps = Ginger(damping=0.1), given(rng)
+    _, state = run(opt, steps)
+    (bad, good), _ = steps[0]
+    x, after = opt.update(state, (bad * math.nan, good), None)
+    assert not x[0].any()
+    assert np.abs(x[1]).max() > 0
+    assert after.blocks[0] is state.blocks[0]
+    assert (after.skipped, after.blocks[1].t) == (1, state.blocks[1].t + 1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -216,6 +228,7 @@ def test_what_does_not_fit_is_named(rng):
     [
         ("momentum", 1.0), ("decay", 1.0), ("damping", 0.0), ("relative_damping", -1.0), ("clip", 0.0), ("rank", -1),
         ("rank", True), ("statistics_every", 0), ("block", "layer"), ("curvature", "ggn"), ("correct_curvature", 1),
+        ("damping", "1"), ("momentum", "0.9"), ("decay", None), ("relative_damping", "0"), ("clip", "1"),
     ],
 )  # fmt: skip
 def test_a_field_outside_its_range_is_named(field, value):
@@ -300,13 +313,13 @@ def test_labels_are_drawn_from_the_key(numpy_backend):
 def test_the_oracle_is_asked_as_the_head_says(numpy_backend):
     objective, params, batch = small(numpy_backend, nl.nn.SquaredLoss())
     calls = []
-    for opt in (Ginger(), Ginger(curvature="empirical_fisher"), Ginger(statistics_every=3)):
+    for opt in (Ginger(), Ginger(curvature="empirical_fisher"), Ginger(statistics_every=3), Ginger(rank=0)):
         counted, state = nl.nn.Counted(objective), opt.init(params, objective)
         for t in range(3):
             params, state, info = opt.step(params, state, counted, batch, key=t)
-            assert info.refreshed == (opt.statistics_every == 1 or t == 0)
+            assert info.refreshed == (opt.rank > 0 and (opt.statistics_every == 1 or t == 0))
         calls.append((counted.calls["forward"], counted.calls["backward"]))
-    assert calls == [(3, 6), (3, 3), (3, 4)]
+    assert calls == [(3, 6), (3, 3), (3, 4), (3, 3)]
 
 
 # ------------------------------------------------------------------------------------------------------------- whole steps
@@ -379,8 +392,27 @@ def test_a_step_that_is_not_finite_leaves_everything(numpy_backend):
     with np.errstate(over="ignore", invalid="ignore"):
         new, after, info = EDGES.step(params, state, objective, (x, 1e200 * y), key=0)
     assert new is params
+    assert after == state._replace(skipped=2)
+    assert all(new is old for new, old in zip(after.blocks, state.blocks, strict=True))
+    reason = "rejected: its gradient or curvature vector is not finite, or its squares overflow, in every tensor"
+    assert (info.accepted, info.reason) == (False, reason)
+
+
+def test_parameters_that_overflow_are_rejected(numpy_backend):
+    objective, params, (x, y) = small(numpy_backend, nl.nn.SquaredLoss())
+    opt, state = dataclasses.replace(EDGES, lr=1e200), EDGES.init(params, objective)
+    new, after, info = opt.step(params, state, objective, (x, 1e120 * y))
+    assert new is params
     assert after is state
     assert (info.accepted, info.reason) == (False, "rejected: the step is not finite")
+
+
+def test_a_damping_whose_reciprocal_overflows_is_refused(numpy_backend):
+    objective, params, (x, y) = small(numpy_backend, nl.nn.SquaredLoss())
+    params, x, y = tuple(W.astype(np.float32) for W in params), x.astype(np.float32), y.astype(np.float32)
+    opt = Ginger(damping=1e-40)
+    with pytest.raises(ValueError, match=r"damping is 1e-40; expected a number whose reciprocal is finite in float32"):
+        opt.step(params, opt.init(params, objective), objective, (x, y))
 
 
 def fixed(specs, grads, drawn):
@@ -398,9 +430,22 @@ def test_a_layer_that_is_left_alone_is_said(rng):
     new, state, info = opt.step(params, opt.init(params, objective), objective, None)
     np.testing.assert_array_equal(new[0], 0.95)
     assert np.abs(new[1] - 0.95).max() > 1e-2
-    assert info.kept == "layer 0: its gradient or curvature vector is not finite, left as it is"
+    assert info.kept == "layer 0: its gradient or curvature vector is not finite, or its squares overflow, left as it is"
     assert (state.skipped, info.accepted) == (1, True)
     assert info.stiffness == pytest.approx(0.01 * 4 * 4 / 1e-5)
+
+
+@pytest.mark.parametrize("exempt", [False, True])
+def test_the_weight_decay_may_leave_biases_out(numpy_backend, exempt):
+    objective, params, batch = small(numpy_backend, nl.nn.SquaredLoss())
+    params = tuple(W + 1 for W in params)  # biases begin at 0
+    opt = dataclasses.replace(EDGES, exempt_bias=exempt)
+    step = lambda opt: opt.step(params, opt.init(params, objective), objective, batch)[0]  # noqa: E731
+    plain, decayed = step(opt), step(dataclasses.replace(opt, weight_decay=0.5))
+    for W, a, b in zip(params, plain, decayed, strict=True):
+        wanted = 0.01 * W
+        wanted[:, -1] *= not exempt
+        np.testing.assert_allclose(a - b, wanted, atol=1e-15)
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])

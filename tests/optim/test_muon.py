@@ -129,6 +129,26 @@ def test_a_gradient_that_is_not_finite_is_rejected(rng):
     assert after is state
 
 
+def test_a_step_that_is_not_finite_is_rejected(rng):
+    (g,) = gradients(rng, 1)[0]
+    opt, params = Muon(lr=1e308, scale="none", weight_decay=1e10), (np.full((4, 6), 1e100),)
+    state = opt.init((), None)
+    with np.errstate(over="ignore", invalid="ignore"):
+        new, after, info = opt.step(params, state, Given((PLAIN,)), ((g,), (g,)))
+    assert (info.accepted, info.reason) == (False, "rejected: the step is not finite")
+    assert new is params
+    assert after is state
+
+
+def test_biases_may_be_left_out_of_the_weight_decay():
+    """Gradients of zero: the decay alone moves the parameters."""
+    spec, G = LayerSpec("dense", 4, 5), (np.zeros((4, 6)),)
+    for exempt in (False, True):
+        W = run(Muon(lr=0.5, weight_decay=0.2, exempt_bias=exempt), [G], (spec,), start=(np.ones((4, 6)),))[-1][0]
+        np.testing.assert_allclose(W[:, :5], 0.9)
+        np.testing.assert_allclose(W[:, 5], 1.0 if exempt else 0.9)
+
+
 def test_networks_of_all_kinds_are_trained(be, rng):
     network = nl.nn.Sequential(
         (
@@ -153,6 +173,8 @@ def test_networks_of_all_kinds_are_trained(be, rng):
     [
         ("lr", 0.0), ("momentum", 1.0), ("ns_steps", -1), ("polish", 0.5), ("scale", "spectral"), ("weight_decay", -1.0),
         ("adam_scale", 0.0), ("betas", (0.9, 1.0)), ("epsilon_hat", 0.0),
+        ("betas", 0.9), ("betas", (0.9, "1")), ("betas", (0.9,)), ("momentum", True), ("nesterov", 1), ("head", None),
+        ("exempt_bias", "no"),
     ],
 )  # fmt: skip
 def test_a_field_outside_its_range_is_named(field, value):

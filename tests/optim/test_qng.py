@@ -10,6 +10,7 @@ import nearlin as nl
 from nearlin.complexity import count, wrap
 from nearlin.experiments import checkpoint
 from nearlin.optim import QNG
+from tests.optim.given import Given
 from tests.optim.replay import cnn, oracle
 
 
@@ -98,6 +99,8 @@ def test_the_trust_region_bounds_the_step(rng):
         G = 0.99 * G + 0.01 * np.outer(h_t, h_t)
     wide, _ = run(QNG(lr=1.0, momentum=0.0, rank=9, trust_region=1e9), g, h)
     np.testing.assert_array_equal(wide, free)
+    (x,), _ = QNG(trust_region=0.7).update(QNG().init((), None), (0 * g[0],), (h[0],))
+    np.testing.assert_array_equal(x, 0)  # a gradient of zeros has no border
 
 
 def test_a_vector_that_is_not_finite_is_left_out(rng):
@@ -105,7 +108,7 @@ def test_a_vector_that_is_not_finite_is_left_out(rng):
     _, state = run(opt, g, h)
     (x,), after = opt.update(state, (g[0],), (h[0] * math.nan,))
     assert np.isfinite(x).all()
-    assert (after.kept, after.t, len(after.vectors)) == (1, 4, 3)
+    assert (after.skipped, after.t, len(after.vectors)) == (1, 4, 3)
 
 
 def test_an_image_network_with_normalisation(be, rng):
@@ -156,11 +159,44 @@ def test_a_step_that_is_not_finite_leaves_everything(rng):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("momentum", 1.0), ("decay", 0.0), ("decay", 1.0), ("rank", 0), ("trust_region", 0.0), ("lr", -1.0)]
-)
+    ("field", "value"),
+    [
+        ("momentum", 1.0), ("momentum", "0.9"), ("decay", 0.0), ("decay", 1.0), ("decay", None), ("rank", 0),
+        ("trust_region", 0.0), ("trust_region", "1"), ("lr", -1.0),
+    ],
+)  # fmt: skip
 def test_a_field_outside_its_range_is_named(field, value):
     with pytest.raises(ValueError, match=f"{field} is "):
         QNG(**{field: value})
+
+
+def test_a_step_says_that_its_vector_was_left_out(rng):
+    """Labels so far away that the square of h overflows, at a gradient that is as usual."""
+    objective, params, batch = small(rng)
+    point = objective.at(params, batch)
+    grads, huge = point.grads(), tuple(1e200 * g for g in point.grads())
+    given = Given(objective.layers)
+    seen = given.at(params, (grads, huge))
+    seen.samples = 6
+    fixed = type("Fixed", (), {"layers": given.layers, "at": lambda self, params, batch: seen})()
+    new, state, info = QNG(lr=0.05).step(params, QNG().init(params, objective), fixed, None)
+    assert (info.accepted, info.refreshed, info.kept) == (True, False, "the curvature vector is not finite, left out")
+    assert (state.skipped, state.vectors) == (1, ())
+    assert all(np.isfinite(W).all() for W in new)
+
+
+@pytest.mark.parametrize("exempt", [False, True])
+def test_the_weight_decay_may_leave_biases_out(rng, exempt):
+    objective, params, batch = small(rng)
+    params = tuple(W + 1 for W in params)  # biases begin at 0
+    plain, decayed = (
+        QNG(lr=0.05, weight_decay=share, exempt_bias=exempt).step(params, QNG().init(params, objective), objective, batch)[0]
+        for share in (0.0, 0.5)
+    )
+    for W, a, b in zip(params, plain, decayed, strict=True):
+        wanted = 0.025 * W
+        wanted[:, -1] *= not exempt
+        np.testing.assert_allclose(a - b, wanted, atol=1e-15)
 
 
 def test_the_cost_is_that_of_the_head(rng):

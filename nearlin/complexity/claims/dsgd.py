@@ -155,7 +155,7 @@ def no_svd(full, orth="newton_schulz"):
     )
 
 
-def cross_entropy_descends(full, q=2, steps=None):
+def cross_entropy_descends(full, optimizer=DSGD, q=2, steps=None):
     """Whether the loss of a linear-output tanh network on drawn classes ever rises."""
     steps = steps or (2_000 if full else 100)
     draws = generator(fold_in(5, int(min(q, 9))))
@@ -163,7 +163,7 @@ def cross_entropy_descends(full, q=2, steps=None):
     labels = np.argmax(x[:, :3] + 0.5 * draws.standard_normal((40, 3)), axis=1)
     phi = Elementwise(activation("tanh"))
     objective = Objective(Sequential((Dense(8, 10), phi, Dense(10, 3))), SoftmaxCrossEntropy())
-    infos = descend(DSGD(q=q, verify=True), objective, objective.network.init(3, x), (x, labels), steps)
+    infos = descend(optimizer(q=q, verify=True), objective, objective.network.init(3, x), (x, labels), steps)
     rises = sum(info.decrease < -8 * np.finfo(np.float64).eps * info.loss for info in infos)
     chosen = sum(info.layer == 0 for info in infos)
     series = Series("loss", tuple(range(1, len(infos) + 1)), tuple(i.loss for i in infos), None, "step", "loss")
