@@ -101,6 +101,9 @@ def _plot(runs, title, path):
         panel.grid(True, which="minor", axis="y", alpha=0.15)
     if any(loss > 0 for _, result in runs for loss in curve(result)[2]):
         panels[0].set_yscale("log")
+    top = DIVERGED * max(curve(result)[2][0] for _, result in runs)
+    if top > 0 and any(loss > top for _, result in runs for loss in curve(result)[2]):
+        panels[0].set_ylim(top=top)  # what a run that diverged looks like on its way up says nothing about the others
     excess = " above the least" if runs[0][1].problem.least else ""
     panels[0].set_ylabel(f"training loss{excess}" + (" (dotted: test)" if runs[0][1].problem.recipe else ""))
     panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -135,6 +138,7 @@ def _mark_rejected(panel, abscissa, losses, accepted):
         panel.plot(at, values, "x", color="crimson", markersize=8, markeredgewidth=2, label="step rejected")
 
 
+DIVERGED = 10  # times the first loss: what lies above is cut off
 COLUMNS = 3
 FEW = 7  # sizes that become the ticks of a logarithmic axis
 
