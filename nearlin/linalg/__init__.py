@@ -22,13 +22,13 @@ from nearlin.linalg.iterations import best_step, chebyshev, double_product, rich
 from nearlin.linalg.kronecker import KroneckerEigenbasis, KroneckerInverse, damped_factors, eigenbasis, trace_balance
 from nearlin.linalg.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowrank_solve, lowrank_step, lowrank_update
-from nearlin.linalg.modes import average_grams, mix_grams, mode_gram, mode_product, mode_products
+from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm
-from nearlin.linalg.solve_info import SolveInfo, StepInfo
+from nearlin.linalg.solve_info import Info, SolveInfo, StepInfo
 
 __all__ = [
     "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm",
-    "SolveInfo", "StepInfo", "cg", "identity",
+    "Info", "SolveInfo", "StepInfo", "cg", "identity",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
     "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor",
     "BlockInverse", "block_inverse",
@@ -38,7 +38,7 @@ __all__ = [
     "remember", "track_inverse", "two_loop_product",
     "Orthogonalized", "dual_norm", "duality_map", "operator_norm", "orthogonalize", "spectral_bound",
     "Inverse", "LowRank", "LowRankStep", "lowrank", "lowrank_solve", "lowrank_step", "lowrank_update",
-    "average_grams", "mix_grams", "mode_gram", "mode_product", "mode_products",
+    "Modes", "average_grams", "average_modes", "mix_grams", "mode_gram", "mode_product", "mode_products",
     "CEILING", "Damping", "judge", "least_damping",
     "fwht",
 ]  # fmt: skip

@@ -7,8 +7,19 @@ Cost        2 N Nⱼ flops either way, as one matrix product; N entries in T. A 
 """
 
 import math
+from typing import NamedTuple
 
 from nearlin._array import namespace
+
+
+class Modes(NamedTuple):
+    """The axes of one variable: Gram matrices of ``count`` tensors and what is made of them, (Nⱼ, Nⱼ) each, and the step ``made``
+    at which it was."""
+
+    grams: tuple = ()
+    matrices: tuple = ()
+    made: int = 0
+    count: int = 0
 
 
 def mode_gram(T, mode):
@@ -39,6 +50,34 @@ def average_grams(grams, T, old, new):
     if math.isfinite(float(xp.linalg.trace(mixed[0]))):  # no entry is larger than the trace
         return mixed, True
     return tuple(grams) or tuple(map(xp.zeros_like, mixed)), False
+
+
+def average_modes(modes, tensors, weights, names):
+    """The `Modes` of all variables with the Gram matrices of ``tensors`` averaged in.
+
+    Parameters
+    ----------
+    modes : sequence of Modes, or None
+        None before the first statistic.
+    tensors : sequence of arrays
+        One per variable.
+    weights : callable
+        ``weights(count)``: of the old average of that many statistics, and of the new one.
+    names : sequence of str
+        What the variables are called.
+
+    Returns
+    -------
+    modes : tuple of Modes
+    lost : list of str
+        A sentence for each variable whose statistic is not finite and was left out.
+    """
+    made, lost = [], []
+    for name, variable, T in zip(names, modes or [Modes()] * len(tensors), tensors, strict=True):
+        grams, finite = average_grams(variable.grams, T, *weights(variable.count))
+        made.append(variable._replace(grams=grams, count=variable.count + finite))
+        lost += [f"{name}: the statistic holds NaN or Inf, left out"] * (not finite)
+    return tuple(made), lost
 
 
 def mode_product(T, X, mode):

@@ -35,6 +35,36 @@ class SolveInfo(NamedTuple):
     refreshed: bool = False
 
 
+class Info(NamedTuple):
+    """What happened in one step of a method that solves no linear system.
+
+    Attributes
+    ----------
+    loss : float
+        Of the batch, before the step.
+    accepted : bool
+        Whether the parameters moved.
+    reason : str
+        ``"accepted"`` or ``"rejected: ..."``.
+    solve : None
+        There is no certificate.
+    refreshed : bool
+        Whether curvature that is renewed in intervals (inverses, roots, bases) was.
+    kept : str
+        What of it was kept from before or left out instead, and why; empty if nothing.
+    new_loss : float or None
+        Of the batch, after the step, where the method looks at it.
+    """
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+    new_loss: float | None = None
+
+
 class StepInfo(NamedTuple):
     """What happened in one guarded Gauss-Newton step.
 

@@ -2,6 +2,20 @@
 
 from nearlin.nn.activations import ACTIVATIONS, Activation, activation
 from nearlin.nn.convolution import Conv2d, ConvTrace
+from nearlin.nn.hyperparameters import (
+    StepDecay,
+    check_betas,
+    check_counts,
+    check_flags,
+    check_fractions,
+    check_lr,
+    check_not_negative,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    rate,
+)  # fmt: skip
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian
 from nearlin.nn.layers import Dense, Elementwise, Flatten, LayerSpec, Trace
 from nearlin.nn.losses import LOSSES, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss
@@ -18,18 +32,7 @@ from nearlin.nn.moments import Means, Moments, average, change, mean_weights, me
 from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point, Trial, attempt
-from nearlin.nn.parameters import (
-    StepDecay,
-    check_lr,
-    check_weight_decay,
-    decay,
-    join_bias,
-    rate,
-    ravel,
-    split_bias,
-    unravel,
-    velocity,
-)  # fmt: skip
+from nearlin.nn.parameters import adam_moments, decay, join_bias, ravel, split_bias, unravel, velocity
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from nearlin.nn.smoothness import (
     Targets,
@@ -52,7 +55,9 @@ __all__ = [
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
     "Counted", "Objective", "Point", "Trial", "attempt",
-    "StepDecay", "check_lr", "check_weight_decay", "decay", "join_bias", "rate", "ravel", "split_bias", "unravel", "velocity",
+    "StepDecay", "rate", "check_betas", "check_counts", "check_flags", "check_fractions", "check_lr", "check_not_negative",
+    "check_positive", "check_shares", "check_weight_decay", "check_words",
+    "adam_moments", "decay", "join_bias", "ravel", "split_bias", "unravel", "velocity",
     "Means", "Moments", "average", "change", "mean_weights", "means", "moments", "observe",
     "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
     "join_tensors", "split_tensors", "tensor_names",

@@ -1,77 +1,9 @@
-"""What optimizers do to parameters besides their direction: step sizes by schedule, weight decay, weights apart from biases."""
+"""What optimizers do to parameters besides their direction: momentum, moments, weight decay, biases apart, one vector."""
 
 import math
-from dataclasses import dataclass
-from numbers import Real
 
 from nearlin._array import namespace
 from nearlin.linalg import axpy
-
-# ------------------------------------------------------------------------------------------------------------ step sizes
-
-
-def check_lr(lr):
-    """Raise `ValueError` unless ``lr`` is a positive finite number or a callable schedule of the step counter."""
-    if not callable(lr) and not (isinstance(lr, Real) and 0 < lr < math.inf):
-        raise ValueError(f"lr is {lr!r}; expected a positive number or a schedule of the step counter")
-
-
-def check_weight_decay(weight_decay):
-    """Raise `ValueError` unless ``weight_decay`` is a finite number >= 0."""
-    if not (isinstance(weight_decay, Real) and 0 <= weight_decay < math.inf):
-        raise ValueError(f"weight_decay is {weight_decay!r}; expected a number >= 0")
-
-
-def rate(lr, t):
-    """The step size of step ``t`` = 0, 1, ..., as a float.
-
-    Parameters
-    ----------
-    lr : float or callable
-        A step size, or a schedule t -> step size, such as `StepDecay`.
-    t : int
-        Steps taken before this one.
-
-    Raises
-    ------
-    ValueError
-        A schedule that returns a negative number, NaN or Inf.
-    """
-    value = float(lr(t) if callable(lr) else lr)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"the schedule lr gives {value!r} at step {t}; expected a number >= 0")
-    return value
-
-
-@dataclass(frozen=True)
-class StepDecay:
-    """The schedule lr factor^⌊t / period⌋ of the step counter t.
-
-    Parameters
-    ----------
-    lr : float
-        Step size of the first ``period`` steps.
-    factor : float
-        In (0, 1].
-    period : int
-        Steps between two reductions; epochs times the number of batches of one epoch.
-    """
-
-    lr: float
-    factor: float
-    period: int
-
-    def __post_init__(self):
-        if not (isinstance(self.lr, Real) and 0 < self.lr < math.inf):
-            raise ValueError(f"lr is {self.lr!r}; expected a positive number")
-        if not (isinstance(self.factor, Real) and 0 < self.factor <= 1):
-            raise ValueError(f"factor is {self.factor!r}; expected a number in (0, 1]")
-        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
-            raise ValueError(f"period is {self.period!r}; expected a positive integer, the steps between two reductions")
-
-    def __call__(self, t):
-        return self.lr * self.factor ** (t // self.period)
-
 
 # ----------------------------------------------------------------------------------------------------------------- momentum
 
@@ -86,6 +18,22 @@ def velocity(old, grads, params, momentum, form="sum", l2=0.0):
     if form == "average":
         grads = tuple((1 - momentum) * g for g in grads)
     return grads if old is None else axpy(momentum, old, grads)
+
+
+def adam_moments(g, M, V, t, betas, epsilon_hat, second_moment_of="gradient"):
+    """Adam's moments after gradient ``g`` of step t = 1, 2, ..., and the root that divides its step.
+
+    M ← β₁ M + (1 - β₁) g,  V ← β₂ V + (1 - β₂) g²,  √(V / (1 - β₂ᵗ)) + epsilon_hat;  None stands for 0. With
+    ``second_moment_of="mean"`` V averages the square of M / (1 - β₁ᵗ). Kingma, Ba, arXiv:1412.6980, Algorithm 1; 10 p flops, 6 p
+    the first time, p more for the mean.
+    """
+    beta1, beta2 = betas
+    g1 = (1 - beta1) * g
+    M = g1 if M is None else beta1 * M + g1
+    s = g if second_moment_of == "gradient" else M / (1 - beta1**t)
+    s2 = (1 - beta2) * s * s
+    V = s2 if V is None else beta2 * V + s2
+    return M, V, namespace(g).sqrt(V / (1 - beta2**t)) + epsilon_hat
 
 
 # ------------------------------------------------------------------------------------------------------- weights and biases

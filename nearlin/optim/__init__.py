@@ -6,8 +6,7 @@ from nearlin.optim.adamw import AdamW
 from nearlin.optim.dsgd import DSGD
 from nearlin.optim.ginger import Ginger
 from nearlin.optim.gram_gauss_newton import GramGaussNewton
-from nearlin.optim.kbfgs import KBFGS
-from nearlin.optim.kbfgsl import KBFGSL
+from nearlin.optim.kbfgs import KBFGS, KBFGSL
 from nearlin.optim.kfac import KFAC
 from nearlin.optim.mini_block_fisher import MiniBlockFisher
 from nearlin.optim.muon import Muon

@@ -16,9 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import norm
-from nearlin.nn.parameters import check_lr, check_weight_decay, decay, rate
+from nearlin.linalg import Info, norm
+from nearlin.nn import adam_moments, check_betas, check_lr, check_positive, check_weight_decay, check_words, decay, rate
 
 
 class State(NamedTuple):
@@ -27,15 +26,6 @@ class State(NamedTuple):
     t: int = 0
     mean: tuple | None = None
     square: tuple | None = None
-
-
-class Info(NamedTuple):
-    """Loss before the step, and whether the step was finite and taken."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +58,9 @@ class Adam:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
-        if not 0 < self.epsilon_hat < math.inf:
-            raise ValueError(f"epsilon_hat is {self.epsilon_hat!r}; expected a positive number")
-        if self.second_moment_of not in ("gradient", "mean"):
-            raise ValueError(f"second_moment_of is {self.second_moment_of!r}; expected 'gradient' or 'mean'")
+        check_betas(self.betas)
+        check_positive(self, "epsilon_hat")
+        check_words(self, second_moment_of=("gradient", "mean"))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -93,11 +80,5 @@ class Adam:
         return trial, State(t, mean, square), Info(float(point.loss), True, "accepted")
 
     def _update(self, g, M, V, W, t, lr):
-        beta1, beta2 = self.betas
-        g1 = (1 - beta1) * g
-        M = g1 if M is None else beta1 * M + g1
-        s = g if self.second_moment_of == "gradient" else M / (1 - beta1**t)
-        s2 = (1 - beta2) * s * s
-        V = s2 if V is None else beta2 * V + s2
-        root = namespace(g).sqrt(V / (1 - beta2**t)) + self.epsilon_hat
-        return M, V, W - (lr / (1 - beta1**t)) * M / root
+        M, V, root = adam_moments(g, M, V, t, self.betas, self.epsilon_hat, self.second_moment_of)
+        return M, V, W - (lr / (1 - self.betas[0] ** t)) * M / root

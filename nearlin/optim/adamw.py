@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import norm
-from nearlin.nn.parameters import check_lr, check_weight_decay, decay, rate
+from nearlin.linalg import Info, norm
+from nearlin.nn import adam_moments, check_betas, check_lr, check_positive, check_weight_decay, decay, rate
 
 
 class State(NamedTuple):
@@ -26,15 +25,6 @@ class State(NamedTuple):
     t: int = 0
     mean: tuple | None = None
     square: tuple | None = None
-
-
-class Info(NamedTuple):
-    """Loss before the step, and whether the step was finite and taken."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +54,8 @@ class AdamW:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
-        if not 0 < self.epsilon_hat < math.inf:
-            raise ValueError(f"epsilon_hat is {self.epsilon_hat!r}; expected a positive number")
+        check_betas(self.betas)
+        check_positive(self, "epsilon_hat")
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -87,9 +75,5 @@ class AdamW:
         return trial, State(t, mean, square), Info(float(point.loss), True, "accepted")
 
     def _update(self, g, M, V, W, t, lr):
-        beta1, beta2 = self.betas
-        g1, g2 = (1 - beta1) * g, (1 - beta2) * g * g
-        M = g1 if M is None else beta1 * M + g1
-        V = g2 if V is None else beta2 * V + g2
-        root = namespace(g).sqrt(V / (1 - beta2**t)) + self.epsilon_hat
-        return M, V, W - (lr / (1 - beta1**t)) * M / root
+        M, V, root = adam_moments(g, M, V, t, self.betas, self.epsilon_hat)
+        return M, V, W - (lr / (1 - self.betas[0] ** t)) * M / root

@@ -36,8 +36,12 @@ from nearlin.linalg import dual_norm, duality_map, norm, operator_norm, orthogon
 from nearlin.nn import (
     SquaredLoss,
     Targets,
+    check_counts,
+    check_flags,
     check_lr,
+    check_not_negative,
     check_smooth,
+    check_words,
     input_bound,
     input_size,
     join_bias,
@@ -45,7 +49,7 @@ from nearlin.nn import (
     rate,
     split_bias,
     target_range,
-)  # fmt: skip
+)
 
 
 class Seen(NamedTuple):
@@ -182,26 +186,18 @@ class DSGD:
     p: float | tuple | None = None
 
     def __post_init__(self):
-        for name in ("sharp", "prune", "verify"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
-        for name in ("q", "lr", "delta"):
+        check_flags(self, "sharp", "prune", "verify")
+        for name in ("q", "lr"):
             if isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number")
         if self.q not in (1, 2, math.inf, "inf"):
             raise ValueError(f"q is {self.q!r}; expected 1, 2 or inf")
-        for name, words in CHOICES.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, words))}")
+        check_words(self, **CHOICES)
         check_lr(self.lr)
         if not callable(self.lr):
             self._checked_rate(self.lr)
-        if not (isinstance(self.delta, Real) and 0 <= self.delta < math.inf):
-            raise ValueError(f"delta is {self.delta!r}; expected a number >= 0")
-        for name in ("ns_steps", "polish"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} is {value!r}; expected a non-negative integer")
+        check_not_negative(self, "delta")
+        check_counts(self, "ns_steps", "polish", least=0)
         if self.orth == "newton_schulz" and self._q != 2:
             raise ValueError(f"orth is 'newton_schulz' and q is {self.q!r}; expected q = 2")
         if self.p is not None and not all(map(_square_is_positive, self.p if isinstance(self.p, tuple) else (self.p,))):

@@ -34,12 +34,24 @@ Deviations  1. The matrix is updated and truncated, not its inverse. In exact ar
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import NamedTuple
 
 from nearlin._array import check, fold_in, namespace
 from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, rate, ravel, unravel
+from nearlin.nn import (
+    check_counts,
+    check_flags,
+    check_lr,
+    check_not_negative,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    rate,
+    ravel,
+    unravel,
+)
 
 LOST = "its gradient or curvature vector is not finite, or its squares overflow"
 
@@ -166,24 +178,15 @@ class Ginger:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        for name in ("momentum", "decay"):
-            if not (isinstance(getattr(self, name), Real) and 0 <= getattr(self, name) < 1):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        if not (isinstance(self.damping, Real) and 0 < self.damping < math.inf):
-            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
-        if not (isinstance(self.relative_damping, Real) and 0 <= self.relative_damping < math.inf):
-            raise ValueError(f"relative_damping is {self.relative_damping!r}; expected a number >= 0")
-        if self.clip is not None and not (isinstance(self.clip, Real) and 0 < self.clip < math.inf):
-            raise ValueError(f"clip is {self.clip!r}; expected a positive number, or None")
-        for name, least in (("rank", 0), ("statistics_every", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected an integer >= {least}")
-        for name, words in {"block": ("tensor", "all"), "curvature": ("fisher", "empirical_fisher")}.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, words))}")
-        if not isinstance(self.correct_curvature, bool):
-            raise ValueError(f"correct_curvature is {self.correct_curvature!r}; expected True or False")
+        check_shares(self, "momentum", "decay")
+        check_positive(self, "damping")
+        if self.clip is not None:
+            check_positive(self, "clip")
+        check_not_negative(self, "relative_damping")
+        check_counts(self, "rank", least=0)
+        check_counts(self, "statistics_every")
+        check_words(self, block=("tensor", "all"), curvature=("fisher", "empirical_fisher"))
+        check_flags(self, "correct_curvature")
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -1,17 +1,19 @@
-r"""K-BFGS: a Kronecker-factored quasi-Newton method, both inverse factors of a layer kept by BFGS updates.
+r"""K-BFGS and K-BFGS(L): a Kronecker-factored quasi-Newton method, both inverse factors of a layer kept by BFGS updates.
 
 Paper       Goldfarb, Ren, Bahamou, Practical Quasi-Newton Methods for Training Deep Neural Networks, NeurIPS 2020,
-            arXiv:2006.08877, K-BFGS with double damping
+            arXiv:2006.08877, K-BFGS and K-BFGS(L) with double damping
 Update      v ← momentum v + (1 - momentum) g,   W ← W - lr Hg v Ha        per layer; Hg (o, o), Ha (D, D), g, v and W (o, D)
             A ← decay A + (1 - decay) mean(a aᵀ),   Ha: BFGS towards (A + √damping I)⁻¹ along Ha mean(a)
             s ← pair_decay s + (1 - pair_decay) Δ mean(z),   y likewise of mean(∂L/∂z): before and after the step, on one batch
-            Hg: BFGS with (s, y) after the double damping: sᵀy >= powell yᵀHg y, then sᵀy >= √damping sᵀs
+            Hg: BFGS with (s, y) after the double damping: sᵀy >= powell yᵀHg y, then sᵀy >= √damping sᵀs;
+            `KBFGSL`: never formed, the last ``memory`` pairs from the identity
             a homogeneous inputs, z = W a outputs of the layer before the activation
 Notation    paper → code:  H_a, H_g → Ha, Hg,  λ → damping,  λ_A = λ_G = μ₂ → √damping,  μ₁ → powell,  β → decay, pair_decay,
-            α → lr,  h → z,  g → ∂L/∂z
+            α → lr,  h → z,  g → ∂L/∂z,  p (pairs) → memory
 Cost        flops beyond one forward and backward, dense (o, D = d + 1) with batch n; a BLAS does half of n D²:
             2 n D² + 4 D² statistics;   2 o² D + 2 o D² direction;   13 D² + 11 o² updates;   D³ at step 0 only;
             4 n o d second pass (2 n o d for the first layer), without weight gradients;   memory p + 2 D² + o² + 2 o
+            `KBFGSL` with h pairs: 8 h o D + 2 o D² direction, 13 D² + 8 h o updates, memory p + 2 D² + 2 h o + 2 o
 Oracles     2 forward, 2 backward: the second pair at the new parameters on the same batch gives (s, y), the loss that `Info`
             reports as new_loss, and the reason to reject a step that diverges. The warm start asks for one of each per batch.
 Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the gradient as l2 W) follow
@@ -25,6 +27,7 @@ Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the 
                in K-FAC (arXiv:1602.01407); rows of a graph layer are its nodes. Normalisation layers step along v.
             5. A step after which the loss is not finite is rejected. weight_decay is decoupled. Statistics with NaN or Inf are
                left out.
+            6. `KBFGSL` takes products with Hg by the compact representation, four thin products; the two loops give the same.
 """
 
 import math
@@ -34,13 +37,30 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.linalg import axpy, bfgs_update, block_inverse, double_damping, norm, track_inverse
-from nearlin.nn import average, change, check_lr, check_weight_decay, decay, mean_weights, means, observe, rate, velocity
+from nearlin.linalg import Info, LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
+from nearlin.nn import (
+    average,
+    change,
+    check_counts,
+    check_fractions,
+    check_lr,
+    check_not_negative,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    mean_weights,
+    means,
+    observe,
+    rate,
+    velocity,
+)
 
 
 class Factors(NamedTuple):
     """One layer: second moment A of ``count`` batches and inverse Ha of the input side (D, D), inverse Hg of the output side
-    (o, o), the averaged pair s, y (o,), and how much of ||y|| may be rounding."""
+    (o, o) or its pairs (h, o), the averaged pair s, y (o,), and how much of ||y|| may be rounding."""
 
     A: object = None
     Ha: object = None
@@ -76,18 +96,6 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before and after the step on its batch, whether it was taken, whether an inverse was updated, and what was kept."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
-    refreshed: bool = False
-    kept: str = ""
-    new_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,20 +145,12 @@ class KBFGS:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if self.form not in ("average", "sum"):
-            raise ValueError(f"form is {self.form!r}; expected 'average' or 'sum'")
-        for name in ("momentum", "decay", "pair_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        if not 0 < self.damping < math.inf:
-            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
-        if not 0 < self.powell < 1:
-            raise ValueError(f"powell is {self.powell!r}; expected a number between 0 and 1")
-        if not 0 <= self.l2 < math.inf:
-            raise ValueError(f"l2 is {self.l2!r}; expected a number >= 0")
-        every = self.statistics_every
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"statistics_every is {every!r}; expected a positive integer")
+        check_words(self, form=("average", "sum"))
+        check_shares(self, "momentum", "decay", "pair_decay")
+        check_positive(self, "damping")
+        check_fractions(self, "powell")
+        check_not_negative(self, "l2")
+        check_counts(self, "statistics_every")
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -180,7 +180,7 @@ class KBFGS:
         weights = partial(mean_weights, self.decay, warm=state.warm)
         factors, kept = _statistics(state.factors, seen, weights) if due else (state.factors, [])
         factors = tuple(f and self._started(f, spec) for f, spec in zip(factors, layers, strict=True))
-        direction = tuple(f.Hg @ u @ f.Ha if f else u for f, u in zip(factors, v, strict=True))
+        direction = tuple(self._product(f.Hg, u) @ f.Ha if f else u for f, u in zip(factors, v, strict=True))
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(loss, False, "rejected: the step is not finite", new_loss=loss)
@@ -201,8 +201,21 @@ class KBFGS:
         """The factors of a layer; before its first step Ha = (A + √damping I)⁻¹ and Hg = I."""
         if f.Ha is not None:
             return f
-        eye = namespace(f.A).eye(spec.out, dtype=f.A.dtype, device=f.A.device)
-        return f._replace(Ha=block_inverse(f.A, math.sqrt(self.damping), "input factor").inverse, Hg=eye)
+        return f._replace(
+            Ha=block_inverse(f.A, math.sqrt(self.damping), "input factor").inverse, Hg=self._identity(f.A, spec.out)
+        )
+
+    # how Hg is kept
+
+    def _identity(self, like, out):
+        return namespace(like).eye(out, dtype=like.dtype, device=like.device)
+
+    def _product(self, Hg, u):
+        return Hg @ u
+
+    def _renewed(self, Hg, s, y, size):
+        """Hg after the pair, and what happened, in a word."""
+        return bfgs_update(Hg, s, y, size)
 
     def _update(self, factors, seen, params, trial, after):
         """The factors of all layers with the pairs of this step, and what happened to each factor, in a word."""
@@ -219,12 +232,38 @@ class KBFGS:
         old, mu = self.pair_decay, math.sqrt(self.damping)
         parts = zip((f.s, f.y, f.noise), change(W, one, W_new, after), strict=True)
         s, y, noise = (old * kept + (1 - old) * new for kept, new in parts)
-        pair = double_damping(s, y, f.Hg @ y, self.powell, mu, noise)
-        Hg, outer = bfgs_update(f.Hg, pair.s, pair.y, norm(one.signals)) if pair.usable else (f.Hg, pair.word)
+        pair = double_damping(s, y, self._product(f.Hg, y), self.powell, mu, noise)
+        Hg, outer = self._renewed(f.Hg, pair.s, pair.y, norm(one.signals)) if pair.usable else (f.Hg, pair.word)
         Ha, inner = track_inverse(f.Ha, f.A, mu, one.inputs)
         if outer == "rejected: non-finite":
             s, y, noise = f.s, f.y, f.noise
         return Factors(f.A, Ha, Hg, s, y, noise, f.count), inner, outer
+
+
+@dataclass(frozen=True)
+class KBFGSL(KBFGS):
+    """K-BFGS(L), arXiv:2006.08877: `KBFGS` with the output factor of every layer in limited memory.
+
+    Parameters
+    ----------
+    memory : int
+        Most pairs kept in a layer. The other parameters are those of `KBFGS`.
+    """
+
+    memory: int = 100
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_counts(self, "memory")
+
+    def _identity(self, like, out):
+        return LimitedMemory()
+
+    def _product(self, Hg, u):
+        return Hg(u)
+
+    def _renewed(self, Hg, s, y, size):
+        return remember(Hg, s, y, self.memory, size)
 
 
 def _statistics(factors, seen, weights):

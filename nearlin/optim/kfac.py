@@ -41,8 +41,21 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import block_length, fold_in, namespace, slices, unguarded
-from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, mean_weights, rate, velocity
+from nearlin.linalg import FactorizationError, Info, axpy, damped_factors, eigenbasis, norm
+from nearlin.nn import (
+    check_counts,
+    check_flags,
+    check_lr,
+    check_not_negative,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    mean_weights,
+    rate,
+    velocity,
+)
 
 
 class Layer(NamedTuple):
@@ -93,17 +106,6 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before the step, whether the step was finite and taken, whether inverses were renewed, and what was kept instead."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
-    refreshed: bool = False
-    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,21 +161,12 @@ class KFAC:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        for name in ("momentum", "decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        if not 0 < self.damping < math.inf:
-            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
-        if not 0 <= self.l2 < math.inf:
-            raise ValueError(f"l2 is {self.l2!r}; expected a number >= 0")
-        for name in ("statistics_every", "inverse_every"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
-        if not isinstance(self.pi, bool):
-            raise ValueError(f"pi is {self.pi!r}; expected True or False")
-        for name, words in {"form": ("sum", "average"), "inverse": ("factored", "exact", "rescaled")}.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, words))}")
+        check_shares(self, "momentum", "decay")
+        check_positive(self, "damping")
+        check_not_negative(self, "l2")
+        check_counts(self, "statistics_every", "inverse_every")
+        check_flags(self, "pi")
+        check_words(self, form=("sum", "average"), inverse=("factored", "exact", "rescaled"))
 
     def init(self, params, objective):
         """The state before the first step."""

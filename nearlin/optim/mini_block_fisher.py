@@ -41,8 +41,21 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import block_length, fold_in, map_blocks, namespace, slices, unguarded
-from nearlin.linalg import axpy, block_inverse, inner, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, join_bias, mean_weights, rate, split_bias
+from nearlin.linalg import Info, axpy, block_inverse, inner, norm
+from nearlin.nn import (
+    check_counts,
+    check_lr,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    join_bias,
+    mean_weights,
+    rate,
+    split_bias,
+    velocity,
+)
 
 
 class Layer(NamedTuple):
@@ -93,17 +106,6 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before the step, whether the step was finite and taken, whether inverses were renewed, and what was kept instead."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
-    refreshed: bool = False
-    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,18 +166,10 @@ class MiniBlockFisher:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        for name in ("momentum", "decay", "diag_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        for name in ("damping", "diag_epsilon", "diag_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive number")
-        for name in ("statistics_every", "inverse_every"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
-        for name, words in WORDS.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, words))}")
+        check_shares(self, "momentum", "decay", "diag_beta2")
+        check_positive(self, "damping", "diag_epsilon", "diag_scale")
+        check_counts(self, "statistics_every", "inverse_every")
+        check_words(self, **WORDS)
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -202,18 +196,18 @@ class MiniBlockFisher:
         point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         due, inverses_due = self._due(state)
         grads, traces = self._gradients(point, due)
-        velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)  # v ← momentum v + g
+        v = velocity(state.velocity, grads, params, self.momentum)
         layers, lost, notes, kept = state.layers, [], [], 0
         if due:
             layers, lost = self._observe(layers, specs, grads, traces, point.samples, partial(self._weights, state.warm))
         if inverses_due:
             layers, notes, kept = self._invert(layers, state.t)
         layers = tuple(map(self._moments, layers, specs, grads))
-        directions = tuple(self._direction(*three, state.t) for three in zip(layers, specs, velocity, strict=True))
+        directions = tuple(self._direction(*three, state.t) for three in zip(layers, specs, v, strict=True))
         trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, velocity, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
+        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
 
     def _due(self, state):

@@ -19,12 +19,24 @@ Deviations  1. Momentum is a sum, not an average: O does not depend on the lengt
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import axpy, norm, orthogonalize
-from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors
+from nearlin.linalg import Info, axpy, norm, orthogonalize
+from nearlin.nn import (
+    adam_moments,
+    check_betas,
+    check_counts,
+    check_flags,
+    check_lr,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    join_tensors,
+    rate,
+    split_tensors,
+)
 
 
 class Velocity(NamedTuple):
@@ -45,15 +57,6 @@ class State(NamedTuple):
 
     t: int = 0
     variables: tuple | None = None
-
-
-class Info(NamedTuple):
-    """Loss before the step, and whether the step was finite and taken."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
 
 
 @dataclass(frozen=True)
@@ -100,22 +103,12 @@ class Muon:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if not _is_share(self.momentum):
-            raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
-        for name in ("ns_steps", "polish"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} is {value!r}; expected a non-negative integer")
-        for name in ("nesterov", "exempt_bias", "head"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
-        if self.scale not in SCALES:
-            raise ValueError(f"scale is {self.scale!r}; expected one of {', '.join(map(repr, SCALES))}")
-        if not (isinstance(self.betas, tuple | list) and len(self.betas) == 2 and all(map(_is_share, self.betas))):
-            raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
-        for name in ("adam_scale", "epsilon_hat"):
-            if not (isinstance(getattr(self, name), Real) and 0 < getattr(self, name) < math.inf):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive number")
+        check_shares(self, "momentum")
+        check_counts(self, "ns_steps", "polish", least=0)
+        check_flags(self, "nesterov", "exempt_bias", "head")
+        check_words(self, scale=tuple(SCALES))
+        check_betas(self.betas)
+        check_positive(self, "adam_scale", "epsilon_hat")
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -147,16 +140,8 @@ class Muon:
 
     def _adam(self, g, old, t):
         """Adam's direction, and the moments."""
-        beta1, beta2 = self.betas
-        mean, square = (1 - beta1) * g, (1 - beta2) * g * g
-        if old is not None:
-            mean, square = axpy(beta1, old.mean, mean), axpy(beta2, old.square, square)
-        root = namespace(g).sqrt(square / (1 - beta2**t)) + self.epsilon_hat
-        return self.adam_scale / (1 - beta1**t) * mean / root, Moments(mean, square)
-
-
-def _is_share(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < 1
+        M, V, root = adam_moments(g, *(old or (None, None)), t, self.betas, self.epsilon_hat)
+        return self.adam_scale / (1 - self.betas[0] ** t) * M / root, Moments(M, V)
 
 
 SCALES = {

@@ -20,12 +20,22 @@ Deviations  1. Every factor is applied to the product of those before it. The co
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import NamedTuple
 
 from nearlin._array import fold_in, unguarded
-from nearlin.linalg import norm
-from nearlin.nn import check_lr, check_weight_decay, decay, rate, ravel, unravel
+from nearlin.linalg import Info, norm
+from nearlin.nn import (
+    check_counts,
+    check_fractions,
+    check_lr,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    decay,
+    rate,
+    ravel,
+    unravel,
+)
 
 
 class State(NamedTuple):
@@ -50,17 +60,6 @@ class State(NamedTuple):
     vectors: tuple = ()
     factors: tuple = ()
     skipped: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before the step, whether it was finite and taken, whether the curvature saw a vector h, and why not."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
-    refreshed: bool = False
-    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,11 @@ class QNG:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if not (isinstance(self.momentum, Real) and 0 <= self.momentum < 1):
-            raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
-        if not (isinstance(self.decay, Real) and 0 < self.decay < 1):
-            raise ValueError(f"decay is {self.decay!r}; expected a number in (0, 1)")
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"rank is {self.rank!r}; expected a positive integer")
-        if self.trust_region is not None and not (isinstance(self.trust_region, Real) and 0 < self.trust_region < math.inf):
-            raise ValueError(f"trust_region is {self.trust_region!r}; expected a positive number, or None")
+        check_shares(self, "momentum")
+        check_fractions(self, "decay")
+        if self.trust_region is not None:
+            check_positive(self, "trust_region")
+        check_counts(self, "rank")
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.linalg import norm
-from nearlin.nn import parameters
-from nearlin.nn.parameters import check_lr, check_weight_decay, rate
+from nearlin.linalg import Info, norm
+from nearlin.nn import check_lr, check_positive, check_shares, check_weight_decay, parameters, rate
 
 
 class State(NamedTuple):
@@ -26,15 +25,6 @@ class State(NamedTuple):
 
     t: int = 0
     square: tuple | None = None
-
-
-class Info(NamedTuple):
-    """Loss before the step, and whether the step was finite and taken."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +54,8 @@ class RMSprop:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay is {self.decay!r}; expected a number in [0, 1)")
-        if not 0 < self.epsilon_hat < math.inf:
-            raise ValueError(f"epsilon_hat is {self.epsilon_hat!r}; expected a positive number")
+        check_shares(self, "decay")
+        check_positive(self, "epsilon_hat")
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin.linalg import axpy, norm
-from nearlin.nn.parameters import check_lr, check_weight_decay, decay, rate
+from nearlin.linalg import Info, axpy, norm
+from nearlin.nn import check_lr, check_shares, check_weight_decay, check_words, decay, rate, velocity
 
 
 class State(NamedTuple):
@@ -26,15 +26,6 @@ class State(NamedTuple):
 
     velocity: tuple | None = None
     t: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before the step, and whether the step was finite and taken."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +55,8 @@ class SGD:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum!r}; expected a number in [0, 1)")
-        if self.form not in ("sum", "average"):
-            raise ValueError(f"form is {self.form!r}; expected 'sum' or 'average'")
+        check_shares(self, "momentum")
+        check_words(self, form=("sum", "average"))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -76,12 +65,10 @@ class SGD:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
-        lr, g = rate(self.lr, state.t), point.grads()
-        if self.form == "average":
-            g = tuple((1 - self.momentum) * G for G in g)
-        velocity = g if state.velocity is None else axpy(self.momentum, state.velocity, g)  # v ← momentum v + g
+        lr = rate(self.lr, state.t)
+        v = velocity(state.velocity, point.grads(), params, self.momentum, self.form)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
-        trial = axpy(-lr, velocity, decayed)  # W ← W - lr v
+        trial = axpy(-lr, v, decayed)  # W ← W - lr v
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(velocity, state.t + 1), Info(float(point.loss), True, "accepted")
+        return trial, State(v, state.t + 1), Info(float(point.loss), True, "accepted")

@@ -29,18 +29,22 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.linalg import FactorizationError, average_grams, axpy, inverse_root, mode_products, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, mean_weights, rate, split_tensors, tensor_names
-
-
-class Modes(NamedTuple):
-    """The axes of one variable: Gram matrices H of ``count`` gradients and roots X, (Nⱼ, Nⱼ) each, and the step at which the
-    roots were made."""
-
-    grams: tuple
-    roots: tuple = ()
-    made: int = 0
-    count: int = 0
+from nearlin.linalg import FactorizationError, Info, average_modes, axpy, inverse_root, mode_products, norm
+from nearlin.nn import (
+    check_counts,
+    check_lr,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    join_tensors,
+    mean_weights,
+    rate,
+    split_tensors,
+    tensor_names,
+    velocity,
+)
 
 
 class State(NamedTuple):
@@ -68,17 +72,6 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before the step, whether the step was finite and taken, whether roots were renewed, and what was kept instead."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
-    refreshed: bool = False
-    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,18 +124,10 @@ class Shampoo:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        for name in ("momentum", "decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        if not 0 < self.damping < math.inf:
-            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
-        for name in ("statistics_every", "inverse_every"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
-        choices = {"accumulate": ("average", "sum"), "root": ("eigh", "newton"), "reshape": ("filter", "matrix")}
-        for name, words in choices.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {words[0]!r} or {words[1]!r}")
+        check_shares(self, "momentum", "decay")
+        check_positive(self, "damping")
+        check_counts(self, "statistics_every", "inverse_every")
+        check_words(self, accumulate=("average", "sum"), root=("eigh", "newton"), reshape=("filter", "matrix"))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -156,7 +141,7 @@ class Shampoo:
         modes, count = None, 0
         for count, batch in enumerate(batches, start=1):
             variables = split_tensors(objective.at(params, batch).grads(), objective.layers, self.reshape)
-            modes, lost = _statistics(modes, variables, partial(mean_weights, 1.0), tensor_names(objective.layers))
+            modes, lost = average_modes(modes, variables, partial(mean_weights, 1.0), tensor_names(objective.layers))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
@@ -167,21 +152,21 @@ class Shampoo:
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         grads = point.grads()
-        velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)
+        v = velocity(state.velocity, grads, params, self.momentum)
         modes, counted, kept = state.modes, state.statistics, []
         if self._statistics_due(state):
             variables = split_tensors(grads, layers, self.reshape)
-            modes, kept = _statistics(modes, variables, partial(self._weights, state.warm), tensor_names(layers))
+            modes, kept = average_modes(modes, variables, partial(self._weights, state.warm), tensor_names(layers))
             counted += 1
         if refreshed := self._roots_due(state.t):
             modes, failed = self._roots(modes, state.t, tensor_names(layers))
             kept = kept + failed
-        pairs = zip(split_tensors(velocity, layers, self.reshape), modes, strict=True)
-        direction = join_tensors([mode_products(v, variable.roots) for v, variable in pairs], layers)
+        pairs = zip(split_tensors(v, layers, self.reshape), modes, strict=True)
+        direction = join_tensors([mode_products(u, variable.matrices) for u, variable in pairs], layers)
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, velocity, modes, counted, state.warm, state.kept + len(kept))
+        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept))
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
 
     def _statistics_due(self, state):
@@ -206,23 +191,12 @@ class Shampoo:
     def _root(self, variable, t):
         """One variable with new roots, and why it keeps those it has."""
         grams, p = variable.grams, 2 * len(variable.grams)
-        if variable.roots and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
+        if variable.matrices and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
             return variable, "statistics hold NaN or Inf"
         try:
             roots = tuple(inverse_root(H, p, self.damping, self.root)[0] for H in grams)
-            return variable._replace(roots=roots, made=t), ""
+            return variable._replace(matrices=roots, made=t), ""
         except FactorizationError as error:
-            if not variable.roots:
+            if not variable.matrices:
                 raise
             return variable, str(error)
-
-
-def _statistics(modes, variables, weights, called):
-    """Every Gram matrix averaged with that of g by the ``weights`` of a count, and a sentence for each variable where that is
-    not finite."""
-    made, lost = [], []
-    for name, variable, g in zip(called, modes or [Modes(())] * len(variables), variables, strict=True):
-        grams, finite = average_grams(variable.grams, g, *weights(variable.count))
-        made.append(variable._replace(grams=grams, count=variable.count + finite))
-        lost += [f"{name}: the statistic holds NaN or Inf, left out"] * (not finite)
-    return tuple(made), lost

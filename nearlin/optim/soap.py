@@ -29,8 +29,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
-from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, rate, split_tensors, tensor_names
+from nearlin.linalg import FactorizationError, Info, axpy, mix_grams, mode_products, norm, symmetric_eigh
+from nearlin.nn import (
+    check_betas,
+    check_counts,
+    check_lr,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    join_tensors,
+    rate,
+    split_tensors,
+    tensor_names,
+)
 
 
 class Modes(NamedTuple):
@@ -60,17 +73,6 @@ class State(NamedTuple):
     t: int = 0
     modes: tuple | None = None
     kept: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before the step, whether the step was finite and taken, whether bases were renewed, and what was kept instead."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
-    refreshed: bool = False
-    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,11 @@ class SOAP:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are {self.betas!r}; expected two numbers in [0, 1)")
-        if not 0 < self.epsilon_hat < math.inf:
-            raise ValueError(f"epsilon_hat is {self.epsilon_hat!r}; expected a positive number")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay is {self.decay!r}; expected a number in [0, 1)")
-        if isinstance(self.inverse_every, bool) or not isinstance(self.inverse_every, int) or self.inverse_every < 1:
-            raise ValueError(f"inverse_every is {self.inverse_every!r}; expected a positive integer")
-        for name, words in {"refresh": ("qr", "eigh"), "reshape": ("filter", "matrix")}.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {words[0]!r} or {words[1]!r}")
+        check_betas(self.betas)
+        check_positive(self, "epsilon_hat")
+        check_shares(self, "decay")
+        check_counts(self, "inverse_every")
+        check_words(self, refresh=("qr", "eigh"), reshape=("filter", "matrix"))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -30,18 +30,22 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import fold_in, namespace
-from nearlin.linalg import average_grams, axpy, block_inverse, mode_products, norm
-from nearlin.nn import check_lr, check_weight_decay, decay, join_tensors, mean_weights, rate, split_tensors, tensor_names
-
-
-class Modes(NamedTuple):
-    """The axes of one variable: Gram matrices H of ``count`` gradients and inverses X, (Nⱼ, Nⱼ) each, and the step at which the
-    inverses were made."""
-
-    grams: tuple
-    inverses: tuple = ()
-    made: int = 0
-    count: int = 0
+from nearlin.linalg import Info, average_modes, axpy, block_inverse, mode_products, norm
+from nearlin.nn import (
+    check_counts,
+    check_lr,
+    check_positive,
+    check_shares,
+    check_weight_decay,
+    check_words,
+    decay,
+    join_tensors,
+    mean_weights,
+    rate,
+    split_tensors,
+    tensor_names,
+    velocity,
+)
 
 
 class State(NamedTuple):
@@ -69,17 +73,6 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
-
-
-class Info(NamedTuple):
-    """Loss before the step, whether the step was finite and taken, whether inverses were renewed, and what was kept instead."""
-
-    loss: float
-    accepted: bool
-    reason: str
-    solve: None = None
-    refreshed: bool = False
-    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,16 +119,10 @@ class TNT:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self.weight_decay)
-        for name in ("momentum", "decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number in [0, 1)")
-        if not 0 < self.damping < math.inf:
-            raise ValueError(f"damping is {self.damping!r}; expected a positive number")
-        for name in ("statistics_every", "inverse_every"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive integer")
-        if self.reshape not in ("filter", "matrix"):
-            raise ValueError(f"reshape is {self.reshape!r}; expected 'filter' or 'matrix'")
+        check_shares(self, "momentum", "decay")
+        check_positive(self, "damping")
+        check_counts(self, "statistics_every", "inverse_every")
+        check_words(self, reshape=("filter", "matrix"))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -149,7 +136,7 @@ class TNT:
         modes, count = None, 0
         for count, batch in enumerate(batches, start=1):
             drawn = self._drawn_gradient(objective.at(params, batch), objective.layers, fold_in(key, count))
-            modes, lost = _statistics(modes, drawn, partial(mean_weights, 1.0), tensor_names(objective.layers))
+            modes, lost = average_modes(modes, drawn, partial(mean_weights, 1.0), tensor_names(objective.layers))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
@@ -160,21 +147,21 @@ class TNT:
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         grads = point.grads()
-        velocity = grads if state.velocity is None else axpy(self.momentum, state.velocity, grads)
+        v = velocity(state.velocity, grads, params, self.momentum)
         modes, counted, kept = state.modes, state.statistics, []
         if self._statistics_due(state):
             drawn = self._drawn_gradient(point, layers, fold_in(key, state.t))
-            modes, kept = _statistics(modes, drawn, partial(mean_weights, self.decay, warm=state.warm), tensor_names(layers))
+            modes, kept = average_modes(modes, drawn, partial(mean_weights, self.decay, warm=state.warm), tensor_names(layers))
             counted += 1
         if refreshed := self._inverses_due(state.t):
             modes, failed = self._inverses(modes, state.t, tensor_names(layers))
             kept = kept + failed
-        pairs = zip(split_tensors(velocity, layers, self.reshape), modes, strict=True)
-        direction = join_tensors([mode_products(v, variable.inverses) for v, variable in pairs], layers)
+        pairs = zip(split_tensors(v, layers, self.reshape), modes, strict=True)
+        direction = join_tensors([mode_products(u, variable.matrices) for u, variable in pairs], layers)
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, velocity, modes, counted, state.warm, state.kept + len(kept))
+        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept))
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
 
     def _drawn_gradient(self, point, layers, key):
@@ -190,18 +177,18 @@ class TNT:
         """The variables with new inverses, and a sentence for each that keeps old ones."""
         made, kept = [], []
         for name, variable in zip(called, modes, strict=True):
-            if variable.inverses and not all(math.isfinite(float(namespace(H).sum(H))) for H in variable.grams):
+            if variable.matrices and not all(math.isfinite(float(namespace(H).sum(H))) for H in variable.grams):
                 kept.append(f"{name}: statistics hold NaN or Inf, inverses of step {variable.made} kept")
                 made.append(variable)
                 continue
             inverses, notes = self._invert(variable, name)
             kept += notes
-            made.append(variable._replace(inverses=inverses, made=t))
+            made.append(variable._replace(matrices=inverses, made=t))
         return tuple(made), kept
 
     def _invert(self, variable, name):
         """(H / scale + damping I)⁻¹ for every mode, and what that took."""
-        grams, old = variable.grams, variable.inverses or (None,) * len(variable.grams)
+        grams, old = variable.grams, variable.matrices or (None,) * len(variable.grams)
         scales = equalising_scales(grams)
         if scales is None:
             return tuple(_eye(H) / self.damping for H in grams), []
@@ -225,14 +212,3 @@ def equalising_scales(grams):
 
 def _eye(H):
     return namespace(H).eye(H.shape[0], dtype=H.dtype, device=H.device)
-
-
-def _statistics(modes, variables, weights, called):
-    """Every Gram matrix averaged with that of g by the ``weights`` of a count, and a sentence for each variable where that is
-    not finite."""
-    made, lost = [], []
-    for name, variable, g in zip(called, modes or [Modes(())] * len(variables), variables, strict=True):
-        grams, finite = average_grams(variable.grams, g, *weights(variable.count))
-        made.append(variable._replace(grams=grams, count=variable.count + finite))
-        lost += [f"{name}: the statistic holds NaN or Inf, left out"] * (not finite)
-    return tuple(made), lost

@@ -51,8 +51,8 @@ def test_the_numbers_of_kbfgs(be):
 def test_the_numbers_of_limited_memory(be):
     for data, i, state in replay(be, "kbfgsrepo_kbfgsL_mem4", nl.optim.KBFGSL(memory=4), mlp()):
         for l, f in enumerate(state.factors):
-            assert f.pairs.S.shape[0] == min(i + 1, 4)
-            for ours, theirs in ((f.pairs.S, data[f"S{l}_step{i}"]), (f.pairs.Y, data[f"Y{l}_step{i}"])):
+            assert f.Hg.S.shape[0] == min(i + 1, 4)
+            for ours, theirs in ((f.Hg.S, data[f"S{l}_step{i}"]), (f.Hg.Y, data[f"Y{l}_step{i}"])):
                 got = be.numpy(ours)
                 sign = np.sign((got * theirs).sum())
                 np.testing.assert_allclose(sign * got, theirs, rtol=be.tol(1e-8), atol=be.tol(1e-10))
@@ -132,7 +132,7 @@ def test_pairs_are_damped_onto_their_thresholds(numpy_backend):
     _, state, _ = run(nl.optim.KBFGSL(lr=0.05, damping=0.81), objective, params, batch, 3)
     f = state.factors[0]
     assert f.s @ f.y < 0.9 * (f.s @ f.s)
-    s, y = f.pairs.S[-1], f.pairs.Y[-1]
+    s, y = f.Hg.S[-1], f.Hg.Y[-1]
     assert s @ y == pytest.approx(0.9 * (s @ s), rel=1e-12)
 
 
@@ -148,7 +148,7 @@ def test_any_positive_damping_is_a_damping(numpy_backend, method, damping):
     assert infos[2].loss < infos[1].loss < infos[0].loss
     (f,) = state.factors
     if method is nl.optim.KBFGSL:
-        for s, t in zip(f.pairs.S, f.pairs.Y, strict=True):
+        for s, t in zip(f.Hg.S, f.Hg.Y, strict=True):
             assert s @ t == pytest.approx(math.sqrt(damping) * (s @ s), rel=1e-12)
     else:
         pair = double_damping(f.s, f.y, f.Hg @ f.y, 0.2, math.sqrt(damping))
@@ -159,7 +159,7 @@ def test_two_loops_give_the_product_that_is_taken(be, rng):
     objective, params, batch = problem(be)
     _, state, _ = run(nl.optim.KBFGSL(lr=0.5, memory=4), objective, params, batch, 6)
     M = be.array(rng.standard_normal((4, 6)))
-    pairs = state.factors[0].pairs
+    pairs = state.factors[0].Hg
     np.testing.assert_allclose(be.numpy(pairs(M)), be.numpy(two_loop_product(pairs, M)), atol=be.tol(1e-11))
 
 
@@ -238,8 +238,8 @@ def test_the_output_factor_ahead_of_a_normalisation_is_that_of_the_start(numpy_b
     np.testing.assert_array_equal(full.factors[0].Hg, np.eye(4))
     assert np.abs(full.factors[2].Hg - np.eye(3)).max() > 1e-3
     _, limited, _ = run(nl.optim.KBFGSL(), objective, params, batch, 12)
-    assert limited.factors[0].pairs.S is None
-    assert limited.factors[2].pairs.S.shape[0] == 12
+    assert limited.factors[0].Hg.S is None
+    assert limited.factors[2].Hg.S.shape[0] == 12
 
 
 def test_backends_agree_ahead_of_a_normalisation(be, method, numpy_backend):
@@ -255,7 +255,7 @@ def test_a_curvature_below_the_length_of_the_gradient_is_skipped(numpy_backend, 
     objective, params, (x, y) = problem(numpy_backend, (5, 3))
     _, state, (info,) = run(method(), objective, params, (x, y + target), 1)
     assert ("layer 0: output factor skipped: curvature" in info.kept) == (target > 1)
-    learned = state.factors[0].pairs.S is not None if method is nl.optim.KBFGSL else info.kept == ""
+    learned = state.factors[0].Hg.S is not None if method is nl.optim.KBFGSL else info.kept == ""
     assert learned == (target == 1)
 
 

@@ -179,7 +179,7 @@ def inverses(state):
     """The inverses of the first layer's weights."""
     if not hasattr(state, "modes"):
         return (state.factors[0].Ha,)
-    (name,) = {"roots", "inverses", "bases"} & set(state.modes[0]._fields)
+    (name,) = {"matrices", "bases"} & set(state.modes[0]._fields)
     return getattr(state.modes[0], name)
 
 

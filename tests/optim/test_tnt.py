@@ -7,8 +7,9 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import count, wrap
+from nearlin.linalg import Modes
 from nearlin.nn import LayerSpec
-from nearlin.optim.tnt import Modes, State, equalising_scales
+from nearlin.optim.tnt import State, equalising_scales
 from tests.optim.given import Given
 from tests.optim.replay import Replay, batch, cnn, labels, mlp, oracle, parameters, warm_batches
 
@@ -109,7 +110,7 @@ def test_drawn_labels_make_the_statistics_and_true_ones_the_direction(rng):
     opt, objective = nl.optim.TNT(lr=1.0, momentum=0.0), Given((LayerSpec("dense", 2, 3, bias=False),))
     (W,), state, _ = opt.step((np.zeros((2, 3)),), opt.init((), None), objective, ((true,), (drawn,)))
     np.testing.assert_allclose(state.modes[0].grams[0], drawn @ drawn.T, rtol=1e-14)
-    X, Y = state.modes[0].inverses
+    X, Y = state.modes[0].matrices
     np.testing.assert_allclose(-W, X @ true @ Y, rtol=1e-12)
 
 
