@@ -70,7 +70,9 @@ def check_words(optimizer, **words):
     """`ValueError` unless each field is one of its ``words``, a sequence of texts."""
     for name, known in words.items():
         if getattr(optimizer, name) not in known:
-            raise ValueError(f"{name} is {getattr(optimizer, name)!r}; expected one of {', '.join(map(repr, known))}")
+            known = list(map(repr, known))
+            expected = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+            raise ValueError(f"{name} is {getattr(optimizer, name)!r}; expected {expected}")
 
 
 def check_lr(lr):
