@@ -221,11 +221,11 @@ def mlp(n, sizes, activation="tanh", linear=()):
     left = 2 * nc * sum(out for out, _ in layers)  # signals against a vector
     matvec = 2 * n * p + left + nc * len(layers)
     rmatvec = 2 * n * p + left
-    gram = 2 * nc * nc * sum(out + inp for out, inp in layers) + 2 * nc * nc * len(layers)
+    gram = sum(_hadamard(n, nc, inp, out) for out, inp in layers) + nc * nc * (len(layers) - 1)
     return NetworkCost(
         n, nc, n * sizes[0], p, len(layers), 2 * products + n * sum(sizes[1:]) + FUNCTION[activation] * hidden,
-        sizes[-1] * (nc + signals), signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
-        partial(_mlp_neurons, nc, layers), partial(_mlp_kronecker, nc, layers),
+        sizes[-1] * signals, signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
+        partial(_mlp_neurons, n, nc, layers), partial(_mlp_kronecker, nc, layers),
     )  # fmt: skip
 
 
@@ -234,10 +234,15 @@ def autoencoder(n, sizes, activation="relu"):
     return mlp(n, (*sizes, *sizes[-2::-1]), activation, linear=(len(sizes) - 1,))
 
 
-def _mlp_neurons(nc, layers, s):
+def _hadamard(n, nc, inp, out):
+    """(A Aᵀ ⊗ 1 1ᵀ) ∘ (Δ Δᵀ): 2 n² inp + 2 (n c)² out + (n c)²."""
+    return 2 * n * n * inp + 2 * nc * nc * out + nc * nc
+
+
+def _mlp_neurons(n, nc, layers, s):
     total = (len(layers) - 1) * nc * nc
     for out, inp in layers:
-        total += nc * _signed_sums(out, max(1, out // s), out) + sketched_gram(nc, inp, sketched_neurons(out, s))
+        total += nc * _signed_sums(out, max(1, out // s), out) + _hadamard(n, nc, inp, sketched_neurons(out, s))
     return total
 
 

@@ -7,6 +7,7 @@ from nearlin.experiments.comparison import Comparison, compare
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import info
 from nearlin.experiments.estimation import Estimate, estimate
+from nearlin.experiments.measuring import measure_rates
 from nearlin.experiments.prediction import Prediction, predict
 from nearlin.experiments.problems import Problem, build
 from nearlin.experiments.recipes import RECIPES, Recipe
@@ -34,6 +35,7 @@ __all__ = [
     "estimate",
     "info",
     "make_optimizer",
+    "measure_rates",
     "predict",
     "train",
     "tune",

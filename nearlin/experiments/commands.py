@@ -15,6 +15,7 @@ from nearlin.experiments.comparison import FILE, LAYERWISE, compare, default_for
 from nearlin.experiments.config import STEPS
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
+from nearlin.experiments.measuring import check_out, measure_rates, read_rates, write_rates
 from nearlin.experiments.prediction import predict
 from nearlin.experiments.problems import default_optimizer
 from nearlin.experiments.recipes import RECIPES
@@ -96,6 +97,8 @@ class _Setting(click.ParamType):
         name, equals, text = value.partition("=")
         if not equals or not name:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        if name == "rates":
+            return name, read_rates(text)
         with contextlib.suppress(ValueError):
             return name.replace("-", "_"), json.loads(text.lower() if text in ("True", "False") else text)
         return name.replace("-", "_"), text
@@ -171,7 +174,8 @@ _run_options = [
         "settings",
         type=_Setting(),
         multiple=True,
-        help="A hyper-parameter of the optimizer (--set momentum=0.8); repeatable.",
+        help="A hyper-parameter of the optimizer (--set momentum=0.8); repeatable. rates=FILE reads what "
+        "`nearlin info --measure` wrote.",
     ),
     click.option(
         "--tol",
@@ -510,7 +514,34 @@ def estimate_command(data, **options):
     report.print_estimate(estimate(data, **options))
 
 
-@cli.command("info", short_help="Versions, backends, threads.")
-def info_command():
-    """Versions, backends and devices, BLAS libraries and threads, cores."""
-    report.print_info(info())
+@cli.command("info", short_help="Versions, backends, threads, and how fast they are.")
+@click.option("--measure", is_flag=True, help="Measure how fast a backend is here, in about 10 seconds; let nothing else run.")
+@click.option("--backend", metavar="NAME", help="What is measured.  [default: numpy]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the rates as JSON, for --set rates=FILE; an existing file is replaced.",
+)
+@click.pass_context
+def info_command(ctx, measure, backend, out):
+    """Versions, backends and devices, BLAS libraries and threads, cores; or with --measure the rates by which methods plan.
+
+    \b
+    Example:
+      nearlin info --measure --out rates.json
+    """
+    if not measure:
+        for option, value in (("--backend", backend), ("--out", out)):
+            if value is not None:
+                raise click.UsageError(f"{option} belongs to --measure", ctx)
+        report.print_info(info())
+        return
+    if out is not None:
+        check_out(out)
+    with report.measuring_progress() as before:
+        rates = measure_rates(backend or "numpy", before)
+    report.print_rates(rates)
+    if out is not None:
+        write_rates(out, rates)
+        click.echo(f"Wrote {out}")

@@ -7,6 +7,14 @@ MAY_CHANGE = ("data", "data_dir", "steps", "epochs", "time_limit", "tol")  # on 
 STEPS = 12  # of a run that names neither steps nor epochs nor a limit of time
 
 
+def _plain(value):
+    """A setting as it is compared and written: tuples for lists, and a dict for what has ``to_dict``, such as `Rates`."""
+    value = value.to_dict() if hasattr(value, "to_dict") else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return tuple(map(_plain, value)) if type(value) in (tuple, list) else value
+
+
 @dataclass(frozen=True)
 class Config:
     """The options of `train` that determine the iterates, and its stopping rules; None leaves the choice to the problem.
@@ -45,6 +53,7 @@ class Config:
     seed: int = 0
 
     def __post_init__(self):
+        object.__setattr__(self, "settings", _plain(self.settings))
         for name, least in (("width", 1), ("steps", 1), ("seed", 0), ("batch_size", 1), ("epochs", 1), ("lr_period", 1)):
             value = getattr(self, name)
             if value is None and name not in ("width", "seed"):
@@ -84,6 +93,7 @@ def explicit(options):
 
 def differences(config, given):
     """Sentences for the options in the dict ``given`` that contradict ``config`` and must not change on resuming."""
+    given = {name: _plain(value) if name == "settings" else value for name, value in given.items()}
     return [
         f"{name} is {value!r} here and {getattr(config, name)!r} in the checkpoint"
         for name, value in given.items()

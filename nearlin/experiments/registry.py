@@ -4,9 +4,11 @@ import dataclasses
 import difflib
 
 from nearlin import optim
+from nearlin.linalg import Rates
 
 OPTIMIZERS = {
     "near-linear-gauss-newton": "NearLinearGaussNewton",
+    "gauss-newton": "GaussNewton",
     "gram-gauss-newton": "GramGaussNewton",
     "natural-gradient": "NaturalGradient",
     "sgd": "SGD",
@@ -39,7 +41,7 @@ def make_optimizer(name, **options):
     name : str
         A key of `OPTIMIZERS`.
     **options
-        Fields of the optimizer's dataclass, such as ``lr`` or ``epsilon``.
+        Fields of the optimizer's dataclass, such as ``lr`` or ``epsilon``. ``rates`` may be the dict of `Rates.to_dict`.
 
     Raises
     ------
@@ -53,6 +55,8 @@ def make_optimizer(name, **options):
     for option in options:
         if option not in hyperparameters(name):
             raise ValueError(f"{name} has no {option}; it has {', '.join(hyperparameters(name))}")
+    if isinstance(options.get("rates"), dict):
+        options["rates"] = Rates.from_dict(options["rates"])
     try:
         return cls(**options)
     except TypeError as error:

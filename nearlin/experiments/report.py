@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import sys
 from functools import partial
@@ -15,8 +16,10 @@ from rich.text import Text
 
 from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
 from nearlin.experiments.estimation import in_words
+from nearlin.experiments.measuring import MEASUREMENTS
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.training import LAYERS
+from nearlin.linalg.rates import DTYPES, PAIRED
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
 WIDE = 100  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
@@ -339,6 +342,32 @@ def print_info(rows, stream=None):
     """Two columns."""
     width = max(len(name) for name, _ in rows)
     _facts(console(stream), *((name.ljust(width), text) for name, text in rows))
+
+
+@contextlib.contextmanager
+def measuring_progress():
+    """A context that yields ``before(primitive, dtype)``: a bar on standard error, or nothing off a terminal."""
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        yield lambda primitive, dtype: None
+        return
+    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=terminal, transient=True) as progress:
+        task, number = progress.add_task("", total=MEASUREMENTS), itertools.count()
+        yield lambda primitive, dtype: progress.update(task, completed=next(number), description=f"{primitive}, {dtype}")
+
+
+def print_rates(rates, stream=None):
+    """A row per primitive."""
+    table = _table()
+    table.add_column("primitive", no_wrap=True)
+    for name in (*DTYPES, "unit"):
+        table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
+    for name in PAIRED:
+        cells = (f"{rate / 1e9:.3g}" for rate in getattr(rates, name))
+        table.add_row(name, *cells, "GB/s" if name == "memory" else "GFlop/s")
+    table.add_row("calls", f"{rates.calls:.3g}", "", "calls/s")
+    console(stream).print(table)
 
 
 def _number(value, digits=3):

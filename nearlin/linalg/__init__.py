@@ -13,9 +13,11 @@ from nearlin.linalg.bfgs import (
     two_loop_product,
 )  # fmt: skip
 from nearlin.linalg.block_inverse import BlockInverse, block_inverse
-from nearlin.linalg.cg import cg, identity
+from nearlin.linalg.cg import SlowProgress, cg, identity
 from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
 from nearlin.linalg.duality import Orthogonalized, dual_norm, duality_map, operator_norm, orthogonalize, spectral_bound
+from nearlin.linalg.golub_kahan import LeastNorm, craig, lsqr
+from nearlin.linalg.gram_solve import DampedGram, GramSolution, gram_solve
 from nearlin.linalg.hadamard import fwht
 from nearlin.linalg.inverse_root import RootInfo, inverse_root, symmetric_eigh
 from nearlin.linalg.iterations import best_step, chebyshev, double_product, richardson, sketch_spectrum
@@ -23,14 +25,20 @@ from nearlin.linalg.kronecker import KroneckerEigenbasis, KroneckerInverse, damp
 from nearlin.linalg.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowrank_solve, lowrank_step, lowrank_update
 from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
+from nearlin.linalg.nystrom import Nystrom, columns, nystrom
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm
+from nearlin.linalg.rates import Rates, Work
 from nearlin.linalg.solve_info import Info, SolveInfo, StepInfo
+from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
     "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm",
-    "Info", "SolveInfo", "StepInfo", "cg", "identity",
+    "Info", "SolveInfo", "StepInfo", "SlowProgress", "cg", "identity",
+    "DampedGram", "GramSolution", "gram_solve",
+    "LeastNorm", "craig", "lsqr",
+    "Nystrom", "columns", "nystrom",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
-    "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor",
+    "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor", "TriangularBlocks",
     "BlockInverse", "block_inverse",
     "KroneckerEigenbasis", "KroneckerInverse", "damped_factors", "eigenbasis", "trace_balance",
     "RootInfo", "inverse_root", "symmetric_eigh",
@@ -41,4 +49,5 @@ __all__ = [
     "Modes", "average_grams", "average_modes", "mix_grams", "mode_gram", "mode_product", "mode_products",
     "CEILING", "Damping", "judge", "least_damping",
     "fwht",
+    "Rates", "Work",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ def identity(r):
     return r
 
 
-def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=True, on_step=None):
+def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=True, on_step=None, stop=None):
     """Solve A x = b from x = 0.
 
     Parameters
@@ -41,6 +41,8 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
     on_step : callable, optional
         Called as ``on_step(alpha)`` after x += alpha p, with p the vector last given to ``matvec``: lets a caller accumulate
         another linear image of x without a further product.
+    stop : callable, optional
+        Called as ``stop(x, r)`` after every iteration; True ends as converged before the tolerance is met. See `SlowProgress`.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
             if on_step:
                 on_step(alpha)
             size = norm(r)
-            if not size > rtol * target:
+            if not size > rtol * target or (stop and stop(x, r)):
                 reason = "converged" if math.isfinite(size) else "non-finite"
                 break
             z = preconditioner(r)
@@ -81,19 +83,37 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
     residual = size / target if target else 0.0
     if certify and target:
         residual, products = norm(b - matvec(x)) / target, products + 1
-        if reason == "converged" and residual > 1.05 * rtol:
+        if reason == "converged" and residual > 1.05 * rtol and not stop:
             reason = "stalled"
-    return x, SolveInfo(residual, len(alphas), products, reason, _condition(alphas, betas))
+    smallest, largest = _ritz(alphas, betas)
+    condition = largest / smallest if smallest > 0 else float("nan") if math.isnan(smallest) else float("inf")
+    return x, SolveInfo(residual, len(alphas), products, reason, condition, largest=largest)
 
 
-def _condition(alphas, betas):
-    """Condition number of the Lanczos matrix."""
+class SlowProgress:
+    """The stop of Martens, Deep learning via Hessian-free optimization, ICML 2010, section 4.4, for `cg`.
+
+    With φ(x) = ½ xᵀA x - bᵀx, which is -½ xᵀ(b + r): after i iterations, stop where φ(x_i) < 0 and
+    (φ(x_i) - φ(x_{i-k})) / φ(x_i) < k ``epsilon``, k = max(10, ⌈i / 10⌉).
+    """
+
+    def __init__(self, b, epsilon=5e-4):
+        self._b, self._epsilon, self._values = b, epsilon, [0.0]
+
+    def __call__(self, x, r):
+        self._values.append(-0.5 * inner(x, self._b + r))
+        i, now = len(self._values) - 1, self._values[-1]
+        k = max(10, math.ceil(i / 10))
+        return i > k and now < 0 and (now - self._values[i - k]) / now < k * self._epsilon
+
+
+def _ritz(alphas, betas):
+    """The smallest and the largest eigenvalue of the Lanczos matrix."""
     betas = betas[: len(alphas) - 1]
     if not alphas or any(beta < 0 for beta in betas):
-        return float("nan")
+        return float("nan"), float("nan")
     diagonal = [1 / alpha for alpha in alphas]
     for k, beta in enumerate(betas):
         diagonal[k + 1] += beta / alphas[k]
     off_diagonal = [math.sqrt(beta) / alpha for alpha, beta in zip(alphas, betas, strict=False)]
-    smallest, largest = tridiagonal_extremes(diagonal, off_diagonal)
-    return largest / smallest if smallest > 0 else float("inf")
+    return tridiagonal_extremes(diagonal, off_diagonal)

@@ -21,7 +21,7 @@ class Damping(NamedTuple):
     growth: float = 4.0
 
 
-def judge(damping, ratio, floor, scale):
+def judge(damping, ratio, floor, scale, ceiling=None):
     """Whether a step with this ratio of actual to predicted decrease is accepted, and the damping that follows.
 
     Parameters
@@ -32,18 +32,21 @@ def judge(damping, ratio, floor, scale):
     floor : float
         Smallest damping.
     scale : float
-        tr(G)/n, the mean eigenvalue of the damped matrix.
+        tr(G)/n, the mean eigenvalue of the damped matrix, or another size of it that the jump and the ceiling refer to.
+    ceiling : float, optional
+        Largest damping; `CEILING` times ``scale`` by default.
 
     Returns
     -------
     accepted : bool
     damping : Damping
     """
+    ceiling = CEILING * scale if ceiling is None else ceiling
     if not math.isfinite(ratio) or ratio <= 0.05:
-        return False, Damping(min(max(damping.growth * damping.value, 1e-4 * scale), CEILING * scale), 2 * damping.growth)
+        return False, Damping(min(max(damping.growth * damping.value, 1e-4 * scale), ceiling), 2 * damping.growth)
     if ratio > 0.75:
         return True, Damping(max(damping.value / 4, floor))
-    return True, Damping(min(4 * damping.value, CEILING * scale) if ratio < 0.25 else damping.value)
+    return True, Damping(min(4 * damping.value, ceiling) if ratio < 0.25 else damping.value)
 
 
 def least_damping(eps):

@@ -24,6 +24,8 @@ class SolveInfo(NamedTuple):
         Which preconditioner was used.
     refreshed : bool
         Whether it was built in this call.
+    largest : float
+        Largest Ritz value of the preconditioned operator, NaN where the method gives none: a lower bound of its norm.
     """
 
     residual: float
@@ -33,6 +35,7 @@ class SolveInfo(NamedTuple):
     condition: float = float("nan")
     preconditioner: str = "none"
     refreshed: bool = False
+    largest: float = float("nan")
 
 
 class Info(NamedTuple):
@@ -84,6 +87,12 @@ class StepInfo(NamedTuple):
         Solves in this step.
     solve : SolveInfo
         Certificate of the last solve.
+    side : str
+        ``"sample"`` or ``"parameter"``: where the system was solved.
+    plan : str
+        The route that was chosen, and why; empty where there is no choice.
+    effective_dimension : float
+        Estimate of tr(H (H + λ I)⁻¹), the number of directions that the damping leaves free; NaN where there is none.
     """
 
     loss: float
@@ -94,3 +103,6 @@ class StepInfo(NamedTuple):
     ratio: float
     attempts: int
     solve: SolveInfo
+    side: str = "sample"
+    plan: str = ""
+    effective_dimension: float = float("nan")

@@ -16,7 +16,8 @@ from nearlin.nn.hyperparameters import (
     check_words,
     rate,
 )  # fmt: skip
-from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian
+from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian, Positions, Rows
+from nearlin.nn.kronecker_curvature import DiagonalLayer, KroneckerCurvature, diagonal_curvature, kronecker_curvature
 from nearlin.nn.layers import Dense, Elementwise, Flatten, LayerSpec, Trace
 from nearlin.nn.losses import LOSSES, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss
 from nearlin.nn.models import (
@@ -30,8 +31,10 @@ from nearlin.nn.models import (
 )
 from nearlin.nn.moments import Means, Moments, average, change, mean_weights, means, moments, observe
 from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut, chain
+from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
-from nearlin.nn.objective import Counted, Objective, Point, Trial, attempt
+from nearlin.nn.objective import Counted, Objective, Point, Recall, Trial, attempt, recalled
+from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
 from nearlin.nn.parameters import adam_moments, decay, join_bias, ravel, split_bias, unravel, velocity
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from nearlin.nn.smoothness import (
@@ -54,12 +57,14 @@ __all__ = [
     "MLP", "chain", "GraphNetwork", "Residual", "Sequential", "TwoLayer",
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
-    "Counted", "Objective", "Point", "Trial", "attempt",
+    "Counted", "Objective", "Point", "Recall", "Trial", "attempt", "recalled",
     "StepDecay", "rate", "check_betas", "check_counts", "check_flags", "check_fractions", "check_lr", "check_not_negative",
     "check_positive", "check_shares", "check_weight_decay", "check_words",
     "adam_moments", "decay", "join_bias", "ravel", "split_bias", "unravel", "velocity",
     "Means", "Moments", "average", "change", "mean_weights", "means", "moments", "observe",
     "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
     "join_tensors", "split_tensors", "tensor_names",
-    "Factor", "Jacobian", "LayeredJacobian", "TwoLayerJacobian",
+    "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot",
+    "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature",
+    "Factor", "Jacobian", "LayeredJacobian", "NetworkJacobian", "Positions", "Rows", "TwoLayerJacobian",
 ]  # fmt: skip

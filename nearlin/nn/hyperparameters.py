@@ -67,24 +67,25 @@ def check_flags(optimizer, *names):
 
 
 def check_words(optimizer, **words):
-    """`ValueError` unless each field is one of its ``words``, a sequence of texts."""
+    """`ValueError` unless each field is one of its ``words``, a sequence of texts, and None where that is allowed."""
     for name, known in words.items():
-        if getattr(optimizer, name) not in known:
+        value = getattr(optimizer, name)
+        if not isinstance(value, str | None) or value not in known:
             known = list(map(repr, known))
             expected = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
-            raise ValueError(f"{name} is {getattr(optimizer, name)!r}; expected {expected}")
+            raise ValueError(f"{name} is {value!r}; expected {expected}")
 
 
 def check_lr(lr):
     """Raise `ValueError` unless ``lr`` is a positive finite number or a callable schedule of the step counter."""
-    if not callable(lr) and not (isinstance(lr, Real) and 0 < lr < math.inf):
+    if not callable(lr) and not (_is_number(lr) and 0 < lr < math.inf):
         raise ValueError(f"lr is {lr!r}; expected a positive number or a schedule of the step counter")
 
 
-def check_weight_decay(weight_decay):
-    """Raise `ValueError` unless ``weight_decay`` is a finite number >= 0."""
-    if not (isinstance(weight_decay, Real) and 0 <= weight_decay < math.inf):
-        raise ValueError(f"weight_decay is {weight_decay!r}; expected a number >= 0")
+def check_weight_decay(optimizer):
+    """`ValueError` unless ``weight_decay`` is a finite number >= 0, and ``exempt_bias`` True or False."""
+    check_not_negative(optimizer, "weight_decay")
+    check_flags(optimizer, "exempt_bias")
 
 
 def rate(lr, t):
@@ -127,9 +128,8 @@ class StepDecay:
     period: int
 
     def __post_init__(self):
-        if not (isinstance(self.lr, Real) and 0 < self.lr < math.inf):
-            raise ValueError(f"lr is {self.lr!r}; expected a positive number")
-        if not (isinstance(self.factor, Real) and 0 < self.factor <= 1):
+        check_positive(self, "lr")
+        if not (_is_number(self.factor) and 0 < self.factor <= 1):
             raise ValueError(f"factor is {self.factor!r}; expected a number in (0, 1]")
         if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
             raise ValueError(f"period is {self.period!r}; expected a positive integer, the steps between two reductions")

@@ -1,29 +1,156 @@
-"""The Jacobian as an operator of shape (n c, p) in factored form; nothing of size n x p exists outside `to_dense`.
+"""The Jacobian as an operator of shape (n c, p); nothing of size n c x p exists outside `to_dense`.
 
-Row (i, k) of layer l is Δ_l[i, k, :] ⊗ A_{l-1}[i, :]: the layer's output signal times its input, so that with
-the left factors Δ̂_l (n c, out) and the right factors A_{l-1} (n, inp)
+Rows stand in order (sample, output). Row (i, k) of a dense layer l is Δ_l[i, k, :] ⊗ A_{l-1}[i, :], its output signal times its
+input, so that with the left factors Δ̂_l (n c, out) and the right factors A_{l-1} (n, inp)
 
     J v    = sum_l rowsum(Δ̂_l ∘ (A_{l-1} V_lᵀ))
     Jᵀ u   = (Δ̂_l ∘ u)ᵀ A_{l-1}                                  for every l
     J Jᵀ   = sum_l (A_{l-1} A_{l-1}ᵀ ⊗ 1 1ᵀ) ∘ (Δ̂_l Δ̂_lᵀ).
+
+A convolution's row sums such products over positions, a normalisation's has two entries a channel. Where rows are dear (many
+outputs, convolutions), products are one forward-mode and one backward pass (`NetworkJacobian`), and rows are made a chunk of
+samples at a time, within a budget of bytes. Weighted by the root C of the output Hessian, all of it holds for Cᵀ J.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar
 
 from nearlin._array import namespace, slices
+from nearlin.linalg import Work
+from nearlin.linalg.hadamard import next_power_of_two
+from nearlin.nn.output_root import ScaledIdentity
+
+# --------------------------------------------------------------------------------------------------- rows of one layer, by kind
 
 
-class Factor(NamedTuple):
-    """Factors of one layer's Jacobian block: inputs A (n, inp) and signals Δ (n, c, out)."""
+@dataclass(frozen=True)
+class Factor:
+    """Rows of a dense layer: inputs A (b, inp) and signals Δ (b, c, out); row (i, k) is Δ[i, k, :] ⊗ A[i, :]."""
 
     inputs: object
     signals: object
 
+    def __iter__(self):
+        return iter((self.inputs, self.signals))
+
+    def __getitem__(self, rows):
+        return Factor(self.inputs[rows, :], self.signals[rows, :, :])
+
+    @property
+    def left(self):
+        """Δ̂ (b c, out)."""
+        return namespace(self.signals).reshape(self.signals, (-1, self.signals.shape[2]))
+
+    @property
+    def right(self):
+        """A with a row per sample and output, (b c, inp)."""
+        return namespace(self.inputs).repeat(self.inputs, self.signals.shape[1], axis=0)
+
+    def explicit(self):
+        """The rows (b, c, out inp)."""
+        b, c, _ = self.signals.shape
+        return namespace(self.signals).reshape(self.signals[:, :, :, None] * self.inputs[:, None, None, :], (b, c, -1))
+
+    def sketched(self, S, layer):
+        """Rows times S_lᵀ (b c, s)."""
+        return S.rows(layer, self.left, self.right)
+
+    def by_class(self):
+        """One `Factor` a class, each (b, 1, out)."""
+        return [Factor(self.inputs, self.signals[:, k : k + 1, :]) for k in range(self.signals.shape[1])]
+
+    def side_by_side(self):
+        """All classes' rows of a sample as one: (b, 1, c out)."""
+        b = self.signals.shape[0]
+        return Factor(self.inputs, namespace(self.signals).reshape(self.signals, (b, 1, -1)))
+
+    def cross(self, other):
+        """Rows times the other's rows, transposed, (b c, b' c): a Hadamard product."""
+        xp = namespace(self.signals)
+        gram = self.left @ xp.matrix_transpose(other.left)
+        inputs = self.inputs @ xp.matrix_transpose(other.inputs)
+        if gram.shape == inputs.shape:
+            gram *= inputs
+            return gram
+        (b, c, _), (d, e, _) = self.signals.shape, other.signals.shape
+        return xp.reshape(xp.reshape(gram, (b, c, d, e)) * inputs[:, None, :, None], (b * c, d * e))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a layer as they are, ``values`` (b, c, p_l)."""
+
+    values: object
+
+    def __getitem__(self, rows):
+        return Rows(self.values[rows, :, :])
+
+    def explicit(self):
+        """The rows (b, c, p_l)."""
+        return self.values
+
+    def sketched(self, S, layer):
+        """Rows times S_lᵀ (b c, s)."""
+        xp = namespace(self.values)
+        flat = xp.reshape(self.values, (-1, self.values.shape[2]))
+        return xp.matrix_transpose(S.flat(layer) @ xp.matrix_transpose(flat))
+
+    def by_class(self):
+        """One `Rows` a class, each (b, 1, p_l)."""
+        return [Rows(self.values[:, k : k + 1, :]) for k in range(self.values.shape[1])]
+
+    def side_by_side(self):
+        """All classes' rows of a sample as one: (b, 1, c p_l)."""
+        return Rows(namespace(self.values).reshape(self.values, (self.values.shape[0], 1, -1)))
+
+    def cross(self, other):
+        """Rows times the other's rows, transposed, (b c, b' c)."""
+        xp = namespace(self.values)
+        flat = lambda block: xp.reshape(block.values, (-1, block.values.shape[2]))  # noqa: E731
+        return flat(self) @ xp.matrix_transpose(flat(other))
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Rows of a convolution before they are summed: patches P (b, T, q) and signals Δ (b, c, T, out) at T positions."""
+
+    patches: object
+    signals: object
+
+    def summed(self):
+        """The `Rows` sum_t Δ[i, k, t, :] ⊗ P[i, t, :]; 2 b c T out q flops."""
+        xp = namespace(self.signals)
+        b, c, T, out = self.signals.shape
+        left = xp.reshape(xp.permute_dims(self.signals, (0, 1, 3, 2)), (b, c * out, T))
+        return Rows(xp.reshape(left @ self.patches, (b, c, -1)))
+
+    def sketched(self, S, layer):
+        """Rows times S_lᵀ (b c, s), summed over positions behind the sketch: no row is formed."""
+        xp = namespace(self.signals)
+        b, c, T, out = self.signals.shape
+        right = xp.repeat(self.patches, c, axis=0)
+        rows = S.rows(layer, xp.reshape(self.signals, (-1, out)), xp.reshape(right, (-1, right.shape[2])))
+        return xp.sum(xp.reshape(rows, (b * c, T, -1)), axis=1)
+
+
+def _summed(block):
+    return block.summed() if isinstance(block, Positions) else block
+
+
+# ------------------------------------------------------------------------------------------------------------------- operators
+
 
 class Jacobian:
-    """What every Jacobian offers; a subclass gives the products, `gram`, `fold_left` and `factors`."""
+    """What every Jacobian offers; a subclass gives ``shape``, ``samples``, ``factor_shapes``, the products and `factors`."""
+
+    asks: ClassVar[dict] = {}  # what a product is in units of the objective's oracles, where it is no product with factors
+
+    @property
+    def outputs(self):
+        """Outputs c of a sample."""
+        return self.shape[0] // self.samples
 
     def gram_matvec(self, u):
         """J Jᵀ u for ``u`` (n c,)."""
@@ -38,8 +165,17 @@ class Jacobian:
         """Jᵀ J v for a params-shaped ``v``: the Gauss-Newton product Jᵀ H J v where J carries the root of H."""
         return self.rmatvec(self.matvec(v))
 
+    def sketch_shapes(self, s, oversample=1):
+        """What a distribution over factors is told of every layer: (out, inp), or the number of its parameters."""
+        return self.factor_shapes
+
+    def draw(self, distribution, key, s, like):
+        """A sample with ``s`` rows of a distribution of `nearlin.sketch` for this Jacobian, next to ``like``."""
+        shapes = self.sketch_shapes(s, getattr(distribution, "oversample", 1)) if distribution.factored else self.shape[1]
+        return distribution.sample(key, s, shapes, like=like)
+
     def sketch(self, S):
-        """J Sᵀ (n c, s) for a drawn sketch ``S`` of p coordinates, or of this Jacobian's `factor_shapes`.
+        """J Sᵀ (n c, s) for a drawn sketch ``S`` of p coordinates, or of this Jacobian's `sketch_shapes`.
 
         Memory: s floats per row, and one chunk of rows in the sketch's own working form.
         """
@@ -47,16 +183,20 @@ class Jacobian:
         return namespace(parts[0]).concat(parts, axis=0)
 
     def _sketch_rows(self, S, rows):
-        factors = self.factors(rows)
+        blocks = self.factors(rows)
         if hasattr(S, "rows"):
-            return sum(S.rows(layer, left, right) for layer, (left, right) in enumerate(factors))
-        xp = namespace(factors[0][0])
-        return xp.matrix_transpose(S @ xp.matrix_transpose(_explicit(factors)))
+            return sum(block.sketched(S, layer) for layer, block in enumerate(self._for_sketch(blocks, S)))
+        xp = namespace(blocks[0].signals if hasattr(blocks[0], "signals") else blocks[0].values)
+        return xp.matrix_transpose(S @ xp.matrix_transpose(_explicit(blocks)))
+
+    def _for_sketch(self, blocks, S):
+        """Convolutions are summed over positions before the sketch where it takes their rows as they are."""
+        return [_summed(block) if isinstance(shape, int) else block for block, shape in zip(blocks, S.shapes, strict=True)]
 
     def _chunk(self, S):
         """Samples at a time, so that a chunk stays near 64 MB."""
-        width = sum(left + right for left, right in self.factor_shapes) if hasattr(S, "rows") else self.shape[1]
-        return max(1, 2**23 // (width * (self.shape[0] // self.samples)))
+        width = sum(sum(s) if isinstance(s, tuple) else s for s in self.factor_shapes) if hasattr(S, "rows") else self.shape[1]
+        return max(1, 2**23 // (width * self.outputs))
 
     def sketch_gram(self, S):
         """The sketched Gram matrix J SᵀS Jᵀ (n c, n c).
@@ -79,16 +219,56 @@ class Jacobian:
         gram *= self.input_gram(layer)
         return gram
 
+    def class_grams(self):
+        """The diagonal blocks of J Jᵀ by outputs: c matrices (n, n), G_k = J_k J_kᵀ."""
+        blocks = [_summed(block).by_class() for block in self.factors(slice(0, self.samples))]
+        return [sum(layer[k].cross(layer[k]) for layer in blocks) for k in range(self.outputs)]
+
+    def mean_gram(self):
+        """Ḡ = (1/c) sum_k J_k J_kᵀ (n, n): the mean of `class_grams`."""
+        blocks = [_summed(block).side_by_side() for block in self.factors(slice(0, self.samples))]
+        gram = sum(block.cross(block) for block in blocks)
+        return gram / self.outputs
+
+    def gram_work(self):
+        """The `Work` of `gram`, where rank-k updates do half of the products."""
+        raise NotImplementedError
+
+    def sketch_work(self, s):
+        """The `Work` of `sketch_gram` with ``s`` rows by this Jacobian's usual sketch."""
+        raise NotImplementedError
+
+    def product_work(self):
+        """The `Work` of one product with J Jᵀ or JᵀJ."""
+        raise NotImplementedError
+
+    def class_work(self, mean):
+        """The `Work` of `mean_gram`, or of `class_grams`."""
+        return (1 / self.outputs) * self.gram_work()
+
+    def diagonal(self):
+        """The squared norms of the rows of J, (n c,)."""
+        xp, total = None, 0.0
+        for block in self.factors(slice(0, self.samples)):
+            if isinstance(block, Factor):
+                xp = namespace(block.signals)
+                total = total + xp.sum(block.signals**2, axis=2) * xp.sum(block.inputs**2, axis=1)[:, None]
+            else:
+                rows = _summed(block).values
+                xp = namespace(rows)
+                total = total + xp.sum(rows**2, axis=2)
+        return xp.reshape(total, (-1,))
+
     def to_dense(self):
         """J as an explicit (n c, p) matrix: for tests and small problems."""
         return _explicit(self.factors(slice(0, self.samples)))
 
 
-def _explicit(factors):
-    """Rows left_l[i, :] ⊗ right_l[i, :], layers side by side."""
-    xp = namespace(factors[0][0])
-    blocks = [xp.reshape(left[:, :, None] * right[:, None, :], (left.shape[0], -1)) for left, right in factors]
-    return xp.concat(blocks, axis=1)
+def _explicit(blocks):
+    """The rows (b c, p), layers side by side."""
+    rows = [_summed(block).explicit() for block in blocks]
+    xp = namespace(rows[0])
+    return xp.concat([xp.reshape(part, (-1, part.shape[2])) for part in rows], axis=1)
 
 
 @dataclass(frozen=True)
@@ -111,6 +291,12 @@ class LayeredJacobian(Jacobian):
         n, c, _ = self.layers[0].signals.shape
         return n * c, sum(out * inp for out, inp in self.factor_shapes)
 
+    def weigh(self, root):
+        """Cᵀ J for the roots C (an `OutputRoot`) of the output Hessians."""
+        if root == ScaledIdentity():
+            return self
+        return LayeredJacobian(tuple(Factor(A, root.adjoint(signals)) for A, signals in self.layers))
+
     def matvec(self, v):
         """J v (n c,) for a params-shaped tuple ``v``; 2 n p flops (scalar output)."""
         xp = namespace(*v)
@@ -127,11 +313,15 @@ class LayeredJacobian(Jacobian):
         return tuple(xp.matrix_transpose((u @ signals)[:, 0, :]) @ A for A, signals in self.layers)
 
     def gram(self, dtype=None):
-        """J Jᵀ (n c, n c) as a sum of Hadamard products, formed in ``dtype`` (a name); 2 (n c)² sum(inp + out) flops."""
+        """J Jᵀ (n c, n c) as a sum of Hadamard products, in ``dtype`` (a name); 2 (n c)² sum(out) + 2 n² sum(inp) flops."""
         if dtype is not None:
             xp = namespace(self.layers[0].inputs)
             return xp.astype(self.astype(dtype).gram(), self.layers[0].inputs.dtype, copy=False)
-        return sum(self._hadamard(self._left(layer), layer) for layer in range(len(self.layers)))
+        total = None
+        for layer in self.layers:
+            term = layer.cross(layer)
+            total = term if total is None else total + term
+        return total
 
     def astype(self, dtype):
         """The same Jacobian with factors in another dtype, given by name."""
@@ -139,24 +329,44 @@ class LayeredJacobian(Jacobian):
         cast = lambda a: xp.astype(a, getattr(xp, dtype), copy=False)  # noqa: E731
         return LayeredJacobian(tuple(Factor(cast(A), cast(signals)) for A, signals in self.layers))
 
-    def _left(self, layer, rows=slice(None)):
-        signals = self.layers[layer].signals[rows, :, :]
-        return namespace(signals).reshape(signals, (-1, signals.shape[2]))
-
-    def _repeat(self, A):
-        """One row per (sample, output)."""
-        return namespace(A).repeat(A, self.shape[0] // self.samples, axis=0)
-
     def factors(self, rows):
-        """Left and right factors of every layer for a slice of samples."""
-        return tuple((self._left(l, rows), self._repeat(layer.inputs[rows, :])) for l, layer in enumerate(self.layers))
+        """One `Factor` per layer for a slice of samples."""
+        return tuple(layer[rows] for layer in self.layers)
 
-    def input_gram(self, layer):
-        """A Aᵀ with every entry repeated for the c x c pairs of outputs."""
-        A = self._repeat(self.layers[layer].inputs)
-        return A @ namespace(A).matrix_transpose(A)
+    def _hadamard(self, left, layer):
+        n, c, _ = self.layers[layer].signals.shape
+        sketched = namespace(left).reshape(left, (n, c, -1))
+        folded = Factor(self.layers[layer].inputs, sketched)
+        return folded.cross(folded)
 
     def fold_left(self, layer, S):
         """Δ̂_l S₁ᵀ (n c, s)."""
-        _, values = S.left(layer, self._left(layer))
+        _, values = S.left(layer, self.layers[layer].left)
         return values
+
+    @property
+    def dtype(self):
+        """Of the factors."""
+        return self.layers[0].inputs.dtype
+
+    @property
+    def _item(self):
+        return 8 if "64" in str(self.dtype) else 4
+
+    def product_work(self):
+        """The `Work` of one product with J Jᵀ or JᵀJ: 4 n p flops, and two passes over the signals."""
+        signals = self.shape[0] * sum(out for out, _ in self.factor_shapes)
+        return Work(matmul=4 * self.samples * self.shape[1], memory=3 * self._item * signals, calls=12 * len(self.layers))
+
+    def gram_work(self):
+        """The `Work` of `gram`."""
+        N, n = self.shape[0], self.samples
+        flops = sum(N * N * out + n * n * inp for out, inp in self.factor_shapes)
+        return Work(matmul=flops, memory=6 * N * N * self._item * len(self.layers), calls=10 * len(self.layers))
+
+    def sketch_work(self, s):
+        """The `Work` of a `KroneckerSRHT` with four times oversampling, its Hadamard transforms bound by memory."""
+        N = self.shape[0]
+        transforms = sum(k * math.log2(k) for pair in self.factor_shapes for k in map(next_power_of_two, pair))
+        rows = 4 * 5 * s * len(self.layers)
+        return Work(matmul=N * N * s, memory=self._item * N * (transforms + rows), calls=200 * len(self.layers))

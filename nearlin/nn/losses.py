@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nearlin._array import check, check_indices, describe, is_integer, namespace, normal, uniform
 from nearlin.nn.activations import activation
+from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
 from nearlin.nn.polynomials import derivative, product, supremum
 
 _sigmoid, _softplus = activation("sigmoid").function, activation("softplus").function
@@ -67,11 +68,9 @@ class SquaredLoss:
         """The residual r of the Gauss-Newton system, (n, c): L = ||r||² / 2n."""
         return (outputs - y) * math.sqrt(self._scale(outputs)) if self.average else outputs - y
 
-    def weigh(self, jacobian, outputs):
-        """The Jacobian times the square root of the output Hessian: unchanged, as that is the identity."""
-        if self.average and outputs.shape[1] > 1:
-            raise ValueError("the Gauss-Newton methods take the squared loss summed over outputs; expected average=False")
-        return jacobian
+    def root(self, outputs):
+        """The square root of the output Hessian, a multiple of the identity."""
+        return ScaledIdentity(math.sqrt(self._scale(outputs)))
 
     def draw(self, key, outputs):
         """Targets (n, c) drawn from the model's own output distribution N(f, I), or N(f, c I) where averaged."""
@@ -125,6 +124,16 @@ class SigmoidCrossEntropy:
     def gradient(self, outputs, y):
         """Per-sample derivative by the logits, sigmoid(z) - t (n, c), without the 1/n of the mean."""
         return _sigmoid(outputs) - y
+
+    def residual(self, outputs, y):
+        """r̃ = (p - t) / √(p (1 - p)) (n, c); not finite where p is 0 or 1 in the arithmetic at hand and t is not."""
+        return (_sigmoid(outputs) - y) / self.root(outputs).root
+
+    def root(self, outputs):
+        """The square root √(p (1 - p)) of the output Hessian, which keeps its digits where that is small."""
+        xp = namespace(outputs)
+        e = xp.exp(-0.5 * xp.abs(outputs))
+        return DiagonalRoot(e / (1.0 + e * e))
 
     def draw(self, key, outputs):
         """Targets (n, c) of zeros and ones drawn from Bernoulli(sigmoid z)."""
@@ -192,6 +201,15 @@ class SoftmaxCrossEntropy:
     def gradient(self, outputs, y):
         """Per-sample derivative by the logits, softmax(z) - t (n, c), without the 1/n of the mean."""
         return self._probabilities(outputs) - y
+
+    def residual(self, outputs, y):
+        """r̃ = √p - t/√p (n, c); grows without bound, and is not finite in the end, as p of a target's class goes to 0."""
+        xp, q = namespace(outputs), self.root(outputs).root
+        return q - xp.where(y > 0, y / xp.where(y > 0, q, 1.0), 0.0)
+
+    def root(self, outputs):
+        """The square root diag(√p) - p √pᵀ of the output Hessian."""
+        return SoftmaxRoot(namespace(outputs).sqrt(self._probabilities(outputs)))
 
     def draw(self, key, outputs):
         """One-hot targets (n, c) drawn from the classes' probabilities softmax(z)."""

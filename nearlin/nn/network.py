@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from nearlin._array import check, check_indices, fold_in, namespace
 from nearlin.nn.activations import activation as named
-from nearlin.nn.jacobian import Factor, LayeredJacobian
+from nearlin.nn.jacobian import LayeredJacobian
 from nearlin.nn.layers import Dense, Elementwise
+from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, Cache
 
 
@@ -140,20 +141,43 @@ class Sequential:
         """The network with its normalisation layers in evaluation mode, by the given statistics, one per such layer."""
         return _normalized_by(self, iter(statistics))
 
-    def jacobian(self, params, tape):
-        """The Jacobian of the outputs by the parameters as factors: one backward pass per output; dense layers alone."""
-        strangers = [f"layer {i} is {spec.kind}" for i, spec in enumerate(self.layers) if spec.kind != "dense"]
-        if strangers:
-            raise ValueError(f"the Jacobian in factors needs a network of dense layers; {', '.join(strangers[:3])}")
-        xp = namespace(tape.outputs)
-        ones = xp.ones_like(tape.outputs)
-        unit = xp.eye(self.outputs, dtype=ones.dtype, device=ones.device)
-        passes = [self.traces(params, tape, ones * unit[k, :]) for k in range(self.outputs)]
-        factors = [
-            Factor(per_output[0].homogeneous(), xp.stack([trace.signals for trace in per_output], axis=1))
-            for per_output in zip(*passes, strict=True)
-        ]
-        return LayeredJacobian(tuple(factors))
+    @property
+    def coupling(self):
+        """Why outputs of a sample depend on other samples, in words; empty where they do not."""
+        coupled = any(isinstance(module, BatchNorm) and module.statistics is None for module in _flat(self))
+        return "batch normalisation by batch statistics couples samples" if coupled else ""
+
+    def astype(self, cast, tape):
+        """The network with all arrays that it owns cast, given the tape of a forward pass."""
+        if self.coupling or not (statistics := self.statistics(tape)):
+            return self
+        return self.normalized_by(tuple(type(one)(*map(cast, one)) for one in statistics))
+
+    def jacobian(self, params, tape, x, factors=None):
+        """The Jacobian operator (n c, p) of the outputs by the parameters.
+
+        Parameters
+        ----------
+        params, tape, x
+            Of a forward pass.
+        factors : bool, optional
+            Keep it in factors, which takes c backward passes and n (inp + c out) floats a layer and makes products as cheap as
+            they can be: dense layers alone, where it is the default. Else products are passes of their own.
+        """
+        dense = all(spec.kind == "dense" for spec in self.layers) and not self.coupling
+        if factors is False or not dense:
+            if factors:
+                strangers = ", ".join(sorted({spec.kind for spec in self.layers if spec.kind != "dense"}))
+                raise ValueError(f"the network has layers of kind {strangers}; expected dense layers for a Jacobian in factors")
+            return NetworkJacobian(self, params, x, tape)
+        return LayeredJacobian(NetworkJacobian(self, params, x, tape).factors(slice(0, x.shape[0])))
+
+
+def _flat(module):
+    """The layers inside of a module, composites opened."""
+    if isinstance(module, Residual):
+        module = module.body
+    return [layer for inner in module.modules for layer in _flat(inner)] if isinstance(module, Sequential) else [module]
 
 
 def _normalized_by(module, statistics):
@@ -327,8 +351,20 @@ class GraphNetwork:
     def statistics(self, tape):
         return ()
 
-    def jacobian(self, params, tape):
-        return self.chain.jacobian(params, tape)
+    @property
+    def coupling(self):
+        """Nodes see their neighbours."""
+        return "a graph couples samples"
+
+    def astype(self, cast, tape):
+        """The network with S and H cast."""
+        return GraphNetwork(cast(self.S), cast(self.H), self.sizes, self.activation, self.bias, self.scheme)
+
+    def jacobian(self, params, tape, x, factors=None):
+        """The Jacobian operator (n c, p) by passes: there are no rows of single samples."""
+        if factors:
+            raise ValueError("a graph couples samples: there is no Jacobian in factors; expected factors=None")
+        return NetworkJacobian(self, params, x, tape)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class NormTrace(NamedTuple):
     def grad(self):
         """The gradient (channels, 2) of scale and shift."""
         xp = namespace(self.signals)
-        axes = _all_but_channels(self.signals)
+        axes = all_but_channels(self.signals)
         return xp.stack([xp.sum(self.signals * self.inputs, axis=axes), xp.sum(self.signals, axis=axes)], axis=1)
 
 
@@ -41,7 +41,7 @@ class Cache(NamedTuple):
     statistics: Statistics
 
 
-def _all_but_channels(x):
+def all_but_channels(x):
     return (0, *range(2, x.ndim))
 
 
@@ -78,9 +78,9 @@ class BatchNorm:
     def forward(self, W, x):
         xp = namespace(W, x)
         if self.statistics is None:
-            mean = xp.mean(x, axis=_all_but_channels(x))
+            mean = xp.mean(x, axis=all_but_channels(x))
             centred = x - _along(mean, x)
-            variance = xp.mean(centred * centred, axis=_all_but_channels(x))
+            variance = xp.mean(centred * centred, axis=all_but_channels(x))
         else:
             mean, variance = self.statistics
             centred = x - _along(mean, x)
@@ -96,7 +96,7 @@ class BatchNorm:
         """v less its mean and its component along the normalised inputs: the derivative of normalisation, unscaled."""
         if self.statistics is not None:
             return v
-        xp, axes, xh = namespace(v), _all_but_channels(v), cache.normalized
+        xp, axes, xh = namespace(v), all_but_channels(v), cache.normalized
         return v - _along(xp.mean(v, axis=axes), v) - xh * _along(xp.mean(v * xh, axis=axes), v)
 
     def backward(self, W, cache, dy):

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from nearlin._array import BackendError, namespace
+from nearlin._array import BackendError, copies, is_array, namespace, same
 from nearlin.linalg import axpy, norm
+from nearlin.nn.losses import SquaredLoss
 from nearlin.nn.network import chain
 
 
@@ -117,14 +118,22 @@ class Point:
 
     @cached_property
     def residual(self):
-        """The Gauss-Newton residual, flat (n c,): f - y for the squared loss."""
-        return namespace(self.outputs).reshape(self._least_squares().residual(self.outputs, self.y), (-1,))
+        """The Gauss-Newton residual r̃, flat (n c,): f - y for the squared loss, else C⁻¹ of the derivative by the outputs."""
+        return namespace(self.outputs).reshape(self._objective.loss.residual(self.outputs, self.y), (-1,))
 
-    def _least_squares(self):
+    @cached_property
+    def root(self):
+        """The square roots C of the samples' output Hessians (an `OutputRoot`)."""
+        return self._objective.loss.root(self.outputs)
+
+    def check_least_squares(self):
+        """`ValueError` unless the loss is the squared one, summed over outputs: what methods for least squares ask for."""
         loss = self._objective.loss
-        if not hasattr(loss, "residual"):
-            raise ValueError(f"loss is a {type(loss).__name__}; expected SquaredLoss: Gauss-Newton steps are for least squares")
-        return loss
+        if not isinstance(loss, SquaredLoss):
+            found = f"loss is a {type(loss).__name__}; expected SquaredLoss"
+            raise ValueError(f"{found}: this method is for least squares, GaussNewton takes every loss")
+        if loss.average and self.outputs.shape[1] > 1:
+            raise ValueError("this method takes the squared loss summed over outputs; expected average=False")
 
     @property
     def samples(self):
@@ -151,21 +160,51 @@ class Point:
 
     def traces(self, targets=None):
         """Per layer a trace: inputs and per-sample output gradients, without the 1/n of the mean."""
+        return self.pullback(self._output_gradient(targets))
+
+    def pullback(self, dy):
+        """Per layer a trace, for given gradients ``dy`` (n, c) by the outputs."""
         self._count("backward")
-        return self._objective.network.traces(self.params, self._tape, self._output_gradient(targets))
+        return self._objective.network.traces(self.params, self._tape, dy)
 
     def jvp(self, tangents):
         """J v, (n, c), by one forward-mode pass."""
         self._count("jvp")
         return self._objective.network.jvp(self.params, self._tape, tangents)
 
-    def jacobian(self, weighted=False):
-        """The Jacobian operator (n c, p) of the outputs; ``weighted`` multiplies by the square root of the output Hessian."""
+    def jacobian(self, weighted=False, factors=None):
+        """The Jacobian operator J (n c, p) of the outputs; ``weighted``: Cᵀ J with the roots C of the output Hessians.
+
+        ``factors`` True keeps it in factors, False makes products by passes through the network; by default networks of dense
+        layers come in factors.
+        """
         self._count("jacobian")
-        J = self._objective.network.jacobian(self.params, self._tape)
+        J = self._objective.network.jacobian(self.params, self._tape, self.x, factors)
         if weighted:
-            J = self._least_squares().weigh(J, self.outputs)
+            J = J.weigh(self.root)
         return J if self._calls is None else CountedOperator(J, self._calls)
+
+
+class Recall(NamedTuple):
+    """An accepted trial point with copies of what it was evaluated at: the next step's forward pass, already made."""
+
+    objective: object
+    inputs: tuple
+    point: Point
+
+    @classmethod
+    def of(cls, objective, params, batch, point):
+        """None where normalisation layers have seen the batch: their statistics belong to the step that asks for them."""
+        if any(spec.kind == "norm" for spec in objective.layers):
+            return None
+        return cls(objective, copies((*params, *batch)), point)
+
+
+def recalled(recall, objective, params, batch):
+    """The point of a `Recall` or None, if it was evaluated at just these parameters and this batch; else None."""
+    if recall is None or recall.objective != objective or not all(map(is_array, (*params, *batch))):
+        return None
+    return recall.point if same(recall.inputs, (*params, *batch)) else None
 
 
 class Trial(NamedTuple):
@@ -225,6 +264,11 @@ class Counted:
     def __getattr__(self, name):
         return getattr(self._objective, name)
 
+    def __eq__(self, other):
+        return isinstance(other, Counted) and self._objective == other._objective and self.calls is other.calls
+
+    __hash__ = None
+
     def at(self, params, batch):
         point = Point(self._objective, *self._objective._checked(params, batch), calls=self.calls)
         self.statistics_seen = self.statistics_seen or point.statistics
@@ -252,8 +296,10 @@ class CountedOperator:
         if name not in PRODUCTS:
             return value
 
+        name = name.removesuffix("_with_adjoint")
+
         def counted(*args, **kwargs):
-            self._calls[name.removesuffix("_with_adjoint")] += 1
+            self._calls.update(self._operator.asks.get(name, (name,)))
             return value(*args, **kwargs)
 
         return counted

@@ -19,9 +19,11 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import block_length, check, fold_in, map_blocks, namespace, normal, pack_mask, slices, unpack_mask
+from nearlin.linalg import Work
 from nearlin.nn.activations import Activation, activation
-from nearlin.nn.jacobian import Jacobian
+from nearlin.nn.jacobian import Factor, Jacobian
 from nearlin.nn.layers import LayerSpec, Trace
+from nearlin.nn.output_root import ScaledIdentity
 
 DRAW = 2**16  # neurons per draw, so that a weight depends on the key and its neuron's index alone
 
@@ -107,7 +109,7 @@ class TwoLayer:
                 "weights; remove the row or append a constant input"
             )
 
-    def jacobian(self, params, tape):
+    def jacobian(self, params, tape, x=None, factors=None):
         """The `TwoLayerJacobian`, which the forward walk has prepared; `ValueError` for a row of zeros, which nothing fits."""
         self._check_rows(tape.jacobian.x)
         return tape.jacobian
@@ -122,8 +124,8 @@ class TwoLayer:
 
     def traces(self, params, tape, dy):
         """The layer's inputs and signals; forms the float array (n, m) that nothing else here forms."""
-        ((left, right),) = tape.jacobian.factors(slice(0, dy.shape[0]))
-        return (Trace(right, left * dy, False),)
+        (factor,) = tape.jacobian.factors(slice(0, dy.shape[0]))
+        return (Trace(factor.inputs, factor.left * dy, False),)
 
 
 def _width_of_block(x):
@@ -234,7 +236,7 @@ class TwoLayerJacobian(Jacobian):
             B = xp.concat([self._slope(i, kind) for i in group], axis=1)
             counts = counts + B @ xp.matrix_transpose(B)
         gram = xp.astype(counts, self.x.dtype, copy=False)
-        gram *= self.input_gram(0)
+        gram *= self.x @ xp.matrix_transpose(self.x)
         gram *= 1 / self.W.shape[0]
         return gram
 
@@ -251,18 +253,67 @@ class TwoLayerJacobian(Jacobian):
         return TwoLayerJacobian(x, W, self.phi, self.blocks, self.masks)
 
     def factors(self, rows):
-        """((M rows, X rows),); forms a float array (rows, m)."""
+        """One `Factor`, (X rows, M rows); forms a float array (rows, m)."""
         xp = namespace(self.x)
         left = xp.concat([self._part(i, rows) * _signs(block, self.x) for i, block in enumerate(self.blocks)], axis=1)
-        return ((left * self._scale, self.x[rows, :]),)
+        return (Factor(self.x[rows, :], (left * self._scale)[:, None, :]),)
 
     def _part(self, i, rows):
         part = None if self.masks[i] is None else (self.masks[i][rows, :],)
         return TwoLayerJacobian(self.x[rows, :], self.W, self.phi, (self.blocks[i],), part or (None,))._slope(0)
 
-    def input_gram(self, layer):
-        """X Xᵀ."""
-        return self.x @ namespace(self.x).matrix_transpose(self.x)
+    def weigh(self, root):
+        """Cᵀ J for a root C of the output Hessians: J itself where that is the identity, which alone keeps the masks in bits."""
+        if root != ScaledIdentity():
+            raise ValueError("the two-layer network's Jacobian is not weighted; expected SquaredLoss")
+        return self
+
+    def _hadamard(self, left, layer):
+        gram = left @ namespace(left).matrix_transpose(left)
+        gram *= self.x @ namespace(self.x).matrix_transpose(self.x)
+        return gram
+
+    def kernel_gram(self):
+        """The limit of J Jᵀ for infinite width at initialisation, (n, n): a closed form in X Xᵀ alone; ReLU.
+
+        K_ij = x_i·x_j (π - θ_ij) / 2π with the angle θ_ij between x_i and x_j; 2 n² d + 9 n² flops, no draws.
+        """
+        return relu_kernel(self.x)
+
+    def mean_square(self):
+        """tr(J Jᵀ) / n: the mean squared norm of a row, (1/n) Σ ||x_i||² Σ_r phi'(w_r·x_i)² / m; one walk."""
+        xp = namespace(self.x)
+        slopes = _total(self._walk(lambda i: xp.sum(self._slope(i) ** 2, axis=1)))
+        return float(xp.sum(xp.sum(self.x * self.x, axis=1) * slopes)) * self._scale**2 / self.samples
+
+    @property
+    def dtype(self):
+        """Of the inputs."""
+        return self.x.dtype
+
+    @property
+    def _item(self):
+        return 8 if "64" in str(self.dtype) else 4
+
+    def product_work(self):
+        """The `Work` of one product with J Jᵀ: 4 n m d flops."""
+        n, (m, d) = self.samples, self.W.shape
+        return Work(thin=(4 if self.masks[0] is not None else 6) * n * m * d, calls=10 * len(self.blocks))
+
+    def gram_work(self):
+        """The `Work` of `gram`, and of unpacking the masks."""
+        n, (m, d) = self.samples, self.W.shape
+        return Work(matmul=n * n * (m + d), memory=2 * self._item * n * (m + 3 * n), calls=8 * len(self.blocks))
+
+    def sketch_work(self, s):
+        """The `Work` of `NeuronSigns`."""
+        n, (m, d) = self.samples, self.W.shape
+        return Work(matmul=n * n * (s + d), memory=self._item * n * (m + 8 * n), calls=12 * len(self.blocks))
+
+    def kernel_work(self):
+        """The `Work` of `kernel_gram`."""
+        n, d = self.samples, self.W.shape[1]
+        return Work(matmul=n * n * d, memory=40 * self._item * n * n, calls=20)
 
     def fold_left(self, layer, S):
         """M' = M S₁ᵀ (n, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds."""
@@ -276,6 +327,16 @@ class TwoLayerJacobian(Jacobian):
             folded[:, columns] += values
         folded *= self._scale
         return folded
+
+
+def relu_kernel(x):
+    """E_w[x_i·x_j 1[w·x_i > 0] 1[w·x_j > 0]] = x_i·x_j (π - θ_ij) / 2π for w ~ N(0, I) and the rows of ``x`` (n, d): (n, n)."""
+    xp = namespace(x)
+    K = x @ xp.matrix_transpose(x)
+    size = xp.sqrt(xp.linalg.diagonal(K))
+    cosine = xp.clip(K / (size[:, None] * size[None, :]), -1.0, 1.0)
+    K *= 0.5 - xp.acos(cosine) / (2 * math.pi)
+    return K
 
 
 def _total(parts):

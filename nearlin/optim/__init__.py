@@ -4,6 +4,7 @@ from nearlin.optim.adagrad import AdaGrad
 from nearlin.optim.adam import Adam
 from nearlin.optim.adamw import AdamW
 from nearlin.optim.dsgd import DSGD
+from nearlin.optim.gauss_newton import GaussNewton
 from nearlin.optim.ginger import Ginger
 from nearlin.optim.gram_gauss_newton import GramGaussNewton
 from nearlin.optim.kbfgs import KBFGS, KBFGSL
@@ -24,5 +25,5 @@ __all__ = [
     "QNG", "Ginger",
     "KBFGS", "KBFGSL", "KFAC", "MiniBlockFisher", "SOAP", "Shampoo", "TNT",
     "DSGD", "Muon",
-    "GramGaussNewton", "NaturalGradient", "NearLinearGaussNewton",
+    "GaussNewton", "GramGaussNewton", "NaturalGradient", "NearLinearGaussNewton",
 ]  # fmt: skip

@@ -51,7 +51,7 @@ class AdaGrad:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_positive(self, "epsilon_hat")
 
     def init(self, params, objective):

@@ -187,10 +187,7 @@ class DSGD:
 
     def __post_init__(self):
         check_flags(self, "sharp", "prune", "verify")
-        for name in ("q", "lr"):
-            if isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number")
-        if self.q not in (1, 2, math.inf, "inf"):
+        if not isinstance(self.q, Real | str) or isinstance(self.q, bool) or self.q not in (1, 2, math.inf, "inf"):
             raise ValueError(f"q is {self.q!r}; expected 1, 2 or inf")
         check_words(self, **CHOICES)
         check_lr(self.lr)

@@ -177,7 +177,7 @@ class Ginger:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum", "decay")
         check_positive(self, "damping")
         if self.clip is not None:

@@ -32,7 +32,7 @@ from nearlin.linalg import (
     least_damping,
     norm,
 )
-from nearlin.nn import attempt
+from nearlin.nn import attempt, check_flags, check_not_negative, check_positive, check_words
 
 ATTEMPTS = 7  # the first and at most 6 retries
 
@@ -69,14 +69,11 @@ class GramGaussNewton:
     gram_dtype: str | None = None
 
     def __post_init__(self):
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr is {self.lr!r}; expected a positive number")
-        if not self.gram_weight > 0:
-            raise ValueError(f"gram_weight is {self.gram_weight!r}; expected a positive number")
-        if self.damping is not None and not 0 <= self.damping < math.inf:
-            raise ValueError(f"damping is {self.damping!r}; expected a number >= 0")
-        if self.gram_dtype not in (None, "float32"):
-            raise ValueError(f"gram_dtype is {self.gram_dtype!r}; expected None or 'float32'")
+        check_positive(self, "lr", "gram_weight")
+        if self.damping is not None:
+            check_not_negative(self, "damping")
+        check_flags(self, "guard")
+        check_words(self, gram_dtype=(None, "float32"))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -85,6 +82,7 @@ class GramGaussNewton:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `StepInfo`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
+        point.check_least_squares()
         r, loss, eps = point.residual, float(point.loss), float(namespace(point.x).finfo(point.x.dtype).eps)
         size, rounding = norm(r), eps * (norm(point.outputs) + norm(point.y))
         if not math.isfinite(size) or size <= 4 * rounding:

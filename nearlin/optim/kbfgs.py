@@ -144,7 +144,7 @@ class KBFGS:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_words(self, form=("average", "sum"))
         check_shares(self, "momentum", "decay", "pair_decay")
         check_positive(self, "damping")

@@ -160,12 +160,12 @@ class KFAC:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum", "decay")
         check_positive(self, "damping")
         check_not_negative(self, "l2")
         check_counts(self, "statistics_every", "inverse_every")
-        check_flags(self, "pi")
+        check_flags(self, "pi", "early")
         check_words(self, form=("sum", "average"), inverse=("factored", "exact", "rescaled"))
 
     def init(self, params, objective):

@@ -44,6 +44,7 @@ from nearlin._array import block_length, fold_in, map_blocks, namespace, slices,
 from nearlin.linalg import Info, axpy, block_inverse, inner, norm
 from nearlin.nn import (
     check_counts,
+    check_flags,
     check_lr,
     check_positive,
     check_shares,
@@ -165,10 +166,11 @@ class MiniBlockFisher:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum", "decay", "diag_beta2")
         check_positive(self, "damping", "diag_epsilon", "diag_scale")
         check_counts(self, "statistics_every", "inverse_every")
+        check_flags(self, "average", "early")
         check_words(self, **WORDS)
 
     def init(self, params, objective):

@@ -102,10 +102,10 @@ class Muon:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum")
         check_counts(self, "ns_steps", "polish", least=0)
-        check_flags(self, "nesterov", "exempt_bias", "head")
+        check_flags(self, "nesterov", "head")
         check_words(self, scale=tuple(SCALES))
         check_betas(self.betas)
         check_positive(self, "adam_scale", "epsilon_hat")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from nearlin._array import namespace
 from nearlin.linalg import SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, norm
+from nearlin.nn import check_not_negative, check_positive
 
 
 class State(NamedTuple):
@@ -51,10 +52,9 @@ class NaturalGradient:
     damping: float | None = None
 
     def __post_init__(self):
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr is {self.lr!r}; expected a positive number")
-        if self.damping is not None and not 0 <= self.damping < math.inf:
-            raise ValueError(f"damping is {self.damping!r}; expected a number >= 0")
+        check_positive(self, "lr")
+        if self.damping is not None:
+            check_not_negative(self, "damping")
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -63,6 +63,7 @@ class NaturalGradient:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
+        point.check_least_squares()
         J, r = point.jacobian(weighted=True), point.residual
         gram = J.gram()
         damping = self._damping(gram)

@@ -29,18 +29,19 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import copies, fold_in, is_array, namespace, same
+from nearlin._array import copies, fold_in, namespace, same
 from nearlin.linalg import (
     CEILING,
+    DampedGram,
     Damping,
     SolveInfo,
     StepInfo,
     TriangularPreconditioner,
-    axpy,
     best_step,
     cg,
     chebyshev,
     double_product,
+    gram_solve,
     judge,
     least_damping,
     norm,
@@ -48,7 +49,17 @@ from nearlin.linalg import (
     sketch_factor,
     sketch_spectrum,
 )
-from nearlin.nn import Point, attempt
+from nearlin.nn import (
+    Recall,
+    attempt,
+    check_counts,
+    check_flags,
+    check_fractions,
+    check_not_negative,
+    check_positive,
+    check_words,
+    recalled,
+)
 from nearlin.sketch import NeuronSigns
 
 ATTEMPTS = 7  # the first and at most 6 retries
@@ -78,14 +89,6 @@ class Sketched(NamedTuple):
     oversampling: float
 
 
-class Recall(NamedTuple):
-    """The accepted trial point with copies of what it was evaluated at: the next step's forward pass, already made."""
-
-    objective: object
-    inputs: tuple
-    point: Point
-
-
 class State(NamedTuple):
     """What a step hands to the next.
 
@@ -110,15 +113,6 @@ class State(NamedTuple):
     recall: Recall | None = None
 
     transient = ("recall",)
-
-
-class Solution(NamedTuple):
-    """g, the step Jᵀg, its image J Jᵀg, and the certificate."""
-
-    g: object
-    step: tuple
-    image: object
-    info: SolveInfo
 
 
 @dataclass(frozen=True)
@@ -166,28 +160,21 @@ class NearLinearGaussNewton:
     maxiter: int = 200
 
     def __post_init__(self):
-        if not 0 < self.epsilon < 1:
-            raise ValueError(f"epsilon is {self.epsilon!r}; expected a number between 0 and 1")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr is {self.lr!r}; expected a positive number")
-        if self.forcing not in ("constant", "superlinear"):
-            raise ValueError(f"forcing is {self.forcing!r}; expected 'constant' or 'superlinear'")
-        if self.inner not in INNER:
-            raise ValueError(f"inner is {self.inner!r}; expected one of {', '.join(INNER)}")
-        if self.inner_dtype not in (None, "float32"):
-            raise ValueError(f"inner_dtype is {self.inner_dtype!r}; expected None or 'float32'")
-        if self.damping is not None and not 0 <= self.damping < math.inf:
-            raise ValueError(f"damping is {self.damping!r}; expected a number >= 0")
+        check_fractions(self, "epsilon")
+        check_positive(self, "lr")
+        check_words(self, forcing=("constant", "superlinear"), inner=INNER, inner_dtype=(None, "float32"))
+        if self.damping is not None:
+            check_not_negative(self, "damping")
+        check_flags(self, "reuse", "guard")
+        check_counts(self, "maxiter")
         if not (hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")):
             raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as NeuronSigns()")
-        if not 0 < self.size < math.inf:
-            raise ValueError(f"sketch_size is {self.sketch_size!r}; expected a positive number, sketch rows per n")
+        if self.sketch_size is not None:
+            check_positive(self, "sketch_size")
         if self.inner == "double product" and not self.size > UNIT_STEP:
             raise ValueError(
                 f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below"
             )
-        if self.maxiter < 1:
-            raise ValueError(f"maxiter is {self.maxiter!r}; expected a positive integer")
 
     @property
     def size(self):
@@ -207,7 +194,8 @@ class NearLinearGaussNewton:
             Input that does not fit (see `Objective.at`).
         """
         key = fold_in(key, 0)
-        point = _recalled(state, objective, params, batch) or objective.at(params, batch)
+        point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
+        point.check_least_squares()
         r, loss, eps = point.residual, float(point.loss), _eps(point.x)
         size, rounding = norm(r), _eps(r) * (norm(point.outputs) + norm(point.y))
         if not math.isfinite(size) or size <= 4 * rounding:
@@ -237,7 +225,7 @@ class NearLinearGaussNewton:
         solve = solution.info._replace(preconditioner=P.how, refreshed=fresh)
         new_loss = float(trial.point.loss) if accepted else loss
         reason = "accepted" if accepted else _why_not(hopeless or damping.value >= CEILING * P.scale, attempts, damping)
-        recall = Recall(objective, copies((*trial.params, *batch)), trial.point) if accepted else None
+        recall = Recall.of(objective, trial.params, batch, trial.point) if accepted else None
         state = State(damping, *self._keep(P, fresh, solve, epsilon, state.growth), size, recall)
         info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
         return (trial.params if accepted else params), state, info
@@ -261,8 +249,8 @@ class NearLinearGaussNewton:
     def _sketch(self, J, x, growth, key):
         """G̃ = J SᵀS Jᵀ."""
         J, x = self._inner(J), self._cast(x)
-        n, p = J.shape
-        S = self.sketch.sample(key, math.ceil(growth * self.size * n), J.factor_shapes if self.sketch.factored else p, like=x)
+        n = J.shape[0]
+        S = J.draw(self.sketch, key, math.ceil(growth * self.size * n), x)
         xp = namespace(x)
         rows = None if hasattr(S, "left") else J.sketch(S)
         gram = J.sketch_gram(S) if rows is None else rows @ xp.matrix_transpose(rows)
@@ -291,30 +279,15 @@ class NearLinearGaussNewton:
     # ------------------------------------------------------------------------------------------------ the linear system
 
     def _solve(self, J, r, damping, P, epsilon, limit):
-        """(J Jᵀ + λ I) g = r to the true residual ``epsilon``: inner solves for what is left, until that is small or stays."""
-        target = norm(r)
-        g, step, rest, iterations, products = 0.0, None, r, 0, 0
-        while True:
-            before = norm(rest)
-            dg, dstep, info = self._inner_solve(J, rest, damping, P, epsilon * target / before, limit - iterations)
-            g, step = g + dg, dstep if step is None else axpy(1.0, dstep, step)
-            image = J.matvec(step)
-            rest = r - image - damping * g
-            iterations, products = iterations + info.iterations, products + info.products + 1
-            left = norm(rest)
-            if left <= 1.001 * epsilon * target or info.reason != "converged" or not left < 0.5 * before:
-                break
-        reason = "converged" if left <= 1.001 * epsilon * target else info.reason if info.reason != "converged" else "stalled"
-        return Solution(g, step, image, SolveInfo(left / target, iterations, products, reason, info.condition))
+        """(J Jᵀ + λ I) g = r to the true residual ``epsilon``; products in the inner dtype, the residual in the working dtype."""
+        inner, M = self._inner(J), TriangularPreconditioner(P.R)
 
-    def _inner_solve(self, J, b, damping, P, rtol, limit):
-        """g, Jᵀg and the solver's info; products in the inner dtype, results in the working dtype."""
-        J, dtype = self._inner(J), b.dtype
-        operator, M = _DampedGram(J, damping), TriangularPreconditioner(P.R)
-        g, info = self._iterate(operator, self._cast(b), M, P.oversampling, rtol, limit)
-        step = operator.adjoint or J.rmatvec(g)
-        cast = namespace(b).astype
-        return cast(g, dtype, copy=False), tuple(cast(V, dtype, copy=False) for V in step), info
+        def inner_solve(rest, rtol, left):
+            operator = DampedGram(inner, damping)
+            g, info = self._iterate(operator, self._cast(rest), M, P.oversampling, rtol, left)
+            return *operator.in_dtype_of(g, rest), info
+
+        return gram_solve(J, r, damping, inner_solve, epsilon, limit)
 
     def _iterate(self, operator, b, M, oversampling, rtol, limit):
         options = {"preconditioner": M, "rtol": rtol, "maxiter": limit}
@@ -334,29 +307,6 @@ class NearLinearGaussNewton:
     def _cast(self, x):
         xp = namespace(x)
         return x if self.inner_dtype is None else xp.astype(x, getattr(xp, self.inner_dtype), copy=False)
-
-
-class _DampedGram:
-    """v → (J Jᵀ + λ I) v that remembers Jᵀv, so that Jᵀg follows from the steps g += α v without another product."""
-
-    def __init__(self, J, damping):
-        self.J, self.damping, self.last, self.adjoint = J, damping, None, None
-
-    def __call__(self, v):
-        image, self.last = self.J.gram_matvec_with_adjoint(v)
-        return image + self.damping * v
-
-    def accumulate(self, alpha):
-        scaled = tuple(alpha * V for V in self.last)
-        self.adjoint = scaled if self.adjoint is None else axpy(1.0, scaled, self.adjoint)
-
-
-def _recalled(state, objective, params, batch):
-    """The point that the last step left, if this step starts there."""
-    recall = state.recall
-    if recall is None or recall.objective != objective or not all(map(is_array, (*params, *batch))):
-        return None
-    return recall.point if same(recall.inputs, (*params, *batch)) else None
 
 
 def _near(P, damping):

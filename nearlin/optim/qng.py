@@ -98,7 +98,7 @@ class QNG:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum")
         check_fractions(self, "decay")
         if self.trust_region is not None:

@@ -53,7 +53,7 @@ class RMSprop:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "decay")
         check_positive(self, "epsilon_hat")
 

@@ -54,7 +54,7 @@ class SGD:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum")
         check_words(self, form=("sum", "average"))
 

@@ -32,6 +32,7 @@ from nearlin._array import namespace
 from nearlin.linalg import FactorizationError, Info, average_modes, axpy, inverse_root, mode_products, norm
 from nearlin.nn import (
     check_counts,
+    check_flags,
     check_lr,
     check_positive,
     check_shares,
@@ -123,10 +124,11 @@ class Shampoo:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum", "decay")
         check_positive(self, "damping")
         check_counts(self, "statistics_every", "inverse_every")
+        check_flags(self, "early")
         check_words(self, accumulate=("average", "sum"), root=("eigh", "newton"), reshape=("filter", "matrix"))
 
     def init(self, params, objective):

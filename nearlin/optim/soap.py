@@ -113,7 +113,7 @@ class SOAP:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_betas(self.betas)
         check_positive(self, "epsilon_hat")
         check_shares(self, "decay")

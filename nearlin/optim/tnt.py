@@ -33,6 +33,7 @@ from nearlin._array import fold_in, namespace
 from nearlin.linalg import Info, average_modes, axpy, block_inverse, mode_products, norm
 from nearlin.nn import (
     check_counts,
+    check_flags,
     check_lr,
     check_positive,
     check_shares,
@@ -118,10 +119,11 @@ class TNT:
 
     def __post_init__(self):
         check_lr(self.lr)
-        check_weight_decay(self.weight_decay)
+        check_weight_decay(self)
         check_shares(self, "momentum", "decay")
         check_positive(self, "damping")
         check_counts(self, "statistics_every", "inverse_every")
+        check_flags(self, "early")
         check_words(self, reshape=("filter", "matrix"))
 
     def init(self, params, objective):

@@ -32,18 +32,31 @@ def check_flat(s, p, like):
     return rows, check_count("shape", p, ", the length of the vectors (factor shapes need a factor sketch)")
 
 
-def check_factors(s, shape, like):
-    """The sketch size and the factor shapes ((m_1, d_1), ...) of a sketch of factors, as ints."""
+def check_factors(s, shape, like, flat=False):
+    """The sketch size and the factor shapes ((m_1, d_1), ...) of a sketch of factors, as ints.
+
+    With ``flat`` a layer may also be given as a number, the length of its rows, which are no products of factors then.
+    """
     check_like(like)
     rows = check_count("s", s, ", the number of sketch rows")
-    layers = tuple(tuple(pair) for pair in shape) if isinstance(shape, tuple | list) and all(map(_is_pair, shape)) else ()
-    if not layers:
-        raise ValueError(f"shape is {shape!r}; expected one pair (m, d) of factor widths per layer")
-    return rows, tuple((check_count("factor width m", m), check_count("factor width d", d)) for m, d in layers)
+    if not (isinstance(shape, tuple | list) and shape and all(_is_pair(one) or (flat and _is_number(one)) for one in shape)):
+        others = ", or the length of its rows" if flat else ""
+        raise ValueError(f"shape is {shape!r}; expected one pair (m, d) of factor widths per layer{others}")
+    return rows, tuple(_checked_layer(one) for one in shape)
 
 
 def _is_pair(value):
     return isinstance(value, tuple | list) and len(value) == 2
+
+
+def _is_number(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _checked_layer(one):
+    if _is_number(one):
+        return check_count("row length", one)
+    return check_count("factor width m", one[0]), check_count("factor width d", one[1])
 
 
 def check_layer(shapes, layer):

@@ -12,6 +12,7 @@ Deviations  1. The indices p (and q) are concatenated random permutations cut to
             2. Oversampling by σ with signed sums over groups (a CountSketch of the rows); σ = 1 is the plain transform.
                On nearly collinear inputs σ = 4 restores the quality of a Gaussian sketch, which σ = 1 misses by 2 to 3 times.
             3. The random order in which rows are grouped is applied to p and q when they are drawn.
+            4. Rows that are no products of factors (a normalisation's, a convolution's summed over positions) get a `SparseSign`.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import ClassVar
 from nearlin import _array
 from nearlin.linalg.hadamard import fwht, next_power_of_two, pad_rows
 from nearlin.sketch._base import check_count, check_factors, check_layer
+from nearlin.sketch.sparse_sign import SparseSign
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,17 @@ class KroneckerSRHT:
     def sample(self, key, s, shape, *, like):
         """Draw the operators of ``key``, ``s`` rows on each of the layers with factor widths ``shape`` = ((m, d), ...).
 
-        The draws of layers are independent, so that the sum of their contributions sketches the whole Jacobian.
+        The draws of layers are independent, so that the sum of their contributions sketches the whole Jacobian. A layer whose
+        rows are no products of factors is given by the length of its rows, and gets a `SparseSign`.
         """
-        s, shapes = check_factors(s, shape, like)
-        layers = [self._layer(_array.fold_in(key, index), s, m, d, like) for index, (m, d) in enumerate(shapes)]
+        s, shapes = check_factors(s, shape, like, flat=True)
+        layers = [self._drawn(_array.fold_in(key, index), s, one, like) for index, one in enumerate(shapes)]
         return KroneckerSRHTSample(s, shapes, tuple(layers))
+
+    def _drawn(self, key, s, one, like):
+        if isinstance(one, int):
+            return SparseSign(min(SparseSign().nnz, s)).sample(key, s, one, like=like)
+        return self._layer(key, s, *one, like)
 
     def _layer(self, key, s, m, d, like):
         xp = _array.namespace(like)
@@ -80,8 +88,13 @@ class KroneckerSRHTSample:
     """One draw for every layer: S_l (s, m_l d_l) with E[S_lᵀ S_l] = I on row-major (m_l, d_l) matrices."""
 
     s: int
-    shapes: tuple[tuple[int, int], ...]
-    layers: tuple[_Layer, ...]
+    shapes: tuple
+    layers: tuple
+
+    def flat(self, layer):
+        """The `SparseSign` sample of a layer that was given by the length of its rows."""
+        check_layer(self.shapes, layer)
+        return self.layers[layer]
 
     def rows(self, layer, left, right):
         """(left ⊙ right) S_lᵀ: the contribution of ``layer`` to J Sᵀ.

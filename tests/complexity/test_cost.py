@@ -313,7 +313,7 @@ def test_mlp_products_cost_what_the_formulas_say(n, sizes, activation):
     network, x, dy = nl.nn.MLP(sizes, activation), random(n, sizes[0]), random(n, sizes[-1])
     closed, params, u = cost.mlp(n, sizes, activation), nl.nn.MLP(sizes).init(0, LIKE), random(n * sizes[-1])
     forward, (_, tape) = counted(network.forward, params, x)
-    making, J = counted(network.jacobian, params, tape)
+    making, J = counted(network.jacobian, params, tape, x)
     assert (forward, making) == (closed.forward, closed.jacobian)
     assert counted(network.grads, params, tape, dy)[0] == closed.gradient
     assert counted(J.matvec, params)[0] == closed.matvec

@@ -363,8 +363,8 @@ def test_images_that_do_not_fit_are_named(numpy_backend):
         objective.at(params, (np.ones((6, 2, 7, 7)), y))
     with pytest.raises(ValueError, match="smaller than the kernel, 3"):
         nn.Conv2d(1, 1, 3).forward(np.ones((1, 10)), np.ones((1, 1, 2, 2)))
-    with pytest.raises(ValueError, match=r"the Jacobian in factors needs a network of dense layers; layer 0 is conv"):
-        objective.at(params, (np.ones((6, 2, 7, 6)), y)).jacobian()
+    with pytest.raises(ValueError, match=r"layers of kind conv; expected dense layers for a Jacobian in factors"):
+        objective.at(params, (np.ones((6, 2, 7, 6)), y)).jacobian(factors=True)
     with pytest.raises(ValueError, match=r"a dense layer of 3 inputs was given an array of shape \(6, 4\)"):
         nn.Dense(3, 2).forward(np.ones((2, 4)), np.ones((6, 4)))
     with pytest.raises(ValueError, match="a convolution of 2 channels was given"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_a_step_decay_outside_its_range_is_named(options, message):
         StepDecay(**{"lr": 0.1, "factor": 0.1, "period": 10, **options})
 
 
-@pytest.mark.parametrize("lr", [0, -1.0, math.nan, math.inf, None, "fast"])
+@pytest.mark.parametrize("lr", [0, -1.0, math.nan, math.inf, None, "fast", True, 1j])
 def test_a_step_size_that_is_none_is_named(lr):
     with pytest.raises(ValueError, match=r"lr is .*; expected a positive number or a schedule of the step counter"):
         check_lr(lr)
@@ -83,10 +84,16 @@ def test_numbers_and_schedules_are_step_sizes(lr):
     check_lr(lr)
 
 
-@pytest.mark.parametrize("value", [-1e-3, math.nan, math.inf, None])
+@pytest.mark.parametrize("value", [-1e-3, math.nan, math.inf, None, True, "some"])
 def test_a_weight_decay_outside_its_range_is_named(value):
     with pytest.raises(ValueError, match=r"weight_decay is .*; expected a number >= 0"):
-        check_weight_decay(value)
+        check_weight_decay(SimpleNamespace(weight_decay=value, exempt_bias=False))
+
+
+@pytest.mark.parametrize("value", [0, 1.0, None, "yes"])
+def test_an_exemption_that_is_no_flag_is_named(value):
+    with pytest.raises(ValueError, match=r"exempt_bias is .*; expected True or False"):
+        check_weight_decay(SimpleNamespace(weight_decay=0.1, exempt_bias=value))
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])

@@ -111,7 +111,7 @@ def test_condition_follows_the_law_of_gaussian_sketches(ratio, expected):
     assert np.median(conditions) == pytest.approx(expected, rel=0.15)
 
 
-@pytest.mark.parametrize("shape", [16, (), (4, 4), ((4, 4, 4),), ((4, 0),), ((2.0, 4),)])
+@pytest.mark.parametrize("shape", [16, (), ("4", 4), (4, 0), ((4, 4, 4),), ((4, 0),), ((2.0, 4),)])
 def test_shape_must_be_factor_widths(shape):
     with pytest.raises(ValueError, match=r"expected one pair|expected an integer of at least 1"):
         KroneckerSRHT().sample(0, 8, shape, like=np.empty(0))

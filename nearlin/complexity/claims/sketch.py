@@ -64,7 +64,7 @@ def mlp_jacobian(x, widths, outputs, activation="relu", key=1):
     """The Jacobian of a multi-layer perceptron at its start."""
     network = MLP((x.shape[1], *widths, outputs), activation)
     params = network.init(key, x)
-    return network.jacobian(params, network.forward(params, x)[1])
+    return network.jacobian(params, network.forward(params, x)[1], x)
 
 
 def kronecker(family):
@@ -74,10 +74,8 @@ def kronecker(family):
 
 def sketched_gram(J, distribution, ratio, key):
     """G̃ = J SᵀS Jᵀ for ``ratio`` times as many sketch rows as J has rows."""
-    rows, p = J.shape
-    shape = J.factor_shapes if distribution.factored else p
-    ((left, _), *_) = J.factors(slice(0, 1))
-    return J.sketch_gram(distribution.sample(key, math.ceil(ratio * rows), shape, like=left))
+    (first, *_) = J.factors(slice(0, 1))
+    return J.sketch_gram(J.draw(distribution, key, math.ceil(ratio * J.shape[0]), first.inputs))
 
 
 def conditions(J, distribution, ratio, draws, damping=0.0):

@@ -1,0 +1,139 @@
+"""Amounts of work by primitive, and how fast a machine does it: what the time of a route is predicted from, before it is taken.
+
+Formula     seconds = Σ_k amount_k / rate_k, over the primitives k; the rates of arithmetic and memory depend on the dtype
+Reference   a roofline whose parts do not overlap: Williams, Waterman, Patterson, CACM 52 (2009), doi:10.1145/1498765.1498785
+Cost        O(1)
+"""
+
+import math
+from dataclasses import astuple, dataclass, fields
+from numbers import Real
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Amounts of work by primitive; ``a + b`` and ``k * a`` are what they say.
+
+    Parameters
+    ----------
+    matmul : float
+        Flops of large products, no side of which is short.
+    thin : float
+        Flops of products with a factor that is 16 to 64 wide, walked over blocks as in `nearlin.nn.TwoLayer`.
+    cholesky : float
+        Flops, n³/3 a matrix.
+    triangular : float
+        Flops of triangular solves, n² per right-hand side: memory bound.
+    eigh : float
+        Nominal flops of symmetric eigenvalue decompositions with vectors, 9 n³ a matrix.
+    memory : float
+        Bytes that elementwise work reads and writes.
+    calls : float
+        Calls of the array library: the overhead that no size changes.
+    """
+
+    matmul: float = 0.0
+    thin: float = 0.0
+    cholesky: float = 0.0
+    triangular: float = 0.0
+    eigh: float = 0.0
+    memory: float = 0.0
+    calls: float = 0.0
+
+    def __add__(self, other):
+        if not isinstance(other, Work):
+            return NotImplemented
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, k):
+        if not isinstance(k, Real):
+            return NotImplemented
+        return Work(*(k * a for a in astuple(self)))
+
+    __rmul__ = __mul__
+
+
+PRIMITIVES = tuple(f.name for f in fields(Work))
+PAIRED = PRIMITIVES[:-1]  # with a rate for each dtype
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Units of each primitive of `Work` per second.
+
+    Parameters
+    ----------
+    matmul, thin, cholesky, triangular, eigh, memory : (float, float)
+        Flops per second, of ``memory`` bytes per second, in float32 and float64.
+    calls : float
+        Calls per second.
+
+    Raises
+    ------
+    ValueError
+        A rate that is no positive finite number; the message names the field.
+
+    Notes
+    -----
+    Defaults are those of NumPy with OpenBLAS on two cores of a server processor with AVX-512, both in use; ``eigh`` is NumPy's,
+    which computes in float64 whatever the dtype. ``nearlin info --measure`` makes the table of another machine.
+    """
+
+    matmul: tuple = (3.2e11, 1.5e11)
+    thin: tuple = (1.4e11, 6.2e10)
+    cholesky: tuple = (8.7e10, 4.9e10)
+    triangular: tuple = (1.1e10, 6.2e9)
+    eigh: tuple = (3.6e10, 3.7e10)
+    memory: tuple = (1.0e10, 9.9e9)
+    calls: float = 7.6e5
+
+    def __post_init__(self):
+        for name in PAIRED:
+            pair = getattr(self, name)
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_rate, pair))):
+                raise ValueError(f"{name} is {pair!r}; expected two positive numbers, the rates in float32 and float64")
+            object.__setattr__(self, name, tuple(map(float, pair)))
+        if not _is_rate(self.calls):
+            raise ValueError(f"calls is {self.calls!r}; expected a positive number")
+        object.__setattr__(self, "calls", float(self.calls))
+
+    def seconds(self, work, dtype):
+        """The time of ``work`` in a dtype, given by name or as a backend has it, in seconds.
+
+        `ValueError` for a dtype other than float32 and float64.
+        """
+        known = [i for i, name in enumerate(DTYPES) if name in str(dtype)]
+        if not known:
+            raise ValueError(f"dtype is {dtype!r}; expected float32 or float64")
+        parts = (getattr(work, name) / getattr(self, name)[known[0]] for name in PAIRED)
+        return sum(parts) + work.calls / self.calls
+
+    def to_dict(self):
+        """The rates as plain values: a dict by dtype for every primitive, and a number for ``calls``."""
+        pairs = {name: dict(zip(DTYPES, getattr(self, name), strict=True)) for name in PAIRED}
+        return {**pairs, "calls": self.calls}
+
+    @classmethod
+    def from_dict(cls, content):
+        """The rates that `to_dict` gave; `ValueError` where a key is missing or unknown, or a rate is no positive number."""
+        _check_keys("rates", content, PRIMITIVES)
+        for name in PAIRED:
+            _check_keys(f"{name} of rates", content[name], DTYPES)
+        pairs = {name: tuple(content[name][dtype] for dtype in DTYPES) for name in PAIRED}
+        return cls(**pairs, calls=content["calls"])
+
+
+def _is_rate(value):
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _check_keys(what, content, expected):
+    keys = f"expected a dict with the keys {', '.join(expected)}"
+    if not isinstance(content, dict):
+        raise ValueError(f"{what} is a {type(content).__name__}; {keys}")
+    if unknown := [key for key in content if key not in expected]:
+        raise ValueError(f"{what} has the unknown key {unknown[0]!r}; {keys}")
+    if missing := [key for key in expected if key not in content]:
+        raise ValueError(f"{what} lacks {', '.join(missing)}; {keys}")

@@ -1,0 +1,253 @@
+"""The Jacobian of any network by its own passes: J v is one forward-mode pass, Jᵀ u one backward pass.
+
+Rows of single samples, for Gram matrices and sketches, take c backward passes over a chunk of samples at a time; they exist where
+no layer couples samples (batch normalisation by batch statistics does, and graphs do).
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+from nearlin._array import namespace, slices
+from nearlin.linalg import Work
+from nearlin.linalg.hadamard import next_power_of_two
+from nearlin.nn.convolution import unfold
+from nearlin.nn.jacobian import Factor, Jacobian, Positions, Rows, _summed
+from nearlin.nn.layers import Trace
+from nearlin.nn.normalization import NormTrace
+from nearlin.nn.output_root import ScaledIdentity
+
+BUDGET = 2**28  # bytes of the rows of one chunk of samples
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkJacobian(Jacobian):
+    """Cᵀ J of a network at ``params`` on the inputs ``x``.
+
+    Parameters
+    ----------
+    network : Sequential or GraphNetwork
+    params : tuple of arrays
+    x : array
+        Inputs, or node indices of a graph.
+    tape : Tape
+        Of the forward pass at ``params`` and ``x``.
+    root : OutputRoot
+        The roots C of the output Hessians.
+    budget : int
+        Bytes of the rows that are made at a time.
+    """
+
+    network: object
+    params: tuple
+    x: object
+    tape: object
+    root: object = ScaledIdentity()
+    budget: int = BUDGET
+
+    asks: ClassVar[dict] = {
+        "matvec": ("jvp",),
+        "rmatvec": ("backward",),
+        "gram_matvec": ("backward", "jvp"),
+        "ggn_matvec": ("jvp", "backward"),
+    }
+
+    @property
+    def samples(self):
+        return self.tape.outputs.shape[0]
+
+    @property
+    def outputs(self):
+        return self.tape.outputs.shape[1]
+
+    @property
+    def shape(self):
+        return self.samples * self.outputs, sum(math.prod(W.shape) for W in self.params)
+
+    @cached_property
+    def factor_shapes(self):
+        """(out, fan-in and bias) per layer; of a normalisation layer the number of its parameters."""
+        return tuple(math.prod(s.shape) if s.kind == "norm" else s.shape for s in self.network.layers)
+
+    def weigh(self, root):
+        """Cᵀ J for the roots C (an `OutputRoot`) of the output Hessians."""
+        return replace(self, root=root)
+
+    def matvec(self, v):
+        """J v (n c,) for a params-shaped tuple ``v``: one forward-mode pass, at most 4 n p flops on dense networks."""
+        return namespace(*v).reshape(self.root.adjoint(self.network.jvp(self.params, self.tape, v)), (-1,))
+
+    def rmatvec(self, u):
+        """Jᵀ u, a params-shaped tuple, for ``u`` (n c,): one backward pass, at most 4 n p flops on dense networks."""
+        dy = self.root.apply(namespace(u).reshape(u, (self.samples, self.outputs)))
+        return self.network.grads(self.params, self.tape, dy)
+
+    def astype(self, dtype):
+        """The same Jacobian in another dtype, given by name: the forward pass is made anew there."""
+        xp = namespace(*self.params)
+        kind = getattr(xp, dtype)
+        cast = lambda a: xp.astype(a, kind, copy=False)  # noqa: E731
+        network, params = self.network.astype(cast, self.tape), tuple(map(cast, self.params))
+        x = self.x if xp.isdtype(self.x.dtype, "integral") else cast(self.x)
+        return NetworkJacobian(network, params, x, network.forward(params, x)[1], self.root.astype(kind), self.budget)
+
+    # ---------------------------------------------------------------------------------------------------- rows of single samples
+
+    def factors(self, rows):
+        """A `Factor`, `Positions` or `Rows` per layer for a slice of samples; c backward passes over them.
+
+        Raises
+        ------
+        ValueError
+            A layer couples samples: there are no rows of single samples.
+        """
+        if reason := self.network.coupling:
+            raise ValueError(f"{reason}: the Jacobian's rows cannot be made sample by sample; products with it can")
+        whole = rows.stop - rows.start == self.samples
+        tape = self.tape if whole else self.network.forward(self.params, self.x[rows, ...])[1]
+        root = self.root if whole else self.root[rows]
+        xp, (b, c) = namespace(tape.outputs), tape.outputs.shape
+        units = xp.eye(c, dtype=tape.outputs.dtype, device=tape.outputs.device)
+        passes = [self.network.traces(self.params, tape, xp.broadcast_to(units[k, :], (b, c))) for k in range(c)]
+        return tuple(_block(traces, root) for traces in zip(*passes, strict=True))
+
+    def _samples_at_a_time(self, matrices=1):
+        """So many that the largest layer's rows, or all signals, stay within the budget, in ``matrices`` chunks at a time."""
+        sizes = [shape if isinstance(shape, int) else math.prod(shape) for shape in self.factor_shapes]
+        signals = sum(math.prod(trace.signals.shape[1:]) for trace in self._traces)
+        item = 8 if "64" in str(self.params[0].dtype) else 4
+        return max(1, self.budget // (item * matrices * self.outputs * (signals + max(sizes))))
+
+    @cached_property
+    def _traces(self):
+        """The shapes of all signals."""
+        rows = slice(0, 1)
+        tape = self.network.forward(self.params, self.x[rows, ...])[1]
+        return self.network.traces(self.params, tape, tape.outputs)
+
+    def _chunk(self, S):
+        return min(self._samples_at_a_time(), super()._chunk(S))
+
+    def sketch_shapes(self, s, oversample=1):
+        """Convolutions are told by (out, inp) where a sketch of every position is cheaper than one of their rows.
+
+        The rows take 2 T out q flops each, and 16 an entry by `SparseSign`; positions T (N log₂ N for both factors and 3 σ s).
+        """
+        shapes = []
+        for spec, shape, trace in zip(self.network.layers, self.factor_shapes, self._traces, strict=True):
+            if spec.kind == "conv":
+                T = trace.positions
+                transforms = sum(N * math.log2(N) for N in map(next_power_of_two, shape))
+                by_position, by_row = T * (transforms + 3 * oversample * s), (2 * T + 16) * math.prod(shape)
+                shape = shape if by_position < by_row else math.prod(shape)
+            shapes.append(shape)
+        return tuple(shapes)
+
+    def gram(self, dtype=None):
+        """J Jᵀ (n c, n c), chunk by chunk of samples; in ``dtype`` (a name), if given."""
+        if dtype is not None:
+            return namespace(*self.params).astype(self.astype(dtype).gram(), self.params[0].dtype, copy=False)
+        xp, c = namespace(*self.params), self.outputs
+        chunks = slices(self.samples, self._samples_at_a_time(matrices=2))
+        like = self.tape.outputs
+        gram = xp.empty((self.shape[0], self.shape[0]), dtype=like.dtype, device=like.device)
+        for i, rows in enumerate(chunks):
+            here = tuple(map(_summed, self.factors(rows)))
+            for columns in chunks[i:]:
+                there = here if columns == rows else tuple(map(_summed, self.factors(columns)))
+                part = sum(a.cross(b) for a, b in zip(here, there, strict=True))
+                across = (slice(rows.start * c, rows.stop * c), slice(columns.start * c, columns.stop * c))
+                gram[across[0], across[1]] = part
+                if columns != rows:
+                    gram[across[1], across[0]] = xp.matrix_transpose(part)
+        return gram
+
+    # ----------------------------------------------------------------------------------------------------------- amounts of work
+
+    @property
+    def dtype(self):
+        """Of the parameters."""
+        return self.params[0].dtype
+
+    @property
+    def _item(self):
+        return 8 if "64" in str(self.dtype) else 4
+
+    def _pass_work(self, samples):
+        """One product of every layer's matrix with its inputs, for so many samples."""
+        flops = moved = 0
+        for spec, trace in zip(self.network.layers, self._traces, strict=True):
+            positions = math.prod(trace.signals.shape[2:])
+            flops += 0 if spec.kind == "norm" else 2 * positions * math.prod(spec.shape)
+            patches = positions * spec.fan_in if spec.kind == "conv" else 0
+            moved += self._item * (3 * patches + 6 * positions * spec.out)
+        return Work(matmul=samples * flops, memory=samples * moved, calls=25 * len(self.params))
+
+    def product_work(self):
+        """The `Work` of one product: two passes forward, two backward."""
+        return 4 * self._pass_work(self.samples)
+
+    def _row_work(self):
+        """The `Work` of all rows: c backward passes, and the rows of convolutions."""
+        rows = sum(
+            2 * trace.positions * math.prod(spec.shape)
+            for spec, trace in zip(self.network.layers, self._traces, strict=True)
+            if spec.kind == "conv"
+        )
+        return self.outputs * self._pass_work(self.samples) + Work(matmul=self.shape[0] * rows)
+
+    def gram_work(self):
+        """The `Work` of `gram`."""
+        N, n, flops = self.shape[0], self.samples, 0
+        for spec in self.network.layers:
+            out, inp = spec.shape
+            flops += N * N * out + n * n * inp if spec.kind in ("dense", "graph") else N * N * out * inp
+        return self._row_work() + Work(matmul=flops, memory=6 * N * N * self._item * len(self.params))
+
+    def sketch_work(self, s):
+        """The `Work` of a `KroneckerSRHT` with four times oversampling."""
+        N, moved = self.shape[0], 0
+        for shape in self.sketch_shapes(s, 4):
+            flat = isinstance(shape, int)
+            moved += 24 * shape if flat else sum(k * math.log2(k) for k in map(next_power_of_two, shape)) + 20 * s
+        return self._row_work() + Work(matmul=N * N * s, memory=self._item * N * moved, calls=200 * len(self.params))
+
+    def class_work(self, mean):
+        """The `Work` of `mean_gram`, or of `class_grams`."""
+        n, c = self.samples, self.outputs
+        flops = sum(n * n * (c * s.shape[0] + s.shape[1] * (1 if mean else c)) for s in self.network.layers if s.kind != "conv")
+        flops += sum(n * n * c * math.prod(s.shape) for s in self.network.layers if s.kind == "conv")
+        return self._row_work() + Work(matmul=flops, memory=6 * n * n * self._item * (1 if mean else c) * len(self.params))
+
+    def fold_left(self, layer, S):
+        """Sketches of neurons alone are for networks of dense layers, whose rows are products of two factors."""
+        raise ValueError("a sketch of neurons takes dense layers alone; expected KroneckerSRHT() or a flat sketch here")
+
+    def to_dense(self):
+        """J as an explicit (n c, p) matrix, by n c backward passes where samples are coupled: for tests and small problems."""
+        if not self.network.coupling:
+            return super().to_dense()
+        xp, like = namespace(*self.params), self.tape.outputs
+        units = xp.eye(self.shape[0], dtype=like.dtype, device=like.device)
+        flat = lambda v: xp.concat([xp.reshape(V, (-1,)) for V in v])  # noqa: E731
+        return xp.stack([flat(self.rmatvec(units[i, :])) for i in range(self.shape[0])])
+
+
+def _block(traces, root):
+    """The rows of one layer from its traces at the c unit output gradients."""
+    first = traces[0]
+    xp = namespace(first.signals)
+    signals = root.adjoint(xp.stack([trace.signals for trace in traces], axis=1))
+    if isinstance(first, Trace):
+        return Factor(first.homogeneous(), signals)
+    b, c, channels = signals.shape[:3]
+    if isinstance(first, NormTrace):
+        inputs, signals = xp.reshape(first.inputs, (b, 1, channels, -1)), xp.reshape(signals, (b, c, channels, -1))
+        both = [xp.sum(signals * inputs, axis=3), xp.sum(signals, axis=3)]
+        return Rows(xp.reshape(xp.stack(both, axis=3), (b, c, -1)))
+    patches = xp.reshape(unfold(first.inputs, first.spec), (first.spec.fan_in, b, -1))
+    patches = xp.permute_dims(patches, (1, 2, 0))
+    if first.spec.bias:
+        patches = xp.concat([patches, xp.ones_like(patches[:, :, :1])], axis=2)
+    return Positions(patches, xp.permute_dims(xp.reshape(signals, (b, c, channels, -1)), (0, 1, 3, 2)))

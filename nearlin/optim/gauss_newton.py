@@ -1,0 +1,743 @@
+r"""Gauss-Newton for every network: two sides of one linear system, a preconditioner by name or by plan, products alone.
+
+Paper       the method of van den Brand, Peng, Song, Weinstein, arXiv:2006.11648, beyond the networks of its theorem; Martens,
+            Deep learning via Hessian-free optimization, ICML 2010; Goldshlager, Abrahamsen, Lin, arXiv:2401.10190 (SPRING)
+Update      θ ← θ + lr δ,   (JᵀHJ/n + (λ + ω) I) δ = -g + λ μ δ_prev - ω θ
+            J (n c, p) Jacobian of the outputs; H = C Cᵀ Hessians by the outputs; g gradient of the mean loss; K = Cᵀ J; r̃ with
+            C r̃ = dl/dz
+            sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n (λ + ω) I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω θ)/(λ + ω)
+            parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; C divides nothing
+            until ||residual|| <= ε ||right-hand side||, for at most ``maxiter`` iterations
+Notation    λ → damping (of the mean; `NearLinearGaussNewton` has n λ),  ω → l2,  μ → momentum,  ε → epsilon
+Cost        flops beyond the forward pass, dense networks, k iterations: up to c = 4 outputs 2 c n p factors, 4 n p k products;
+            else 8 n p k products. Preconditioners: exact (n c)² sum(out) + (n c)³/3; sketch (n c)² s + (n c)³/3;
+            class-averaged, per-class n² c sum(out) + n³/3 (times c); Kronecker factors 9 (D³ + o³) a layer, 4 o D (o + D) a solve
+            memory: the factors that are kept, and what `NetworkJacobian`'s budget allows
+Oracles     1 forward and 1 jacobian; k products; per attempt 1 forward; parameter side: 1 backward, and 1 for the certificate
+Deviations  1. The sample side where n c < p and the loss is squared, else the parameter side. By name (``plan``) cross-entropies
+               go to the sample side too; where a target's probability falls below √eps, r̃ has no bound, and the step goes back.
+            2. The damping of the two-layer network starts as in `NearLinearGaussNewton`, at 1e-8 (float32: 1e-5) tr(K Kᵀ)/n²;
+               elsewhere at 1e-2 times the largest Ritz value σ of six iterations, clamped to [eps σ, σ/eps].
+            3. On the sample side momentum is always SPRING's, λ/2 ||δ - μ δ_prev||²: the solve would undo another start.
+            4. A preconditioner is kept while, at the predicted rates, it costs no more than a new one; never on another batch,
+               but for Kronecker factors, which serve any.
+            5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nearlin._array import copies, fold_in, namespace, same, widest
+from nearlin.linalg import (
+    CEILING,
+    DampedGram,
+    Damping,
+    Nystrom,
+    Rates,
+    SlowProgress,
+    SolveInfo,
+    StepInfo,
+    TriangularBlocks,
+    Work,
+    axpy,
+    cg,
+    columns,
+    craig,
+    gram_solve,
+    inner,
+    judge,
+    least_damping,
+    lsqr,
+    norm,
+    nystrom,
+    sketch_factor,
+)
+from nearlin.nn import (
+    KroneckerCurvature,
+    Point,
+    Recall,
+    SquaredLoss,
+    check_counts,
+    check_flags,
+    check_fractions,
+    check_not_negative,
+    check_positive,
+    check_shares,
+    check_words,
+    diagonal_curvature,
+    kronecker_curvature,
+    ravel,
+    recalled,
+    unravel,
+)
+from nearlin.sketch import KroneckerSRHT, NeuronSigns
+
+ATTEMPTS = 7  # the first and at most 6 retries
+RITZ = 6  # iterations that estimate the largest eigenvalue before the first step
+FEW_OUTPUTS = 4  # up to which a dense network's Jacobian is kept in factors
+HORIZON = 4  # steps that a preconditioner is expected to serve where it can be kept
+SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh sketch is too rough
+
+# Iterations per ln(1/ε) that a route is expected to take before it has been tried.
+SAMPLE = {"exact": 0, "sketch": 1.4, "kernel": 1, "class-averaged": 3, "per-class": 4, "frozen": 1.5, "nystrom": 2, "cg": 10}
+PARAMETER = {"kfac": 2, "diagonal": 8, "parameter-cg": 12}
+ROUTES = (*SAMPLE, *PARAMETER)
+ANY_BATCH = ("kfac", "diagonal")  # made of averages: they serve batches that they were not made on
+
+
+class Kept(NamedTuple):
+    """A preconditioner, and what decides whether it serves again.
+
+    Attributes
+    ----------
+    route : str
+    source : TriangularBlocks, Nystrom or KroneckerCurvature
+    x : array or None
+        The inputs it was made for; None: it serves any.
+    damping : float
+        λ + ω when it was made.
+    fresh, last : int
+        Iterations of the step that made it, and of the last one.
+    how : str
+    """
+
+    route: str
+    source: object
+    x: object
+    damping: float
+    fresh: int = 0
+    last: int = 0
+    how: str = ""
+
+
+class Bounds(NamedTuple):
+    """What the damping refers to: the size of H, and the smallest and largest λ."""
+
+    size: float
+    floor: float
+    ceiling: float
+
+
+class State(NamedTuple):
+    """What a step hands to the next.
+
+    Attributes
+    ----------
+    damping : Damping or None
+        λ of the next step, and the guard's factor.
+    bounds : Bounds or None
+    kept : Kept or None
+    efforts : tuple of (str, float)
+        Iterations per ln(1/ε) of fresh preconditioners, by route, as measured.
+    growth : int
+        How many times its default size the next sketch is.
+    delta : tuple or None
+        δ of the last step, where there is momentum.
+    recall : Recall or None
+        The last trial point. It only saves time: without it (``transient``) the same numbers come out.
+    """
+
+    damping: Damping | None = None
+    bounds: Bounds | None = None
+    kept: Kept | None = None
+    efforts: tuple = ()
+    growth: int = 1
+    delta: tuple | None = None
+    recall: Recall | None = None
+
+    transient = ("recall",)
+
+
+class Plan(NamedTuple):
+    """The route of a step, and a sentence on why."""
+
+    route: str
+    reason: str
+
+    @property
+    def side(self):
+        """``"sample"`` or ``"parameter"``."""
+        return "sample" if self.route in SAMPLE else "parameter"
+
+
+class Solution(NamedTuple):
+    """δ, its image K δ (n c,), its inner product with the gradient, and the certificate."""
+
+    step: tuple
+    image: object
+    slope: float
+    info: SolveInfo
+
+
+class Trial(NamedTuple):
+    """Trial parameters, the point there (None if not finite), its loss, predicted decrease, and actual over predicted."""
+
+    params: tuple
+    point: Point | None
+    loss: float
+    predicted: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """Gauss-Newton steps for any network and loss of `nearlin.nn`.
+
+    Parameters
+    ----------
+    epsilon : float
+        Inner accuracy: relative residual of the linear system.
+    stop : str
+        ``"residual"``, or ``"progress"``: on the parameter side also stop by `SlowProgress`.
+    maxiter : int
+        Bound on the iterations of one solve.
+    lr : float
+        Step size; 1 is the Gauss-Newton step.
+    damping : float, optional
+        The first λ; by default deviation 2.
+    l2 : float
+        ω: ω/2 ||θ||² is added to the loss, in gradient, curvature and guard: weight decay.
+    momentum : float
+        μ in [0, 1): solves on the parameter side start at μ times the last δ; on the sample side SPRING.
+    spring : bool
+        Regularise towards μ times the last δ on the parameter side too.
+    plan : str
+        ``"auto"``: the route with the least predicted time; or one of "exact", "sketch", "kernel" (two-layer ReLU networks),
+        "class-averaged", "per-class", "frozen" (the first exact factor for good), "nystrom", "cg"; on the parameter side "kfac",
+        "diagonal", "parameter-cg".
+    solver : str
+        ``"cg"``; on the sample side also ``"lsqr"`` or ``"craig"``, which square no condition number.
+    sketch : distribution, optional
+        Of `nearlin.sketch`; by default `NeuronSigns` for the two-layer network and `KroneckerSRHT` for others.
+    sketch_size : float, optional
+        Sketch rows as a multiple of n c: by default the distribution's ``oversampling``.
+    inner_dtype : str, optional
+        ``"float32"`` runs products and factors of the sample side there, under a residual in the working dtype.
+    residual_dtype : str, optional
+        ``"float64"``: u, δ and the residual of the sample side are in float64 while all else stays in float32.
+    reuse : bool
+        Keep preconditioners while they serve.
+    guard : bool
+        Judge each step by its actual decrease; without it every finite step is taken and λ stays.
+    memory : float
+        Bytes that one route may take for its matrices; routes that need more are not planned.
+    rates : Rates
+        How fast the machine does each primitive; ``nearlin info --measure`` makes the table.
+    """
+
+    epsilon: float = 0.1
+    stop: str = "residual"
+    maxiter: int = 50
+    lr: float = 1.0
+    damping: float | None = None
+    l2: float = 0.0
+    momentum: float = 0.0
+    spring: bool = False
+    plan: str = "auto"
+    solver: str = "cg"
+    sketch: object = None
+    sketch_size: float | None = None
+    inner_dtype: str | None = None
+    residual_dtype: str | None = None
+    reuse: bool = True
+    guard: bool = True
+    memory: float = 4e9
+    rates: Rates = Rates()
+
+    def __post_init__(self):
+        check_fractions(self, "epsilon")
+        check_positive(self, "lr", "memory")
+        check_not_negative(self, "l2")
+        check_shares(self, "momentum")
+        check_counts(self, "maxiter")
+        check_flags(self, "spring", "reuse", "guard")
+        check_words(self, stop=("residual", "progress"), plan=("auto", *ROUTES), solver=("cg", "lsqr", "craig"))
+        check_words(self, inner_dtype=(None, "float32"), residual_dtype=(None, "float64"))
+        if self.damping is not None:
+            check_positive(self, "damping")
+        if self.sketch_size is not None:
+            check_positive(self, "sketch_size")
+        if self.sketch is not None and not (hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")):
+            raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as KroneckerSRHT()")
+        if not isinstance(self.rates, Rates):
+            raise ValueError(f"rates is {self.rates!r}; expected a nearlin.linalg.Rates")
+
+    def init(self, params, objective):
+        """The state before the first step."""
+        return State()
+
+    def step(self, params, state, objective, batch, key=0):
+        """One step; returns parameters, state and `StepInfo`. Nothing given is changed.
+
+        Raises
+        ------
+        BackendError, TypeError, ValueError
+            Input that does not fit (see `Objective.at`), or a ``plan`` that this network or loss does not allow, with the reason.
+        """
+        key = fold_in(key, 0)
+        point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
+        loss, eps = float(point.loss) + self._penalty(params), _eps(params[0])
+        if not math.isfinite(loss) or _nothing_left(point, objective, eps, 4):
+            return params, state, _unmoved(loss, state)
+        J = self._jacobian(point, objective)
+        plan = self._plan(J, point, state, objective)
+        system = self._system(plan, J, point, params, state)
+        bounds = state.bounds or self._bounds(J, system, eps)
+        damping = state.damping or Damping(self.damping or _first(J, bounds))
+        kept, fresh, made, solution = _serving(state.kept, plan, point, self.reuse), False, None, None
+        for attempts in range(1, ATTEMPTS + 1):  # noqa: B007 (read after the loop)
+            strength, solution = damping.value + self.l2, None
+            if kept is not None and _near(kept, strength):
+                solution = system.solve(damping.value, _Applied(kept, system.n, strength, exact=False), self)
+            if solution is None or (solution.info.reason != "converged" and not fresh):
+                made = made or self._make(plan.route, J, point, objective, state.growth, key)
+                kept, fresh = self._factor(plan.route, made, point, system.n, strength, key), True
+                exact = plan.route in ("exact", "frozen")
+                solution = system.solve(damping.value, _Applied(kept, system.n, strength, exact), self)
+            used, trial = damping.value, self._attempt(objective, params, batch, loss, solution)
+            accepted = trial.point is not None and math.isfinite(trial.loss)
+            if self.guard:
+                accepted, damping = judge(damping, trial.ratio, bounds.floor, bounds.size, bounds.ceiling)
+            hopeless = abs(trial.predicted) <= 10 * eps * abs(loss) or _nothing_left(point, objective, eps, 1000)
+            if accepted or not self.guard or hopeless:
+                break
+        solve = solution.info._replace(preconditioner=kept.how, refreshed=fresh)
+        at_ceiling = damping.value >= bounds.ceiling
+        reason = "accepted" if accepted else _why_not(hopeless, at_ceiling, attempts, damping)
+        info = StepInfo(
+            loss, trial.loss if accepted else loss, accepted, reason, used, trial.ratio, attempts, solve, plan.side, plan.reason,
+            self._effective_dimension(kept, system.n, used + self.l2, key),
+        )  # fmt: skip
+        kept, efforts, growth = self._remember(state, plan, kept, fresh, solve, J)
+        recall = Recall.of(objective, trial.params, batch, trial.point) if accepted else None
+        delta = (solution.step if accepted else state.delta) if self.momentum else None
+        return trial.params if accepted else params, State(damping, bounds, kept, efforts, growth, delta, recall), info
+
+    # ----------------------------------------------------------------------------------------------------------- the two sides
+
+    def _jacobian(self, point, objective):
+        """Cᵀ J: in factors for dense networks of few outputs, else by passes."""
+        if point.outputs.shape[1] <= FEW_OUTPUTS:
+            return point.jacobian(weighted=True)
+        return point.jacobian(weighted=True, factors=False)
+
+    def _system(self, plan, J, point, params, state):
+        centre = state.delta if self.momentum else None
+        if plan.side == "parameter":
+            return ParameterSide(J, point.grads(), params, centre, point.samples)
+        return SampleSide(J, point.residual, params, centre, point.samples)
+
+    def _bounds(self, J, system, eps):
+        """See deviation 2."""
+        if hasattr(J, "kernel_gram"):
+            size = J.mean_square() / system.n
+            return Bounds(size, least_damping(eps) * size, CEILING * size)
+        size = system.largest_ritz(RITZ)
+        return Bounds(size, eps * size, size / eps)
+
+    def _penalty(self, params):
+        return 0.5 * self.l2 * norm(params) ** 2 if self.l2 else 0.0
+
+    def _attempt(self, objective, params, batch, loss, solution):
+        """θ + lr δ, its loss, and the decrease beside that of the undamped quadratic model."""
+        trial = axpy(self.lr, solution.step, params)
+        if not all(math.isfinite(norm(W)) for W in trial):
+            return Trial(params, None, math.nan, math.nan, math.nan)
+        slope = solution.slope + (self.l2 * inner(params, solution.step) if self.l2 else 0.0)
+        curvature = norm(solution.image) ** 2 / batch[0].shape[0] + (self.l2 * norm(solution.step) ** 2 if self.l2 else 0.0)
+        predicted = -self.lr * slope - 0.5 * self.lr**2 * curvature
+        point = objective.at(trial, batch)
+        after = float(point.loss) + self._penalty(trial)
+        return Trial(trial, point, after, predicted, (loss - after) / predicted if predicted > 0 else math.nan)
+
+    # ------------------------------------------------------------------------------------------------------------------ the plan
+
+    def _plan(self, J, point, state, objective):
+        """The named route, or that of the least predicted time; `ValueError` where the named one cannot be taken."""
+        if self.plan != "auto":
+            return self._named(J, point, objective)
+        seconds = {route: self._seconds(route, J, point, state) for route in self._candidates(J, objective)}
+        best, *others = sorted(seconds, key=seconds.get)
+        words = f"{best}: {seconds[best]:.2g} s predicted"
+        return Plan(best, words + (f", next {others[0]} {seconds[others[0]]:.2g} s" if others else ""))
+
+    def _named(self, J, point, objective):
+        if reason := _obstacle(self.plan, J, objective):
+            raise ValueError(f"plan is {self.plan!r}, and {reason}; expected 'auto' or another route")
+        r = None if isinstance(objective.loss, SquaredLoss) or self.plan not in SAMPLE else point.residual
+        if r is not None and not float(namespace(r).max(namespace(r).abs(r))) < _eps(r) ** -0.25:  # NaN and Inf are not below
+            return Plan("kfac", f"kfac: the residual of {self.plan} has no bound where a target's probability is below √eps")
+        return Plan(self.plan, f"{self.plan}: by name")
+
+    def _candidates(self, J, objective):
+        """The routes that fit the network, the loss and the memory."""
+        N, p = J.shape
+        if hasattr(J, "kernel_gram"):
+            routes = ("exact", "sketch", "kernel", "cg")
+        elif isinstance(objective.loss, SquaredLoss) and p > N and not getattr(objective.network, "coupling", ""):
+            routes = ("exact", "sketch", "class-averaged", "cg")
+        else:
+            routes = tuple(PARAMETER)
+        fitting = [r for r in routes if not _obstacle(r, J, objective) and _bytes(r, J) <= self.memory]
+        return fitting or ["parameter-cg"]
+
+    def _seconds(self, route, J, point, state):
+        """Predicted time of a step's linear algebra by this route."""
+        kept = _serving(state.kept, Plan(route, ""), point, self.reuse)
+        digits = math.log(1 / self.epsilon)
+        prior = SAMPLE | PARAMETER
+        iterations = kept.last if kept else dict(state.efforts).get(route, prior[route]) * digits
+        build = 0.0 if kept else self._time(self._build_work(route, J), J) / (HORIZON if self.reuse else 1)
+        each = J.product_work() + self._apply_work(route, J)
+        return build + self._time(min(max(iterations, 0 if route == "exact" else 1), self.maxiter) * each + J.product_work(), J)
+
+    def _time(self, work, J):
+        return self.rates.seconds(work, self.inner_dtype or J.dtype)
+
+    def _build_work(self, route, J):
+        (N, _), n = J.shape, J.samples
+        if route in ("exact", "frozen"):
+            return J.gram_work() + Work(cholesky=N**3 / 3)
+        if route == "sketch":
+            return J.sketch_work(math.ceil(self._size(J) * N)) + Work(cholesky=N**3 / 3)
+        if route == "kernel":
+            return J.kernel_work() + Work(cholesky=n**3 / 3)
+        if route in ("class-averaged", "per-class"):
+            mean = route == "class-averaged"
+            return J.class_work(mean) + Work(cholesky=n**3 / 3 * (1 if mean else J.outputs))
+        if route == "kfac":
+            flops = sum(2 * J.samples * (D * D + o * o) for o, D in _matrices(J))
+            return 0.5 * J.product_work() + Work(matmul=flops / 2, eigh=sum(9 * (D**3 + o**3) for o, D in _matrices(J)))
+        if route == "nystrom":
+            return 32 * J.product_work()
+        return 0.5 * J.product_work() if route == "diagonal" else Work()
+
+    def _apply_work(self, route, J):
+        (N, p), n = J.shape, J.samples
+        if route in ("exact", "frozen", "sketch"):
+            return Work(triangular=2 * N * N, calls=10)
+        if route in ("kernel", "class-averaged", "per-class"):
+            return Work(triangular=2 * n * n * (J.outputs if route == "per-class" else 1), calls=10 * J.outputs)
+        flops = sum(4 * o * D * (o + D) for o, D in _matrices(J)) if route == "kfac" else 0
+        return Work(matmul=flops, memory=40 * (p if route in PARAMETER else N), calls=40)
+
+    # -------------------------------------------------------------------------------------------------------- the preconditioner
+
+    def _size(self, J):
+        return self._distribution(J).oversampling if self.sketch_size is None else self.sketch_size
+
+    def _distribution(self, J):
+        if self.sketch is not None:
+            return self.sketch
+        return NeuronSigns() if hasattr(J, "kernel_gram") else KroneckerSRHT()
+
+    def _make(self, route, J, point, objective, growth, key):
+        """What all attempts of a step share: matrices (with J Sᵀ where a sketch forms it), spectra, or ()."""
+        J = self._inner(J)
+        if route in ("exact", "frozen"):
+            return (J.gram(),), None
+        if route == "kernel":
+            return (J.kernel_gram(),), None
+        if route == "class-averaged":
+            return (J.mean_gram(),), None
+        if route == "per-class":
+            return tuple(J.class_grams()), None
+        if route == "sketch":
+            like = point.outputs if self.inner_dtype is None else self._cast(point.outputs)
+            S = J.draw(self._distribution(J), key, math.ceil(growth * self._size(J) * J.shape[0]), like)
+            if hasattr(S, "left"):
+                return (J.sketch_gram(S),), None
+            rows = J.sketch(S)
+            return (rows @ namespace(rows).matrix_transpose(rows),), rows
+        if route == "kfac":
+            return kronecker_curvature(point, objective.layers, key)
+        if route == "diagonal":
+            return diagonal_curvature(point, objective.layers, key)
+        return (columns(J.gram_matvec),) if route == "nystrom" else ()
+
+    def _factor(self, route, made, point, n, strength, key):
+        """A `Kept` for this strength λ + ω of the damping."""
+        if route in ANY_BATCH:
+            return Kept(route, made, None, strength, how=route)
+        x, shift = copies((point.x,))[0], n * strength
+        if route == "nystrom":
+            like = self._cast(point.outputs)
+            P = nystrom(made[0], math.prod(point.outputs.shape), key, shift, like=like)
+            return Kept(route, P, x, strength, how=f"nystrom of rank {P.rank}")
+        if route in ("cg", "parameter-cg"):
+            return Kept(route, None, None, strength, how="none")
+        matrices, rows = made
+        factors = tuple(sketch_factor(matrix, shift, rows) for matrix in matrices)
+        columns_ = math.prod(point.outputs.shape) // factors[0][0].shape[0]
+        blocks = TriangularBlocks(tuple(R for R, _ in factors), columns_, shift)
+        return Kept(route, blocks, x, strength, how=f"{route}, {factors[0][1]}")
+
+    def _remember(self, state, plan, kept, fresh, solve, J):
+        """The preconditioner for the next step (None: make one), measured efforts, and the size of the next sketch."""
+        digits = math.log(1 / self.epsilon)
+        kept = kept._replace(last=solve.iterations, fresh=solve.iterations if fresh else kept.fresh)
+        efforts, growth = dict(state.efforts), state.growth
+        if fresh:
+            efforts[plan.route] = solve.iterations / digits
+            if plan.route == "sketch" and solve.iterations > SLOW * max(1.0, digits / math.log(6)) and growth < 4:
+                kept, growth = None, 2 * growth
+        if kept is not None and plan.route != "frozen":
+            each = self._time(J.product_work() + self._apply_work(plan.route, J), J)
+            new = self._time(self._build_work(plan.route, J), J) + kept.fresh * each
+            if not self.reuse or kept.last * each > new or solve.reason != "converged":
+                kept = None
+        return kept, tuple(sorted(efforts.items())), growth
+
+    def _effective_dimension(self, kept, n, strength, key):
+        """tr(H (H + λ I)⁻¹) as the preconditioner sees it; NaN where there is none."""
+        if isinstance(kept.source, KroneckerCurvature):
+            return kept.source.effective_dimension(strength)
+        if isinstance(kept.source, Nystrom):
+            return kept.source.with_damping(n * strength).effective_dimension()
+        return math.nan if kept.source is None else kept.source.effective_dimension(fold_in(key, 1))
+
+    # ------------------------------------------------------------------------------------------------------------------ precision
+
+    def _inner(self, J):
+        """J in the dtype of the inner products."""
+        return J if self.inner_dtype is None else J.astype(self.inner_dtype)
+
+    def _cast(self, x):
+        xp = namespace(x)
+        return x if self.inner_dtype is None else xp.astype(x, getattr(xp, self.inner_dtype), copy=False)
+
+    def _outer(self, J, r):
+        """J and r in the dtype of the residual."""
+        if self.residual_dtype is None:
+            return J, r
+        xp = namespace(r)
+        if widest(r) != xp.float64:
+            raise ValueError(
+                "residual_dtype is 'float64', and the device has none; expected None there: float32's accuracy is left"
+            )
+        return J.astype("float64"), xp.astype(r, xp.float64, copy=False)
+
+
+class SampleSide:
+    """(K Kᵀ + n s I) u = r̃ + K δ₀, δ = δ₀ - Kᵀu, for the strength s = λ + ω."""
+
+    def __init__(self, J, r, params, last, n):
+        self.J, self.r, self.params, self.last, self.n, self._images = J, r, params, last, n, {}
+
+    def largest_ritz(self, iterations):
+        """The largest Ritz value of K Kᵀ / n."""
+        return cg(self.J.gram_matvec, self.r, rtol=0.0, maxiter=iterations, certify=False)[1].largest / self.n
+
+    def _image(self, name, v):
+        if name not in self._images:
+            self._images[name] = self.J.matvec(v)
+        return self._images[name]
+
+    def _centre(self, damping, opt):
+        """δ₀ = (λ μ δ_prev - ω θ) / (λ + ω) and K δ₀, or None twice."""
+        strength, parts = damping + opt.l2, []
+        if self.last is not None and damping:
+            parts.append((damping * opt.momentum / strength, self.last, "last"))
+        if opt.l2:
+            parts.append((-opt.l2 / strength, self.params, "params"))
+        if not parts:
+            return None, None
+        centre = tuple(sum(a * v[i] for a, v, _ in parts) for i in range(len(self.params)))
+        return centre, sum(a * self._image(name, v) for a, v, name in parts)
+
+    def solve(self, damping, P, opt):
+        """A `Solution` to the accuracy that ``opt`` asks for."""
+        centre, image = self._centre(damping, opt)
+        b = self.r if centre is None else self.r + image
+        shift = self.n * (damping + opt.l2)
+        J, b64 = opt._outer(self.J, b)
+        solved = gram_solve(J, b64, shift, _inner_solver(opt, self.J, b, P, shift), opt.epsilon, opt.maxiter)
+        back = lambda a: namespace(a).astype(a, self.r.dtype, copy=False)  # noqa: E731
+        step, made = tuple(-back(V) for V in solved.step), -back(solved.image)
+        if centre is not None:
+            step, made = axpy(1.0, centre, step), image + made
+        return Solution(step, made, inner(self.r, made) / self.n, solved.info)
+
+
+def _inner_solver(opt, J, b, P, shift):
+    """``inner_solve`` of `gram_solve`: P itself where it is exact and new, else CG, LSQR or CRAIG with it, in the inner dtype."""
+    J = opt._inner(J)
+
+    def solve(rest, rtol, limit):
+        c = namespace(rest).astype(rest, opt._cast(b).dtype, copy=False)
+        operator = DampedGram(J, shift)
+        if P.exact:
+            u, info = P(c), SolveInfo(0.0, 0, 0, "converged", 1.0)
+        elif opt.solver == "cg":
+            u, info = cg(
+                operator, c, preconditioner=P, rtol=min(rtol, 0.99), maxiter=limit, certify=False, on_step=operator.accumulate
+            )
+        else:
+            method = lsqr if opt.solver == "lsqr" else craig
+            (operator.adjoint, u), info = method(J, c, shift, P.triangular, rtol=min(rtol, 0.99), maxiter=limit)
+        return *operator.in_dtype_of(u, rest), info
+
+    return solve
+
+
+class ParameterSide:
+    """(KᵀK/n + s I) δ = -g + λ μ δ_prev - ω θ by CG on δ, for the strength s = λ + ω."""
+
+    def __init__(self, J, gradient, params, last, n):
+        self.J, self.g, self.params, self.last, self.n = J, ravel(gradient), params, last and ravel(last), n
+        self._theta = ravel(params)
+
+    def largest_ritz(self, iterations):
+        """The largest Ritz value of KᵀK / n."""
+        return cg(lambda v: self._product(v)[0], self.g, rtol=0.0, maxiter=iterations, certify=False)[1].largest
+
+    def _product(self, v):
+        """KᵀK v / n and K v."""
+        image = self.J.matvec(unravel(v, self.params))
+        return ravel(self.J.rmatvec(image)) / self.n, image
+
+    def solve(self, damping, P, opt):
+        """A `Solution` to the accuracy that ``opt`` asks for; one backward pass certifies it."""
+        s, b = damping + opt.l2, -self.g
+        if opt.l2:
+            b = b - opt.l2 * self._theta
+        if opt.spring and self.last is not None:
+            b = b + (damping * opt.momentum) * self.last
+        delta, image, rest, size = 0.0, 0.0, b, norm(b)
+        if self.last is not None:
+            delta = opt.momentum * self.last
+            along, image = self._product(delta)
+            rest = b - along - s * delta
+        seen = _Images(self._product, s)
+        left = norm(rest)
+        stop = SlowProgress(rest) if opt.stop == "progress" else None
+        rtol = opt.epsilon * size / left if left else 1.0
+        if rtol < 1:
+            M = lambda r: ravel(P.on_parameters(unravel(r, self.params)))  # noqa: E731
+            x, info = cg(
+                seen, rest, preconditioner=M, rtol=rtol, maxiter=opt.maxiter, certify=False, on_step=seen.accumulate, stop=stop
+            )
+            delta, image = delta + x, image + (0.0 if seen.total is None else seen.total)
+        else:
+            info = SolveInfo(left / size if size else 0.0, 0, 0, "converged")
+        step = unravel(delta, self.params)
+        rest = b - ravel(self.J.rmatvec(image)) / self.n - s * delta
+        residual, reason = norm(rest) / size, info.reason
+        if reason == "converged" and residual > 1.05 * opt.epsilon and stop is None:
+            reason = "stalled"
+        info = info._replace(residual=residual, products=info.products + 1, reason=reason)
+        return Solution(step, image, inner(self.g, delta), info)
+
+
+class _Images:
+    """v → (KᵀK/n + s I) v that adds up K x along the steps x += α v."""
+
+    def __init__(self, product, strength):
+        self._product, self._strength, self._last, self.total = product, strength, None, None
+
+    def __call__(self, v):
+        made, self._last = self._product(v)
+        return made + self._strength * v
+
+    def accumulate(self, alpha):
+        self.total = alpha * self._last if self.total is None else self.total + alpha * self._last
+
+
+class _Applied:
+    """A kept preconditioner at one strength of the damping, as both sides use it."""
+
+    def __init__(self, kept, n, strength, exact):
+        self._source, self._n, self._strength, self.exact = kept.source, n, strength, exact
+
+    def __call__(self, r):
+        source = self._source
+        if source is None:
+            return r
+        return source.with_damping(self._n * self._strength)(r) if isinstance(source, Nystrom) else source(r)
+
+    def on_parameters(self, v):
+        """M⁻¹ v for a params-shaped tuple."""
+        return v if self._source is None else self._source.solve(v, self._strength)
+
+    @property
+    def triangular(self):
+        """R of the whole system, where there is one: what LSQR and CRAIG take."""
+        source = self._source
+        return source.factors[0] if isinstance(source, TriangularBlocks) and source.columns == 1 else None
+
+
+def _serving(kept, plan, point, reuse):
+    """The kept preconditioner, if it is this route's and serves these inputs; else None."""
+    if kept is None or not reuse or kept.route != plan.route:
+        return None
+    return kept if kept.x is None or same((kept.x,), (point.x,)) else None
+
+
+def _near(kept, strength):
+    """Whether it was made for about this damping: within a factor of 10, where the damping is inside of its factor."""
+    if not isinstance(kept.source, TriangularBlocks):
+        return True
+    low, high = sorted((kept.damping, strength))
+    return high <= 10 * low
+
+
+def _obstacle(route, J, objective):
+    """Why a route cannot be taken, in words, or nothing."""
+    layered = not hasattr(J, "kernel_gram")
+    if route == "kernel":
+        if layered:
+            return "the closed-form kernel is that of the two-layer network"
+        return "" if J.phi.name == "relu" else "the closed-form kernel is that of ReLU"
+    if route in ("class-averaged", "per-class") and J.outputs == 1:
+        return "there is one output: it would be 'exact'"
+    if route in ("kfac", "diagonal") and not layered:
+        return "the two-layer network's neurons are too many for factors of layers"
+    coupling = getattr(objective.network, "coupling", "")
+    if route in SAMPLE and route not in ("cg", "nystrom") and coupling:
+        return f"{coupling}: there are no rows of single samples"
+    return ""
+
+
+def _bytes(route, J):
+    """What a route's matrices take: the Gram matrix, its product of inputs, and the factor, or J Sᵀ."""
+    rows = J.samples if route == "class-averaged" else J.shape[0] if route in ("exact", "sketch", "kernel") else 0
+    item = 8 if "64" in str(J.dtype) else 4
+    return item * rows * rows * (5 if route == "sketch" and not hasattr(J, "kernel_gram") else 3)
+
+
+def _matrices(J):
+    """(o, D) of the layers with two Kronecker factors."""
+    return [shape for shape in J.factor_shapes if not isinstance(shape, int)]
+
+
+def _first(J, bounds):
+    """The first λ: deviation 2."""
+    return bounds.floor if hasattr(J, "kernel_gram") else 1e-2 * bounds.size
+
+
+def _eps(x):
+    return float(namespace(x).finfo(x.dtype).eps)
+
+
+def _nothing_left(point, objective, eps, times):
+    """Whether the residual of a least-squares problem is so many rounding errors of the outputs."""
+    if not isinstance(objective.loss, SquaredLoss):
+        return False
+    return norm(point.residual) <= times * eps * (norm(point.outputs) + norm(point.y))
+
+
+def _unmoved(loss, state):
+    """The step that stays where it is: nothing but rounding is left to remove, or the loss is not finite."""
+    finite = math.isfinite(loss)
+    reason = "stalled: the residual is rounding" if finite else "rejected: the loss is not finite"
+    solve = SolveInfo(0.0, 0, 0, "converged") if finite else SolveInfo(math.nan, 0, 0, "non-finite")
+    return StepInfo(loss, loss, False, reason, state.damping.value if state.damping else 0.0, math.nan, 0, solve)
+
+
+def _why_not(hopeless, at_ceiling, attempts, damping):
+    if hopeless:
+        return "stalled: no decrease is left above rounding"
+    if at_ceiling:
+        return "stalled: the damping is at its largest; a smooth activation or mini-batches may go on"
+    return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"
