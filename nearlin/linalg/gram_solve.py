@@ -2,12 +2,15 @@ r"""(J Jᵀ + λ I) g = b through products with J, corrected until the true resi
 
 Formula     g ← g + dg,   δ ← δ + Jᵀdg,   rest ← b - J δ - λ g,   where dg solves (J Jᵀ + λ I) dg = rest approximately
 Reference   iterative refinement: Wilkinson (1963); with inner products in a lower precision, Carson, Higham, SISC 40 (2018)
-Cost        what the inner solves cost, and one product with J a correction: J δ completes the residual
-Deviations  1. The inner solves keep Jᵀdg from their own products, so that neither δ nor the residual needs another one.
+Cost        what the inner solves cost, and one product with J a correction: J δ completes the residual; none where they bring it
+Deviations  1. The inner solves keep Jᵀdg, and may keep J Jᵀdg, from their own products, so that neither δ nor the residual needs
+               another one. An image that is summed up so is that of δ up to k eps ||J|| ||δ|| after k iterations.
             2. g and δ stay in the dtype of b and of the outer J whatever the inner one is: cast to float32, they lose what the
-               correction has gained.
+               correction has gained. From inner products of a lower precision δ differs from Jᵀg by eps ||J|| ||g||, which the
+               residual does not see: there it is formed anew.
 """
 
+import math
 from typing import NamedTuple
 
 from nearlin._array import namespace
@@ -32,12 +35,13 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
     J : operator
         With ``matvec``, in the dtype of ``b``: the residual is measured by it.
     b : array, shape (n,)
-        Not zero.
+        Zero is answered with zero.
     damping : float
         λ.
     inner_solve : callable
-        ``inner_solve(rest, rtol, limit) -> (dg, step, info)``: an approximate solution for the right-hand side ``rest`` and
-        ``step`` = Jᵀdg, both in the dtype of ``b``, in at most ``limit`` iterations.
+        ``inner_solve(rest, rtol, limit) -> (dg, step, info)`` or ``(dg, step, info, image)``: an approximate solution for the
+        right-hand side ``rest`` in at most ``limit`` iterations, ``step`` = Jᵀdg, and its image J Jᵀdg where the inner products
+        are those of ``J`` itself; all in the dtype of ``b``. A ``step`` of None: δ = Jᵀg is formed by ``J``.
     rtol : float
     limit : int
         Iterations in all.
@@ -45,39 +49,51 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
     Returns
     -------
     GramSolution
-        Its ``info`` ends as converged, as the last inner solve did, or as stalled.
+        Its ``info`` ends as converged, as the last inner solve did, as stalled, or as non-finite.
     """
     target = norm(b)
-    g, step, rest, iterations, products = 0.0, None, b, 0, 0
+    if not 0 < target < math.inf:
+        zero, finite = namespace(b).zeros_like(b), target == 0
+        info = SolveInfo(0.0 if finite else math.nan, 0, 0, "converged" if finite else "non-finite")
+        return GramSolution(zero, J.rmatvec(zero), zero, info)
+    g, step, image, rest, iterations, products = 0.0, None, 0.0, b, 0, 0
     while True:
         before = norm(rest)
-        dg, dstep, info = inner_solve(rest, rtol * target / before, limit - iterations)
-        g, step = g + dg, dstep if step is None else axpy(1.0, dstep, step)
-        image = J.matvec(step)
+        dg, dstep, info, *known = inner_solve(rest, rtol * target / before, limit - iterations)
+        g = g + dg
+        step = J.rmatvec(g) if dstep is None else dstep if step is None else axpy(1.0, dstep, step)
+        image = image + known[0] if known else J.matvec(step)
         rest = b - image - damping * g
-        iterations, products = iterations + info.iterations, products + info.products + 1
+        iterations, products = iterations + info.iterations, products + info.products + (not known)
         left = norm(rest)
         if left <= 1.001 * rtol * target or info.reason != "converged" or not left < 0.5 * before:
             break
-    reason = "converged" if left <= 1.001 * rtol * target else info.reason if info.reason != "converged" else "stalled"
+    failed = info.reason if info.reason != "converged" else "stalled" if math.isfinite(left) else "non-finite"
+    reason = "converged" if left <= 1.001 * rtol * target else failed
     info = SolveInfo(left / target, iterations, products, reason, info.condition, largest=info.largest)
     return GramSolution(g, step, image, info)
 
 
 class DampedGram:
-    """v → (J Jᵀ + λ I) v that remembers Jᵀv, so that Jᵀg follows from the steps g += α v without another product."""
+    """v → (J Jᵀ + λ I) v that remembers Jᵀv, so that Jᵀg follows from the steps g += α v without another product.
 
-    def __init__(self, J, damping):
+    With ``keep_image`` J Jᵀg is summed up too, in ``image``.
+    """
+
+    def __init__(self, J, damping, keep_image=False):
         self.J, self.damping, self.last, self.adjoint = J, damping, None, None
+        self.image, self._last_image, self._keep = None, None, keep_image
 
     def __call__(self, v):
-        image, self.last = self.J.gram_matvec_with_adjoint(v)
-        return image + self.damping * v
+        self._last_image, self.last = self.J.gram_matvec_with_adjoint(v)
+        return self._last_image + self.damping * v
 
     def accumulate(self, alpha):
         """Add α Jᵀv for the last v: called by the solver after g += α v."""
         scaled = tuple(alpha * V for V in self.last)
         self.adjoint = scaled if self.adjoint is None else axpy(1.0, scaled, self.adjoint)
+        if self._keep:
+            self.image = alpha * self._last_image if self.image is None else self.image + alpha * self._last_image
 
     def in_dtype_of(self, g, like):
         """g and Jᵀg in the dtype of ``like``."""

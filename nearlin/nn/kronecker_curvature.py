@@ -13,7 +13,7 @@ Deviations  1. Signs instead of labels drawn from the model: the same mean, but 
 
 from typing import NamedTuple
 
-from nearlin._array import fold_in, namespace, signs
+from nearlin._array import flushed, fold_in, namespace, signs
 from nearlin.linalg import eigenbasis
 from nearlin.nn.normalization import NormTrace, all_but_channels
 
@@ -45,7 +45,7 @@ class KroneckerCurvature(NamedTuple):
 
     def solve(self, v, damping):
         """(curvature + ``damping`` I)⁻¹ ``v`` for a params-shaped tuple."""
-        return tuple(layer.solve(V, damping) for layer, V in zip(self.layers, v, strict=True))
+        return tuple(layer.solve(flushed(V), damping) for layer, V in zip(self.layers, v, strict=True))
 
     def effective_dimension(self, damping):
         """Σ s / (s + ``damping``) over all eigenvalues s."""

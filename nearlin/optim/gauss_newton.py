@@ -18,17 +18,19 @@ Deviations  1. The sample side where n c < p and the loss is squared, else the p
                go to the sample side too; where a target's probability falls below √eps, r̃ has no bound, and the step goes back.
             2. The damping of the two-layer network starts as in `NearLinearGaussNewton`, at 1e-8 (float32: 1e-5) tr(K Kᵀ)/n²;
                elsewhere at 1e-2 times the largest Ritz value σ of six iterations, clamped to [eps σ, σ/eps].
-            3. On the sample side momentum is always SPRING's, λ/2 ||δ - μ δ_prev||²: the solve would undo another start.
+            3. On the sample side momentum is always SPRING's, λ/2 ||δ - μ δ_prev||²: the solve would undo another start. A
+               step that is refused is tried again without it, and drops it.
             4. A preconditioner is kept while, at the predicted rates, it costs no more than a new one; never on another batch,
                but for Kronecker factors, which serve any.
-            5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`).
+            5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`). λ does not
+               fall where a smaller one was just refused, nor after a solve that was cut short: its step says nothing about λ.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import copies, fold_in, namespace, same, widest
+from nearlin._array import copies, fold_in, namespace, same, unguarded, widest
 from nearlin.linalg import (
     CEILING,
     DampedGram,
@@ -77,12 +79,15 @@ ATTEMPTS = 7  # the first and at most 6 retries
 RITZ = 6  # iterations that estimate the largest eigenvalue before the first step
 FEW_OUTPUTS = 4  # up to which a dense network's Jacobian is kept in factors
 HORIZON = 4  # steps that a preconditioner is expected to serve where it can be kept
+SUMMED = 1e4  # rounding errors that the accuracy must be above for an image summed along CG to stand for a recomputed one
 SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh sketch is too rough
 
 # Iterations per ln(1/ε) that a route is expected to take before it has been tried.
 SAMPLE = {"exact": 0, "sketch": 1.4, "kernel": 1, "class-averaged": 3, "per-class": 4, "frozen": 1.5, "nystrom": 2, "cg": 10}
-PARAMETER = {"kfac": 2, "diagonal": 8, "parameter-cg": 12}
+PARAMETER = {"kfac": 2, "diagonal": 25, "parameter-cg": 40}
 ROUTES = (*SAMPLE, *PARAMETER)
+AGAIN = ", again"
+BY_PARTS = ("class-averaged", "per-class", "nystrom")  # no triangular factor of the whole system
 ANY_BATCH = ("kfac", "diagonal")  # made of averages: they serve batches that they were not made on
 
 
@@ -99,6 +104,8 @@ class Kept(NamedTuple):
         λ + ω when it was made.
     fresh, last : int
         Iterations of the step that made it, and of the last one.
+    uses : int
+        Steps that it has served.
     how : str
     """
 
@@ -108,6 +115,7 @@ class Kept(NamedTuple):
     damping: float
     fresh: int = 0
     last: int = 0
+    uses: int = 0
     how: str = ""
 
 
@@ -129,7 +137,8 @@ class State(NamedTuple):
     bounds : Bounds or None
     kept : Kept or None
     efforts : tuple of (str, float)
-        Iterations per ln(1/ε) of fresh preconditioners, by route, as measured.
+        Iterations per factor e of the residual, as measured: by route for new preconditioners, by route and ``AGAIN`` for those
+        that served a second time.
     growth : int
         How many times its default size the next sketch is.
     delta : tuple or None
@@ -254,6 +263,9 @@ class GaussNewton:
         check_flags(self, "spring", "reuse", "guard")
         check_words(self, stop=("residual", "progress"), plan=("auto", *ROUTES), solver=("cg", "lsqr", "craig"))
         check_words(self, inner_dtype=(None, "float32"), residual_dtype=(None, "float64"))
+        if self.solver != "cg" and self.plan in BY_PARTS:
+            found = f"solver is {self.solver!r}, which takes one triangular factor of the whole, and {self.plan!r} has none"
+            raise ValueError(f"{found}; expected 'cg'")
         if self.damping is not None:
             check_positive(self, "damping")
         if self.sketch_size is not None:
@@ -278,40 +290,51 @@ class GaussNewton:
         key = fold_in(key, 0)
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
         loss, eps = float(point.loss) + self._penalty(params), _eps(params[0])
-        if not math.isfinite(loss) or _nothing_left(point, objective, eps, 4):
-            return params, state, _unmoved(loss, state)
+        if not math.isfinite(loss):
+            return params, state, _unmoved(loss, state, "rejected: the loss is not finite")
+        if _nothing_left(point, objective, eps, 4, self.l2):
+            return params, state, _unmoved(loss, state, "stalled: the residual is rounding")
         J = self._jacobian(point, objective)
         plan = self._plan(J, point, state, objective)
         system = self._system(plan, J, point, params, state)
         bounds = state.bounds or self._bounds(J, system, eps)
+        if not 0 < bounds.size < math.inf:
+            reason = "stalled: the gradient, or all curvature along it, is zero"
+            reason = "rejected: the curvature is not finite" if bounds.size else reason
+            return params, state, _unmoved(loss, state, reason)
         damping = state.damping or Damping(self.damping or _first(J, bounds))
         kept, fresh, made, solution = _serving(state.kept, plan, point, self.reuse), False, None, None
         for attempts in range(1, ATTEMPTS + 1):  # noqa: B007 (read after the loop)
             strength, solution = damping.value + self.l2, None
             if kept is not None and _near(kept, strength):
-                solution = system.solve(damping.value, _Applied(kept, system.n, strength, exact=False), self)
-            if solution is None or (solution.info.reason != "converged" and not fresh):
-                made = made or self._make(plan.route, J, point, objective, state.growth, key)
+                applied = _Applied(kept, system.n, strength, exact=False)
+                solution = system.solve(damping.value, applied, self, self.maxiter if fresh else self._limit(kept, J))
+            if solution is None or (solution.info.reason != "converged" and not fresh and kept.source is not None):
+                exact = plan.route == "exact" or (plan.route == "frozen" and kept is None)
+                made = made or _frozen(kept) or self._make(plan.route, J, point, objective, state.growth, key)
                 kept, fresh = self._factor(plan.route, made, point, system.n, strength, key), True
-                exact = plan.route in ("exact", "frozen")
-                solution = system.solve(damping.value, _Applied(kept, system.n, strength, exact), self)
-            used, trial = damping.value, self._attempt(objective, params, batch, loss, solution)
+                solution = system.solve(damping.value, _Applied(kept, system.n, strength, exact), self, self.maxiter)
+            with unguarded():  # a trial that overflows is refused
+                used, trial = damping.value, self._attempt(objective, params, batch, loss, solution)
             accepted = trial.point is not None and math.isfinite(trial.loss)
             if self.guard:
                 accepted, damping = judge(damping, trial.ratio, bounds.floor, bounds.size, bounds.ceiling)
-            hopeless = abs(trial.predicted) <= 10 * eps * abs(loss) or _nothing_left(point, objective, eps, 1000)
+                if accepted and (attempts > 1 or solution.info.reason != "converged"):
+                    damping = damping._replace(value=max(damping.value, used))
+            hopeless = abs(trial.predicted) <= 10 * eps * abs(loss) or _nothing_left(point, objective, eps, 1000, self.l2)
             if accepted or not self.guard or hopeless:
                 break
+            system.last = None  # retries go without momentum: damping alone would only leave more of it
         solve = solution.info._replace(preconditioner=kept.how, refreshed=fresh)
         at_ceiling = damping.value >= bounds.ceiling
-        reason = "accepted" if accepted else _why_not(hopeless, at_ceiling, attempts, damping)
+        reason = "accepted" if accepted else _why_not(hopeless, at_ceiling, attempts, damping, solve)
         info = StepInfo(
             loss, trial.loss if accepted else loss, accepted, reason, used, trial.ratio, attempts, solve, plan.side, plan.reason,
             self._effective_dimension(kept, system.n, used + self.l2, key),
         )  # fmt: skip
         kept, efforts, growth = self._remember(state, plan, kept, fresh, solve, J)
         recall = Recall.of(objective, trial.params, batch, trial.point) if accepted else None
-        delta = (solution.step if accepted else state.delta) if self.momentum else None
+        delta = solution.step if accepted and self.momentum else None
         return trial.params if accepted else params, State(damping, bounds, kept, efforts, growth, delta, recall), info
 
     # ----------------------------------------------------------------------------------------------------------- the two sides
@@ -331,9 +354,9 @@ class GaussNewton:
     def _bounds(self, J, system, eps):
         """See deviation 2."""
         if hasattr(J, "kernel_gram"):
-            size = J.mean_square() / system.n
+            size = J.mean_square() / system.n or self.l2
             return Bounds(size, least_damping(eps) * size, CEILING * size)
-        size = system.largest_ritz(RITZ)
+        size = system.largest_ritz(RITZ) or self.l2
         return Bounds(size, eps * size, size / eps)
 
     def _penalty(self, params):
@@ -365,7 +388,8 @@ class GaussNewton:
     def _named(self, J, point, objective):
         if reason := _obstacle(self.plan, J, objective):
             raise ValueError(f"plan is {self.plan!r}, and {reason}; expected 'auto' or another route")
-        r = None if isinstance(objective.loss, SquaredLoss) or self.plan not in SAMPLE else point.residual
+        with unguarded():
+            r = None if isinstance(objective.loss, SquaredLoss) or self.plan not in SAMPLE else point.residual
         if r is not None and not float(namespace(r).max(namespace(r).abs(r))) < _eps(r) ** -0.25:  # NaN and Inf are not below
             return Plan("kfac", f"kfac: the residual of {self.plan} has no bound where a target's probability is below √eps")
         return Plan(self.plan, f"{self.plan}: by name")
@@ -379,18 +403,34 @@ class GaussNewton:
             routes = ("exact", "sketch", "class-averaged", "cg")
         else:
             routes = tuple(PARAMETER)
+        routes = [r for r in routes if self.solver == "cg" or r not in BY_PARTS]
         fitting = [r for r in routes if not _obstacle(r, J, objective) and _bytes(r, J) <= self.memory]
         return fitting or ["parameter-cg"]
 
     def _seconds(self, route, J, point, state):
         """Predicted time of a step's linear algebra by this route."""
         kept = _serving(state.kept, Plan(route, ""), point, self.reuse)
-        digits = math.log(1 / self.epsilon)
-        prior = SAMPLE | PARAMETER
-        iterations = kept.last if kept else dict(state.efforts).get(route, prior[route]) * digits
+        digits, priors = math.log(1 / self.epsilon), SAMPLE | PARAMETER
+        iterations = self._again(kept, state) if kept else dict(state.efforts).get(route, priors[route]) * digits
         build = 0.0 if kept else self._time(self._build_work(route, J), J) / (HORIZON if self.reuse else 1)
-        each = J.product_work() + self._apply_work(route, J)
-        return build + self._time(min(max(iterations, 0 if route == "exact" else 1), self.maxiter) * each + J.product_work(), J)
+        return build + iterations * self._each(route, J) + self._time(J.product_work(), J)
+
+    def _again(self, kept, state):
+        """Iterations that a kept preconditioner is expected to take next: as last time, or, the first time, as others did."""
+        if kept.uses > 1:
+            return kept.last
+        return max(kept.last, dict(state.efforts).get(kept.route + AGAIN, 0.0) * math.log(1 / self.epsilon))
+
+    def _each(self, route, J):
+        """Predicted time of one iteration."""
+        return self._time(J.product_work() + self._apply_work(route, J), J)
+
+    def _limit(self, kept, J):
+        """Iterations before a kept preconditioner is given up: twice what a new one would cost in all."""
+        if kept.route in ("cg", "parameter-cg", "frozen"):
+            return self.maxiter
+        new = self._time(self._build_work(kept.route, J), J) / self._each(kept.route, J) + kept.fresh
+        return min(self.maxiter, 2 * math.ceil(new) + 2)
 
     def _time(self, work, J):
         return self.rates.seconds(work, self.inner_dtype or J.dtype)
@@ -476,18 +516,20 @@ class GaussNewton:
     def _remember(self, state, plan, kept, fresh, solve, J):
         """The preconditioner for the next step (None: make one), measured efforts, and the size of the next sketch."""
         digits = math.log(1 / self.epsilon)
-        kept = kept._replace(last=solve.iterations, fresh=solve.iterations if fresh else kept.fresh)
+        uses = 1 if fresh else kept.uses + 1
+        kept = kept._replace(last=solve.iterations, fresh=solve.iterations if fresh else kept.fresh, uses=uses)
         efforts, growth = dict(state.efforts), state.growth
-        if fresh:
-            efforts[plan.route] = solve.iterations / digits
-            if plan.route == "sketch" and solve.iterations > SLOW * max(1.0, digits / math.log(6)) and growth < 4:
-                kept, growth = None, 2 * growth
+        if uses <= 2 and math.isfinite(solve.residual):
+            efforts[plan.route + (AGAIN if uses == 2 else "")] = _effort(solve)
+        if fresh and plan.route == "sketch" and solve.iterations > SLOW * max(1.0, digits / math.log(6)) and growth < 4:
+            kept, growth = None, 2 * growth
+        state = state._replace(efforts=tuple(sorted(efforts.items())))
         if kept is not None and plan.route != "frozen":
-            each = self._time(J.product_work() + self._apply_work(plan.route, J), J)
-            new = self._time(self._build_work(plan.route, J), J) + kept.fresh * each
-            if not self.reuse or kept.last * each > new or solve.reason != "converged":
+            new = self._time(self._build_work(plan.route, J), J) + kept.fresh * self._each(plan.route, J)
+            old = self._again(kept, state) * self._each(plan.route, J)
+            if not self.reuse or old > new or solve.reason != "converged":
                 kept = None
-        return kept, tuple(sorted(efforts.items())), growth
+        return kept, state.efforts, growth
 
     def _effective_dimension(self, kept, n, strength, key):
         """tr(H (H + λ I)⁻¹) as the preconditioner sees it; NaN where there is none."""
@@ -527,7 +569,7 @@ class SampleSide:
 
     def largest_ritz(self, iterations):
         """The largest Ritz value of K Kᵀ / n."""
-        return cg(self.J.gram_matvec, self.r, rtol=0.0, maxiter=iterations, certify=False)[1].largest / self.n
+        return _largest(cg(self.J.gram_matvec, self.r, rtol=0.0, maxiter=iterations, certify=False)[1]) / self.n
 
     def _image(self, name, v):
         if name not in self._images:
@@ -546,13 +588,13 @@ class SampleSide:
         centre = tuple(sum(a * v[i] for a, v, _ in parts) for i in range(len(self.params)))
         return centre, sum(a * self._image(name, v) for a, v, name in parts)
 
-    def solve(self, damping, P, opt):
+    def solve(self, damping, P, opt, limit):
         """A `Solution` to the accuracy that ``opt`` asks for."""
         centre, image = self._centre(damping, opt)
         b = self.r if centre is None else self.r + image
         shift = self.n * (damping + opt.l2)
         J, b64 = opt._outer(self.J, b)
-        solved = gram_solve(J, b64, shift, _inner_solver(opt, self.J, b, P, shift), opt.epsilon, opt.maxiter)
+        solved = gram_solve(J, b64, shift, _inner_solver(opt, self.J, b, P, shift), opt.epsilon, limit)
         back = lambda a: namespace(a).astype(a, self.r.dtype, copy=False)  # noqa: E731
         step, made = tuple(-back(V) for V in solved.step), -back(solved.image)
         if centre is not None:
@@ -562,11 +604,12 @@ class SampleSide:
 
 def _inner_solver(opt, J, b, P, shift):
     """``inner_solve`` of `gram_solve`: P itself where it is exact and new, else CG, LSQR or CRAIG with it, in the inner dtype."""
-    J = opt._inner(J)
+    J, same_dtype = opt._inner(J), opt.inner_dtype is None and opt.residual_dtype is None
 
     def solve(rest, rtol, limit):
         c = namespace(rest).astype(rest, opt._cast(b).dtype, copy=False)
-        operator = DampedGram(J, shift)
+        summed = same_dtype and opt.solver == "cg" and not P.exact and rtol >= SUMMED * _eps(rest)
+        operator = DampedGram(J, shift, keep_image=summed)
         if P.exact:
             u, info = P(c), SolveInfo(0.0, 0, 0, "converged", 1.0)
         elif opt.solver == "cg":
@@ -576,7 +619,10 @@ def _inner_solver(opt, J, b, P, shift):
         else:
             method = lsqr if opt.solver == "lsqr" else craig
             (operator.adjoint, u), info = method(J, c, shift, P.triangular, rtol=min(rtol, 0.99), maxiter=limit)
-        return *operator.in_dtype_of(u, rest), info
+        if c.dtype != rest.dtype:
+            return namespace(u).astype(u, rest.dtype), None, info
+        found = (*operator.in_dtype_of(u, rest), info)
+        return found if operator.image is None else (*found, operator.image)
 
     return solve
 
@@ -590,14 +636,14 @@ class ParameterSide:
 
     def largest_ritz(self, iterations):
         """The largest Ritz value of KᵀK / n."""
-        return cg(lambda v: self._product(v)[0], self.g, rtol=0.0, maxiter=iterations, certify=False)[1].largest
+        return _largest(cg(lambda v: self._product(v)[0], self.g, rtol=0.0, maxiter=iterations, certify=False)[1])
 
     def _product(self, v):
         """KᵀK v / n and K v."""
         image = self.J.matvec(unravel(v, self.params))
         return ravel(self.J.rmatvec(image)) / self.n, image
 
-    def solve(self, damping, P, opt):
+    def solve(self, damping, P, opt, limit):
         """A `Solution` to the accuracy that ``opt`` asks for; one backward pass certifies it."""
         s, b = damping + opt.l2, -self.g
         if opt.l2:
@@ -605,6 +651,10 @@ class ParameterSide:
         if opt.spring and self.last is not None:
             b = b + (damping * opt.momentum) * self.last
         delta, image, rest, size = 0.0, 0.0, b, norm(b)
+        if not 0 < size < math.inf:
+            info = SolveInfo(0.0, 0, 0, "converged") if size == 0 else SolveInfo(math.nan, 0, 0, "non-finite")
+            zero = unravel(namespace(b).zeros_like(b), self.params)
+            return Solution(zero, self.J.matvec(zero), 0.0, info)
         if self.last is not None:
             delta = opt.momentum * self.last
             along, image = self._product(delta)
@@ -616,7 +666,7 @@ class ParameterSide:
         if rtol < 1:
             M = lambda r: ravel(P.on_parameters(unravel(r, self.params)))  # noqa: E731
             x, info = cg(
-                seen, rest, preconditioner=M, rtol=rtol, maxiter=opt.maxiter, certify=False, on_step=seen.accumulate, stop=stop
+                seen, rest, preconditioner=M, rtol=rtol, maxiter=limit, certify=False, on_step=seen.accumulate, stop=stop
             )
             delta, image = delta + x, image + (0.0 if seen.total is None else seen.total)
         else:
@@ -626,7 +676,8 @@ class ParameterSide:
         residual, reason = norm(rest) / size, info.reason
         if reason == "converged" and residual > 1.05 * opt.epsilon and stop is None:
             reason = "stalled"
-        info = info._replace(residual=residual, products=info.products + 1, reason=reason)
+        products = info.products + 1 + (self.last is not None)
+        info = info._replace(residual=residual, products=products, reason=reason)
         return Solution(step, image, inner(self.g, delta), info)
 
 
@@ -674,12 +725,31 @@ def _serving(kept, plan, point, reuse):
     return kept if kept.x is None or same((kept.x,), (point.x,)) else None
 
 
+def _effort(solve):
+    """Iterations per factor e of the residual; of a solve that did not converge as its condition number lets expect, √κ/2.
+
+    The residuals of such a solve go up and down on the way and say little.
+    """
+    if solve.reason == "converged":
+        return solve.iterations / max(math.log(1 / max(solve.residual, 1e-300)), 1.0)
+    return 0.5 * math.sqrt(solve.condition) if math.isfinite(solve.condition) else float(solve.iterations)
+
+
 def _near(kept, strength):
     """Whether it was made for about this damping: within a factor of 10, where the damping is inside of its factor."""
     if not isinstance(kept.source, TriangularBlocks):
         return True
     low, high = sorted((kept.damping, strength))
     return high <= 10 * low
+
+
+def _frozen(kept):
+    """What `_make` made for a factor that is kept for good, to be factored at another damping; None for other routes."""
+    if kept is None or kept.route != "frozen":
+        return None
+    R = kept.source.factors[0]
+    xp = namespace(R)
+    return (xp.matrix_transpose(R) @ R - kept.source.damping * xp.eye(R.shape[0], dtype=R.dtype, device=R.device),), None
 
 
 def _obstacle(route, J, objective):
@@ -711,6 +781,11 @@ def _matrices(J):
     return [shape for shape in J.factor_shapes if not isinstance(shape, int)]
 
 
+def _largest(info):
+    """The largest Ritz value of a solve; 0 where the right-hand side, or its image, is zero, NaN where one is not finite."""
+    return 0.0 if info.iterations == 0 and info.reason != "non-finite" else info.largest
+
+
 def _first(J, bounds):
     """The first λ: deviation 2."""
     return bounds.floor if hasattr(J, "kernel_gram") else 1e-2 * bounds.size
@@ -720,22 +795,23 @@ def _eps(x):
     return float(namespace(x).finfo(x.dtype).eps)
 
 
-def _nothing_left(point, objective, eps, times):
-    """Whether the residual of a least-squares problem is so many rounding errors of the outputs."""
-    if not isinstance(objective.loss, SquaredLoss):
-        return False
+def _nothing_left(point, objective, eps, times, l2):
+    """Whether the loss is 0, of least squares the residual so many rounding errors of the outputs; ``l2`` may still shrink θ."""
+    if l2 or not isinstance(objective.loss, SquaredLoss):
+        return not l2 and float(point.loss) == 0
     return norm(point.residual) <= times * eps * (norm(point.outputs) + norm(point.y))
 
 
-def _unmoved(loss, state):
-    """The step that stays where it is: nothing but rounding is left to remove, or the loss is not finite."""
-    finite = math.isfinite(loss)
-    reason = "stalled: the residual is rounding" if finite else "rejected: the loss is not finite"
-    solve = SolveInfo(0.0, 0, 0, "converged") if finite else SolveInfo(math.nan, 0, 0, "non-finite")
+def _unmoved(loss, state, reason):
+    """The step that stays where it is, before any solve."""
+    stalled = reason.startswith("stalled")
+    solve = SolveInfo(0.0, 0, 0, "converged") if stalled else SolveInfo(math.nan, 0, 0, "non-finite")
     return StepInfo(loss, loss, False, reason, state.damping.value if state.damping else 0.0, math.nan, 0, solve)
 
 
-def _why_not(hopeless, at_ceiling, attempts, damping):
+def _why_not(hopeless, at_ceiling, attempts, damping, solve):
+    if solve.reason == "non-finite":
+        return "rejected: the solve is not finite"
     if hopeless:
         return "stalled: no decrease is left above rounding"
     if at_ceiling:
