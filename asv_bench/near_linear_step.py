@@ -59,7 +59,7 @@ def gemm_gram(J):
     for group in J._groups(bytes_each=2**27):
         B = np.concatenate([J._slope(i) for i in group], axis=1)
         counts = counts + B @ B.copy().T
-    counts *= J.input_gram(0) / J.W.shape[0]
+    counts *= (J.x @ J.x.T) / J.W.shape[0]
     return counts
 
 

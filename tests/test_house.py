@@ -69,5 +69,6 @@ def test_every_implemented_paper_is_cited():
     cited = (ROOT / "CITATION.cff").read_text()
     for path in OPTIMIZER_FILES:
         paper = ast.get_docstring(ast.parse(path.read_text())).split("Update")[0]
-        (reference,) = re.findall(r"arXiv:(\d{4}\.\d{4,5})|doi:(10\.[^\s;,]+)", paper)
-        assert (reference[0] or reference[1]) in cited, path.stem
+        references = [arxiv or doi for arxiv, doi in re.findall(r"arXiv:(\d{4}\.\d{4,5})|doi:(10\.[^\s;,]+)", paper)]
+        assert references, path.stem
+        assert [reference for reference in references if reference not in cited] == [], path.stem

@@ -1,4 +1,6 @@
-"""The two-layer network: forward pass, products with its Jacobian, its structured Gram matrix."""
+"""Networks: forward passes, products with their Jacobians, the structured Gram matrix."""
+
+import nearlin as nl
 
 from .common import BACKENDS, WIDTHS, Timed, geometric, normal, problem, wait
 
@@ -47,3 +49,27 @@ class OverSamples(Timed):
 
     def time_gram_matvec(self, backend, n):
         wait(self.J.gram_matvec(self.u))
+
+
+class AnyNetwork(Timed):
+    """Products with the Jacobian of a small convolutional network with ten outputs by its own passes, over the samples."""
+
+    params = (BACKENDS, geometric(64, 1024, 8))
+    param_names = ("backend", "n")
+
+    def setup(self, backend, n):
+        relu = nl.nn.Elementwise(nl.nn.activation("relu"))
+        layers = (nl.nn.Conv2d(1, 16, 3, pad=1), relu, nl.nn.Conv2d(16, 32, 3, stride=2), relu, nl.nn.GlobalAvgPool())
+        net = nl.nn.Sequential((*layers, nl.nn.Dense(32, 10)), gain=2.0, shape=(1, 8, 8))
+        x, y = normal(backend, n, 1, 8, 8), normal(backend, n, 10, seed=1)
+        point = nl.nn.Objective(net, nl.nn.SquaredLoss()).at(net.init(0, x), (x, y))
+        self.J, self.v, self.u = point.jacobian(), point.grads(), nl._array.namespace(y).reshape(y, (-1,))
+
+    def time_jvp(self, backend, n):
+        wait(self.J.matvec(self.v))
+
+    def time_backward(self, backend, n):
+        wait(*self.J.rmatvec(self.u))
+
+    def time_ggn_matvec(self, backend, n):
+        wait(*self.J.ggn_matvec(self.v))

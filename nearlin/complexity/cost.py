@@ -171,6 +171,8 @@ class NetworkCost(NamedTuple):
         One forward pass; making the Jacobian operator; the gradient from output gradients; products; the Gram matrix.
     neurons, kronecker : callable
         Flops of drawing, sketching and the sketched Gram matrix, as functions of s.
+    slopes : int
+        Of ``gradient``, those of the activations' derivatives, which further passes from the same forward pass find made.
     """
 
     samples: int
@@ -187,6 +189,7 @@ class NetworkCost(NamedTuple):
     gram: int
     neurons: Callable
     kronecker: Callable
+    slopes: int = 0
 
 
 def two_layer(n, d, m, block=None, activation="relu"):
@@ -217,15 +220,16 @@ def mlp(n, sizes, activation="tanh", linear=()):
     hidden = n * sum(width for i, width in enumerate(sizes[:-1]) if i not in (0, *linear))
     products = n * sum(inp * out for inp, out in pairwise(sizes))
     unused = 2 * n * sizes[0] * sizes[1]  # the first layer's input gradient is not formed
-    signals = products * 2 - unused + (DERIVATIVE[activation] + 1) * hidden  # one backward pass
+    slopes = DERIVATIVE[activation] * hidden  # made by the first pass that asks, and kept for others
+    signals = products * 2 - unused + hidden + slopes  # one backward pass
     left = 2 * nc * sum(out for out, _ in layers)  # signals against a vector
     matvec = 2 * n * p + left + nc * len(layers)
     rmatvec = 2 * n * p + left
     gram = sum(_hadamard(n, nc, inp, out) for out, inp in layers) + nc * nc * (len(layers) - 1)
     return NetworkCost(
         n, nc, n * sizes[0], p, len(layers), 2 * products + n * sum(sizes[1:]) + FUNCTION[activation] * hidden,
-        sizes[-1] * signals, signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
-        partial(_mlp_neurons, n, nc, layers), partial(_mlp_kronecker, nc, layers),
+        sizes[-1] * signals - (sizes[-1] - 1) * slopes, signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
+        partial(_mlp_neurons, n, nc, layers), partial(_mlp_kronecker, nc, layers), slopes,
     )  # fmt: skip
 
 
@@ -651,7 +655,7 @@ def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, *
         step["gradient"] += net.parameters - net.rows
     elif options.get("statistic") == "sample" and statistics_due:
         step["gradient"] += net.parameters - net.rows
-    passes = {"kfac": 3 * net.rows + _signals(net), "tnt": 4 * net.rows + net.gradient}
+    passes = {"kfac": 3 * net.rows + _signals(net) - net.slopes, "tnt": 4 * net.rows + net.gradient - net.slopes}
     return {
         **step,
         "statistics": statistics_due * total.statistics,

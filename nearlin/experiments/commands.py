@@ -11,8 +11,8 @@ from click.core import ParameterSource
 from nearlin.data import NAMES
 from nearlin.experiments import folders, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
-from nearlin.experiments.comparison import FILE, LAYERWISE, compare, default_for
-from nearlin.experiments.config import STEPS
+from nearlin.experiments.comparison import FILE, ON_RECIPES, compare, default_for
+from nearlin.experiments.config import ALL, STEPS
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.measuring import check_out, measure_rates, read_rates, write_rates
@@ -22,7 +22,7 @@ from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS
 from nearlin.experiments.training import LOG, run
 from nearlin.experiments.tuning import FILE as TUNED
-from nearlin.experiments.tuning import RUNS, SHARE, tune
+from nearlin.experiments.tuning import RUNS, SHARE, in_words, tune
 from nearlin.experiments.verification import JSON, select, verify
 from nearlin.nn import ACTIVATIONS
 
@@ -104,6 +104,14 @@ class _Setting(click.ParamType):
         return name.replace("-", "_"), text
 
 
+class _BatchSize(click.IntRange):
+    def convert(self, value, param, ctx):
+        return ALL if str(value).lower() == ALL else super().convert(value, param, ctx)
+
+    def _describe_range(self):
+        return f"{super()._describe_range()}, or {ALL}"
+
+
 POSITIVE = click.IntRange(min=1)
 _source_options = [
     click.option("--target", metavar="COLUMN", help="Target column of a .csv file."),
@@ -147,7 +155,12 @@ _network_options = [
     ),
 ]
 _array_options = [
-    click.option("--batch-size", type=POSITIVE, help="Rows per shuffled mini-batch.  [default: the problem's, or all rows]"),
+    click.option(
+        "--batch-size",
+        type=_BatchSize(min=1),
+        metavar="N|all",
+        help="Rows per shuffled mini-batch, or all rows.  [default: the problem's, or all]",
+    ),
     click.option(
         "--backend",
         default="numpy",
@@ -227,14 +240,15 @@ def cli(debug):
 @cli.command(
     "train",
     short_help="Fit a network to data.",
-    epilog="The output folder receives run.jsonl (a header line, a line per step, an end line), checkpoint.npz and run.png.",
+    epilog="The output folder receives run.jsonl (a header line, a line per step, an end line), checkpoint.npz and run.png; "
+    "of methods with a damping also curvature.png, of those that change one layer a step layers.png.",
 )
 @click.argument("data", required=False)
 @_with(_data_options)
 @_with(_optimizer_option, _network_options)
-@click.option("--epsilon", type=float, help="Inner accuracy of near-linear-gauss-newton.  [default: the optimizer's]")
+@click.option("--epsilon", type=float, help="Inner accuracy of the linear solves.  [default: the optimizer's]")
 @click.option("--lr", type=float, help="Step size.  [default: the optimizer's]")
-@click.option("--damping", type=float, help="Damping.  [default: the optimizer's]")
+@click.option("--damping", type=float, help="Damping; where it adapts, the first one.  [default: the optimizer's]")
 @_with(_run_options)
 @click.option(
     "--out",
@@ -271,6 +285,7 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **options)
     \b
     Examples:
       nearlin train digits-4v9
+      nearlin train digits --optimizer gauss-newton --batch-size all
       nearlin train houses.csv --target price --scale --steps 20 --out runs/houses
       nearlin train --resume runs/houses/checkpoint.npz --steps 40
     """
@@ -315,7 +330,7 @@ def _names(text):
 @click.option(
     "--optimizers",
     metavar="A,B,...",
-    help=f"Some of {', '.join(OPTIMIZERS)}.  [default: {','.join(COMPARED)}; on a problem {','.join(LAYERWISE)}]",
+    help=f"Some of {', '.join(OPTIMIZERS)}.  [default: {','.join(COMPARED)}; on a problem {','.join(ON_RECIPES)}]",
 )
 @_with(_data_options, _network_options)
 @click.option("--epsilon", type=float, help="Inner accuracy of the optimizers that have one.")
@@ -399,7 +414,7 @@ def tune_command(data, optimizers, out, **options):
     out = out or _default_folder(f"tune-{folders.slug(data)}-{options['seed']}", TUNED)
 
     def announce(optimizer, number, settings):
-        click.echo(f"{optimizer}, run {number}: {', '.join(f'{name} {value:g}' for name, value in settings.items())}", err=True)
+        click.echo(f"{optimizer}, run {number}: {in_words(settings)}", err=True)
 
     report.print_tuning(tune(data, names, out=out, before=announce, **options))
 

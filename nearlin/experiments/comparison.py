@@ -9,12 +9,12 @@ from nearlin.experiments.checkpoint import write_atomically
 from nearlin.experiments.config import Config, explicit
 from nearlin.experiments.problems import build
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.registry import OPTIMIZERS, check_settings, hyperparameters, make_optimizer
+from nearlin.experiments.registry import OPTIMIZERS, check_settings, hyperparameters, make_optimizer, takes_schedules
 from nearlin.experiments.training import Interrupted, Trainer, _like, _source, _summary, configured, starting
 
 FILE, PLOT = "compare.json", "compare.png"
-DEFAULT = ("near-linear-gauss-newton", "gram-gauss-newton", "sgd", "adam")
-LAYERWISE = ("mini-block-fisher", "kfac", "tnt", "kbfgs", "sgd", "adam")
+DEFAULT = ("near-linear-gauss-newton", "gauss-newton", "gram-gauss-newton", "sgd", "adam")
+ON_RECIPES = ("gauss-newton", "mini-block-fisher", "kfac", "tnt", "kbfgs", "sgd", "adam")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def compare(
     data : str, path, Dataset, or (x, y)
         As for `train`.
     optimizers : sequence of str, optional
-        Keys of `OPTIMIZERS`; by default `DEFAULT`, or `LAYERWISE` on a recipe.
+        Keys of `OPTIMIZERS`; by default `DEFAULT`, or `ON_RECIPES` on a recipe.
     epsilon, lr, damping : float or dict, optional
         One value for every optimizer that has this hyper-parameter, or a dict from optimizer names to values.
     tuned : path, optional
@@ -93,7 +93,7 @@ def compare(
     filled = {
         f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name not in ("optimizer", "settings", *hyper)
     }
-    configs = {name: dataclasses.replace(one, **filled) for name, one in configs.items()}
+    configs = {name: _scheduled(dataclasses.replace(one, **filled)) for name, one in configs.items()}
     made = {name: configured(one, problem) for name, one in configs.items()}
     folder = None if out is None else folders.claim(out, FILE)
     runs, failures, name = {}, {}, None
@@ -123,7 +123,7 @@ def compare(
 
 def default_for(data):
     """The optimizers that are compared where none is named."""
-    return LAYERWISE if isinstance(data, str) and data in RECIPES else DEFAULT
+    return ON_RECIPES if isinstance(data, str) and data in RECIPES else DEFAULT
 
 
 def _config_of(name, config, hyper, optimizers, tuned):
@@ -132,6 +132,13 @@ def _config_of(name, config, hyper, optimizers, tuned):
     plain = {option: settings.pop(option, None) for option in hyper}
     own = {option: value for option, value in config.settings if option in hyperparameters(name)}
     return dataclasses.replace(config, optimizer=name, settings=tuple({**settings, **own}.items()), **plain)
+
+
+def _scheduled(config):
+    """Without the schedule, where the optimizer takes none."""
+    if config.lr_factor is None or takes_schedules(config.optimizer):
+        return config
+    return dataclasses.replace(config, lr_factor=None, lr_period=None)
 
 
 def best_of(path, data, optimizers):

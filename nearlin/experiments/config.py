@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 DTYPES = ("float32", "float64")
 MAY_CHANGE = ("data", "data_dir", "steps", "epochs", "time_limit", "tol")  # on resuming: where the data lies, and when to stop
 STEPS = 12  # of a run that names neither steps nor epochs nor a limit of time
+ALL = "all"  # batch_size: every row in every step, also where a problem has mini-batches by default
 
 
 def _plain(value):
@@ -43,7 +44,7 @@ class Config:
     settings: tuple = ()
     width: int = 8192
     activation: str | None = None
-    batch_size: int | None = None
+    batch_size: int | str | None = None
     backend: str = "numpy"
     dtype: str | None = None
     steps: int | None = None
@@ -56,10 +57,11 @@ class Config:
         object.__setattr__(self, "settings", _plain(self.settings))
         for name, least in (("width", 1), ("steps", 1), ("seed", 0), ("batch_size", 1), ("epochs", 1), ("lr_period", 1)):
             value = getattr(self, name)
-            if value is None and name not in ("width", "seed"):
+            if (value is None and name not in ("width", "seed")) or (name == "batch_size" and value == ALL):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
+                words = f", or {ALL!r}" if name == "batch_size" else ""
+                raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}{words}")
         if not 0 <= self.test_fraction < 1:
             raise ValueError(f"test_fraction is {self.test_fraction!r}; expected a number in [0, 1)")
         if self.time_limit is not None and not self.time_limit > 0:
@@ -76,6 +78,11 @@ class Config:
             )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; expected float32 or float64")
+
+    @property
+    def batch_rows(self):
+        """Rows of a mini-batch, or None for all rows."""
+        return None if self.batch_size == ALL else self.batch_size
 
     def to_dict(self):
         """The options as a plain dict."""

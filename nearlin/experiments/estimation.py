@@ -6,7 +6,7 @@ from pathlib import Path
 from nearlin._array import NAMES, BackendError, blas_threads, unusable
 from nearlin.complexity import cost
 from nearlin.data import load, split
-from nearlin.experiments.config import Config
+from nearlin.experiments.config import ALL, Config
 from nearlin.experiments.problems import machine_memory
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
@@ -153,6 +153,7 @@ def estimate(
     if iterations is not None and not near_linear:
         raise ValueError(f"{optimizer} has no inner iterations; leave --iterations out")
     source, rows, features = _sizes(data, rows, features, target, task, test_fraction, seed)
+    batch_size = None if batch_size == ALL else batch_size
     if batch_size is not None and batch_size > rows:
         raise ValueError(f"batch_size is {batch_size} and there are {rows} rows; expected at most that many")
     result = Estimate(

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from nearlin.experiments.checkpoint import write_atomically
+from nearlin.experiments.training import route
 
 
 def plot_result(result, path):
@@ -39,6 +40,77 @@ def plot_layers(result, path):
     return path
 
 
+CURVES = (("damping", "damping λ"), ("effective_dimension", "effective dimension"), ("inner_iterations", "inner iterations"))
+
+
+def plot_curvature(result, path):
+    """Damping, effective dimension and inner iterations of every step, coloured by route, as a PNG under ``path``.
+
+    What is nowhere known, or zero throughout, has no panel.
+    """
+    records = [record for record in result.records if record.get("damping")]
+    shown = [curve for curve in CURVES if any(record.get(curve[0]) for record in records)]
+    figure = Figure(figsize=(10, 1.2 + 1.75 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, (field, name) in zip(panels, shown, strict=True):
+        _plot_routes(panel, records, field)
+        (_count_axis if field == "inner_iterations" else _log_axis)(panel, [r[field] for r in records if r.get(field)])
+        panel.set_ylabel(name)
+        panel.grid(True, which="major", alpha=0.35)
+    panels[-1].set_xlabel("step")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(4, len(labels)))
+    figure.align_ylabels()
+    figure.suptitle(f"Damping and linear solves of {result.config.optimizer} on {_subject(result)}", fontsize=11)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+    return path
+
+
+def _plot_routes(panel, records, field):
+    """A point a step in the colour of its route, open where the preconditioner was kept; rings and crosses mark rejections."""
+    size, labels = (5.5 if len(records) <= 60 else 3), sorted({_label(record) for record in records})
+    known = [record for record in records if record.get(field) is not None]
+    panel.plot(*_points(known, field), color="0.75", linewidth=0.9, zorder=1)
+    for colour, label in enumerate(labels):
+        for fresh, how in ((True, "new"), (False, "kept")):
+            some = [r for r in known if _label(r) == label and bool(r["refreshed"]) == fresh]
+            if some:
+                style = {"color": f"C{colour}", "markersize": size, "markerfacecolor": f"C{colour}" if fresh else "white"}
+                panel.plot(*_points(some, field), "o", **style, label=f"{label}, {how}")
+    retried, rejected = [r for r in known if (r.get("attempts") or 1) > 1], [r for r in known if not r["accepted"]]
+    ring = {"markerfacecolor": "none", "markersize": 2 * size, "markeredgewidth": 0.9}
+    for some, marker, style, label in (
+        (retried, "o", ring, "attempts rejected"),
+        (rejected, "x", {"markersize": 8, "markeredgewidth": 2}, "step rejected"),
+    ):
+        if some:
+            panel.plot(*_points(some, field), marker, color="crimson", **style, label=label)
+
+
+def _label(record):
+    side = record.get("side")
+    return f"{route(record)} ({side} side)" if side else "preconditioner"
+
+
+def _points(records, field):
+    return [record["step"] for record in records], [record[field] for record in records]
+
+
+def _count_axis(panel, values):
+    panel.set_ylim(bottom=-0.06 * max(values))
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _log_axis(panel, values):
+    """A logarithmic axis, of no range so narrow that noise fills it."""
+    panel.set_yscale("log")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    if max(values) < 10 * min(values):
+        middle = math.sqrt(max(values) * min(values))
+        panel.set_ylim(middle / 5, middle * 5)
+
+
 def plot_comparison(runs, path):
     """Runs of one problem, a dict from optimizer name to its `Result`s, as a PNG under ``path``."""
     labelled = [(name, result) for name, results in runs.items() for result in results]
@@ -47,7 +119,7 @@ def plot_comparison(runs, path):
 
 def _subject(result):
     facts, config = result.problem.describe(), result.config
-    batch = f", batches of {config.batch_size}" if config.batch_size else ""
+    batch = f", batches of {config.batch_size}" if config.batch_rows else ""
     network = f"{sum(math.prod(W.shape) for W in result.params)} parameters, {config.activation}"
     if not result.problem.recipe:
         network = f"d = {facts['features']}, {config.width} {config.activation} neurons"
@@ -118,7 +190,7 @@ def _plot(runs, title, path):
 
 def _per_epoch(result):
     """Steps of an epoch: recipes are plotted over epochs."""
-    size = result.config.batch_size
+    size = result.config.batch_rows
     return max(1, result.problem.train[0].shape[0] // size) if result.problem.recipe and size else 1
 
 

@@ -176,7 +176,7 @@ def default_optimizer(data):
 
 def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
     """Steps, from epochs where those are given, and else those that a problem suggests."""
-    size = min(config.batch_size or rows, rows)
+    size = min(config.batch_rows or rows, rows)
     per_epoch = rows // size if drop_last else -(-rows // size)
     if config.steps is not None and config.epochs is not None:
         raise ValueError("steps and epochs are both given; expected one of them")

@@ -5,6 +5,7 @@ import difflib
 
 from nearlin import optim
 from nearlin.linalg import Rates
+from nearlin.nn import StepDecay
 
 OPTIMIZERS = {
     "near-linear-gauss-newton": "NearLinearGaussNewton",
@@ -76,6 +77,15 @@ def default_lr(name):
     if "lr" not in hyperparameters(name):
         raise ValueError(f"{name} has no lr; it has {', '.join(hyperparameters(name))}")
     return make_optimizer(name).lr
+
+
+def takes_schedules(name):
+    """Whether the step size of the optimizer called ``name`` may be a schedule."""
+    try:
+        make_optimizer(name, lr=StepDecay(default_lr(name), 0.5, 1))
+    except ValueError:
+        return False
+    return True
 
 
 def hyperparameters(name):

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 import sys
+from collections import Counter
 from functools import partial
 from statistics import median
 
@@ -18,11 +19,14 @@ from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURE
 from nearlin.experiments.estimation import in_words
 from nearlin.experiments.measuring import MEASUREMENTS
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.training import LAYERS
+from nearlin.experiments.training import CURVATURE, LAYERS, damped, has, route
+from nearlin.linalg import Rates
 from nearlin.linalg.rates import DTYPES, PAIRED
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
 WIDE = 100  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
+PLANNED = 110  # the same of a table of steps with their routes
+FEW_ROWS = 5000  # up to which Gauss-Newton steps on all of them pay
 SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
 
 
@@ -79,6 +83,7 @@ def print_header(trainer, stream=None):
             "batches",
             f"of {config.batch_size} rows, {trainer.batches.per_epoch} an epoch" if not trainer.batches.full else "all rows",
         ),
+        ("hint", _batch_hint(trainer)),
         ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
         ("writing to", str(trainer.folder) if trainer.folder else None),
     )
@@ -90,10 +95,23 @@ def _scale_hint(spread):
     return f"the deviations of the features differ up to {spread:.1e} times; --scale gives every feature the same weight"
 
 
+def _batch_hint(trainer):
+    rows = trainer.problem.train[0].shape[0]
+    if trainer.config.optimizer != "gauss-newton" or trainer.batches.full or rows > FEW_ROWS:
+        return None
+    return f"Gauss-Newton steps gain from larger batches than first-order ones, up to --batch-size all ({rows} rows)"
+
+
 def _hyperparameters(optimizer):
     fields = ((f.name, getattr(optimizer, f.name)) for f in dataclasses.fields(optimizer) if f.init)
-    text = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in fields)
-    return f"{type(optimizer).__name__}({', '.join(text)})"
+    return f"{type(optimizer).__name__}({', '.join(f'{name}={_value(value)}' for name, value in fields)})"
+
+
+def _value(value):
+    """A hyper-parameter, without the 13 numbers of a table of rates."""
+    if isinstance(value, Rates):
+        return "default" if value == Rates() else "measured"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
 def _facts(out, *facts):
@@ -104,8 +122,9 @@ def _facts(out, *facts):
 
 def print_result(result, stream=None):
     """The table of steps, the errors, and how the run ended."""
-    out = console(stream)
+    out, planned = console(stream), has(result.records, "side")
     out.print()
+    out.width = max(out.width, PLANNED if planned else 0)
     out.print(steps_table(result))
     out.print()
     sentence = not_halved(result) or grew(result)
@@ -117,6 +136,8 @@ def print_result(result, stream=None):
         ("test loss", None if result.final_test_loss is None else _number(result.final_test_loss)),
         ("time", f"{result.seconds:.2f} s in {result.steps} steps"),
         ("preconditioner", _preconditioners(result.records)),
+        ("route", "S: on the sample side, P: on the parameter side; d_eff: effective dimension" if planned else None),
+        ("plan", _plans(result.records)),
         ("wrote", _written(result)),
     )
     for text in (sentence, result.message):
@@ -129,10 +150,19 @@ def _preconditioners(records):
     return "; ".join(names) or None
 
 
+def _plans(records):
+    """How many steps each route took, and why the last one was chosen."""
+    planned = [record for record in records if record.get("plan")]
+    if not planned:
+        return None
+    counts = ", ".join(f"{name} in {number}" for name, number in Counter(map(route, planned)).items())
+    return f"{counts} of {len(records)} steps; at the end {planned[-1]['plan']}"
+
+
 def _written(result):
     names = [path.name for path in (result.log, result.checkpoint, result.plot) if path is not None]
-    if result.plot is not None and any(record.get("layer") is not None for record in result.records):
-        names.append(LAYERS)
+    if result.plot is not None:
+        names += [LAYERS] * has(result.records, "layer") + [CURVATURE] * damped(result.records)
     return f"{', '.join(names)} in {result.folder}" if names else None
 
 
@@ -142,40 +172,60 @@ def _table():
 
 def steps_table(result):
     """A rich table with a row per step."""
-    second_order = any(record["inner_iterations"] is not None for record in result.records)
+    columns = _certificate(result.records)
     table = _table()
-    full = result.config.batch_size is None and not result.problem.recipe
+    full = result.config.batch_rows is None and not result.problem.recipe
     losses = ("loss", "contraction") if full else ("batch loss", "training loss")
-    for name in ("step", *losses, *(("inner", "true res.", "R") if second_order else ()), "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("step", *losses, *columns, "seconds"):
+        table.add_column(name, justify="left" if name == "route" else "right", no_wrap=True)
     table.add_column("note", overflow="fold")
     records = result.records
     gap = len(records) > SHOWN
     for record in records[: SHOWN // 2] if gap else records:
-        table.add_row(*_cells(record, full, second_order))
+        table.add_row(*_cells(record, full, columns))
     if gap:
         table.add_row("...", *[""] * (len(table.columns) - 2), f"{len(records) - SHOWN} steps not shown")
         for record in records[-SHOWN // 2 :]:
-            table.add_row(*_cells(record, full, second_order))
+            table.add_row(*_cells(record, full, columns))
     end = (_number(result.final_loss), "") if full else ("", _number(result.final_loss))
     table.add_row(str(result.steps), *end, *[""] * (len(table.columns) - 4), "end")
     return table
 
 
-def _cells(record, full, second_order):
-    certificate = ()
-    if second_order:
-        fresh = {None: "", True: "fresh", False: "reused"}[record["refreshed"]]
-        inner = "" if record["inner_iterations"] is None else str(record["inner_iterations"])
-        certificate = (inner, _number(record["inner_residual"], 1), fresh)
+def _certificate(records):
+    """The columns of the linear solves: none for first-order methods, and the plan's where there is one."""
+    if not has(records, "inner_iterations"):
+        return ()
+    return (*(("λ", "d_eff", "route") if has(records, "side") else ()), "inner", "true res.", "R")
+
+
+def _cells(record, full, columns):
+    certificate = {
+        "λ": _number(record["damping"], 1),
+        "d_eff": _short(record.get("effective_dimension")),
+        "route": _route(record),
+        "inner": "" if record["inner_iterations"] is None else str(record["inner_iterations"]),
+        "true res.": _number(record["inner_residual"], 1),
+        "R": {None: "", True: "fresh", False: "reused"}[record["refreshed"]],
+    }
     return (
         str(record["step"]),
         _number(record["loss"]),
         _contraction(record["contraction"]) if full else _number(record["loss_after"]),
-        *certificate,
+        *(certificate[name] for name in columns),
         f"{record['seconds']:.3f}",
         _note(record),
     )
+
+
+def _short(value):
+    return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _route(record):
+    """``S exact`` on the sample side, ``P kfac`` on the parameter side."""
+    side = record.get("side")
+    return f"{side[0].upper()} {route(record)}" if side else ""
 
 
 def _contraction(value):
@@ -185,9 +235,12 @@ def _contraction(value):
 def _note(record):
     if not record["accepted"] or record["reason"].startswith("stalled"):
         return record["reason"]
+    parts = [f"{record['attempts']} tries"] if (record.get("attempts") or 1) > 1 else []
     if record["inner_reason"] not in (None, "converged"):
-        return f"inner solve: {record['inner_reason']}"
-    return "not halved" if _missed(record) else ""
+        parts.append(f"inner solve: {record['inner_reason']}")
+    elif _missed(record):
+        parts.append("not halved")
+    return ", ".join(parts)
 
 
 def _missed(record):

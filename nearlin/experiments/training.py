@@ -20,9 +20,9 @@ from nearlin.experiments import checkpoint, folders
 from nearlin.experiments.config import Config, differences, explicit
 from nearlin.experiments.environment import versions
 from nearlin.experiments.problems import Problem, build
-from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, default_lr, make_optimizer
+from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, default_lr, make_optimizer, takes_schedules
 
-LOG, CHECKPOINT, PLOT, LAYERS = "run.jsonl", "checkpoint.npz", "run.png", "layers.png"
+LOG, CHECKPOINT, PLOT, LAYERS, CURVATURE = "run.jsonl", "checkpoint.npz", "run.png", "layers.png", "curvature.png"
 _SHUFFLE, _AUGMENT, _WARM = 0x73687566666C65, 0x6175676D, 0x7761726D  # keep these streams apart from other users of the same seed
 GRADIENTS = {"forward": 1 / 3, "backward": 2 / 3, "jvp": 2 / 3, "matvec": 1 / 3, "rmatvec": 1 / 3, "gram_matvec": 2 / 3}
 
@@ -37,7 +37,8 @@ class Record(NamedTuple):
     the time of the step alone, ``cpu_seconds`` that of all threads together, and ``gradients`` what was asked of the objective
     in units of one gradient (a forward pass counts 1/3; Gram matrices are left out). ``layer`` is the one that a method which
     changes one layer a step has chosen, ``guarantee`` by how much the batch's loss was certain to fall, and ``decrease`` by how
-    much it fell, where the method has looked.
+    much it fell, where the method has looked. ``attempts`` counts the solves of a guarded step, the rejected ones included;
+    ``side``, ``plan`` and ``effective_dimension`` (None where nothing estimates it) are those of a method that chooses its route.
     """
 
     step: int
@@ -62,15 +63,19 @@ class Record(NamedTuple):
     layer: int | None = None
     guarantee: float | None = None
     decrease: float | None = None
+    attempts: int | None = None
+    side: str | None = None
+    plan: str | None = None
+    effective_dimension: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
     """What `train` returns.
 
-    ``ended`` is ``"converged"`` (the tolerance was reached), ``"steps"`` (all steps were taken), ``"stalled"``, ``"non-finite"``,
-    ``"time limit"`` or ``"interrupted"``, and ``message`` says it in a sentence. ``records`` are plain dicts with the fields of
-    `Record`.
+    ``ended`` is ``"converged"`` (the tolerance was reached), ``"steps"`` (all were taken), ``"stalled"`` (no step of an epoch
+    found anything to gain), ``"non-finite"``, ``"time limit"`` or ``"interrupted"``, and ``message`` says it in a sentence.
+    ``records`` are plain dicts with the fields of `Record`.
     ``folder``, ``checkpoint``, ``log`` and ``plot`` are paths, or None where nothing was written.
     """
 
@@ -183,7 +188,7 @@ def train(
         Multiply the step size by ``lr_factor`` every ``lr_period`` epochs.
     settings : tuple of (name, value)
         Other hyper-parameters of the optimizer: fields of its dataclass.
-    batch_size : int, optional
+    batch_size : int or "all", optional
         Rows per shuffled mini-batch; all rows by default, or what the recipe says. ``steps`` then counts mini-batches, and losses
         of the whole training set are evaluated at the ends of epochs. Recipes drop the incomplete batch of an epoch.
     backend : {"numpy", "cupy", "torch", "array_api_strict"}
@@ -202,7 +207,9 @@ def train(
         Folder with the files of a recipe that reads some.
     out : str or path, optional
         Folder for ``run.jsonl`` (a header line, a line per step, an end line), ``checkpoint.npz`` and ``run.png``; it must not
-        hold an earlier run. Nothing is written without it. The plot needs matplotlib and is left out without it.
+        hold an earlier run. Nothing is written without it. Methods with a damping add ``curvature.png`` (damping, effective
+        dimension, inner iterations and route of every step), those that change one layer a step ``layers.png``. Plots need
+        matplotlib and are left out without it.
     checkpoint_every : int
         Write the checkpoint every so many steps besides the end; 0 for the end alone.
     resume : str or path, optional
@@ -265,11 +272,16 @@ def start(data, config):
 def configured(config, problem):
     """The optimizer of a run, with its schedule in steps."""
     if config.optimizer in LEAST_SQUARES and not _squared(problem):
-        loss, others = type(problem.objective.loss).__name__, ", ".join(name for name in OPTIMIZERS if name not in LEAST_SQUARES)
-        raise ValueError(f"{config.optimizer} is for least squares, and {problem.name} has a {loss}; it is trained by {others}")
+        loss, known = type(problem.objective.loss).__name__, (*LEAST_SQUARES, "gauss-newton")
+        raise ValueError(
+            f"{config.optimizer} is for least squares, and {problem.name} has a {loss}; expected gauss-newton, which takes every "
+            f"loss, or {', '.join(name for name in OPTIMIZERS if name not in known)}"
+        )
     lr = config.lr
     if config.lr_factor is not None:
-        period = config.lr_period * Batches(problem, config.batch_size, config.seed).per_epoch
+        if not takes_schedules(config.optimizer):
+            raise ValueError(f"{config.optimizer} takes one step size for all steps; expected neither lr_factor nor lr_period")
+        period = config.lr_period * Batches(problem, config.batch_rows, config.seed).per_epoch
         lr = nn.StepDecay(default_lr(config.optimizer) if lr is None else lr, config.lr_factor, period)
     settings = dict(config.settings)
     named = {"epsilon": config.epsilon, "lr": lr, "damping": config.damping}
@@ -281,7 +293,7 @@ def configured(config, problem):
 
 def _for_batches(optimizer, config, problem):
     """The optimizer, unless it needs all rows in every step and does not get them."""
-    if getattr(optimizer, "whole_batch", False) and not Batches(problem, config.batch_size, config.seed).full:
+    if getattr(optimizer, "whole_batch", False) and not Batches(problem, config.batch_rows, config.seed).full:
         rows = problem.train[0].shape[0]
         raise ValueError(
             f"{config.optimizer} guarantees the decrease of the loss of all {rows} rows, and a step takes {config.batch_size}; "
@@ -293,7 +305,7 @@ def _for_batches(optimizer, config, problem):
 def starting(optimizer, problem, config, params):
     """The `Snapshot` at step 0, after the pass over the training set that some methods begin with."""
     state = optimizer.init(params, problem.objective)
-    batches = Batches(problem, config.batch_size, config.seed)
+    batches = Batches(problem, config.batch_rows, config.seed)
     if hasattr(optimizer, "warm_start") and not batches.full:
         with np.errstate(over="ignore", invalid="ignore"):
             state = optimizer.warm_start(params, state, problem.objective, batches.in_order(), fold_in(config.seed, _WARM))
@@ -357,9 +369,9 @@ class Trainer:
         self.config, self.problem, self.optimizer, self.snapshot = config, problem, optimizer, snapshot
         self.records = list(records)
         self.cpu_seconds = sum(record["cpu_seconds"] for record in self.records)  # of the steps so far, all threads together
-        self.batches = Batches(problem, config.batch_size, config.seed)
+        self.batches = Batches(problem, config.batch_rows, config.seed)
         self.objective = nn.Counted(dataclasses.replace(problem.objective, statistics=snapshot.statistics))
-        self.header = header or self._header()
+        self._new, self.header = header is None, header or self._header()
         self.initial_loss = self.header["initial_loss"]
         self.folder = self._log = None
         self._every = 0
@@ -394,11 +406,19 @@ class Trainer:
                 result = self._finish("interrupted")
             raise Interrupted(result) from None
         except Exception as error:
+            if self.folder is not None and self._new and not self.snapshot.step:
+                self._discard()
             if self.folder is not None and self.snapshot.step:
                 with contextlib.suppress(Exception):
                     self._save()
                     error.add_note(f"(the checkpoint of the {self.snapshot.step} complete steps is {self.folder / CHECKPOINT})")
             raise
+
+    def _discard(self):
+        """Leave nothing of a new run whose first step is refused."""
+        with contextlib.suppress(OSError):
+            (self.folder / LOG).unlink()
+            self.folder.rmdir()
 
     def _steps(self, live):
         while self.snapshot.step < self.config.steps:
@@ -412,7 +432,7 @@ class Trainer:
                 self._save()
             if ended := self._reached():
                 return ended
-            if record.reason.startswith("stalled"):
+            if self._stalled():
                 return "stalled"
             if self.config.time_limit and self.cpu_seconds >= self.config.time_limit:
                 return "time limit"
@@ -467,6 +487,11 @@ class Trainer:
         last = self.records[-1]["relative_residual"] if self.records else 1.0
         return "converged" if last is not None and last <= self.config.tol else None
 
+    def _stalled(self):
+        """Whether as many steps in a row as an epoch has have stalled: one mini-batch says nothing about the others."""
+        last = self.records[-self.batches.per_epoch :]
+        return len(last) == self.batches.per_epoch and all(map(_no_way_on, last))
+
     def _save(self):
         checkpoint.save(
             self.folder / CHECKPOINT,
@@ -513,7 +538,7 @@ class Trainer:
             train_error=problem.error(params, problem.train),
             test_error=problem.error(params, problem.test),
             ended=ended,
-            message=_message(ended, self.config, self.snapshot.step, relative, loss, problem.least, path),
+            message=_message(ended, self, relative, loss, path),
             final_test_loss=problem.loss(params, problem.test) if problem.recipe else None,
             statistics=self.snapshot.statistics,
             seconds=sum(record["seconds"] for record in self.records),
@@ -578,7 +603,7 @@ def _finite(params):
 
 def _record(t, after, trainer, info, seconds):
     solve, loss, initial, full = info.solve, float(info.loss), trainer.initial_loss, trainer.batches.full
-    squared, kept = _squared(trainer.problem), getattr(info, "kept", "")
+    squared, kept, plan = _squared(trainer.problem), getattr(info, "kept", ""), getattr(info, "plan", "")
     return Record(
         step=t,
         loss=loss,
@@ -602,7 +627,35 @@ def _record(t, after, trainer, info, seconds):
         layer=getattr(info, "layer", None),
         guarantee=getattr(info, "guarantee", None),
         decrease=getattr(info, "decrease", None),
+        attempts=getattr(info, "attempts", None),
+        side=info.side if plan else None,
+        plan=plan or None,
+        effective_dimension=_finite_or_none(info.effective_dimension) if plan else None,
     )
+
+
+def _no_way_on(record):
+    """Whether a step has stalled, or was refused before anything was tried."""
+    return record["reason"].startswith("stalled") or (not record["accepted"] and record.get("attempts") == 0)
+
+
+def has(records, field):
+    """Whether any of the records tells ``field``."""
+    return any(record.get(field) is not None for record in records)
+
+
+def damped(records):
+    """Whether the steps had a damping: then their curvature is drawn."""
+    return any(record.get("damping") for record in records)
+
+
+def route(record):
+    """The name of the route that a record's plan took."""
+    return record["plan"].partition(":")[0]
+
+
+def _finite_or_none(value):
+    return float(value) if math.isfinite(value) else None
 
 
 def _relative(loss, reference):
@@ -616,14 +669,16 @@ def _fields(optimizer):
     return {f.name: repr(getattr(optimizer, f.name)) for f in dataclasses.fields(optimizer) if f.init}
 
 
-def _message(ended, config, steps, relative, loss, least, path):
+def _message(ended, trainer, relative, loss, path):
+    config, steps, least = trainer.config, trainer.snapshot.step, trainer.problem.least
     above = " above the least possible" if least else ""
     at = f"the loss is {loss - least:.4g}{above}" if relative is None else f"the relative residual is {relative:.2e}"
     aim = "" if relative is None else f" (tolerance {config.tol:g})"
     if ended == "converged":
         return f"Converged after {steps} steps: {at}{aim}."
     if ended == "stalled":
-        return f"Stopped after {steps} steps: the optimizer stalled, no further decrease can be had; {at}."
+        where = "" if trainer.batches.full else " in every batch of an epoch"
+        return f"Stopped after {steps} steps: {trainer.records[-1]['reason']}{where}; {at}."
     if ended == "non-finite":
         kept = f"the last finite parameters are kept ({at})" if math.isfinite(loss) else "a smaller --lr may help"
         return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; {kept}."
@@ -645,11 +700,13 @@ def _summary(result):
 
 def _plot(result):
     try:
-        from nearlin.experiments.plots import plot_layers, plot_result
+        from nearlin.experiments.plots import plot_curvature, plot_layers, plot_result
     except ImportError:
         return None
-    if any(record.get("layer") is not None for record in result.records):
+    if has(result.records, "layer"):
         plot_layers(result, result.folder / LAYERS)
+    if damped(result.records):
+        plot_curvature(result, result.folder / CURVATURE)
     return plot_result(result, result.folder / PLOT)
 
 

@@ -16,6 +16,7 @@ from nearlin.experiments.registry import check_settings, hyperparameters, make_o
 from nearlin.experiments.training import Trainer, _like, _source, configured, starting
 
 FILE, RUNS, SHARE = "tune.json", 12, 5
+BETTER = 1e-3  # by which a step of the search must be better: a flat valley has no end
 
 
 class _OutOfRuns(Exception):
@@ -26,7 +27,10 @@ DAMPINGS = ("damping", "epsilon_hat")
 
 
 class Run(NamedTuple):
-    """One run of a search: settings, losses above the least possible ones at its end, steps, and how it ended."""
+    """One run of a search: settings (None: the default), losses above the least possible ones at its end, steps, how it ended.
+
+    ``began`` is the damping of the first step, where it adapts.
+    """
 
     lr: float | None
     damping: float | None
@@ -34,6 +38,7 @@ class Run(NamedTuple):
     test_excess: float | None
     steps: int
     ended: str
+    began: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Search:
         """The best run in words."""
         if self.best is None:
             return "none, as no run ended with a finite loss"
-        return ", ".join(f"{name} {value:g}" for name, value in self.settings.items()) + f", excess loss {self.best.excess:.4g}"
+        return f"{in_words(self.settings)}, excess loss {self.best.excess:.4g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +82,8 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     """Search step size, then damping, on the grid 1, 3, 10, 30, ... for each optimizer.
 
     The search starts at the optimizer's default, moves to the better neighbour until both are worse, first in the step size, then
-    in the damping (Adam and its kin: epsilon_hat), and keeps what ends with the smallest training loss.
+    in the damping (Adam and its kin: epsilon_hat), and keeps what ends with the smallest training loss. Guarded methods adapt
+    their damping and take full steps: of them the first damping alone is searched, from the one that they choose themselves.
 
     Parameters
     ----------
@@ -149,27 +155,39 @@ def _write(problem, searches, folder):
 
 def _search(name, problem, config, params, most, progress, before, note):
     damping_name = next((field for field in DAMPINGS if field in hyperparameters(name)), None)
-    optimizer, done = make_optimizer(name), {}
-    start = tuple(_index(getattr(optimizer, field or "", None)) for field in ("lr", damping_name))
-    if start == (None, None):
+    own = {field: value for field, value in config.settings if field in hyperparameters(name)}
+    optimizer, done = make_optimizer(name, **own), {}
+    guarded = getattr(optimizer, "guard", False)
+    start = tuple(_index(getattr(optimizer, field or "", None)) for field in ("" if guarded else "lr", damping_name))
+    if start == (None, None) and not guarded:
         raise ValueError(f"{name} has neither a step size nor a damping by default; expected one to start from")
+
+    def tried(settings):
+        if len(done) == most:
+            raise _OutOfRuns
+        if before is not None:
+            before(name, len(done) + 1, settings)
+        try:
+            return _run(name, problem, config, params, settings, damping_name, progress)
+        except ValueError as error:
+            if not done:
+                raise
+            return _failed(settings, damping_name, error)  # the grid left the range of a hyper-parameter
+
+    def keep(point, run):
+        done[point] = run
+        note(Search(tuple(done.values()), damping_name))
 
     def excess(point):
         if point not in done:
-            if len(done) == most:
-                raise _OutOfRuns
             settings = {field: _value(k) for field, k in zip(("lr", damping_name), point, strict=True) if k is not None}
-            if before is not None:
-                before(name, len(done) + 1, settings)
-            try:
-                done[point] = _run(name, problem, config, params, settings, damping_name, progress)
-            except ValueError as error:
-                if not done:
-                    raise
-                done[point] = _failed(settings, damping_name, error)  # the grid left the range of a hyper-parameter
-            note(Search(tuple(done.values()), damping_name))
+            keep(point, tried(settings))
         return done[point].excess
 
+    if start == (None, None):  # the default stands for the point of the grid next to the damping that it chose
+        run = tried({})
+        start = (None, _index(run.began or None))
+        keep(start, run)
     best = start
     with contextlib.suppress(_OutOfRuns):
         for axis in (0, 1):
@@ -183,7 +201,7 @@ def _descend(point, axis, excess):
     safe = (-1, 1)[axis]  # a smaller step, a larger damping
     here = excess(point)
     by = min((safe, -safe), key=lambda by: excess(moved(point, by)))
-    while excess(moved(point, by)) < here or not math.isfinite(here):
+    while excess(moved(point, by)) < here - BETTER * abs(here) or not math.isfinite(here):
         point = moved(point, by)
         here = excess(point)
     return point
@@ -199,7 +217,13 @@ def _run(name, problem, config, params, settings, damping_name, progress):
         return _failed(settings, damping_name, error)
     loss = math.inf if result.ended == "non-finite" else result.final_loss - problem.least
     test = None if result.final_test_loss is None else result.final_test_loss - problem.test_least
-    return Run(settings.get("lr"), settings.get(damping_name), loss, test, result.steps, result.ended)
+    began = result.records[0]["damping"] if result.records else None
+    return Run(settings.get("lr"), settings.get(damping_name), loss, test, result.steps, result.ended, began)
+
+
+def in_words(settings):
+    """Hyper-parameters as ``lr 0.1, damping 0.3``, or ``defaults``."""
+    return ", ".join(f"{name} {value:g}" for name, value in settings.items()) or "defaults"
 
 
 def _failed(settings, damping_name, error):

@@ -17,6 +17,8 @@ from nearlin._array import namespace
 from nearlin.linalg.operators import axpy, norm
 from nearlin.linalg.solve_info import SolveInfo
 
+PROGRESS = 0.9  # a correction that leaves more of the residual than this share is the last one
+
 
 class GramSolution(NamedTuple):
     """g (n,), δ = Jᵀg, its image J δ (n,), and the certificate."""
@@ -28,7 +30,7 @@ class GramSolution(NamedTuple):
 
 
 def gram_solve(J, b, damping, inner_solve, rtol, limit):
-    """Solve (J Jᵀ + λ I) g = b to the true residual ``rtol`` ||b||, or until a correction no longer halves it.
+    """Solve (J Jᵀ + λ I) g = b to the true residual ``rtol`` ||b||, or until a correction hardly reduces it.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
         rest = b - image - damping * g
         iterations, products = iterations + info.iterations, products + info.products + (not known)
         left = norm(rest)
-        if left <= 1.001 * rtol * target or info.reason != "converged" or not left < 0.5 * before:
+        if left <= 1.001 * rtol * target or info.reason != "converged" or not left < PROGRESS * before:
             break
     failed = info.reason if info.reason != "converged" else "stalled" if math.isfinite(left) else "non-finite"
     reason = "converged" if left <= 1.001 * rtol * target else failed

@@ -7,6 +7,7 @@ of ``backward`` that the first layer of a network needs.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from nearlin._array import namespace, normal, uniform
@@ -148,6 +149,19 @@ class Dense:
         return dy if dx is None else dy + dx @ namespace(W).matrix_transpose(W[:, : self.inp])
 
 
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """The cache of an activation: phi'(x), made when it is first asked for and kept for further passes."""
+
+    x: object
+    phi: Activation
+
+    @cached_property
+    def values(self):
+        """phi'(x), like x."""
+        return self.phi.derivative(self.x)
+
+
 @dataclass(frozen=True)
 class Elementwise:
     """y = phi(x) for an activation phi."""
@@ -156,13 +170,13 @@ class Elementwise:
     spec = None
 
     def forward(self, W, x):
-        return self.phi.function(x), x
+        return self.phi.function(x), Slope(x, self.phi)
 
-    def backward(self, W, x, dy):
-        return dy * self.phi.derivative(x), None
+    def backward(self, W, slope, dy):
+        return dy * slope.values, None
 
-    def jvp(self, W, x, dx, dW):
-        return None if dx is None else dx * self.phi.derivative(x)
+    def jvp(self, W, slope, dx, dW):
+        return None if dx is None else dx * slope.values
 
 
 @dataclass(frozen=True)

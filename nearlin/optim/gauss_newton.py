@@ -13,11 +13,12 @@ Cost        flops beyond the forward pass, dense networks, k iterations: up to c
             else 8 n p k products. Preconditioners: exact (n c)² sum(out) + (n c)³/3; sketch (n c)² s + (n c)³/3;
             class-averaged, per-class n² c sum(out) + n³/3 (times c); Kronecker factors 9 (D³ + o³) a layer, 4 o D (o + D) a solve
             memory: the factors that are kept, and what `NetworkJacobian`'s budget allows
-Oracles     1 forward and 1 jacobian; k products; per attempt 1 forward; parameter side: 1 backward, and 1 for the certificate
+Oracles     1 forward and 1 jacobian; k products, 4 more in the first step, 1 more for a warm start; per attempt 1 forward;
+            parameter side: 1 backward, 1 more for Kronecker factors or a diagonal
 Deviations  1. The sample side where n c < p and the loss is squared, else the parameter side. By name (``plan``) cross-entropies
                go to the sample side too; where a target's probability falls below √eps, r̃ has no bound, and the step goes back.
             2. The damping of the two-layer network starts as in `NearLinearGaussNewton`, at 1e-8 (float32: 1e-5) tr(K Kᵀ)/n²;
-               elsewhere at 1e-2 times the largest Ritz value σ of six iterations, clamped to [eps σ, σ/eps].
+               elsewhere at 1e-2 times the largest Ritz value σ of four iterations, clamped to [eps σ, σ/eps].
             3. On the sample side momentum is always SPRING's, λ/2 ||δ - μ δ_prev||²: the solve would undo another start. A
                step that is refused is tried again without it, and drops it.
             4. A preconditioner is kept while, at the predicted rates, it costs no more than a new one; never on another batch,
@@ -76,10 +77,12 @@ from nearlin.nn import (
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 ATTEMPTS = 7  # the first and at most 6 retries
-RITZ = 6  # iterations that estimate the largest eigenvalue before the first step
+RITZ = 4  # iterations that estimate the largest eigenvalue before the first step
 FEW_OUTPUTS = 4  # up to which a dense network's Jacobian is kept in factors
 HORIZON = 4  # steps that a preconditioner is expected to serve where it can be kept
+ROUGH = 1e-2  # accuracy of a solve in a lower precision, of which corrections make any other
 SUMMED = 1e4  # rounding errors that the accuracy must be above for an image summed along CG to stand for a recomputed one
+TWICE = 2  # by how much more iterations a preconditioner is expected to take on its second step, until that has been seen
 SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh sketch is too rough
 
 # Iterations per ln(1/ε) that a route is expected to take before it has been tried.
@@ -87,6 +90,7 @@ SAMPLE = {"exact": 0, "sketch": 1.4, "kernel": 1, "class-averaged": 3, "per-clas
 PARAMETER = {"kfac": 2, "diagonal": 25, "parameter-cg": 40}
 ROUTES = (*SAMPLE, *PARAMETER)
 AGAIN = ", again"
+UNCHANGING = ("frozen", "kernel", "cg", "parameter-cg")  # a new one would be the same
 BY_PARTS = ("class-averaged", "per-class", "nystrom")  # no triangular factor of the whole system
 ANY_BATCH = ("kfac", "diagonal")  # made of averages: they serve batches that they were not made on
 
@@ -274,6 +278,8 @@ class GaussNewton:
             raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as KroneckerSRHT()")
         if not isinstance(self.rates, Rates):
             raise ValueError(f"rates is {self.rates!r}; expected a nearlin.linalg.Rates")
+        for name in ("lr", "l2", "momentum") + ("damping",) * (self.damping is not None):
+            object.__setattr__(self, name, float(getattr(self, name)))  # a NumPy scalar would widen float32
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -291,9 +297,9 @@ class GaussNewton:
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
         loss, eps = float(point.loss) + self._penalty(params), _eps(params[0])
         if not math.isfinite(loss):
-            return params, state, _unmoved(loss, state, "rejected: the loss is not finite")
+            return params, state, _unmoved(float(point.loss), state, "rejected: the loss is not finite")
         if _nothing_left(point, objective, eps, 4, self.l2):
-            return params, state, _unmoved(loss, state, "stalled: the residual is rounding")
+            return params, state, _unmoved(float(point.loss), state, "stalled: the residual is rounding")
         J = self._jacobian(point, objective)
         plan = self._plan(J, point, state, objective)
         system = self._system(plan, J, point, params, state)
@@ -301,18 +307,20 @@ class GaussNewton:
         if not 0 < bounds.size < math.inf:
             reason = "stalled: the gradient, or all curvature along it, is zero"
             reason = "rejected: the curvature is not finite" if bounds.size else reason
-            return params, state, _unmoved(loss, state, reason)
+            return params, state, _unmoved(float(point.loss), state, reason)
         damping = state.damping or Damping(self.damping or _first(J, bounds))
         kept, fresh, made, solution = _serving(state.kept, plan, point, self.reuse), False, None, None
-        for attempts in range(1, ATTEMPTS + 1):  # noqa: B007 (read after the loop)
+        for attempts in range(1, ATTEMPTS + 1):
             strength, solution = damping.value + self.l2, None
             if kept is not None and _near(kept, strength):
                 applied = _Applied(kept, system.n, strength, exact=False)
                 solution = system.solve(damping.value, applied, self, self.maxiter if fresh else self._limit(kept, J))
-            if solution is None or (solution.info.reason != "converged" and not fresh and kept.source is not None):
+            worn = solution is None or (solution.info.reason != "converged" and not fresh and plan.route not in UNCHANGING)
+            if worn:
                 exact = plan.route == "exact" or (plan.route == "frozen" and kept is None)
                 made = made or _frozen(kept) or self._make(plan.route, J, point, objective, state.growth, key)
                 kept, fresh = self._factor(plan.route, made, point, system.n, strength, key), True
+                exact = exact and kept.how.endswith(", cholesky")  # no larger shift
                 solution = system.solve(damping.value, _Applied(kept, system.n, strength, exact), self, self.maxiter)
             with unguarded():  # a trial that overflows is refused
                 used, trial = damping.value, self._attempt(objective, params, batch, loss, solution)
@@ -329,7 +337,8 @@ class GaussNewton:
         at_ceiling = damping.value >= bounds.ceiling
         reason = "accepted" if accepted else _why_not(hopeless, at_ceiling, attempts, damping, solve)
         info = StepInfo(
-            loss, trial.loss if accepted else loss, accepted, reason, used, trial.ratio, attempts, solve, plan.side, plan.reason,
+            float(point.loss), float((trial.point if accepted else point).loss), accepted, reason, used, trial.ratio, attempts,
+            solve, plan.side, plan.reason,
             self._effective_dimension(kept, system.n, used + self.l2, key),
         )  # fmt: skip
         kept, efforts, growth = self._remember(state, plan, kept, fresh, solve, J)
@@ -419,7 +428,8 @@ class GaussNewton:
         """Iterations that a kept preconditioner is expected to take next: as last time, or, the first time, as others did."""
         if kept.uses > 1:
             return kept.last
-        return max(kept.last, dict(state.efforts).get(kept.route + AGAIN, 0.0) * math.log(1 / self.epsilon))
+        others = dict(state.efforts).get(kept.route + AGAIN)
+        return max(kept.last, TWICE * kept.last if others is None else others * math.log(1 / self.epsilon))
 
     def _each(self, route, J):
         """Predicted time of one iteration."""
@@ -427,7 +437,7 @@ class GaussNewton:
 
     def _limit(self, kept, J):
         """Iterations before a kept preconditioner is given up: twice what a new one would cost in all."""
-        if kept.route in ("cg", "parameter-cg", "frozen"):
+        if kept.route in UNCHANGING:
             return self.maxiter
         new = self._time(self._build_work(kept.route, J), J) / self._each(kept.route, J) + kept.fresh
         return min(self.maxiter, 2 * math.ceil(new) + 2)
@@ -524,7 +534,7 @@ class GaussNewton:
         if fresh and plan.route == "sketch" and solve.iterations > SLOW * max(1.0, digits / math.log(6)) and growth < 4:
             kept, growth = None, 2 * growth
         state = state._replace(efforts=tuple(sorted(efforts.items())))
-        if kept is not None and plan.route != "frozen":
+        if kept is not None and plan.route not in UNCHANGING:
             new = self._time(self._build_work(plan.route, J), J) + kept.fresh * self._each(plan.route, J)
             old = self._again(kept, state) * self._each(plan.route, J)
             if not self.reuse or old > new or solve.reason != "converged":
@@ -608,6 +618,8 @@ def _inner_solver(opt, J, b, P, shift):
 
     def solve(rest, rtol, limit):
         c = namespace(rest).astype(rest, opt._cast(b).dtype, copy=False)
+        lower = c.dtype != rest.dtype
+        rtol = max(rtol, ROUGH) if lower else rtol
         summed = same_dtype and opt.solver == "cg" and not P.exact and rtol >= SUMMED * _eps(rest)
         operator = DampedGram(J, shift, keep_image=summed)
         if P.exact:
@@ -619,8 +631,9 @@ def _inner_solver(opt, J, b, P, shift):
         else:
             method = lsqr if opt.solver == "lsqr" else craig
             (operator.adjoint, u), info = method(J, c, shift, P.triangular, rtol=min(rtol, 0.99), maxiter=limit)
-        if c.dtype != rest.dtype:
-            return namespace(u).astype(u, rest.dtype), None, info
+        if lower:
+            reason = "converged" if info.reason == "stalled" else info.reason  # how far it got, the residual above tells
+            return namespace(u).astype(u, rest.dtype), None, info._replace(reason=reason)
         found = (*operator.in_dtype_of(u, rest), info)
         return found if operator.image is None else (*found, operator.image)
 
@@ -644,7 +657,7 @@ class ParameterSide:
         return ravel(self.J.rmatvec(image)) / self.n, image
 
     def solve(self, damping, P, opt, limit):
-        """A `Solution` to the accuracy that ``opt`` asks for; one backward pass certifies it."""
+        """A `Solution` to the accuracy that ``opt`` asks for; below `SUMMED` roundings one backward pass certifies it."""
         s, b = damping + opt.l2, -self.g
         if opt.l2:
             b = b - opt.l2 * self._theta
@@ -670,13 +683,14 @@ class ParameterSide:
             )
             delta, image = delta + x, image + (0.0 if seen.total is None else seen.total)
         else:
-            info = SolveInfo(left / size if size else 0.0, 0, 0, "converged")
-        step = unravel(delta, self.params)
-        rest = b - ravel(self.J.rmatvec(image)) / self.n - s * delta
-        residual, reason = norm(rest) / size, info.reason
+            info = SolveInfo(1.0, 0, 0, "converged")
+        step, products = unravel(delta, self.params), info.products + (self.last is not None)
+        residual, reason = info.residual * left / size, info.reason
+        if rtol < SUMMED * _eps(b):  # summed along the way, it may have lost touch
+            rest = b - ravel(self.J.rmatvec(image)) / self.n - s * delta
+            residual, products = norm(rest) / size, products + 1
         if reason == "converged" and residual > 1.05 * opt.epsilon and stop is None:
             reason = "stalled"
-        products = info.products + 1 + (self.last is not None)
         info = info._replace(residual=residual, products=products, reason=reason)
         return Solution(step, image, inner(self.g, delta), info)
 
@@ -802,7 +816,7 @@ def _nothing_left(point, objective, eps, times, l2):
     return norm(point.residual) <= times * eps * (norm(point.outputs) + norm(point.y))
 
 
-def _unmoved(loss, state, reason):
+def _unmoved(float(point.loss), state, reason):
     """The step that stays where it is, before any solve."""
     stalled = reason.startswith("stalled")
     solve = SolveInfo(0.0, 0, 0, "converged") if stalled else SolveInfo(math.nan, 0, 0, "non-finite")

@@ -315,7 +315,8 @@ def test_mlp_products_cost_what_the_formulas_say(n, sizes, activation):
     forward, (_, tape) = counted(network.forward, params, x)
     making, J = counted(network.jacobian, params, tape, x)
     assert (forward, making) == (closed.forward, closed.jacobian)
-    assert counted(network.grads, params, tape, dy)[0] == closed.gradient
+    assert counted(network.grads, params, tape, dy)[0] == closed.gradient - closed.slopes
+    assert counted(network.grads, params, network.forward(params, x)[1], dy)[0] == closed.gradient
     assert counted(J.matvec, params)[0] == closed.matvec
     assert counted(J.rmatvec, u)[0] == closed.rmatvec
     assert counted(J.gram_matvec, u)[0] == closed.gram_matvec

@@ -134,8 +134,9 @@ def conv_parts(method, sizes, bias):
 
 
 def backward(objective, params, batch, grads):
-    """Flops of a backward pass with or without the gradients of parameters."""
+    """Flops of a second backward pass, which finds the slopes made, with or without the gradients of parameters."""
     tape = objective.network.forward(params, batch[0])[1]
+    objective.network.traces(params, tape, batch[1])
     with count() as tally:
         (objective.network.grads if grads else objective.network.traces)(params, tape, batch[1])
     return tally.total

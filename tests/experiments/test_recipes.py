@@ -132,7 +132,7 @@ def test_mnist_is_read_from_a_folder(mnist):
             "digits-ae",
             {"optimizer": "near-linear-gauss-newton"},
             ValueError,
-            "is for least squares, and digits-ae has a SigmoidCrossEntropy; it is trained by sgd",
+            "for least squares, and digits-ae has a SigmoidCrossEntropy; expected gauss-newton, which takes every loss, or sgd",
         ),
         ("digits-ae", {"optimizer": "adam", "settings": (("momentum", 0.9),)}, ValueError, "adam has no momentum; it has lr"),
         ("digits-ae", {"optimizer": "adam", "lr": 0.1, "settings": (("lr", 0.9),)}, ValueError, "lr is given twice"),
@@ -195,6 +195,13 @@ def test_the_search_takes_twelve_runs_at_most_and_survives_divergence(monkeypatc
     assert len(seen) == len(search.runs) == 12
     scripted(monkeypatch, lambda lr, _: np.inf if lr >= 0.1 else lr)
     assert tune("digits-ae", ["sgd"], progress=False).searches["sgd"].best.lr < 0.1
+
+
+def test_a_flat_valley_ends_the_search(monkeypatch):
+    """A thousandth better is no step of the grid."""
+    seen = scripted(monkeypatch, lambda lr, _: 1.0 + 1e-6 * lr)
+    assert tune("digits-ae", ["sgd"], progress=False).searches["sgd"].best.lr == 0.03
+    assert [lr for lr, _ in seen] == [0.1, 0.03, 0.3]
 
 
 def test_a_grid_that_leaves_a_range_counts_as_failed(monkeypatch):

@@ -17,7 +17,7 @@ from nearlin.optim import SGD
 X, Y = nl.data.sphere(n=40, d=6, seed=1)
 SPHERE = Dataset("small sphere", X, Y)
 SMALL = {"width": 512, "progress": False}
-OPTIMIZERS = ("near-linear-gauss-newton", "gram-gauss-newton", "natural-gradient", "sgd", "adam")
+OPTIMIZERS = ("near-linear-gauss-newton", "gauss-newton", "gram-gauss-newton", "natural-gradient", "sgd", "adam")
 
 
 def comparable(records):
@@ -102,7 +102,7 @@ def test_files(tmp_path):
     assert lines[0]["config"]["width"] == 512
     assert lines[0]["data"]["preprocessing"].startswith("inputs centred, rows normalised")
     assert lines[-1]["final_loss"] == result.final_loss
-    assert sorted(path.name for path in result.folder.iterdir()) == ["checkpoint.npz", "run.jsonl", "run.png"]
+    assert sorted(path.name for path in result.folder.iterdir()) == ["checkpoint.npz", "curvature.png", "run.jsonl", "run.png"]
     assert result.plot.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ValueError, match=r"holds an earlier run .*--out, or --resume"):
         train(SPHERE, steps=2, out=tmp_path / "run", **SMALL)
@@ -185,6 +185,17 @@ def test_mini_batch_records():
         train(SPHERE, batch_size=41, test_fraction=0, **SMALL)
 
 
+def test_all_rows_can_be_asked_for_by_name(tmp_path):
+    whole, named = (train(SPHERE, optimizer="sgd", batch_size=size, steps=2, **SMALL) for size in (None, "all"))
+    assert comparable(whole.records) == comparable(named.records)
+    half = train("digits", batch_size="all", epochs=2, optimizer="adam", out=tmp_path / "run", progress=False)
+    assert half.steps == 2
+    rest = train(resume=half.checkpoint, steps=3, batch_size="all", progress=False)
+    assert all(record["loss_after"] is not None for record in rest.records)
+    with pytest.raises(ValueError, match="batch_size is 200 here and 'all' in the checkpoint"):
+        train(resume=half.checkpoint, steps=3, batch_size=200, progress=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scripted:
     """An optimizer that does what it is told."""
@@ -217,6 +228,7 @@ def scripted(monkeypatch, *script):
     [
         (("accepted", "nan"), "non-finite", 2, "no longer finite"),
         (("accepted", "stalled"), "stalled", 2, "stalled"),
+        (("accepted", "stalled: nothing is left"), "stalled", 2, "Stopped after 2 steps: stalled: nothing is left; the relative"),
         (("rejected",), "non-finite", 1, "no longer finite"),
     ],
 )
@@ -227,6 +239,14 @@ def test_early_endings(monkeypatch, script, ended, steps, says):
     assert says in result.message
     assert np.all(np.isfinite(result.params[0]))
     assert math.isfinite(result.final_loss)
+
+
+def test_a_run_on_mini_batches_stalls_when_every_batch_of_an_epoch_did(monkeypatch):
+    """Also where the steps of that epoch were taken before and after a checkpoint."""
+    scripted(monkeypatch, "stalled", "accepted", "stalled", "stalled", "stalled", "accepted")
+    result = train(SPHERE, optimizer="scripted", batch_size=12, test_fraction=0.1, steps=6, **SMALL)  # 3 batches an epoch
+    assert (result.ended, result.steps) == ("stalled", 5)
+    assert "stalled in every batch of an epoch" in result.message
 
 
 def test_interruption_keeps_the_last_complete_step(monkeypatch, tmp_path):
@@ -268,6 +288,7 @@ def test_nothing_is_done_where_nothing_is_left_to_do():
         ({"tol": math.nan}, "tol is nan"),
         ({"test_fraction": 1}, "test_fraction is 1"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": "some"}, "batch_size is 'some'; expected an integer of at least 1, or 'all'"),
         ({"dtype": "float16"}, "half precision"),
         ({"dtype": "int64"}, "expected float32 or float64"),
         ({"backend": "jax"}, "unknown backend 'jax'"),

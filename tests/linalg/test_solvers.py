@@ -99,6 +99,34 @@ def test_on_step_accumulates_a_linear_image(rng):
     np.testing.assert_allclose(total, J @ x, rtol=1e-12)
 
 
+@pytest.mark.parametrize("epsilon", [5e-4, 1e-2])
+def test_slow_progress_ends_where_the_rule_says(rng, epsilon):
+    """(φ_i - φ_{i-k}) / φ_i < k ε with φ = ½ xᵀA x - bᵀx from the iterates themselves, k = max(10, ⌈i/10⌉); not before."""
+    a, b = symmetric(rng, np.geomspace(1e-4, 1e2, 150)), rng.standard_normal(150)
+    values, stop = [0.0], linalg.SlowProgress(b, epsilon)
+
+    def seen(x, r):
+        values.append(0.5 * x @ a @ x - b @ x)
+        return stop(x, r)
+
+    _, info = linalg.cg(lambda v: a @ v, b, rtol=1e-12, stop=seen)
+    slow = [
+        i > k and (values[i] - values[i - k]) / values[i] < k * epsilon
+        for i in range(1, len(values))
+        for k in [max(10, -(-i // 10))]
+    ]
+    assert slow == [False] * (info.iterations - 1) + [True]
+    assert 10 < info.iterations < 1500
+    assert (info.reason, info.residual > 1e-6) == ("converged", True)
+
+
+def test_ten_iterations_are_never_stopped(rng):
+    a, b = symmetric(rng, np.geomspace(1, 2, 30)), rng.standard_normal(30)
+    found = [linalg.cg(lambda v: a @ v, b, rtol=1e-6, stop=stop)[1] for stop in (None, linalg.SlowProgress(b, 0.5))]
+    assert found[0] == found[1]
+    assert 5 < found[0].iterations <= 10
+
+
 @pytest.mark.parametrize("rtol", [-1e-3, 1.0, float("nan")])
 def test_a_tolerance_outside_its_range_is_refused(rtol):
     with pytest.raises(ValueError, match="rtol is"):
@@ -208,6 +236,17 @@ def test_the_damping_follows_the_ratio(ratio, accepted, value, growth):
 
 def test_a_rejection_lifts_a_tiny_damping_to_the_scale_of_the_matrix():
     assert linalg.judge(linalg.Damping(1e-12), -1.0, 1e-12, scale=3.0)[1].value == pytest.approx(3e-4)
+
+
+@pytest.mark.parametrize(("ceiling", "most"), [(None, 1e8 * 3.0), (50.0, 50.0)])
+def test_the_damping_stops_at_its_ceiling(ceiling, most):
+    """By default 1e8 times the scale; rejections and poor steps alike."""
+    damping = linalg.Damping(1.0)
+    for _ in range(30):
+        damping = linalg.judge(damping, -1.0, 1e-8, scale=3.0, ceiling=ceiling)[1]
+    assert damping.value == most
+    assert linalg.judge(linalg.Damping(0.9 * most), 0.1, 1e-8, 3.0, ceiling) == (True, linalg.Damping(most))
+    assert linalg.judge(linalg.Damping(most), 1.0, 1e-8, 3.0, ceiling)[1].value == most / 4
 
 
 def test_the_damping_stops_at_its_floor():

@@ -190,6 +190,40 @@ def test_gram_counts_in_float32_are_exact(numpy_backend):
     assert np.array_equal(J.gram(dtype="float32"), J.gram())
 
 
+def kernel_of(be, x, width=8):
+    """The Jacobian of a network on inputs x, at the weights of key 3."""
+    net, x = nn.TwoLayer(x.shape[1], width), be.array(x)
+    return nn.Objective(net, nn.SquaredLoss()).at(net.init(3, be.like), (x, x[:, 0])).jacobian()
+
+
+def test_the_gram_matrix_approaches_the_closed_kernel_with_the_width(numpy_backend, rng):
+    """Like 1/√m: the error halves with four times the width, within 25 % in the mean of 16 times."""
+    x = rng.standard_normal((12, 5))
+    K = kernel_of(numpy_backend, x).kernel_gram()
+    errors = [np.linalg.norm(kernel_of(numpy_backend, x, 2**k).gram() - K) / np.linalg.norm(K) for k in (8, 12, 16)]
+    assert errors[-1] < 0.01
+    assert (errors[0] / errors[-1]) ** 0.5 == pytest.approx(4, rel=0.25)
+
+
+def test_the_closed_kernel_is_known_at_right_angles_and_on_lines(be):
+    """K_ii = |x|²/2; a multiple by α > 0 has α |x|²/2, by α < 0 nothing; orthogonal inputs have nothing; 60 degrees a third."""
+    x = np.array([[3.0, 4.0], [6.0, 8.0], [-3.0, -4.0], [-4.0, 3.0], [5 * np.cos(np.pi / 3), 5 * np.sin(np.pi / 3)], [5.0, 0.0]])
+    K = be.numpy(kernel_of(be, x).kernel_gram())
+    np.testing.assert_allclose(np.diag(K), np.sum(x * x, axis=1) / 2, rtol=be.tol(1e-8) ** 0.5 if be.eps > 1e-10 else 1e-7)
+    want = [25.0, 0.0, 0.0, 25 * 0.5 * (1 - 1 / 3) / 2]
+    tol = 1e-6 if be.eps < 1e-10 else 3e-2  # the angle of parallel inputs is only known to √eps
+    np.testing.assert_allclose([K[0, 1], K[0, 2], K[0, 3], K[4, 5]], want, atol=tol)
+    np.testing.assert_allclose(K, K.T, atol=be.tol(1e-14))
+    assert np.min(np.linalg.eigvalsh(K)) > -tol
+
+
+@pytest.mark.parametrize("name", ["two-layer-relu", "two-layer-tanh"])
+def test_the_mean_square_is_the_mean_of_the_gram_diagonal(be, name):
+    objective, params, batch = make(be, NETWORKS[name])
+    J = objective.at(params, batch).jacobian()
+    assert J.mean_square() == pytest.approx(np.mean(np.diag(be.numpy(J.gram()))), rel=be.tol(1e-13))
+
+
 @pytest.mark.parametrize("width", [1, 8, 9, 64, 1000])
 def test_blocks_of_neurons_do_not_change_the_numbers(numpy_backend, width, monkeypatch):
     net = nn.TwoLayer(5, 1000)

@@ -108,8 +108,8 @@ def _row(*cells):
 
 def _short(head):
     """Authors and identifier of the paper."""
-    text = head.text("Paper")
-    names = re.match(r"(?:[A-Z][\w.]*(?: (?:den )?[A-Z][\w]*)?, |van den [A-Z]\w+, )*(?=[A-Z])", text)[0].rstrip(", ")
+    text = head.text("Paper").removeprefix("the method of ")
+    names = re.match(r"(?:[A-Z][\w.]*(?: (?:den )?[A-Z][\w]*)?, |van den [A-Z]\w+, )*(?=[A-Z]|arXiv)", text)[0].rstrip(", ")
     identifier = re.search(r"arXiv:[\d.]+\d|doi:[^\s;,]+", text)[0]
     if not names or names.count(",") > 7:
         names = text.split(",")[0]
