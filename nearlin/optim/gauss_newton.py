@@ -816,7 +816,7 @@ def _nothing_left(point, objective, eps, times, l2):
     return norm(point.residual) <= times * eps * (norm(point.outputs) + norm(point.y))
 
 
-def _unmoved(float(point.loss), state, reason):
+def _unmoved(loss, state, reason):
     """The step that stays where it is, before any solve."""
     stalled = reason.startswith("stalled")
     solve = SolveInfo(0.0, 0, 0, "converged") if stalled else SolveInfo(math.nan, 0, 0, "non-finite")
