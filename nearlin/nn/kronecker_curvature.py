@@ -13,8 +13,8 @@ Deviations  1. Signs instead of labels drawn from the model: the same mean, but 
 
 from typing import NamedTuple
 
-from nearlin._array import flushed, fold_in, namespace, signs
-from nearlin.linalg import eigenbasis
+from nearlin._array import flushed, fold_in, map_blocks, namespace, signs
+from nearlin.linalg import KroneckerEigenbasis, symmetric_eigh
 from nearlin.nn.normalization import NormTrace, all_but_channels
 
 
@@ -79,13 +79,27 @@ def kronecker_curvature(point, specs, key):
     FactorizationError, ValueError
         A factor whose eigenvalues do not converge, or with NaN or Inf.
     """
+    traces = _drawn_traces(point, fold_in(key, 0))
+    pairs = [
+        None if spec.kind == "norm" else trace.accumulate(_second_moments) for spec, trace in zip(specs, traces, strict=True)
+    ]
+    factors = []
+    for i, (pair, trace) in enumerate(zip(pairs, traces, strict=True)):
+        if pair is not None:
+            factors += [
+                (pair[0] / point.samples, f"layer {i}, input factor"),
+                (pair[1] / trace.rows, f"layer {i}, output factor"),
+            ]
+    found = map_blocks(
+        lambda factor: symmetric_eigh(*factor), factors, point.outputs
+    )  # one thread each: LAPACK makes no use of more
     layers = []
-    for i, (spec, trace) in enumerate(zip(specs, _drawn_traces(point, fold_in(key, 0)), strict=True)):
-        if spec.kind == "norm":
+    for pair, trace in zip(pairs, traces, strict=True):
+        if pair is None:
             layers.append(_diagonal(trace, point.samples))
-            continue
-        A, G = trace.accumulate(_second_moments)
-        layers.append(eigenbasis(A / point.samples, G / trace.rows, (f"layer {i}, input factor", f"layer {i}, output factor")))
+        else:
+            (sA, UA), (sG, UG) = next(found), next(found)
+            layers.append(KroneckerEigenbasis(UA, sA, UG, sG))
     return KroneckerCurvature(tuple(layers))
 
 

@@ -89,9 +89,10 @@ def test_interruption_keeps_what_was_measured():
     assert ids == ["a", HOLDS, "b"]
 
 
-def test_timed_claims_run_on_one_blas_thread():
+@pytest.mark.parametrize("how", ["count", "time"])
+def test_claims_run_on_one_blas_thread(how):
     before, seen = blas_threads(), []
-    one(how="time", measure=lambda full: seen.append(blas_threads()) or Outcome("", HOLDS), full=True)
+    one(how=how, measure=lambda full: seen.append(blas_threads()) or Outcome("", HOLDS), full=True)
     assert seen == [1]
     assert blas_threads() == before
 

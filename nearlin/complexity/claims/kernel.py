@@ -171,7 +171,7 @@ def kfac_leverage(full, formula=leverage, tolerance=1e-9):
     for d in (4, 16, n):
         x, r = _scaled_features(n, d, key=d), data.labels(n, d)
         J = jacobian(x, m, d)
-        ((M, _),) = J.factors(slice(0, n))
+        M = J.factors(slice(0, n))[0].left
         change = J.matvec((kfac_direction(M, x, r),))
         h = formula(x)
         off = max(off, float(np.max(np.abs(change - h * r)) / np.max(np.abs(r))))
@@ -196,7 +196,7 @@ def kfac_rate(full, step=lambda s: s[0]):
     for d in (4, 8, 16):
         x, r = _scaled_features(n, d, key=d), data.labels(n, d)
         J, values = jacobian(x, m, d), np.linalg.eigvalsh(x.T @ x)
-        ((M, _),) = J.factors(slice(0, n))
+        M = J.factors(slice(0, n))[0].left
         inverse, right, history = np.linalg.pinv(M), np.linalg.pinv(x).T, [r]
         for _ in range(steps):
             history.append(history[-1] - step(values) * J.matvec((inverse @ (history[-1][:, None] * right),)))

@@ -62,10 +62,20 @@ def outer_steps(full, optimizer=None, fewest=4, most=6, label="exact step"):
     return Outcome(f"{min(counts)} to {max(counts)} steps", judged(holds), detail, (curve,))
 
 
-def rate_is_accuracy(full, optimizer=NearLinearGaussNewton, tolerance=0.05, epsilons=(0.5, 1 / 3, 1 / 6, 0.1, 0.01, 0.001)):
+def two_layer_run(optimizer, key):
+    """A run of a wide two-layer network down to 1e-11 of the first residual."""
+    return train(optimizer, *problem(100, 10, key), 8192, key, steps=40, reduction=1e-11)
+
+
+EPSILONS = (0.5, 1 / 3, 1 / 6, 0.1, 0.01, 0.001)
+
+
+def rate_is_accuracy(
+    full, optimizer=NearLinearGaussNewton, tolerance=0.05, epsilons=EPSILONS, run=two_layer_run, what="n = 100, d = 10, m = 8192"
+):
     """Asymptotic ratios of residuals beside the achieved inner residuals, for several ε₀; ``optimizer(epsilon=...)``."""
     seeds = range(1, 9) if full else (1, 3)
-    pairs = [[pair for key in seeds for pair in _late_steps(optimizer(epsilon=e), key)] for e in epsilons]
+    pairs = [[pair for key in seeds for pair in late_steps(run(optimizer(epsilon=e), key))] for e in epsilons]
     if not all(pairs):
         return Outcome("no asymptotic step", judged(False), f"some ε₀ of {epsilons} never got there")
     off = max(abs(ratio / inner - 1) for late in pairs for ratio, inner in late)
@@ -74,15 +84,14 @@ def rate_is_accuracy(full, optimizer=NearLinearGaussNewton, tolerance=0.05, epsi
     inner = tuple(float(geometric_mean([inner for _, inner in late])) for late in pairs)
     curve = Series("outer ratio over achieved inner residual", inner, means, inner, "inner residual", "outer ratio")
     shares = ", ".join(f"{mean / e:.2f}" for e, mean in zip(epsilons, means, strict=True))
-    detail = f"n = 100, d = 10, m = 8192, ε₀ = {epsilons[0]} ... {epsilons[-1]}, {len(seeds)} seeds; "
+    detail = f"{what}, ε₀ = {epsilons[0]} ... {epsilons[-1]}, {len(seeds)} seeds; "
     detail += f"geometric mean of the ratios over ε₀: {shares}"
     holds = off <= tolerance and over <= 1 + tolerance
     return Outcome(f"off by {off:.1%} at most; at most {over:.2f} ε₀", judged(holds), detail, (curve,))
 
 
-def _late_steps(optimizer, key):
+def late_steps(run):
     """(outer ratio, inner residual) of the steps where the curvature term has died out and rounding has not begun."""
-    run = train(optimizer, *problem(100, 10, key), 8192, key, steps=40, reduction=1e-11)
     first = run.residuals[0]
     steps = zip(run.residuals[:-1], run.residuals[1:], run.ratios, run.inner, strict=True)
     return [(ratio, inner) for r, after, ratio, inner in steps if r <= 0.005 * inner * first and after >= 1e-11 * first]

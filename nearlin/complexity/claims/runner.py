@@ -1,6 +1,5 @@
 """Runs claims, one at a time and in order: every claim ends with an outcome, whatever its measurement does."""
 
-import contextlib
 import time
 from dataclasses import dataclass
 
@@ -48,8 +47,8 @@ def run(claims, full=False, before=None, after=None):
 
     Notes
     -----
-    An error inside a measurement is a verdict, "fails", and the error's sentence its reason. Timed claims run on one BLAS thread:
-    the threads of a library that shares its cores with others measure those others.
+    An error inside a measurement is a verdict, "fails", and the error's sentence its reason. Claims run on one BLAS thread: on
+    matrices of a few hundred rows the threads of a library wait for each other, and on shared cores for everyone else.
     """
     results, interrupted = [], False
     for claim in claims:
@@ -84,13 +83,9 @@ def _measured(claim, full):
     if outcome := why_not(claim, full):
         return Result(claim, outcome)
     start = time.perf_counter()
-    with _threads(claim):
+    with threadpool_limits(1, user_api="blas"):
         outcome = _outcome(claim, full)
     return Result(claim, outcome, time.perf_counter() - start)
-
-
-def _threads(claim):
-    return threadpool_limits(1, user_api="blas") if claim.how == "time" else contextlib.nullcontext()
 
 
 def _outcome(claim, full):

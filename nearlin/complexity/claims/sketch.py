@@ -13,6 +13,15 @@ import numpy as np
 import scipy.linalg
 
 from nearlin.complexity.claims import data
+from nearlin.complexity.claims.preconditioning import (
+    KRONECKER,
+    RESOLVED,
+    blocks,
+    conditions,
+    gaussian_condition,
+    median_condition,
+    sketched_gram,
+)
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Claim, Outcome, Series
 from nearlin.linalg import (
     SolveInfo,
@@ -33,17 +42,10 @@ from nearlin.sketch import SRHT, Gaussian, KroneckerSRHT, NeuronSigns
 PAPER = "arXiv:2006.11648"
 ROWS = (2, 4, 8)  # s / n
 COLLINEAR = "offset"  # the family on which sketches of factors need more oversampling
-KRONECKER, GAUSSIAN, NEURONS, PLAIN = KroneckerSRHT(), Gaussian(), NeuronSigns(), SRHT()
-RESOLVED = 1e12  # κ(G) up to which the preconditioned spectrum can be computed in float64
+GAUSSIAN, NEURONS, PLAIN = Gaussian(), NeuronSigns(), SRHT()
 
 
 # ------------------------------------------------------------------------------------------------------------ formulas
-
-
-def gaussian_condition(ratio):
-    """((1+γ)/(1-γ))², the limit of κ_pre for s/n = ``ratio`` > 1."""
-    gamma = ratio**-0.5
-    return ((1 + gamma) / (1 - gamma)) ** 2
 
 
 def energy_count(epsilon, ratio, condition=1.0):
@@ -70,24 +72,6 @@ def mlp_jacobian(x, widths, outputs, activation="relu", key=1):
 def kronecker(family):
     """The Kronecker-signed transform with the oversampling that the data need."""
     return KroneckerSRHT(oversample=8 if family == COLLINEAR else 4)
-
-
-def sketched_gram(J, distribution, ratio, key):
-    """G̃ = J SᵀS Jᵀ for ``ratio`` times as many sketch rows as J has rows."""
-    (first, *_) = J.factors(slice(0, 1))
-    return J.sketch_gram(J.draw(distribution, key, math.ceil(ratio * J.shape[0]), first.inputs))
-
-
-def conditions(J, distribution, ratio, draws, damping=0.0):
-    """κ_pre of G + λ I for several draws of a sketch, ascending."""
-    G, shift = J.gram(), damping * np.eye(J.shape[0])
-    sketches = (sketched_gram(J, distribution, ratio, key) for key in range(draws))
-    return np.sort([data.preconditioned_condition(G + shift, sketch + shift) for sketch in sketches])
-
-
-def median_condition(J, distribution, ratio, draws, damping=0.0):
-    """The median of `conditions`."""
-    return float(np.median(conditions(J, distribution, ratio, draws, damping)))
 
 
 def preconditioner(sketched):
@@ -350,7 +334,7 @@ def _averaged_condition(G, c):
     """κ of G preconditioned by Ḡ ⊗ I_c, Ḡ_ij = (1/c) sum_k G_(ik),(jk)."""
     n = G.shape[0] // c
     average = np.trace(G.reshape(n, c, n, c), axis1=1, axis2=3) / c
-    return data.preconditioned_condition(G, np.kron(average, np.eye(c)))
+    return data.preconditioned_condition(G, blocks((average,), c))
 
 
 # ------------------------------------------------------------------------------------------------------ inner iterations

@@ -51,15 +51,20 @@ class Trajectory:
 def train(optimizer, x, y, width, key, steps, reduction=0.0, activation="relu"):
     """Train a two-layer network on the whole of (x, y) until ||r|| <= ``reduction`` ||r_0||, for at most ``steps`` steps."""
     objective = Objective(TwoLayer(x.shape[1], width, activation), SquaredLoss())
-    start = params = (neurons(x.shape[1], width, key),)
-    state, residuals, inner = optimizer.init(params, objective), [_size(objective, params, x, y)], []
+    return follow(optimizer, objective, (neurons(x.shape[1], width, key),), (x, y), key, steps, reduction)
+
+
+def follow(optimizer, objective, params, batch, key, steps, reduction=0.0):
+    """The same for any network with the squared loss, from ``params``; the `Trajectory` has the weights of its first layer."""
+    start, state = params, optimizer.init(params, objective)
+    residuals, inner = [_size(objective, params, *batch)], []
     for t in range(steps):
         try:
-            params, state, info = optimizer.step(params, state, objective, (x, y), fold_in(key, t))
+            params, state, info = optimizer.step(params, state, objective, batch, fold_in(key, t))
         except FactorizationError:  # a singular Gram matrix: there is no such step
             residuals.append(math.inf)
             break
-        residuals.append(_size(objective, params, x, y))
+        residuals.append(_size(objective, params, *batch))
         inner.append(info.solve.residual)
         if residuals[-1] <= reduction * residuals[0]:
             break
