@@ -58,7 +58,7 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
         zero, finite = namespace(b).zeros_like(b), target == 0
         info = SolveInfo(0.0 if finite else math.nan, 0, 0, "converged" if finite else "non-finite")
         return GramSolution(zero, J.rmatvec(zero), zero, info)
-    g, step, image, rest, iterations, products = 0.0, None, 0.0, b, 0, 0
+    g, step, image, rest, iterations, products, first = 0.0, None, 0.0, b, 0, 0, True
     while True:
         before = norm(rest)
         dg, dstep, info, *known = inner_solve(rest, rtol * target / before, limit - iterations)
@@ -68,8 +68,10 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
         rest = b - image - damping * g
         iterations, products = iterations + info.iterations, products + info.products + (not known)
         left = norm(rest)
-        if left <= 1.001 * rtol * target or info.reason != "converged" or not left < PROGRESS * before:
+        stuck = not left < PROGRESS * before and not (first and math.isfinite(left))  # the first may gain in δ alone
+        if left <= 1.001 * rtol * target or info.reason != "converged" or stuck:
             break
+        first = False
     failed = info.reason if info.reason != "converged" else "stalled" if math.isfinite(left) else "non-finite"
     reason = "converged" if left <= 1.001 * rtol * target else failed
     info = SolveInfo(left / target, iterations, products, reason, info.condition, largest=info.largest)

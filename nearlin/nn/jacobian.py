@@ -213,12 +213,6 @@ class Jacobian:
             total = term if total is None else total + term
         return total
 
-    def _hadamard(self, left, layer):
-        """(A Aᵀ ⊗ 1 1ᵀ) ∘ (left leftᵀ), the larger product first, so that two n x n arrays are alive at most."""
-        gram = left @ namespace(left).matrix_transpose(left)
-        gram *= self.input_gram(layer)
-        return gram
-
     def class_grams(self):
         """The diagonal blocks of J Jᵀ by outputs: c matrices (n, n), G_k = J_k J_kᵀ."""
         blocks = [_summed(block).by_class() for block in self.factors(slice(0, self.samples))]

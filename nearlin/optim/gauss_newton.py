@@ -419,10 +419,18 @@ class GaussNewton:
     def _seconds(self, route, J, point, state):
         """Predicted time of a step's linear algebra by this route."""
         kept = _serving(state.kept, Plan(route, ""), point, self.reuse)
-        digits, priors = math.log(1 / self.epsilon), SAMPLE | PARAMETER
-        iterations = self._again(kept, state) if kept else dict(state.efforts).get(route, priors[route]) * digits
+        digits = math.log(1 / self.epsilon)
+        iterations = self._again(kept, state) if kept else dict(state.efforts).get(route, self._prior(route, J, state)) * digits
         build = 0.0 if kept else self._time(self._build_work(route, J), J) / (HORIZON if self.reuse else 1)
         return build + iterations * self._each(route, J) + self._time(J.product_work(), J)
+
+    def _prior(self, route, J, state):
+        """Iterations per factor e of a route that has not been tried: plain CG takes √κ/2 with κ <= 1 + σ/λ."""
+        prior = (SAMPLE | PARAMETER)[route]
+        if route != "cg" or hasattr(J, "kernel_gram"):
+            return prior
+        ratio = state.bounds.size / state.damping.value if state.bounds and state.damping else 100.0
+        return min(prior, 0.5 * math.sqrt(1 + ratio))
 
     def _again(self, kept, state):
         """Iterations that a kept preconditioner is expected to take next: as last time, or, the first time, as others did."""

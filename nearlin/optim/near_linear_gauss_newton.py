@@ -64,6 +64,7 @@ from nearlin.sketch import NeuronSigns
 
 ATTEMPTS = 7  # the first and at most 6 retries
 SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh R is too rough
+FINE = 1e-3  # accuracy below which Jᵀg is formed in the working dtype whatever the inner one is
 UNIT_STEP = 39.5  # sketch rows per n below which the double product diverges
 INNER = ("cg", "chebyshev", "richardson", "double product")
 
@@ -285,6 +286,8 @@ class NearLinearGaussNewton:
         def inner_solve(rest, rtol, left):
             operator = DampedGram(inner, damping)
             g, info = self._iterate(operator, self._cast(rest), M, P.oversampling, rtol, left)
+            if self.inner_dtype is not None and epsilon < FINE:  # a step summed in float32 would be no better than that
+                return namespace(g).astype(g, rest.dtype, copy=False), None, info
             return *operator.in_dtype_of(g, rest), info
 
         return gram_solve(J, r, damping, inner_solve, epsilon, limit)
