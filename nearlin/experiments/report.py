@@ -264,6 +264,8 @@ def grew(result):
     """A sentence where the training loss ended above its start, or None."""
     if result.final_loss <= result.initial_loss:
         return None
+    if hasattr(result.optimizer, "guard"):  # every step has lowered the loss of its batch
+        return "The training loss grew from batch to batch; larger batches or more steps may help."
     return "The training loss grew; a smaller --lr may help."
 
 

@@ -220,9 +220,11 @@ class NetworkJacobian(Jacobian):
         flops += sum(n * n * c * math.prod(s.shape) for s in self.network.layers if s.kind == "conv")
         return self._row_work() + Work(matmul=flops, memory=6 * n * n * self._item * (1 if mean else c) * len(self.params))
 
-    def fold_left(self, layer, S):
-        """Sketches of neurons alone are for networks of dense layers, whose rows are products of two factors."""
-        raise ValueError("a sketch of neurons takes dense layers alone; expected KroneckerSRHT() or a flat sketch here")
+    def sketch_gram(self, S):
+        """As for every Jacobian, but `ValueError` for a sketch of neurons alone: it takes a Jacobian in factors."""
+        if hasattr(S, "left"):
+            raise ValueError("a sketch of neurons takes a Jacobian in factors; expected KroneckerSRHT() or a flat sketch here")
+        return super().sketch_gram(S)
 
     def to_dense(self):
         """J as an explicit (n c, p) matrix, by n c backward passes where samples are coupled: for tests and small problems."""

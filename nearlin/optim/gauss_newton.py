@@ -15,14 +15,15 @@ Cost        flops beyond the forward pass, dense networks, k iterations: up to c
             memory: the factors that are kept, and what `NetworkJacobian`'s budget allows
 Oracles     1 forward and 1 jacobian; k products, 4 more in the first step, 1 more for a warm start; per attempt 1 forward;
             parameter side: 1 backward, 1 more for Kronecker factors or a diagonal
-Deviations  1. The sample side where n c < p and the loss is squared, else the parameter side. By name (``plan``) cross-entropies
-               go to the sample side too; where a target's probability falls below √eps, r̃ has no bound, and the step goes back.
+Deviations  1. The sample side where n c < p, the loss is squared and no layer couples samples, and always for the two-layer
+               network; else the parameter side. By name (``plan``) cross-entropies go to the sample side too; where a target's
+               probability falls below √eps, r̃ has no bound, and the step goes back.
             2. The damping of the two-layer network starts as in `NearLinearGaussNewton`, at 1e-8 (float32: 1e-5) tr(K Kᵀ)/n²;
                elsewhere at 1e-2 times the largest Ritz value σ of four iterations, clamped to [eps σ, σ/eps].
             3. On the sample side momentum is always SPRING's, λ/2 ||δ - μ δ_prev||²: the solve would undo another start. A
                step that is refused is tried again without it, and drops it.
             4. A preconditioner is kept while, at the predicted rates, it costs no more than a new one; never on another batch,
-               but for Kronecker factors, which serve any.
+               but for Kronecker factors and diagonals, which serve any.
             5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`). λ does not
                fall where a smaller one was just refused, nor after a solve that was cut short: its step says nothing about λ.
 """
@@ -274,7 +275,8 @@ class GaussNewton:
             check_positive(self, "damping")
         if self.sketch_size is not None:
             check_positive(self, "sketch_size")
-        if self.sketch is not None and not (hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")):
+        drawable = hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling") and not isinstance(self.sketch, type)
+        if self.sketch is not None and not drawable:
             raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as KroneckerSRHT()")
         if not isinstance(self.rates, Rates):
             raise ValueError(f"rates is {self.rates!r}; expected a nearlin.linalg.Rates")
@@ -400,7 +402,7 @@ class GaussNewton:
         with unguarded():
             r = None if isinstance(objective.loss, SquaredLoss) or self.plan not in SAMPLE else point.residual
         if r is not None and not float(namespace(r).max(namespace(r).abs(r))) < _eps(r) ** -0.25:  # NaN and Inf are not below
-            return Plan("kfac", f"kfac: the residual of {self.plan} has no bound where a target's probability is below √eps")
+            return Plan("kfac", f"kfac: a target's probability is below √eps, where the residual of {self.plan!r} has no bound")
         return Plan(self.plan, f"{self.plan}: by name")
 
     def _candidates(self, J, objective):
@@ -413,8 +415,7 @@ class GaussNewton:
         else:
             routes = tuple(PARAMETER)
         routes = [r for r in routes if self.solver == "cg" or r not in BY_PARTS]
-        fitting = [r for r in routes if not _obstacle(r, J, objective) and _bytes(r, J) <= self.memory]
-        return fitting or ["parameter-cg"]
+        return [r for r in routes if not _obstacle(r, J, objective) and _bytes(r, J) <= self.memory]
 
     def _seconds(self, route, J, point, state):
         """Predicted time of a step's linear algebra by this route."""

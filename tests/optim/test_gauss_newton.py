@@ -614,6 +614,7 @@ def test_the_two_layer_network_is_for_least_squares(numpy_backend):
         ({"memory": 0.0}, "memory is 0.0"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"sketch": "gaussian"}, "expected a distribution of nearlin.sketch"),
+        ({"sketch": nl.sketch.Gaussian}, "expected a distribution of nearlin.sketch"),
         ({"rates": {}}, "rates is {}; expected a nearlin.linalg.Rates"),
         ({"inner_dtype": "float16"}, "inner_dtype is 'float16'"),
         ({"damping": -1.0}, "damping is -1.0"),
@@ -653,7 +654,7 @@ def test_targets_of_tiny_probability_send_the_step_to_the_parameter_side(numpy_b
         assert (info.side, info.plan) == ("sample", "per-class: by name")
     else:
         assert info.side == "parameter"
-        assert info.plan == "kfac: the residual of per-class has no bound where a target's probability is below √eps"
+        assert info.plan == "kfac: a target's probability is below √eps, where the residual of 'per-class' has no bound"
     new, _, infos = run(GaussNewton(plan="per-class"), objective, new, batch, 4, state, first=1)
     assert all(np.isfinite(W).all() for W in new)
     assert all(i.new_loss <= i.loss < np.inf for i in infos)
@@ -1015,3 +1016,10 @@ def test_a_kept_preconditioner_in_a_checkpoint_serves(tmp_path, numpy_backend):
         assert type(kept.source) is type(state.kept.source)
         point = objective.at(saved["params"], batch)
         assert _serving(kept, types.SimpleNamespace(route=plan), point, reuse=True) is kept
+
+
+def test_a_sketch_of_neurons_is_refused_where_the_jacobian_is_not_in_factors(numpy_backend):
+    objective, params, batch = mlp(numpy_backend, outputs=6)
+    opt = GaussNewton(plan="sketch", sketch=nl.sketch.NeuronSigns())
+    with pytest.raises(ValueError, match="takes a Jacobian in factors; expected KroneckerSRHT"):
+        opt.step(params, opt.init(params, objective), objective, batch)
