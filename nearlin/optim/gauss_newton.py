@@ -536,7 +536,8 @@ class GaussNewton:
         """The preconditioner for the next step (None: make one), measured efforts, and the size of the next sketch."""
         digits = math.log(1 / self.epsilon)
         uses = 1 if fresh else kept.uses + 1
-        kept = kept._replace(last=solve.iterations, fresh=solve.iterations if fresh else kept.fresh, uses=uses)
+        last = solve.iterations if solve.reason == "converged" else max(solve.iterations, _needed(solve, digits))
+        kept = kept._replace(last=last, fresh=solve.iterations if fresh else kept.fresh, uses=uses)
         efforts, growth = dict(state.efforts), state.growth
         if uses <= 2 and math.isfinite(solve.residual):
             efforts[plan.route + (AGAIN if uses == 2 else "")] = _effort(solve)
@@ -756,6 +757,12 @@ def _effort(solve):
     if solve.reason == "converged":
         return solve.iterations / max(math.log(1 / max(solve.residual, 1e-300)), 1.0)
     return 0.5 * math.sqrt(solve.condition) if math.isfinite(solve.condition) else float(solve.iterations)
+
+
+def _needed(solve, digits):
+    """Iterations that a solve which was cut short would have needed."""
+    effort = _effort(solve) * digits
+    return math.ceil(effort) if math.isfinite(effort) else solve.iterations
 
 
 def _near(kept, strength):
