@@ -9,7 +9,7 @@ class SolveInfo(NamedTuple):
     Attributes
     ----------
     residual : float
-        Relative true residual ||b - A x|| / ||b||, recomputed from x, not carried along.
+        Relative residual ||b - A x|| / ||b||, recomputed from x; where a method says that it carries it along, that one.
     iterations : int
         Iterations done.
     products : int

@@ -17,7 +17,13 @@ from nearlin.nn.hyperparameters import (
     rate,
 )  # fmt: skip
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian, Positions, Rows
-from nearlin.nn.kronecker_curvature import DiagonalLayer, KroneckerCurvature, diagonal_curvature, kronecker_curvature
+from nearlin.nn.kronecker_curvature import (
+    DiagonalLayer,
+    KroneckerCurvature,
+    diagonal_curvature,
+    kronecker_curvature,
+    outer_sums,
+)
 from nearlin.nn.layers import Dense, Elementwise, Flatten, LayerSpec, Trace
 from nearlin.nn.losses import LOSSES, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss
 from nearlin.nn.models import (
@@ -65,6 +71,6 @@ __all__ = [
     "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
     "join_tensors", "split_tensors", "tensor_names",
     "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot",
-    "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature",
+    "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature", "outer_sums",
     "Factor", "Jacobian", "LayeredJacobian", "NetworkJacobian", "Positions", "Rows", "TwoLayerJacobian",
 ]  # fmt: skip

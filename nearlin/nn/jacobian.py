@@ -240,19 +240,6 @@ class Jacobian:
         """The `Work` of `mean_gram`, or of `class_grams`."""
         return (1 / self.outputs) * self.gram_work()
 
-    def diagonal(self):
-        """The squared norms of the rows of J, (n c,)."""
-        xp, total = None, 0.0
-        for block in self.factors(slice(0, self.samples)):
-            if isinstance(block, Factor):
-                xp = namespace(block.signals)
-                total = total + xp.sum(block.signals**2, axis=2) * xp.sum(block.inputs**2, axis=1)[:, None]
-            else:
-                rows = _summed(block).values
-                xp = namespace(rows)
-                total = total + xp.sum(rows**2, axis=2)
-        return xp.reshape(total, (-1,))
-
     def to_dense(self):
         """J as an explicit (n c, p) matrix: for tests and small problems."""
         return _explicit(self.factors(slice(0, self.samples)))

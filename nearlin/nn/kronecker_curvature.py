@@ -80,9 +80,7 @@ def kronecker_curvature(point, specs, key):
         A factor whose eigenvalues do not converge, or with NaN or Inf.
     """
     traces = _drawn_traces(point, fold_in(key, 0))
-    pairs = [
-        None if spec.kind == "norm" else trace.accumulate(_second_moments) for spec, trace in zip(specs, traces, strict=True)
-    ]
+    pairs = [None if spec.kind == "norm" else trace.accumulate(outer_sums) for spec, trace in zip(specs, traces, strict=True)]
     factors = []
     for i, (pair, trace) in enumerate(zip(pairs, traces, strict=True)):
         if pair is not None:
@@ -129,7 +127,7 @@ def _diagonal(trace: NormTrace, samples):
     return DiagonalLayer(xp.stack([xp.sum(g * g, axis=0) / samples for g in per_sample], axis=1))
 
 
-def _second_moments(A, G):
+def outer_sums(A, G):
     """Σ a aᵀ and Σ d dᵀ over columns."""
     transposed = namespace(A, G).matrix_transpose
     return A @ transposed(A), G @ transposed(G)

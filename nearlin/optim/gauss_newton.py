@@ -26,6 +26,8 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                but for Kronecker factors and diagonals, which serve any.
             5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`). λ does not
                fall where a smaller one was just refused, nor after a solve that was cut short: its step says nothing about λ.
+            6. Where ε is above 1e4 rounding errors, the residual that certifies a solve is summed up from CG's own products, on
+               the sample side with the image of δ, on the parameter side by the recursion; below, a product of its own makes it.
 """
 
 import math

@@ -53,6 +53,7 @@ from nearlin.nn import (
     check_words,
     decay,
     mean_weights,
+    outer_sums,
     rate,
     velocity,
 )
@@ -224,7 +225,7 @@ class KFAC:
             if spec.kind != "norm":
                 old, new = weights(layer.count)
                 with unguarded():
-                    A, G = trace.accumulate(_squares)
+                    A, G = trace.accumulate(outer_sums)
                     A, G = new / samples * A, new / trace.rows * G
                     finite = all(math.isfinite(float(namespace(X).linalg.trace(X))) for X in (A, G))  # no entry is larger
                 if not finite:
@@ -282,12 +283,6 @@ def _blend(old_value, new_value, old, finite):
     if old_value is None:
         return new_value
     return old * old_value + new_value if finite else old_value
-
-
-def _squares(A, G):
-    """Σ a aᵀ and Σ d dᵀ over columns."""
-    transposed = namespace(A, G).matrix_transpose
-    return A @ transposed(A), G @ transposed(G)
 
 
 def _second_moments(trace, basis, samples):

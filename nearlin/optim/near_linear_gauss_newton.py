@@ -136,7 +136,8 @@ class NearLinearGaussNewton:
         ``"cg"``; ``"chebyshev"`` or ``"richardson"``, with parameters from the spectrum that the sketch size implies; or the
         paper's ``"double product"``, which needs a ``sketch_size`` above 39.5.
     inner_dtype : str, optional
-        ``"float32"`` runs products and R there under a residual in the working dtype, corrected until it meets ``epsilon``.
+        ``"float32"`` runs products and R there under a residual in the working dtype, corrected until it meets ``epsilon``;
+        below 1e-3 the step Jᵀg is formed in the working dtype too, one product a correction.
     damping : float, optional
         The first λ. The default, and what the guard never goes below again, is 1e-8 tr(G)/n in float64 and 1e-5 tr(G)/n in
         float32.
