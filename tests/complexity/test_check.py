@@ -1,0 +1,197 @@
+"""Declared checks: planted rows flip the verdict exactly at the bound, and words and curves follow from the rows."""
+
+import math
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import pytest
+
+from nearlin.complexity.claims.check import REDUCTIONS, Bound, Check
+from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
+
+
+def judged(rows, *bounds, **options):
+    return Check(lambda full: rows, *bounds, **options)(False)
+
+
+def rows_of(values, **more):
+    return [{"n": n, "value": value, **more} for n, value in values.items()]
+
+
+UP, DOWN = (lambda v: math.nextafter(v, math.inf)), (lambda v: math.nextafter(v, -math.inf))
+
+
+@pytest.mark.parametrize("reduce", ["all", "max", "min", "median", "mean", "first", "last"])
+def test_the_verdict_flips_exactly_at_the_bound(reduce):
+    bound = Bound("value", low=0.25, high=0.5, over="n", reduce=reduce)
+    for value, verdict in ((0.25, HOLDS), (0.5, HOLDS), (DOWN(0.25), FAILS), (UP(0.5), FAILS)):
+        assert judged(rows_of({1: value}), bound).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("reduce", "x", "y", "value"),
+    [
+        ("all", (1, 2, 4), (3, 1, 2), (1, 3)),
+        ("max", (1, 2, 4), (3, 1, 2), (3,)),
+        ("min", (1, 2, 4), (3, 1, 2), (1,)),
+        ("median", (1, 2, 4), (3, 1, 2), (2,)),
+        ("mean", (1, 2, 4), (3, 1, 5), (3,)),
+        ("geometric mean", (1, 2), (2, 8), (4,)),
+        ("first", (1, 2, 4), (3, 1, 2), (3,)),
+        ("last", (1, 2, 4), (3, 1, 2), (2,)),
+        ("spread", (1, 2, 4), (3, 1, 2), (3,)),
+        ("share", (1, 2, 4, 5), (True, False, True, True), (0.75,)),
+        ("degree", (2, 4, 6, 8), (12, 40, 84, 144), (2,)),
+        ("leading", (2, 4, 6, 8), (12, 40, 84, 144), (2,)),
+        ("n log n", (2, 4, 8, 16), (7, 25, 73, 193), (3,)),
+        ("exponent", (1, 2, 4, 8), (5, 20, 80, 320), (2,)),
+        ("decline", (0, 1, 2), (math.e, 1, 1 / math.e), (-1,)),
+        ("crossing", (1, 2, 4, 8), (0.5, 2.0, 0.5, 2.0), (2**2.5,)),
+    ],
+)
+def test_reductions_are_the_numbers_that_they_say(reduce, x, y, value):
+    assert REDUCTIONS[reduce].of(x, y) == pytest.approx(value)
+    exact = reduce in ("degree", "leading")
+    near = {"equal": value[0]} if exact else {"low": min(value) - 1e-9, "high": max(value) + 1e-9}
+    rows = [{"n": n, "value": v} for n, v in zip(x, y, strict=True)]
+    assert judged(rows[::-1], Bound("value", over="n", reduce=reduce, **near)).verdict == HOLDS
+    off = {"equal": value[0] + 1} if exact else {"low": max(value) + 1e-6}
+    assert judged(rows, Bound("value", over="n", reduce=reduce, **off)).verdict == FAILS
+
+
+def test_every_reduction_is_tested_here():
+    tested = {mark for mark in REDUCTIONS if not mark.startswith("interval")}
+    assert tested == {
+        "all", "max", "min", "median", "mean", "geometric mean", "first", "last", "spread", "share", "degree", "leading",
+        "n log n", "exponent", "decline", "crossing",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
+@pytest.mark.parametrize("reduce", [name for name in REDUCTIONS if name != "share"])
+def test_what_is_not_finite_keeps_no_bound(bad, reduce):
+    values = {n: n for n in (4, 8, 16, 32, 64, 128, 256, 512)}
+    assert judged(rows_of({**values, 32: bad}), Bound("value", low=-1e300, over="n", reduce=reduce)).verdict == FAILS
+    assert judged(rows_of({**values, 32: bad}), Bound("value", high=1e300, over="n", reduce=reduce)).verdict == FAILS
+
+
+def test_a_sweep_without_rows_holds_nothing():
+    outcome = judged([], Bound("value", high=1.0))
+    assert outcome.verdict == FAILS
+    assert outcome.detail
+    assert judged([{"other": 0.0}], Bound("value", high=1.0)).verdict == FAILS
+    assert judged([], Bound("value", high=1.0), among=(Bound("value", high=1.0),)).verdict == FAILS
+
+
+def test_counts_that_are_no_polynomial_have_no_degree():
+    rows = rows_of({n: 2**n for n in (1, 2, 3, 4, 5)})
+    assert judged(rows, Bound("value", high=100, over="n", reduce="degree")).verdict == FAILS
+    assert judged(rows, Bound("value", high=100, over="n", reduce="n log n")).verdict == FAILS
+
+
+def test_every_group_is_judged_by_its_own_bound():
+    rows = [{"n": n, "value": n**p, "part": f"n^{p}", "expected": p} for p in (1, 2) for n in (2, 4, 6, 8)]
+    bound = Bound("value", equal="expected", over="n", by="part", reduce="degree")
+    outcome = judged(rows, bound)
+    assert outcome.verdict == HOLDS
+    assert [one.label for one in outcome.series] == ["n^1", "n^2"]
+    outcome = judged([{**row, "expected": 1} for row in rows], bound)
+    assert outcome.verdict == FAILS
+    assert "n^2: degree of value in n is 2, expected 1" in outcome.detail
+
+
+def test_draws_are_reduced_before_sizes():
+    rows = [{"n": n, "draw": draw, "value": n + draw} for n in (1, 2) for draw in (0, 10, 100)]
+    for draws, largest in (("max", 102), ("min", 2), ("median", 12), ("mean", 2 + 110 / 3)):
+        assert judged(rows, Bound("value", low=largest, high=largest, over="n", draws=draws, reduce="max")).verdict == HOLDS
+    assert judged(rows, Bound("value", high=101, over="n", reduce="all")).verdict == FAILS
+
+
+def test_a_quotient_is_taken_row_by_row_and_drawn_beside_its_divisor():
+    rows = [{"n": n, "kappa": n * n, "limit": n} for n in (2, 4)]
+    outcome = judged(rows, Bound("kappa", low=2, high=4, over="n", per="limit"))
+    assert outcome.verdict == HOLDS
+    assert (outcome.series[0].y, outcome.series[0].predicted) == ((4, 16), (2, 4))
+    assert judged(rows, Bound("kappa", low=2, high=3.99, over="n", per="limit")).verdict == FAILS
+
+
+def test_a_missed_regime_comes_before_a_failure():
+    rows = [{"value": 2.0, "flips": 0.2}]
+    assert judged(rows, Bound("value", high=1.0), regime=(Bound("flips", high=0.1),)).verdict == OUT_OF_REGIME
+    assert judged(rows, Bound("value", high=1.0), regime=(Bound("flips", high=0.2),)).verdict == FAILS
+    assert judged([{"value": 1.0, "flips": math.nan}], Bound("value", high=1.0), regime=(Bound("flips", high=1),)).verdict == (
+        OUT_OF_REGIME
+    )
+
+
+def test_single_rows_out_of_regime_are_named_and_left_out():
+    rows = [{"family": "sphere", "value": 1.0, "kappa": 10.0}, {"family": "circle", "value": 9.0, "kappa": 1e13}]
+    among, bound = (Bound("kappa", high=1e12),), Bound("value", high=2.0)
+    outcome = judged(rows, bound, among=among)
+    assert outcome.verdict == HOLDS
+    assert "1 of 2 rows left out (family = circle)" in outcome.detail
+    assert judged(rows[1:], bound, among=among).verdict == OUT_OF_REGIME
+    assert judged([{**rows[0], "value": 3.0}], bound, among=among).verdict == FAILS
+
+
+def test_value_and_detail_say_what_was_found_where_and_what_was_expected():
+    outcome = judged(rows_of({8: 0.25, 16: 0.75}, d=4), Bound("value", high=0.5, over="n"))
+    assert outcome.value == "value 0.25 to 0.75"
+    assert outcome.detail == "value is 0.25 to 0.75 (at n = 16), expected at most 0.5; n = 8, 16; d = 4"
+    assert outcome.series[0].predicted == (0.5, 0.5)
+
+
+def test_exact_numbers_are_compared_and_written_exactly():
+    rows = [{"n": n, "value": Fraction(n, 3)} for n in (1, 2, 3, 4)]
+    bound = Bound("value", equal=Fraction(1, 3), over="n", reduce="leading")
+    assert judged(rows, bound).value == "leading coefficient of value in n 1/3"
+    rows[-1]["value"] += Fraction(1, 10**30)
+    assert judged(rows, bound).verdict == FAILS
+
+
+def timed(power, noise, floor=0.0):
+    rng = np.random.default_rng(0)
+    return rows_of({n: (floor + float(n) ** power) * (1 + noise * rng.standard_normal()) for n in (2**k for k in range(4, 14))})
+
+
+@pytest.mark.parametrize("reduce", ["interval", "interval, no floor"])
+def test_an_interval_holds_where_it_meets_the_bounds_and_is_narrow(reduce):
+    bound = partial(Bound, "value", low=1, high=1, over="n", reduce=reduce)
+    rows = timed(1, 0.01)
+    low, high = REDUCTIONS[reduce].of([row["n"] for row in rows], [row["value"] for row in rows])
+    assert judged(rows, bound(halfwidth=(high - low) / 2)).verdict == HOLDS
+    assert judged(rows, bound(halfwidth=0.499 * (high - low))).verdict == OUT_OF_REGIME
+    assert judged(timed(2, 0.01), bound(halfwidth=1e-9)).verdict == FAILS
+    for end, outside in ((low, -math.inf), (high, math.inf)):
+        assert judged(rows, Bound("value", end, end, over="n", reduce=reduce)).verdict == HOLDS
+        beyond = math.nextafter(end, outside)
+        assert judged(rows, Bound("value", beyond, beyond, over="n", reduce=reduce)).verdict == FAILS
+    assert judged(timed(1.2, 0.005), Bound("value", low=0.8, high=1.25, over="n", reduce=reduce)).verdict == HOLDS
+
+
+def test_a_floor_does_not_bend_the_interval():
+    rows = timed(1, 0.005, floor=50)
+    bound = Bound("value", low=1, high=1, over="n", reduce="interval", halfwidth=0.1)
+    assert judged(rows, bound).verdict == HOLDS
+
+
+def test_a_check_that_cannot_fail_is_refused():
+    with pytest.raises(ValueError, match="no bound that could be missed"):
+        Check(lambda full: [], Bound("value"))
+    with pytest.raises(ValueError, match="reduce is 'maximum'"):
+        Bound("value", reduce="maximum")
+
+
+def test_a_column_without_bounds_is_drawn_and_not_judged():
+    outcome = judged(rows_of({1: 1.0, 2: 9.0}), Bound("value", over="n"), Bound("value", low=1.0, reduce="first", over="n"))
+    assert outcome.verdict == HOLDS
+    assert [one.predicted for one in outcome.series] == [None, (1.0, 1.0)]
+
+
+def test_another_sweep_or_other_options_take_the_place_of_what_is_under_test():
+    check = Check(lambda full, value=1.0: [{"value": value if full else 0.0}], Bound("value", high=1.0))
+    assert check(True).verdict == HOLDS
+    assert check.given(value=2.0)(True).verdict == FAILS
+    assert check.given(value=2.0)(False).verdict == HOLDS
+    assert check.on(lambda full: [{"value": 3.0}])(True).verdict == FAILS
