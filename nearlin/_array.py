@@ -281,8 +281,11 @@ def generator(key):
 
 
 def uniform(key, shape, like):
-    """Uniform draws on [0, 1) in float64, then cast to the dtype of ``like`` and moved next to it."""
-    return asarray(generator(key).random(shape), like=like)
+    """Uniform draws on [0, 1) in float64, then cast to the dtype of ``like`` and moved next to it; at most 1 - 2⁻²⁴.
+
+    Float32 would round what is above that to 1.
+    """
+    return asarray(np.minimum(generator(key).random(shape), 1 - 2**-24), like=like)
 
 
 def normal(key, shape, like):

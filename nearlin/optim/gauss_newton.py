@@ -96,6 +96,7 @@ AGAIN = ", again"
 UNCHANGING = ("frozen", "kernel", "cg", "parameter-cg")  # a new one would be the same
 BY_PARTS = ("class-averaged", "per-class", "nystrom")  # no triangular factor of the whole system
 ANY_BATCH = ("kfac", "diagonal")  # made of averages: they serve batches that they were not made on
+_PROBES = 0x70726F6265  # keeps the probes of the effective dimension apart from the parts of a sketch
 
 
 class Kept(NamedTuple):
@@ -559,7 +560,7 @@ class GaussNewton:
             return kept.source.effective_dimension(strength)
         if isinstance(kept.source, Nystrom):
             return kept.source.with_damping(n * strength).effective_dimension()
-        return math.nan if kept.source is None else kept.source.effective_dimension(fold_in(key, 1))
+        return math.nan if kept.source is None else kept.source.effective_dimension(fold_in(key, _PROBES))
 
     # ------------------------------------------------------------------------------------------------------------------ precision
 
