@@ -6,7 +6,7 @@ s sketch rows, K inner iterations; N = n m d. Leading terms (ReLU):
 
     forward                2 N + 4 n m              J v, Jᵀu     2 N                 J Jᵀu          4 N
     structured Gram        2 n² (m + d)             neuron-mode sketch  2 n m        its Gram       2 n² (m' + d)
-    Kronecker sketch       n M log₂ M + n D log₂ D + 3 n s σ, M and D the next powers of two
+    Kronecker sketch       at most 8 n M log₂ M + 8 n D log₂ D + 3 n s σ, M and D the next powers of two
     factorisation          n³/3                     triangular solves   2 n²
 
 A library that fills the symmetric half of a Gram matrix alone needs n² (m + d) for it. Walks over neurons go by blocks of
@@ -29,7 +29,7 @@ import numpy as np
 
 from nearlin._array import block_length
 from nearlin.linalg.block_inverse import GROUP, STACKED, SWEPT
-from nearlin.linalg.hadamard import next_power_of_two
+from nearlin.linalg.hadamard import _factor_bits, next_power_of_two
 from nearlin.nn.layers import LayerSpec
 from nearlin.nn.two_layer import _width_of_block
 
@@ -137,14 +137,24 @@ def sketched_neurons(m, s):
 
 
 def kronecker_sketch(n, d, m, s, oversample=4):
-    """Rows of `KroneckerSRHT` from the factors (n, m) and (n, d): n M log₂ M + n D log₂ D + n (m + d) + 3 n s σ."""
-    return n * (_transform(m) + _transform(d) + m + d + 3 * s * oversample)
+    """Rows of `KroneckerSRHT` from the factors (n, m) and (n, d): two transforms, n (m + d) signs and 3 n s σ sums.
+
+    At most 8 n M log₂ M + 8 n D log₂ D + n (m + d) + 3 n s σ, M and D the next powers of two, beside the signs of the
+    transforms' factors; equal where M and D are powers of 16.
+    """
+    return transform(m, n) + transform(d, n) + n * (m + d + 3 * s * oversample)
 
 
-def _transform(width):
-    """Hadamard transform of one vector, padded: N log₂ N."""
+def transform(width, columns):
+    """`linalg.fwht` of vectors padded to N: 2 k flops an entry for every factor of k points, and the factors' signs."""
     length = next_power_of_two(width)
-    return length * (length.bit_length() - 1)
+    factors = [2**bits for bits in _factor_bits(length.bit_length() - 1)]
+    return 2 * columns * length * sum(factors) + _signs(factors)
+
+
+def _signs(factors):
+    """Negations that make Sylvester's matrices of these sizes."""
+    return sum((k * k - 1) // 3 for k in factors)
 
 
 def factorisation(n):
@@ -210,7 +220,8 @@ def _two_layer_neurons(n, d, m, block, activation, s):
 def _two_layer_kronecker(n, d, m, activation, s, oversample=4):
     chunks = ceil(n / max(1, 2**23 // (m + d)))  # samples are sketched some at a time, and signs made for each
     factors = 2 * n * m + 3 * m * chunks + _slope(n, d, m, activation)
-    return factors + oversample * s + kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
+    again = (chunks - 1) * (transform(m, 0) + transform(d, 0))  # the transforms' factors, for each
+    return factors + again + oversample * s + kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
 
 
 def mlp(n, sizes, activation="tanh", linear=()):

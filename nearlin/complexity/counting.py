@@ -20,7 +20,6 @@ creation, copies, casts, gathers, views           0
 ``shifted_cholesky``                              the same + n for the shift
 ``spd_inverse``                                   n³ + n² + n, potrf + potri (Note 41), + n for the shift
 ``solve_triangular``                              n² per column
-``fwht``                                          N log₂ N per column
 ``solve``                                         LU n (n - 1)/2 + n (n - 1)(2n - 1)/3, then 2n² - n per column
 ``inv``, ``det``, ``slogdet``                     2 n³; LU + n; LU + n
 ``qr``                                            (12 m n² - 4 n³ + 6 m n + 3 n² + 10 n) / 3, m >= n: geqrf + orgqr (Note 41)
@@ -46,7 +45,6 @@ import array_api_compat.numpy as compat
 import numpy as np
 
 from nearlin import _array
-from nearlin.linalg import fwht
 
 # ------------------------------------------------------------------------------------------------------------- the tally
 
@@ -414,10 +412,6 @@ def _spd_inverse(given, made, **_):
     return n**3 + n**2 + 2 * n
 
 
-def _hadamard(given, made, **_):
-    return given[0].size * (given[0].shape[0].bit_length() - 1)
-
-
 # ---------------------------------------------------------------------------------------------------------- the namespace
 
 xp = types.ModuleType("counting", "The array-API namespace of counting arrays.")
@@ -469,8 +463,7 @@ LINALG = {
     (_stack(lambda m, n: _lu(m, n) + n), _read_and_written): "det slogdet",
     (_solve, _read_and_written): "solve",
 }
-PRIMITIVES = {  # what _array and linalg ask a namespace for, done there on NumPy arrays
-    "fwht": (fwht, _hadamard),
+PRIMITIVES = {  # what _array asks a namespace for, done there on NumPy arrays
     "solve_triangular": (_array.solve_triangular, _triangular),
     "shifted_cholesky": (_array.cholesky, _shifted),
     "spd_inverse": (_array.spd_inverse, _spd_inverse),

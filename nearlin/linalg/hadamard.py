@@ -4,8 +4,9 @@ Formula     y = H_N x,  H_N[i, j] = (-1)^popcount(i & j)  (Sylvester order, not 
             H_{kl} = H_k ⊗ H_l, so that H_N is applied as a few dense products with factors of at most 16 points.
 Reference   the Kronecker factorisation of Sylvester's matrices; Fino and Algazi, Unified matrix treatment of the fast
             Walsh-Hadamard transform (IEEE Trans. Computers, 1976).
-Cost        at most 8 c N log2 N flops and ceil(log2 N / 4) passes over the (N, c) array. Butterflies need c N log2 N
-            flops, in log2 N passes that run at memory speed: several times slower.
+Cost        2 k c N flops and (k² - 1)/3 signs for every factor of k points: at most 8 c N log2 N + 22 log2 N, where
+            all factors have 16; ceil(log2 N / 4) passes over the (N, c) array. Butterflies need c N log2 N flops, in log2 N
+            passes that run at memory speed: several times slower.
 Deviations  none.
 """
 
@@ -54,15 +55,12 @@ def fwht(x):
 
     Notes
     -----
-    At most 8 c N log2 N flops, two arrays of the size of ``x`` at a time. A namespace with a primitive of its own
-    (``xp.fwht``) is asked to do it.
+    At most 8 c N log2 N flops beside the signs of the factors, and two arrays of the size of ``x`` at a time.
     """
     xp = _array.check(ndim={"x": (1, 2)}, finite=False, x=x)
     n = x.shape[0]
     if n & (n - 1):
         raise ValueError(f"x has {n} rows; expected a power of two (the next is {next_power_of_two(n)}; see pad_rows)")
-    if hasattr(xp, "fwht"):
-        return xp.fwht(x)
     return _kronecker_products(xp, x)
 
 

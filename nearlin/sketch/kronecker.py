@@ -5,7 +5,7 @@ Formula     S_k = s'^(-1/2) (H_M[p_k, :] ∘ ε) ⊗ (H_D[q_k, :] ∘ ε'), k = 
             (J Sᵀ)_ik = s'^(-1/2) [H(ε ∘ left_i)]_{p_k} [H(ε' ∘ right_i)]_{q_k}, so that no row of length m d is formed.
 Reference   Ahle, Kapralov, Knudsen, Pagh, Velingker, Woodruff and Zandieh, Oblivious sketching of high-degree polynomial
             kernels (SODA 2020); Jin, Kolda and Ward, Faster Johnson-Lindenstrauss transforms via Kronecker products (2021).
-Cost        b rows: b M log2 M + b D log2 D additions in theory (8 times as many flops at most, see `fwht`) and 3 b σ s flops;
+Cost        b rows: at most 8 b (M log2 M + D log2 D) flops as dense 16-point products (see `fwht`) and 3 b σ s;
             m + d + 3 σ s entries are held per layer, b (M + D + 3 s) made.
 Deviations  1. The indices p (and q) are concatenated random permutations cut to s', not independent uniform draws: all rows of
                the transform are used equally often.

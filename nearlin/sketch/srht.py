@@ -4,7 +4,7 @@ Formula     S = s^(-1/2) P H_N [D; 0]: random signs D (p, p), zeros up to N = 2^
             which takes s of the N rows.
 Reference   Ailon and Chazelle, The fast Johnson-Lindenstrauss transform and approximate nearest neighbors (SIAM J. Comput.,
             2009); Tropp, Improved analysis of the subsampled randomized Hadamard transform (arXiv:1011.1595).
-Cost        k N log2 N additions for k columns in theory, at most 8 k N log2 N flops as dense 16-point products (see `fwht`);
+Cost        at most 8 k N log2 N flops for k columns, as dense 16-point products (`fwht`; butterflies: k N log2 N additions);
             p + s entries are held.
 Deviations  1. Rows are taken without replacement and kept in ascending order, which changes SᵀS in nothing.
             2. For s > N every row is taken s // N times, and s mod N rows once more, without replacement.

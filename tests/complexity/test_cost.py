@@ -10,7 +10,7 @@ import threadpoolctl
 
 import nearlin as nl
 from nearlin import _array
-from nearlin.complexity import cost, count, counting_like, degree, leading_term, nlogn, wrap
+from nearlin.complexity import cost, count, counting_like, degree, leading_term, wrap
 from nearlin.sketch.kronecker import _mixed
 
 LIKE = counting_like()
@@ -113,12 +113,28 @@ def kronecker_rows(n, d, m, s=4):
     return counted(J.sketch, S)[0]
 
 
-def test_the_kronecker_sketch_is_m_log_m_and_d_log_d():
-    powers = [16, 32, 64, 128]
-    assert nlogn(lambda m: kronecker_rows(6, 3, m), powers) == 6
-    assert nlogn(lambda d: kronecker_rows(6, d, 20), powers) == 6
-    mixed = [Fraction(counted(_mixed, random(6, m), random(m))[0], m) for m in powers]
-    assert [b - a for a, b in itertools.pairwise(mixed)] == [6, 6, 6]  # first differences of count/m are n
+def test_a_transform_costs_what_the_products_make():
+    """Points of the factors in words: 64 = 8 x 8, 2^18 = 8 x 16 x 8 x 16 x 16; their signs are made by doubling."""
+    assert counted(nl.linalg.fwht, random(64, 2))[0] == 2 * (8 + 8) * 64 * 2 + 2 * (1 + 4 + 16) == 4138
+    assert counted(nl.linalg.fwht, wrap(np.zeros((2**18, 2))))[0] == 67_109_161
+    assert counted(nl.linalg.fwht, random(1, 3))[0] == 0
+
+
+@pytest.mark.parametrize("bits", range(1, 13))
+def test_a_transform_costs_at_most_8_n_log_n_and_just_that_with_full_factors(bits):
+    N = 2**bits
+    flops = counted(nl.linalg.fwht, random(N, 3))[0] - counted(nl.linalg.fwht, random(N, 2))[0]  # the signs cancel
+    assert flops <= 8 * N * bits
+    assert (flops == 8 * N * bits) == (bits % 4 == 0)
+    assert flops >= 4 * N * bits  # no factor has fewer than two points
+
+
+def test_the_kronecker_sketch_has_one_transform_for_either_factor():
+    full = [16, 256, 4096]
+    mixed = [counted(_mixed, random(6, m), random(m))[0] for m in full]
+    assert mixed == [6 * (8 * m * bits + m) + 85 * bits // 4 for m, bits in zip(full, (4, 8, 12), strict=True)]
+    masks = (256 - 16) * (2 * 6 + 3)  # turned into numbers, signed and scaled; the signs of the neurons
+    assert kronecker_rows(6, 3, 256) - kronecker_rows(6, 3, 16) == mixed[1] - mixed[0] + masks
     assert leading_term(lambda n: kronecker_rows(n, 3, 20), [4, 6, 8, 10])[0] == 1
 
 
@@ -216,13 +232,12 @@ def test_leading_terms_are_those_of_the_specification():
     assert trilinear(cost.forward) == trilinear(cost.matvec) == 2
     assert trilinear(lambda n, d, m, block: cost.rmatvec(n, d, m)) == 2
     assert trilinear(cost.gram_matvec) == 4
-    sizes, powers = [8, 16, 24, 32, 40], [16, 32, 64, 128]
+    sizes = [8, 16, 24, 32, 40]
     assert leading_term(lambda m: cost.gram(7, 3, m, block=100), sizes) == (1, 2 * 7**2)
     assert leading_term(lambda n: cost.gram(n, 3, 9, block=100), sizes) == (2, 2 * (9 + 3) + 3)
     assert leading_term(cost.factorisation, sizes) == (3, Fraction(1, 3))
     assert leading_term(cost.triangular_solves, sizes) == (2, 2)
-    assert nlogn(lambda m: cost.kronecker_sketch(7, 3, m, 5), powers) == 7
-    assert nlogn(lambda d: cost.kronecker_sketch(7, d, 3, 5), powers) == 7
+    assert cost.kronecker_sketch(7, 3, 256, 5) - cost.kronecker_sketch(7, 3, 16, 5) == 7 * (8 * (256 * 8 - 16 * 4) + 240) + 85
     assert leading_term(lambda s: cost.kronecker_sketch(7, 3, 9, s, oversample=4), sizes) == (1, 3 * 7 * 4)
 
 
