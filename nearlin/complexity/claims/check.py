@@ -109,7 +109,7 @@ class Bound:
     Attributes
     ----------
     column : str
-        What is judged; rows without it are of no concern.
+        What is judged; rows without it, or without ``per``, are of no concern.
     low, high : float or str
         Each reduced number lies within both. A string names a column that holds the bound. Without any bound the column is
         drawn and not judged.
@@ -201,7 +201,7 @@ class Bound:
         """One `Curve` per group."""
         groups = {}
         for row in rows:
-            if self.column in row:
+            if self.column in row and (self.per or self.column) in row:
                 groups.setdefault(row[self.by] if self.by else self.column, []).append(row)
         return {name: self._curve(some) for name, some in groups.items()}
 
@@ -219,7 +219,7 @@ class Bound:
             take = lambda some, f: f(some[0])  # noqa: E731
         x = tuple(at) if self.draws else tuple(size for size, _ in points)
         drawn = tuple(take(some, lambda row: row[self.column]) for some in at.values())
-        y = tuple(take(some, lambda row: row[self.column] / row[self.per]) for some in at.values()) if self.per else drawn
+        y = tuple(take(some, lambda row: _ratio(row[self.column], row[self.per])) for some in at.values()) if self.per else drawn
         return Curve(tuple(r for _, r in points), x, y, drawn, tuple(some[0][beside] for some in at.values()) if beside else None)
 
     def _reduced(self, curve):
@@ -377,6 +377,11 @@ def _finite(value):
     return isinstance(value, Number | np.generic) and math.isfinite(value)
 
 
+def _ratio(a, b):
+    """a / b, exact for integers."""
+    return Fraction(a, b) if isinstance(a, int) and isinstance(b, int) and b else a / b
+
+
 def _drawn(value):
     return float(value) if isinstance(value, Number | np.generic) else math.nan
 
@@ -384,8 +389,8 @@ def _drawn(value):
 def _text(value):
     if isinstance(value, float | np.floating):
         return f"{value:.3g}"
-    if isinstance(value, Fraction) and value.denominator > 10**6:
-        return f"{float(value):.6g}"
+    if isinstance(value, Fraction) and value.denominator > 12:
+        return f"{float(value):.5g}"
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""Claims on cost: exact operation counts of the public functions and of the whole step, and the times of the same.
+"""Claims on cost: exact operation counts of the public functions and of whole steps, and the times of the same.
 
 Counted claims run on counting arrays and find degrees by finite differences, with no tolerance; sizes are multiples of the
 sketch's groups. Timed claims take the minimum over interleaved rounds of the processor time of one thread, with one BLAS thread,
@@ -7,8 +7,9 @@ so that other processes disturb them little.
 
 import math
 import time
+from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +17,14 @@ from threadpoolctl import threadpool_limits
 
 from nearlin.complexity import cost
 from nearlin.complexity.claims import data
+from nearlin.complexity.claims.check import Bound, Check
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Claim, Outcome, Series
 from nearlin.complexity.counting import count, wrap
-from nearlin.complexity.degree import degree, leading_term
-from nearlin.complexity.fit import contest, fit_exponent, fit_with_floor
+from nearlin.complexity.degree import leading_term
+from nearlin.complexity.fit import contest, fit_with_floor
 from nearlin.linalg import axpy, damped_cholesky
-from nearlin.nn import Objective, SquaredLoss, TwoLayer
-from nearlin.optim import GramGaussNewton, NearLinearGaussNewton
+from nearlin.nn import MLP, Objective, SquaredLoss, TwoLayer
+from nearlin.optim import GaussNewton, GramGaussNewton, NearLinearGaussNewton
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 PAPER, GRAM_PAPER = "arXiv:2006.11648", "arXiv:1905.11675"
@@ -32,7 +34,7 @@ KRONECKER = KroneckerSRHT()
 
 
 class Problem(NamedTuple):
-    """Objective, parameters and batch of a two-layer ReLU network on the sphere."""
+    """Objective, parameters and batch of a ReLU network on the sphere."""
 
     objective: Objective
     params: tuple
@@ -41,15 +43,17 @@ class Problem(NamedTuple):
 
     @property
     def jacobian(self):
-        return self.objective.network.forward(self.params, self.x)[1].jacobian
+        return self.objective.at(self.params, (self.x, self.y)).jacobian()
 
 
-def problem(n, d, m, dtype="float64", counting=False):
-    """The problem on NumPy arrays or on counting ones."""
+def problem(n, d, m, dtype="float64", counting=False, hidden=0):
+    """A two-layer network of m neurons, or a perceptron of ``hidden`` layers of them, on NumPy arrays or on counting ones."""
     x, y = data.sphere(n, d, key=3).astype(dtype), data.labels(n, 3).astype(dtype)
-    x, y = wrap((x, y)) if counting else (x, y)
-    network = TwoLayer(d, m)
-    return Problem(Objective(network, SquaredLoss()), network.init(1, x), x, y)
+    network = MLP((d, *hidden * (m,), 1)) if hidden else TwoLayer(d, m)
+    params = network.init(1, x)
+    y = y[:, None] if hidden else y
+    x, y, params = wrap((x, y, params)) if counting else (x, y, params)
+    return Problem(Objective(network, SquaredLoss()), params, x, y)
 
 
 def run_step(p, opt, state=None):
@@ -71,21 +75,10 @@ SIZES = {"n": (8, 16, 24, 32, 40), "d": (4, 6, 8, 10, 12), "m": (120, 240, 360, 
 BASE = {"n": 16, "d": 4, "m": 720, "m'": 60}  # m is a multiple of m' and of 1.5 n throughout
 
 
-def _step(p):
-    """A whole step with a fresh R, all guards on, and K inner iterations."""
-
-    def step():
-        info = run_step(p, FIXED)[2]
-        if (info.attempts, info.solve.iterations) != (1, INNER):
-            found = f"{info.attempts} attempts and {info.solve.iterations} iterations"
-            raise RuntimeError(f"the step took {found}; expected 1 and {INNER}")
-
-    return flops(step)
-
-
-def _sketched(p, m_sketched):
+def _sketched(p, rows):
+    """Flops of M' = M S₁ᵀ, and of the Gram matrix made from it."""
     J = p.jacobian
-    S = NeuronSigns().sample(0, m_sketched, J.factor_shapes, like=p.x)
+    S = NeuronSigns().sample(0, rows, J.factor_shapes, like=p.x)
     whole, fold = flops(lambda: J.sketch_gram(S)), flops(lambda: J.fold_left(0, S))
     return fold, whole - fold
 
@@ -103,7 +96,12 @@ def _factorisation(p, _):
     return flops(lambda: damped_cholesky(G, 1e-2))
 
 
-PARTS = {  # flops of each part, given a problem and m'
+def _step(p, _):
+    return flops(lambda: run_step(p, FIXED))
+
+
+PARTS = {  # flops of a part, given a problem and m'
+    "W Xᵀ": lambda p, _: flops(lambda: p.params[0] @ p.x.T),
     "forward": lambda p, _: flops(lambda: p.objective.network.forward(p.params, p.x)),
     "J v": _of_jacobian(lambda J, p: J.matvec(p.params)),
     "Jᵀu": _of_jacobian(lambda J, p: J.rmatvec(p.y)),
@@ -113,132 +111,127 @@ PARTS = {  # flops of each part, given a problem and m'
     "neuron-mode sketch": lambda p, rows: _sketched(p, rows)[0],
     "Gram of the sketch": lambda p, rows: _sketched(p, rows)[1],
     "factorisation": _factorisation,
-    "whole step": lambda p, _: _step(p),
+    "whole step": _step,
 }
 
 
-def part_flops(part, variable, size):
-    """Flops of a part at ``BASE`` with one size changed."""
-    sizes = {**BASE, variable: size}
-    return part(problem(sizes["n"], sizes["d"], sizes["m"], counting=True), sizes["m'"])
+def formulas(n, d, m, rows):
+    """Flops of the parts at sizes n, d, m and m', by their formulas; the whole step has its own claim."""
+    net = cost.two_layer(n, d, m)
+    return {
+        "W Xᵀ": 2 * n * m * d,
+        "forward": net.forward,
+        "J v": net.matvec,
+        "Jᵀu": net.rmatvec,
+        "J Jᵀu": net.gram_matvec,
+        "update": 2 * m * d,
+        "structured Gram": net.gram,
+        "neuron-mode sketch": cost.neuron_sketch(n, m, rows),
+        "Gram of the sketch": cost.sketched_gram(n, d, rows),
+        "factorisation": cost.factorisation(n),
+    }
 
 
-def degrees(full, wanted, parts=PARTS):
-    """Degrees of the flops of parts in one size each, against ``wanted``: {(part, size): degree}."""
-    found, series = {}, []
+def parts(full, wanted, made=PARTS):
+    """Flops of parts over one size each, for ``wanted`` = {(part, size): degree}."""
     for (name, variable), expected in wanted.items():
-        counts = {size: part_flops(parts[name], variable, size) for size in SIZES[variable]}
-        found[name, variable] = _degree(counts)
-        predicted = _extrapolated(counts, expected)
-        series.append(Series(name, tuple(counts), tuple(counts.values()), predicted, variable, "flops"))
-    wrong = [
-        f"{name} has degree {found[name, variable]} in {variable}"
-        for name, variable in wanted
-        if found[name, variable] != wanted[name, variable]
-    ]
-    by_degree = {}
-    for (name, variable), p in found.items():
-        by_degree.setdefault(f"{p} in {variable}", []).append(name)
-    value = "; ".join(f"{text}: {', '.join(names)}" for text, names in by_degree.items())
-    base = ", ".join(f"{variable} = {size}" for variable, size in BASE.items())
-    detail = f"exact, by finite differences of counts at {base}; K = {INNER} in the whole step"
-    return Outcome(value, FAILS if wrong else HOLDS, "; ".join([*wrong, detail]), tuple(series))
+        for size in SIZES[variable]:
+            n, d, m, rows = {**BASE, variable: size}.values()
+            row = {"part": f"{name} in {variable}", "size": size, "degree": expected}
+            row["flops"] = made[name](problem(n, d, m, counting=True), rows)
+            formula = formulas(n, d, m, rows)
+            yield {**row, "formula": formula[name]} if name in formula else row
 
 
-def _degree(counts):
-    """The degree, or "none" where the counts are no polynomial on these sizes."""
-    try:
-        return degree(counts.__getitem__, tuple(counts))
-    except ValueError:
-        return "none"
+EXACTLY = (Bound("flops", equal="degree", over="size", by="part", reduce="degree"), Bound("flops", equal=1, per="formula"))
 
 
-def _extrapolated(counts, p):
-    """The polynomial of degree p through the first p + 1 counts, at all sizes."""
-    sizes, values = np.array(list(counts), dtype=float), np.array(list(map(float, counts.values())))
-    return tuple(np.polyval(np.polyfit(sizes[: p + 1], values[: p + 1], p), sizes).tolist())
+# K iterations: by the bound on them, or because a large damping makes every system easy; steps of length 1e12 are refused.
+STEPS = {
+    "fresh": {"epsilon": 1e-12, "maxiter": INNER, "guard": False},
+    "reused": {"epsilon": 0.5, "damping": 1e3},
+    "retried": {"epsilon": 0.5, "damping": 1e3, "lr": 1e12},
+}
+NETWORKS = {"two-layer": (0, (720, 1440)), "perceptron": (1, (15, 31)), "deep perceptron": (2, (7, 15))}
 
 
-def closed_form(full, formula=cost.near_linear_step):
-    """Flops of the first step (fresh R) and of the second (nothing made anew) against their formula."""
-    rows = []
+def per_width(full, optimizer=NearLinearGaussNewton, steps=tuple(STEPS)):
+    """Flops that a step costs more on the wider of two networks, over n; and the iterations of default steps."""
+    for (network, (hidden, widths)), kind, n in product(NETWORKS.items(), steps, SIZES["n"][:4]):
+        opt = optimizer(**STEPS[kind], sketch=KRONECKER if hidden else NeuronSigns())
+        made = [_counted_step(problem(n, 4, m, counting=True, hidden=hidden), opt, kind == "reused") for m in widths]
+        (few, done), (many, also) = made
+        if done != also:
+            raise RuntimeError(f"steps of {network} networks, {kind}, took {done} and {also}; expected the same twice")
+        yield {"step": f"{network}, {kind}", "n": n, "flops between two widths": many - few, **done}
+    for n in (64, 128, 256, *((512, 1024) if full else ())):
+        yield {"n": n, "K of the default step": run_step(problem(n, 16, 16 * n), optimizer())[2].solve.iterations}
+
+
+def _counted_step(p, opt, reuses):
+    """Flops of the first step, or of the second, and what it went through."""
+    state = opt.init(p.params, p.objective)
+    for _ in range(1 + reuses):
+        with count() as tally:
+            params, state, info = run_step(p, opt, state)
+        p = p._replace(params=params)
+    return tally.total, {"attempts": info.attempts, "K": info.solve.iterations, "R is fresh": info.solve.refreshed}
+
+
+NEAR_LINEAR = (
+    Bound("flops between two widths", equal=1, over="n", by="step", reduce="degree"),
+    Bound("K of the default step", low=1, high=6, over="n", log="x"),
+)
+
+
+def whole_steps(full, formula=cost.near_linear_step):
+    """Flops of the first step (fresh R) and of the second (nothing made anew), and their formula."""
     for n, d, m in ((32, 4, 768), (40, 8, 1200), (64, 4, 960), *(((128, 16, 9600), (256, 8, 30000)) if full else ())):
         p, opt, net, state = problem(n, d, m, counting=True), NearLinearGaussNewton(), cost.two_layer(n, d, m), None
         for number in range(2):
             with count() as tally:
                 params, state, info = run_step(p, opt, state)
             made = {"fresh": info.solve.refreshed, "recalled": number > 0}
-            rows.append((n * m * d, tally.total, sum(formula(net, info.solve.iterations, **made).values())))
+            expected = sum(formula(net, info.solve.iterations, **made).values())
+            yield {"n m d": n * m * d, "R is fresh": made["fresh"], "flops": tally.total, "formula": expected}
             p = p._replace(params=params)
-    rows.sort()
-    sizes, counted, expected = zip(*rows, strict=True)
-    wrong = sum(a != b for a, b in zip(counted, expected, strict=True))
-    return Outcome(
-        "equal to the flop" if not wrong else f"{wrong} of {len(rows)} steps differ",
-        FAILS if wrong else HOLDS,
-        f"{len(rows)} steps, n m d from {sizes[0]} to {sizes[-1]}",
-        (Series("whole step", sizes, counted, expected, "n m d", "flops"),),
-    )
 
 
-def cubic_tail(full, parts=PARTS):
-    """Degree and leading coefficient of the whole step in n, against those of its n x n part."""
-    counts = {n: part_flops(parts["whole step"], "n", n) for n in SIZES["n"]}
-    try:
-        p, coefficient = leading_term(counts.__getitem__, tuple(counts))
-    except ValueError as error:
-        return Outcome("no polynomial", FAILS, str(error))
-    # the Gram matrix of 1.5 n sketched neurons, 2 n² 1.5 n, and its factorisation, n³/3
-    holds = p == 3 and 3 * coefficient == 10
-    series = Series("whole step", tuple(counts), tuple(counts.values()), _extrapolated(counts, 3), "n", "flops")
-    detail = f"exact, at m = {BASE['m']}, d = {BASE['d']}, K = {INNER}; 3 n³ is the Gram matrix of 1.5 n sketched neurons, n³/3 R"
-    return Outcome(f"degree {p}, leading term {coefficient} n^{p}", HOLDS if holds else FAILS, detail, (series,))
+def over_samples(full, made=PARTS):
+    """Flops of the whole step over n. 3 n³ is the Gram matrix of 1.5 n sketched neurons, 2 n² 1.5 n, and n³/3 its factor R."""
+    for n in SIZES["n"]:
+        yield {"n": n, "m": BASE["m"], "flops": made["whole step"](problem(n, 4, BASE["m"], counting=True), None)}
 
 
-def naive_ratio(full, naive=lambda J: J.to_dense()):
-    """Leading coefficients in n² of the Gram matrix from explicit rows and of the structured one."""
-    m, dims = (720 if full else 240), (4, 8, 16, 32)
+def naive_ratios(full, naive=lambda J: J.to_dense()):
+    """Leading coefficients in n² of the Gram matrix from explicit rows over that of the structured one."""
+    m = 720 if full else 240
 
-    def explicit(p, _):
-        J = p.jacobian
-        return flops(lambda: (lambda rows: rows @ rows.T)(naive(J)))
+    def explicit(J, _):
+        rows = naive(J)
+        return rows @ rows.T
 
-    def coefficient(part, d):
-        return leading_term(lambda n: part(problem(n, d, m, counting=True), None), (4, 8, 12, 16))[1]
-
-    found = tuple(float(coefficient(explicit, d) / coefficient(PARTS["structured Gram"], d)) for d in dims)
-    expected = tuple(m * d / (m + d) for d in dims)
-    worst = max(abs(a / b - 1) for a, b in zip(found, expected, strict=True))
-    return Outcome(
-        f"{', '.join(f'{ratio:.2f}' for ratio in found)} for d = {', '.join(map(str, dims))}",
-        HOLDS if worst <= 0.02 else FAILS,
-        f"ratio of the exact coefficients of n² at m = {m}; at worst {worst:.1%} from m d/(m+d)",
-        (Series("explicit over structured", dims, found, expected, "d", "ratio of flops"),),
-    )
+    for d in (4, 8, 16, 32):
+        made = _of_jacobian(explicit), PARTS["structured Gram"]
+        a, b = (leading_term(lambda n, f=f: f(problem(n, d, m, counting=True), None), (4, 8, 12, 16))[1] for f in made)  # noqa: B023
+        yield {"d": d, "m": m, "explicit over structured": float(a / b), "m d/(m+d)": m * d / (m + d)}
 
 
 def kronecker_counts(full, sketch=KRONECKER):
-    """The coefficients of m log₂ m and of d log₂ d in the flops that the Kronecker sketch makes for one more row."""
-    sizes, coefficients, series = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096), {}, []
-
-    def row(variable, size):
-        widths = {"m": 16, "d": 16, variable: size}
-        return _rows_flops(sketch, 2, **widths) - _rows_flops(sketch, 1, **widths)
-
+    """Flops that one more row of the Kronecker sketch takes, over N log₂ N, beside one sign an entry and a constant."""
     for variable in ("m", "d"):
-        least = row(variable, 1)  # nothing to transform; every further entry takes a sign
-        growth = {size: row(variable, size) - least - (size - 1) for size in sizes}
-        coefficients[variable] = {size: growth[size] / (size * math.log2(size)) for size in sizes}
-        bound = tuple(8 * size * math.log2(size) for size in sizes)
-        series.append(Series(f"over {variable}", sizes, tuple(growth.values()), bound, "factor width", "flops a row"))
-    found = [c for by_size in coefficients.values() for c in by_size.values()]
-    full_factors = [by_size[size] for by_size in coefficients.values() for size in (16, 256, 4096)]
-    return Outcome(
-        f"coefficients {min(found):.2f} to {max(found):.2f}, {min(full_factors):.2f} at powers of 16",
-        HOLDS if max(found) == 8 and set(full_factors) == {8} else FAILS,
-        "exact, beside one sign an entry and terms that do not depend on the width",
-        tuple(series),
-    )
+        row = partial(_another_row, sketch, variable)
+        least = row(1)
+        for size in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096):
+            growth = row(size) - least - (size - 1)
+            coefficient = growth / (size * math.log2(size))
+            found = {"factor": variable, "width": size, "flops over N log₂ N": coefficient}
+            yield {**found, "the same at powers of 16": coefficient} if size in (16, 256, 4096) else found
+
+
+def _another_row(sketch, variable, size):
+    widths = {"m": 16, "d": 16, variable: size}
+    return _rows_flops(sketch, 2, **widths) - _rows_flops(sketch, 1, **widths)
 
 
 def _rows_flops(sketch, n, m, d):
@@ -258,65 +251,31 @@ def peak_bytes(f):
 
 
 def sketch_memory(full, sketch=lambda J, S: J.sketch(S)):
-    """The coefficient of m d in the peak of the Kronecker sketch of a Jacobian."""
-    n, widths, dims = 16, (512, 1024), (32, 64)
-    peaks = {}
-    for m in widths:
-        for d in dims:
-            J = problem(n, d, m, counting=True).jacobian
-            S = KroneckerSRHT().sample(0, 4 * n, J.factor_shapes, like=J.x)
-            peaks[m, d] = peak_bytes(partial(sketch, J, S))
-    (m0, m1), (d0, d1) = widths, dims
-    mixed = (peaks[m1, d1] - peaks[m1, d0] - peaks[m0, d1] + peaks[m0, d0]) / ((m1 - m0) * (d1 - d0))
-    series = tuple(
-        Series(
-            f"d = {d}",
-            widths,
-            tuple(peaks[m, d] for m in widths),
-            tuple(8 * n * m * d for m in widths),
-            "m",
-            "bytes (line: J itself)",
-        )
-        for d in dims
-    )
-    largest = peaks[m1, d1] / (8 * n * m1 * d1)
-    return Outcome(
-        f"{mixed:g} bytes per m d; the peak is {largest:.1%} of the explicit Jacobian",
-        HOLDS if mixed == 0 else FAILS,
-        f"exact peaks at n = {n}, m = {m0}, {m1}, d = {d0}, {d1}",
-        series,
-    )
+    """Peaks of the Kronecker sketch of a Jacobian, and their mixed difference in m and d."""
+    n, widths, dims, peaks = 16, (512, 1024), (32, 64), {}
+    for m, d in product(widths, dims):
+        J = problem(n, d, m, counting=True).jacobian
+        S = KroneckerSRHT().sample(0, 4 * n, J.factor_shapes, like=J.x)
+        peaks[m, d] = peak_bytes(partial(sketch, J, S))
+        yield {"n": n, "d": d, "m": m, "peak": peaks[m, d], "n m floats": 8 * n * m}
+    yield {"bytes per m d": _mixed(peaks, widths, dims)}
+
+
+def _mixed(f, first, second):
+    """The coefficient of a product of two sizes, from values at two of each."""
+    (a, b), (c, d) = first, second
+    return (f[b, d] - f[b, c] - f[a, d] + f[a, c]) / ((b - a) * (d - c))
 
 
 def step_memory(full, opt=FIXED):
-    """Bytes per n m and per m in the peak of a whole step, on masks in bytes."""
-    d, samples, widths = 4, (128, 256), tuple(8192 * k for k in (2, 3, 4))  # whole blocks
+    """Peaks of a whole step, on masks in bytes; their coefficients of n m and of m d, from sizes of whole blocks."""
+    d, samples, widths = 4, (128, 256), tuple(8192 * k for k in (2, 3, 4))
     peaks = {(n, m): peak_bytes(partial(run_step, problem(n, d, m, counting=True), opt)) for n in samples for m in widths}
-    slopes = {n: {(peaks[n, b] - peaks[n, a]) / (b - a) for a, b in pairwise(widths)} for n in samples}
-    few, many = samples
-    series = tuple(
-        Series(
-            f"n = {n}",
-            widths,
-            tuple(peaks[n, m] for m in widths),
-            tuple(8 * n * m for m in widths),
-            "m",
-            "bytes (line: n m floats)",
-        )
-        for n in samples
-    )
-    detail = f"exact peaks at n = {few}, {many}, d = {d}, m = {widths[0]} to {widths[-1]}"
-    if any(len(slope) > 1 for slope in slopes.values()):
-        return Outcome("the peak is not linear in m", FAILS, detail, series)
-    slope = {n: slopes[n].pop() for n in samples}
-    per_nm = (slope[many] - slope[few]) / (many - few)
-    per_md = (slope[few] - few * per_nm) / d
-    return Outcome(
-        f"{per_nm:g} bytes per n m, {per_md:g} per m d",
-        HOLDS if per_nm == 2 else FAILS,
-        f"{detail}; the masks of the point and of its trial, one byte an entry here and one bit on NumPy arrays",
-        series,
-    )
+    for (n, m), peak in peaks.items():
+        yield {"n": n, "d": d, "m": m, "peak": peak, "n m floats": 8 * n * m}
+    per_nm = _mixed(peaks, samples, widths[::2])
+    slope = (peaks[samples[0], widths[-1]] - peaks[samples[0], widths[0]]) / (widths[-1] - widths[0])
+    yield {"bytes per n m": per_nm, "bytes per m d": (slope - samples[0] * per_nm) / d}
 
 
 # ------------------------------------------------------------------------------------------------------------- times
@@ -377,57 +336,43 @@ def judge_exponent(seconds, expected, halfwidth, variable, label, detail, slack=
     return Outcome(value, verdict, detail, (Series(label, sizes, times, predicted, variable, "seconds"),))
 
 
-def step_time(full, timer=interleaved):
-    """Time of a whole step with a fresh R and K inner iterations, over m."""
-    n, d = 256, 16
-    calls = {2**k: partial(run_step, problem(n, d, 2**k, "float32"), FIXED) for k in range(10, 19)}
-    detail = f"n = {n}, d = {d}, float32, K = {INNER}, one BLAS thread, 9 sizes"
-    return judge_exponent(timer(calls, rounds=30), 1, 0.05, "m", "whole step", detail)
+def step_times(full, timer=interleaved):
+    """A whole step with a fresh R and K inner iterations, over m."""
+    calls = {2**k: partial(run_step, problem(256, 16, 2**k, "float32"), FIXED) for k in range(10, 19)}
+    yield from _rows("m", timer(calls, rounds=30), n=256, d=16, K=INNER, dtype="float32")
 
 
-def product_time(full, timer=interleaved):
-    """Time of J Jᵀu over n."""
-    m, d, calls = 16384, 16, {}
-    for n in geometric(128, 4096):
-        p = problem(n, d, m)
-        calls[n] = partial(p.jacobian.gram_matvec, p.y)
-    detail = f"m = {m}, d = {d}, float64, one BLAS thread, 8 sizes"
-    return judge_exponent(timer(calls, rounds=30), 1, 0.1, "n", "J Jᵀu", detail, slack=0.05)
+def product_times(full, timer=interleaved):
+    """J Jᵀu over n."""
+    made = {n: problem(n, 16, 16384) for n in geometric(128, 4096)}
+    calls = {n: partial(p.jacobian.gram_matvec, p.y) for n, p in made.items()}
+    yield from _rows("n", timer(calls, rounds=30), m=16384, d=16, dtype="float64")
 
 
-def factorisation_time(full, timer=interleaved):
-    """Time of the damped Cholesky factorisation over n."""
-    calls = {}
-    for n in geometric(512, 4096):
-        rows = data.sphere(n, n, key=3)
-        calls[n] = partial(damped_cholesky, rows @ rows.T, 1.0)
-    return judge_exponent(timer(calls, rounds=6), 3, 0.2, "n", "factorisation", "float64, one BLAS thread, 8 sizes", slack=0.15)
+def factorisation_times(full, timer=interleaved):
+    """The damped Cholesky factorisation over n."""
+    made = {n: data.sphere(n, n, key=3) for n in geometric(512, 4096)}
+    calls = {n: partial(damped_cholesky, rows @ rows.T, 1.0) for n, rows in made.items()}
+    yield from _rows("n", timer(calls, rounds=6), dtype="float64")
 
 
-def gram_time(full, timer=interleaved):
-    """Time of the structured Gram matrix by rank-k updates over n."""
-    m, d = 4096, 16
-    calls = {n: problem(n, d, m, "float32").jacobian.gram for n in geometric(512, 8192)}
-    detail = f"m = {m}, d = {d}, float32, one BLAS thread, 8 sizes, none of them a power of two"
-    return judge_exponent(timer(calls, rounds=6, budget=70.0), 2, 0.2, "n", "structured Gram", detail, fitted=fit_exponent)
+def gram_times(full, timer=interleaved):
+    """The structured Gram matrix by rank-k updates, over n; no size is a power of two."""
+    calls = {n: problem(n, 16, 4096, "float32").jacobian.gram for n in geometric(512, 8192)}
+    yield from _rows("n", timer(calls, rounds=6, budget=70.0), m=4096, d=16, dtype="float32")
 
 
-def naive_time(full, timer=interleaved):
-    """Time of the Gram matrix from explicit rows over that of the structured one, over d."""
-    n, m, dims = 264, 2048, (2, 4, 8, 16)
-    ratios = []
-    for d in dims:
+def _rows(variable, seconds, **sizes):
+    return ({**sizes, variable: size, "seconds": one} for size, one in seconds.items())
+
+
+def naive_times(full, timer=interleaved):
+    """The Gram matrix from explicit rows over the structured one, over d."""
+    n, m = 264, 2048
+    for d in (2, 4, 8, 16):
         J = problem(n, d, m).jacobian
         seconds = timer({"naive": partial(_naive_gram, J), "structured": J.gram})
-        ratios.append(seconds["naive"] / seconds["structured"])
-    expected = tuple(m * d / (m + d) for d in dims)
-    relative = np.divide(ratios, expected)
-    return Outcome(
-        f"{', '.join(f'{ratio:.1f}' for ratio in ratios)} for d = {', '.join(map(str, dims))}",
-        HOLDS if relative.min() >= 0.5 and relative.max() <= 2.5 else FAILS,
-        f"n = {n}, m = {m}, float64, one BLAS thread; {relative.min():.2f} to {relative.max():.2f} of m d/(m+d)",
-        (Series("explicit over structured", dims, tuple(ratios), expected, "d", "ratio of times"),),
-    )
+        yield {"n": n, "m": m, "d": d, "ratio of times": seconds["naive"] / seconds["structured"], "m d/(m+d)": m * d / (m + d)}
 
 
 def _naive_gram(J):
@@ -435,104 +380,82 @@ def _naive_gram(J):
     return rows @ rows.T
 
 
-def kronecker_time(full, timer=interleaved):
-    """Time of the Kronecker sketch over m: which growth fits."""
+def kronecker_times(full, timer=interleaved):
+    """The Kronecker sketch over m, and which growth fits best."""
     n, d, calls = 32, 16, {}
     for m in (2**k for k in range(10, 20)):
         left, right = data.sphere(n, m, key=3), data.sphere(n, d, key=4)
-        calls[m] = partial(KroneckerSRHT().sample(0, 4 * n, ((m, d),), like=left).rows, 0, left, right)
+        calls[m] = partial(KRONECKER.sample(0, 4 * n, ((m, d),), like=left).rows, 0, left, right)
     seconds = timer(calls, rounds=12)
-    sizes, times = tuple(seconds), tuple(seconds.values())
-    found, fit = contest(sizes, times), fit_with_floor(sizes, times)
-    growth = np.array(sizes) * np.log(sizes)
-    floor, scale = min(times) / 2, (times[-1] - min(times) / 2) / growth[-1]
-    series = Series("Kronecker sketch", sizes, times, tuple((floor + scale * growth).tolist()), "m", "seconds")
-    return Outcome(
-        str(found),
-        HOLDS if found.best in ("n", "n log n") else FAILS,
-        f"n = {n}, d = {d}, s = 4n, float64, one BLAS thread, 10 sizes; {fit}",
-        (series,),
-    )
+    yield from _rows("m", seconds, n=n, d=d)
+    best = contest(tuple(seconds), tuple(seconds.values())).best
+    yield {"best fit": best, "m or m log m fits best": int(best in ("n", "n log n"))}
 
 
 # --------------------------------------------------------------------------------------------------------- break-even
 
 
-def crossing(sizes, gains):
-    """The size from which on gains stay above 1, between two sizes by logarithms; the first size, or infinity, beyond them."""
-    slow = [i for i, gain in enumerate(gains) if gain < 1]
-    if not slow:
-        return float(sizes[0])
-    i = slow[-1]
-    if i + 1 == len(sizes):
-        return math.inf
-    x, y = np.log(sizes[i : i + 2]), np.log(gains[i : i + 2])
-    return float(np.exp(np.interp(0.0, y, x)))
+def gains(full, grid, gain, pays):
+    """The exact step's cost over the near-linear step's, and the same where the latter should pay.
 
-
-class BreakEven(NamedTuple):
-    """Where gains were taken and where they should pass 1: over n at m = 32 n, and over m/n at one n."""
-
-    samples: tuple
-    ratios: tuple
-    at: int
-    d: int = 16
-
-
-def break_even(sizes, gain, iterations, limit, detail):
-    """The `Outcome` of gain(n, m), the exact step's cost over the near-linear step's, which should pass 1 at 4 K d and 4.3 n.
-
-    ``limit`` is the factor by which the crossings may miss, upwards; they may come as early as they like.
+    ``grid(full)`` holds (n, d, m/n) over n and over m/n; ``gain(n, d, m)`` gives K and the gain, ``pays(n, d, m, K)`` a bool.
     """
-    over_n = tuple(gain(n, 32 * n) for n in sizes.samples)
-    over_m = tuple(gain(sizes.at, ratio * sizes.at) for ratio in sizes.ratios)
-    K = iterations()
-    found = crossing(sizes.samples, over_n) / (4 * K * sizes.d), crossing(sizes.ratios, over_m) / 4.3
-    series = (
-        Series("gain over n, m = 32 n", sizes.samples, over_n, (1.0,) * len(over_n), "n", "gain"),
-        Series(f"gain over m, n = {sizes.at}", sizes.ratios, over_m, (1.0,) * len(over_m), "m/n", "gain"),
-    )
-    value = f"from n = {found[0] * 4 * K * sizes.d:.0f} = {found[0]:.2f} (4 K d) and from m = {found[1] * 4.3:.1f} n on"
-    value = (
-        value if math.isfinite(sum(found)) else f"gains up to {max(over_n):.2f} over n and {max(over_m):.2f} over m: no crossing"
-    )
-    verdict = HOLDS if max(found) <= limit else FAILS
-    return Outcome(value, verdict, f"{detail}, d = {sizes.d}, K = {K}; largest gain {max(*over_n, *over_m):.2f}", series)
+    for over, sizes in zip(("n", "m/n"), grid(full), strict=True):
+        for n, d, ratio in sizes:
+            K, found = gain(n, d, ratio * n)
+            row = {"n": n, "m/n": ratio, "d": d, "K": K, f"gain over {over}": found}
+            yield {**row, "gain where it should pay": found} if pays(n, d, ratio * n, K) else row
 
 
-def break_even_counted(full, rank_k=True):
-    """Break-even by the closed forms, which equal the counts, with symmetric products by rank-k updates."""
-    K, d = 4, 16
-
-    def gain(n, m):
-        net = cost.two_layer(n, d, m)
-        exact, near = cost.gram_gauss_newton_step(net), cost.near_linear_step(net, K, sketch="kronecker")
-        half = n * n if rank_k else 0  # A Aᵀ is counted in full; a rank-k update does half
-        return (sum(exact.values()) - half * (m + d)) / (sum(near.values()) - half * 4 * n)
-
-    sizes = BreakEven((64, 128, 256, 512, 1024, 2048, 4096), (1, 2, 4, 8, 16, 32), 8192, d)
-    return break_even(sizes, gain, lambda: K, 1.5, "flops of whole steps, Kronecker sketch with s = 4n")
+BREAK_EVEN = (
+    Bound("gain over n", over="n"), Bound("gain over m/n", over="m/n"), Bound("gain where it should pay", low=1),
+)  # fmt: skip
 
 
-def break_even_timed(full, sketch, timer=interleaved):
-    """Break-even in time of whole steps, with fresh R, against the exact step."""
-    needed = []
+def counted_grid(full):
+    """Small d, so that sizes which can be counted are large beside it."""
+    samples, at = (64, 128, 192, 224, 256, *((384, 512, 768, 1024) if full else ())), 1024 if full else 512
+    return [(n, 4, 32) for n in samples], [(at, 2, ratio) for ratio in (2, 4, 6, 8)]
 
-    def gain(n, m):
-        p, near = problem(n, 16, m), NearLinearGaussNewton(reuse=False, sketch=sketch)
-        needed.append(run_step(p, near)[2].solve.iterations)
-        seconds = timer({"exact": partial(run_step, p, GramGaussNewton()), "near": partial(run_step, p, near)}, rounds=4)
-        return seconds["exact"] / seconds["near"]
 
-    sizes = BreakEven((32, 64, 128, 256, 512, 1024), (1, 2, 4, 8, 16, 32), 1024)
-    detail = f"seconds of whole steps, {type(sketch).__name__}, float64, one BLAS thread"
-    return break_even(sizes, gain, lambda: max(needed), 2.0, detail)
+EXACT_STEP = GramGaussNewton(guard=False)
+NEAR_STEP = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER, guard=False, sketch=KRONECKER)
+
+
+def counted_gain(n, d, m, near=NEAR_STEP):
+    """From counts of both steps; symmetric products, which are counted in full, at the half that a rank-k update does."""
+    p, half = problem(n, d, m, counting=True), n * n
+    exact, sketched = (flops(partial(run_step, p, opt)) for opt in (EXACT_STEP, near))
+    return INNER, (exact - half * (m + d)) / (sketched - half * 4 * n)
+
+
+def counted_to_pay(n, d, m, K):
+    """n² m > (4 K + 6) n m d + 8 n m log₂ m + 13/3 n³: products and guard, transform, Gram matrix of the sketch and R."""
+    return m * (n - (4 * K + 6) * d - 8 * math.log2(m)) >= 13 / 3 * n * n
+
+
+def timed_gain(n, d, m, sketch, timer=interleaved):
+    """From seconds of both steps, R fresh."""
+    p, near = problem(n, d, m), NearLinearGaussNewton(reuse=False, sketch=sketch)
+    K = run_step(p, near)[2].solve.iterations
+    seconds = timer({"exact": partial(run_step, p, GramGaussNewton()), "near": partial(run_step, p, near)}, rounds=4)
+    return K, seconds["exact"] / seconds["near"]
+
+
+def timed_grid(full):
+    """n to 1024 at m = 32 n, and m to 32 n at n = 1024."""
+    return [(n, 16, 32) for n in (32, 64, 128, 256, 512, 1024)], [(1024, 16, ratio) for ratio in (1, 2, 4, 8, 16, 32)]
+
+
+def timed_to_pay(n, d, m, K):
+    """From twice 4 K d and twice 4.3 n on."""
+    return n >= 8 * K * d and m >= 8.6 * n
 
 
 # ---------------------------------------------------------------------------------------------------------- the table
 
 IDEA = "arXiv:2112.07628 for the idea; derived"
-PRODUCTS = ("forward", "J v", "Jᵀu", "J Jᵀu")
+PRODUCTS = ("W Xᵀ", "forward", "J v", "Jᵀu", "J Jᵀu")
 WIDTH = {(part, "m"): 1 for part in (*PRODUCTS, "update", "neuron-mode sketch", "whole step")}
 INPUTS = {(part, "d"): 1 for part in (*PRODUCTS, "update", "whole step")}
 SAMPLES = {
@@ -543,6 +466,7 @@ SAMPLES = {
     ("factorisation", "n"): 3,
 }
 GRAM = {("structured Gram", "n"): 2, ("structured Gram", "m"): 1, ("structured Gram", "d"): 1}
+MAIN = f"{PAPER}, main theorem; counted here"
 
 
 def _counted(name, number, statement, expected, measure, paper=PAPER, quantity="degree of the flops", condition="any size"):
@@ -556,90 +480,136 @@ def _timed(name, number, statement, expected, measure, paper=PAPER, quantity="ex
     )
 
 
+def _growth(sweep, variable, power, halfwidth, slack=0.0, reduce="interval"):
+    """A check that the seconds of a sweep grow like a power."""
+    return Check(sweep, Bound("seconds", power - slack, power + slack, over=variable, reduce=reduce, halfwidth=halfwidth))
+
+
+PER_WIDTH = "K fixed, m' in proportion to n; m a multiple of the sketch's groups, perceptrons of 2^k - 1 neurons a layer"
+
 CLAIMS = (
     _counted(
+        "step-near-linear", 4, "What a step costs per neuron is linear in the samples: its flops have no term n² m.",
+        "1 in n, exactly; K of the default step at most 6, whatever n", Check(per_width, *NEAR_LINEAR), MAIN,
+        "degree in n of the difference of a step's flops between two widths; fresh, reused and retried R", PER_WIDTH,
+    ),
+    _counted(
+        "gauss-newton-near-linear", 4, "By the sketch route the step of GaussNewton has no term n² m, either.",
+        "1 in n, exactly; K of the default step at most 6, whatever n",
+        Check(partial(per_width, optimizer=partial(GaussNewton, plan="sketch"), steps=("fresh", "retried")), *NEAR_LINEAR),
+        MAIN, "degree in n of the difference of a step's flops between two widths; fresh and retried R", PER_WIDTH,
+    ),
+    _counted(
         "step-linear-in-width", 4, "Every part of the near-linear step, and the whole of it, costs flops linear in the width.",
-        "1 in m, exactly", partial(degrees, wanted=WIDTH), f"{PAPER}, main theorem", condition="K fixed",
+        "1 in m, and equal to the formula, exactly", Check(partial(parts, wanted=WIDTH), *EXACTLY), MAIN, condition="K fixed",
     ),
     _counted(
         "step-linear-in-inputs", 4, "Every product, and the whole step, costs flops linear in the input dimension.",
-        "1 in d, exactly", partial(degrees, wanted=INPUTS), f"{PAPER}, main theorem", condition="K fixed",
+        "1 in d, and equal to the formula, exactly", Check(partial(parts, wanted=INPUTS), *EXACTLY), MAIN, condition="K fixed",
     ),
     _counted(
         "parts-in-samples", 5, "Products and the neuron-mode sketch are linear in the samples; only n x n matrices cost more.",
-        "products and sketch 1 in n, Gram of the sketch 2 in n and 1 in m', factorisation 3 in n, exactly",
-        partial(degrees, wanted=SAMPLES), f"{PAPER}, main theorem",
+        "products and sketch 1 in n, their Gram matrix 2 in n and 1 in m', factorisation 3 in n; equal to the formula, exactly",
+        Check(partial(parts, wanted=SAMPLES), *EXACTLY), MAIN,
     ),
     _counted(
         "step-cubic-tail", 5, "The whole step has a cubic tail in the samples, which is that of its n x n matrices alone.",
-        "degree 3 in n with leading term 10/3 n³, exactly", cubic_tail, f"{PAPER}, main theorem",
-        "degree and leading term of the flops", "K fixed, m' = 1.5 n",
+        "degree 3 in n with leading term 10/3 n³, exactly",
+        Check(
+            over_samples,
+            Bound("flops", equal=3, over="n", reduce="degree"),
+            Bound("flops", equal=Fraction(10, 3), over="n", reduce="leading"),
+        ),
+        MAIN, "degree and leading term of the flops", "K fixed, m' = 1.5 n",
     ),
     _counted(
-        "step-closed-form", 0, "The flops of a whole step are those of its formula.", "equal to the flop", closed_form, "derived",
+        "step-closed-form", 0, "The flops of a whole step are those of its formula.", "equal to the flop",
+        Check(whole_steps, Bound("flops", equal=1, over="n m d", per="formula")), "derived",
         "flops of fresh and of reusing steps", "one attempt",
     ),
     _counted(
         "gram-quadratic-in-samples", 6, "The structured Gram matrix is quadratic in the samples, linear in width and inputs.",
-        "2 in n, 1 in m, 1 in d, exactly", partial(degrees, wanted=GRAM), f"{GRAM_PAPER}, as {PAPER} states it",
+        "2 in n, 1 in m, 1 in d, and equal to the formula, exactly", Check(partial(parts, wanted=GRAM), *EXACTLY),
+        f"{GRAM_PAPER}, as {PAPER} states it",
     ),
     _counted(
         "naive-gram-ratio", 7, "A Gram matrix from explicit rows costs m d/(m+d) times the structured one.",
-        "m d/(m+d) within 2 %", naive_ratio, "derived", "ratio of the flops' coefficients of n²",
+        "m d/(m+d) within 2 %",
+        Check(naive_ratios, Bound("explicit over structured", 0.98, 1.02, over="d", per="m d/(m+d)")),
+        "derived", "ratio of the flops' coefficients of n²",
     ),
     _counted(
         "kronecker-sketch-nlogn", 15, "The Kronecker sketch costs at most 8 n (m log₂ m + d log₂ d) flops beside linear terms.",
-        "at most 8, and 8 at powers of 16, exactly", kronecker_counts, IDEA, "coefficients of m log₂ m and d log₂ d, per row",
-        "m and d powers of two; dense factors of at most 16 points",
+        "at most 8, and 8 at powers of 16, exactly",
+        Check(
+            kronecker_counts,
+            Bound("flops over N log₂ N", low=1, high=8, over="width", by="factor", log="x"),
+            Bound("the same at powers of 16", equal=8),
+        ),
+        IDEA, "coefficients of m log₂ m and d log₂ d, per row", "m and d powers of two; dense factors of at most 16 points",
     ),
     Claim(
         "kronecker-sketch-memory", 15, "cost, counted", IDEA,
         "The Kronecker sketch forms nothing of the size of the Jacobian.", "bytes per m d at the peak", "memory",
-        "0, exactly", "any size", sketch_memory,
+        "0, exactly; the peak is that of 4 to 4.2 arrays of samples by neurons", "any size",
+        Check(sketch_memory, Bound("peak", 4, 4.2, over="m", by="d", per="n m floats"), Bound("bytes per m d", equal=0)),
     ),
     Claim(
         "step-memory", 0, "cost, counted", "derived",
-        "A near-linear step holds no float array of samples by neurons, only two masks.", "bytes per n m at the peak", "memory",
-        "2, exactly (one float64 array would add 8)", "ReLU; masks in bytes, as on counting arrays", step_memory,
+        "A near-linear step holds no float array of samples by neurons, only two masks.", "bytes per n m and m d at the peak",
+        "memory", "2 and 16, exactly (one float64 array more would add 8)", "ReLU; masks in bytes, as on counting arrays",
+        Check(
+            step_memory,
+            Bound("peak", over="m", by="n", beside="n m floats"),
+            Bound("bytes per n m", equal=2),
+            Bound("bytes per m d", equal=16),
+        ),
     ),
     _counted(
-        "break-even-flops", 33, "By flops, sketching pays against the structured exact step from n = 4 K d and m = 4.3 n on.",
-        "crossings at most 1.5 times there", break_even_counted, "derived", "exact step's flops over the near-linear step's",
-        "Kronecker sketch with s = 4n, Y Yᵀ and Gram by rank-k updates",
+        "break-even-flops", 33,
+        "By flops, a sketched step pays against the structured exact one from m (n - n*) = 13/3 n² on, n* = (4K+6) d + 8 log₂ m.",
+        "gain at least 1 there", Check(partial(gains, grid=counted_grid, gain=counted_gain, pays=counted_to_pay), *BREAK_EVEN),
+        "derived", "exact step's flops over the near-linear step's",
+        "Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates",
     ),
     _timed(
         "step-time-in-width", 4, "The time of a near-linear step is linear in the width.",
-        "1, in an interval of half-width at most 0.05", step_time, f"{PAPER}, main theorem",
+        "1, in an interval of half-width at most 0.05", _growth(step_times, "m", 1, 0.05), MAIN,
     ),
     _timed(
         "product-time-in-samples", 5, "The time of an inner iteration's product is linear in the samples.",
-        "1, within 0.05 of an interval of half-width at most 0.1", product_time, f"{PAPER}, main theorem",
+        "1, within 0.05 of an interval of half-width at most 0.1", _growth(product_times, "n", 1, 0.1, 0.05), MAIN,
     ),
     _timed(
         "factorisation-time", 5, "The time of the factorisation is cubic in the samples.",
-        "3, within 0.15 (BLAS gains speed with size) of an interval of half-width at most 0.2", factorisation_time,
-        f"{PAPER}, main theorem",
+        "3, within 0.15 (BLAS gains speed with size) of an interval of half-width at most 0.2",
+        _growth(factorisation_times, "n", 3, 0.2, 0.15), MAIN,
     ),
     _timed(
         "gram-time-in-samples", 6, "The time of the structured Gram matrix is quadratic in the samples.",
-        "2, in an interval of half-width at most 0.2", gram_time, f"{GRAM_PAPER}, as {PAPER} states it",
+        "2, in an interval of half-width at most 0.2", _growth(gram_times, "n", 2, 0.2, reduce="interval, no floor"),
+        f"{GRAM_PAPER}, as {PAPER} states it",
     ),
     _timed(
         "naive-gram-time", 7, "A Gram matrix from explicit rows takes about m d/(m+d) times as long as the structured one.",
-        "0.5 to 2.5 times m d/(m+d)", naive_time, "derived", "ratio of times",
+        "0.5 to 2.5 times m d/(m+d)", Check(naive_times, Bound("ratio of times", 0.5, 2.5, over="d", per="m d/(m+d)")),
+        "derived", "ratio of times",
     ),
     _timed(
         "kronecker-sketch-time", 15, "The time of the Kronecker sketch grows with the width like m log m.",
-        "m or m log m fit best", kronecker_time, IDEA, "growth of the time",
+        "m or m log m fit best", Check(kronecker_times, Bound("m or m log m fits best", equal=1), Bound("seconds", over="m")),
+        IDEA, "growth of the time",
     ),
     _timed(
         "break-even-time", 33, "In time, a near-linear step beats the structured exact step from n = 4 K d and m = 4.3 n on.",
-        "crossings at most 2 times there", partial(break_even_timed, sketch=NeuronSigns()), "derived",
-        "exact step's seconds over the near-linear step's",
+        "gain at least 1 from twice that on",
+        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=NeuronSigns()), pays=timed_to_pay), *BREAK_EVEN),
+        "derived", "exact step's seconds over the near-linear step's",
     ),
     _timed(
         "break-even-time-kronecker", 33, "In time, the same holds with the Kronecker sketch that the count is about.",
-        "crossings at most 2 times there", partial(break_even_timed, sketch=KroneckerSRHT()), "derived",
-        "exact step's seconds over the near-linear step's", should_hold=False,
+        "gain at least 1 from twice that on",
+        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=KRONECKER), pays=timed_to_pay), *BREAK_EVEN),
+        "derived", "exact step's seconds over the near-linear step's", should_hold=False,
     ),
 )  # fmt: skip
