@@ -1,6 +1,7 @@
 """What determines a run, as plain values: written into the head of its log and into its checkpoints."""
 
 from dataclasses import asdict, dataclass, fields
+from types import SimpleNamespace
 
 DTYPES = ("float32", "float64")
 MAY_CHANGE = ("data", "data_dir", "steps", "epochs", "time_limit", "tol")  # on resuming: where the data lies, and when to stop
@@ -93,9 +94,23 @@ DEFAULTS = Config()
 NAMES = tuple(f.name for f in fields(Config))
 
 
+@dataclass(frozen=True, repr=False)
+class Default:
+    """What stands for an option that a call does not name; it reads as the ``value`` that `Config` has for it."""
+
+    value: object
+
+    def __repr__(self):
+        return repr(self.value)
+
+
+BY_DEFAULT = SimpleNamespace(**{name: Default(getattr(DEFAULTS, name)) for name in NAMES})
+
+
 def explicit(options):
-    """Of a dict of options, those that differ from the defaults."""
-    return {name: value for name, value in options.items() if value != getattr(DEFAULTS, name)}
+    """Of a dict of options, those that a call names; None, where that is the default, leaves the choice."""
+    unnamed = lambda name, value: isinstance(value, Default) or (value is None and getattr(DEFAULTS, name) is None)  # noqa: E731
+    return {name: value for name, value in options.items() if not unnamed(name, value)}
 
 
 def differences(config, given):

@@ -17,7 +17,7 @@ from nearlin import nn
 from nearlin._array import asarray, fold_in, namespace, permutation, synchronize, to_numpy
 from nearlin.data import augment
 from nearlin.experiments import checkpoint, folders
-from nearlin.experiments.config import Config, differences, explicit
+from nearlin.experiments.config import BY_DEFAULT, Config, differences, explicit
 from nearlin.experiments.environment import versions
 from nearlin.experiments.problems import Problem, build
 from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, default_lr, make_optimizer, takes_schedules
@@ -136,27 +136,27 @@ def train(
     optimizer=None,
     target=None,
     task=None,
-    test_fraction=0.2,
-    center=True,
-    scale=False,
-    normalize=True,
+    test_fraction=BY_DEFAULT.test_fraction,
+    center=BY_DEFAULT.center,
+    scale=BY_DEFAULT.scale,
+    normalize=BY_DEFAULT.normalize,
     standardize=None,
-    width=8192,
+    width=BY_DEFAULT.width,
     activation=None,
     epsilon=None,
     lr=None,
     lr_factor=None,
     lr_period=None,
     damping=None,
-    settings=(),
+    settings=BY_DEFAULT.settings,
     batch_size=None,
-    backend="numpy",
+    backend=BY_DEFAULT.backend,
     dtype=None,
     steps=None,
     epochs=None,
     time_limit=None,
-    tol=1e-8,
-    seed=0,
+    tol=BY_DEFAULT.tol,
+    seed=BY_DEFAULT.seed,
     data_dir=None,
     out=None,
     checkpoint_every=0,
@@ -213,8 +213,9 @@ def train(
     checkpoint_every : int
         Write the checkpoint every so many steps besides the end; 0 for the end alone.
     resume : str or path, optional
-        A checkpoint to continue; it brings its options. Other options given here that differ from the defaults and contradict
-        it are refused. The continuation equals an uninterrupted run bit for bit on the same backend and machine.
+        A checkpoint to continue; it brings its options. Options that are given here and contradict it are refused, also those
+        that equal a default; steps, epochs, time_limit, tol and where the data lies may change. The continuation equals an
+        uninterrupted run bit for bit on the same backend and machine.
     progress : bool
         A live line on a terminal (needs rich).
 

@@ -1,6 +1,7 @@
 """The training loop: records, endings, resumption."""
 
 import dataclasses
+import inspect
 import json
 import math
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 import nearlin as nl
 from nearlin._array import prototype, unusable
 from nearlin.data import Dataset
-from nearlin.experiments import CheckpointError, registry, train, training
+from nearlin.experiments import CheckpointError, Config, registry, train, training
 from nearlin.optim import SGD
 
 X, Y = nl.data.sphere(n=40, d=6, seed=1)
@@ -149,6 +150,46 @@ def test_resuming_refuses_another_run(tmp_path, options, says):
     half = train(SPHERE, steps=3, out=tmp_path / "run", **SMALL)
     with pytest.raises(ValueError, match=says):
         train(**{"data": SPHERE, "resume": half.checkpoint, "progress": False, **options})
+
+
+EXPLICIT = {
+    "width": (64, "width is 8192 here and 64 in the checkpoint"),
+    "test_fraction": (0.4, "test_fraction is 0.2 here and 0.4"),
+    "center": (False, "center is True here and False"),
+    "scale": (True, "scale is False here and True"),
+    "normalize": (False, "normalize is True here and False"),
+    "seed": (3, "seed is 0 here and 3"),
+    "settings": ((("momentum", 0.5),), r"settings is \(\) here and \(\('momentum', 0.5\),\)"),
+    "lr": (0.01, "lr is 0.1 here and 0.01"),
+    "epsilon": (None, "epsilon is 0.1 here and None"),
+}
+DEFAULT = {"lr": 0.1, "epsilon": 0.1}  # of the optimizers, where the option itself has none
+
+
+@pytest.mark.parametrize("option", EXPLICIT)
+def test_an_option_given_on_resuming_counts_though_it_equals_a_default(tmp_path, option):
+    """Left out, or None where that is the default, it is the checkpoint's."""
+    value, says = EXPLICIT[option]
+    options = {"optimizer": "sgd", "width": 16, "progress": False, option: value}
+    half = train(SPHERE, steps=2, out=tmp_path / "run", **options)
+    default = DEFAULT.get(option, getattr(Config(), option))
+    with pytest.raises(ValueError, match=says):
+        train(SPHERE, steps=4, resume=half.checkpoint, progress=False, **{option: default})
+    whole = train(SPHERE, steps=4, **options)
+    rest = train(SPHERE, steps=4, resume=half.checkpoint, lr=None, progress=False)
+    np.testing.assert_array_equal(rest.params[0], whole.params[0])
+
+
+def test_a_tolerance_given_on_resuming_counts_though_it_equals_the_default(tmp_path):
+    half = train(SPHERE, steps=1, tol=0, out=tmp_path / "run", **SMALL)
+    default, left = (train(SPHERE, resume=half.checkpoint, steps=30, progress=False, **o) for o in ({"tol": 1e-8}, {}))
+    assert (default.config.tol, default.ended) == (1e-8, "converged")
+    assert (left.config.tol, left.ended) == (0, "stalled")
+
+
+def test_the_signature_shows_the_defaults():
+    shown = inspect.signature(train).parameters
+    assert all(repr(shown[name].default) == repr(getattr(Config(), name)) for name in Config().to_dict() if name != "data")
 
 
 def test_resuming_with_an_optimizer_whose_defaults_changed(tmp_path, monkeypatch):

@@ -1,0 +1,464 @@
+"""What a run reports, computed again by plain NumPy that shares nothing with the library.
+
+The problems are tiny, so that every loss, error and count is formed anew at the parameters of every step.
+"""
+
+import csv
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import nearlin as nl
+from nearlin import nn
+from nearlin.data import Dataset
+from nearlin.experiments import RECIPES, checkpoint, compare, predict, train
+from nearlin.experiments.recipes import Parts, Recipe
+
+# ---------------------------------------------------------------------------------------------------- networks and losses
+
+
+def two_layer(params, x):
+    """m^(-1/2) sum_r (-1)^r relu(w_r . x), (n, 1)."""
+    (W,) = params
+    signs = np.where(np.arange(len(W)) % 2 == 0, 1.0, -1.0)
+    return (np.maximum(x @ W.T, 0) @ signs / math.sqrt(len(W)))[:, None]
+
+
+def perceptron(params, x, linear=()):
+    """tanh between the layers, but for those in ``linear``."""
+    for i, W in enumerate(params):
+        x = x @ W[:, :-1].T + W[:, -1]
+        if i + 1 < len(params) and i not in linear:
+            x = np.tanh(x)
+    return x
+
+
+def moments(z):
+    return z.mean(axis=(0, 2, 3)), z.var(axis=(0, 2, 3))
+
+
+def convolved(W, x):
+    """A convolution 3 x 3 with padding 1, entry by entry."""
+    n, channels, height, width = x.shape
+    kernels, padded = W[:, :-1].reshape(-1, channels, 3, 3), np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    y = np.empty((n, len(W), height, width))
+    for i in range(height):
+        for j in range(width):
+            y[:, :, i, j] = np.einsum("nchw,ochw->no", padded[:, :, i : i + 3, j : j + 3], kernels) + W[:, -1]
+    return y
+
+
+def normalised(params, x, statistics=None):
+    """Convolution, batch normalisation, ReLU, mean over positions, dense; by the batch's own statistics where none are given."""
+    kernel, scale, last = params
+    z = convolved(kernel, x)
+    mean, variance = moments(z) if statistics is None else statistics
+    z = (z - mean[:, None, None]) / np.sqrt(variance + 1e-5)[:, None, None]
+    z = np.maximum(z * scale[:, 0, None, None] + scale[:, 1, None, None], 0).mean(axis=(2, 3))
+    return z @ last[:, :-1].T + last[:, -1]
+
+
+def squared(f, y):
+    return sum(float(np.sum((a - b) ** 2)) for a, b in zip(f, y.reshape(len(f), -1), strict=True)) / (2 * len(f))
+
+
+def softmax(f, y):
+    return float(
+        np.mean([math.log(sum(math.exp(v) for v in row)) - row[label] for row, label in zip(f.tolist(), y, strict=True)])
+    )
+
+
+def sigmoid(f, y):
+    p = 1 / (1 + np.exp(-f))
+    return -float(np.sum(y * np.log(p) + (1 - y) * np.log(1 - p))) / len(f)
+
+
+# ------------------------------------------------------------------------------------------------------------- problems
+
+RNG = np.random.default_rng(10)
+LABELS, TEST_LABELS = np.arange(23) % 3, np.arange(9) % 3
+ROWS, TEST_ROWS = RNG.uniform(0.05, 0.95, (23, 5)) + LABELS[:, None] / 4, RNG.uniform(0.1, 0.9, (9, 5))
+SHADES, TEST_SHADES = RNG.uniform(0.05, 0.95, (23, 5)), RNG.uniform(0.3, 0.7, (9, 5))
+PICTURES, TEST_PICTURES = RNG.normal(LABELS[:, None, None, None], 1, (23, 2, 4, 4)), RNG.normal(1, 2, (9, 2, 4, 4))
+
+
+def _small_cnn():
+    modules = (nn.Conv2d(2, 3, 3, pad=1), nn.BatchNorm(3), nn.Elementwise(nn.activation("relu")), nn.GlobalAvgPool())
+    return nn.Sequential((*modules, nn.Dense(3, 3)), gain=2.0, shape=(2, 4, 4))
+
+
+def _recipe(parts, network, loss, task):
+    return Recipe("", lambda config: Parts(*parts), lambda config, *_: network, loss, task, 7, 2, "tanh", "float64")
+
+
+TINY = {
+    "labels": _recipe(
+        ((ROWS, LABELS), (TEST_ROWS, TEST_LABELS)), nn.MLP((5, 4, 3)), nn.SoftmaxCrossEntropy(), "labels"
+    ),
+    "pictures": _recipe(
+        ((PICTURES, LABELS), (TEST_PICTURES, TEST_LABELS)), _small_cnn(), nn.SoftmaxCrossEntropy(), "labels"
+    ),
+    "shades": _recipe(
+        ((SHADES, SHADES), (TEST_SHADES, TEST_SHADES)), nn.autoencoder((5, 4, 2), "tanh"), nn.SigmoidCrossEntropy(),
+        "reconstruction",
+    ),
+}  # fmt: skip
+PLAIN = {
+    "labels": (perceptron, softmax),
+    "pictures": (normalised, softmax),
+    "shades": (lambda params, x: perceptron(params, x, linear=(1,)), sigmoid),
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The tiny problems, evaluated in parts of which the last one is smaller."""
+    for name, recipe in TINY.items():
+        monkeypatch.setitem(RECIPES, name, recipe)
+    monkeypatch.setattr("nearlin.experiments.problems.CHUNK", 40)
+
+
+class Seen:
+    """What an optimizer was given, and returned, in every step of a run."""
+
+    def __init__(self, monkeypatch, cls):
+        self.before, self.batches, self.after, self.keys = [], [], [], []
+        step = cls.step
+
+        def recorded(optimizer, params, state, objective, batch, key=0):
+            result = step(optimizer, params, state, objective, batch, key)
+            for kept, one in zip(
+                (self.before, self.batches, self.keys, self.after), (params, batch, key, result[0]), strict=True
+            ):
+                kept.append(one)
+            return result
+
+        monkeypatch.setattr(cls, "step", recorded)
+
+
+def running(seen):
+    """The running statistics after every step: those of the first batch, then nine parts of the old and one of the new."""
+    found = []
+    for params, (x, _) in zip(seen.before, seen.batches, strict=True):
+        new = moments(convolved(params[0], x))
+        found.append(new if not found else tuple(0.9 * a + 0.1 * b for a, b in zip(found[-1], new, strict=True)))
+    return found
+
+
+def evaluated(name, seen, t):
+    """The network after step t, as it is evaluated: a function of inputs."""
+    network, params = PLAIN[name][0], seen.after[t]
+    return (lambda x: network(params, x, running(seen)[t])) if name == "pictures" else lambda x: network(params, x)
+
+
+def close(a, b):
+    return math.isclose(a, b, rel_tol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        ("sgd", {"lr": 0.2}),
+        ("kfac", {"lr": 0.05}),
+        ("gauss-newton", {"batch_size": "all", "epochs": 3}),
+        ("gauss-newton", {}),
+        ("kbfgs", {"batch_size": "all", "epochs": 3}),
+    ],
+    ids=["sgd", "kfac", "gauss-newton on all rows", "gauss-newton", "kbfgs on all rows"],
+)
+def test_the_losses_of_a_problem(monkeypatch, name, optimizer, options):
+    """Of the batch before a step, by its own statistics; of the two sets at the end of an epoch and of the run, as evaluated."""
+    if (optimizer, name) == ("kbfgs", "pictures"):
+        pytest.skip("K-BFGS is for dense and convolution layers")
+    problem, loss = TINY[name], PLAIN[name][1]
+    monkeypatch.setattr("nearlin.experiments.problems.CHUNK", 8 * math.prod(problem.load(None).train[0].shape[1:]))
+    (x, y), (x_test, y_test), _ = problem.load(None)
+    seen = Seen(monkeypatch, getattr(nl.optim, nl.experiments.OPTIMIZERS[optimizer]))
+    result = train(name, optimizer=optimizer, progress=False, **options)
+    per_epoch = 1 if options.get("batch_size") else 3
+    assert result.steps == len(seen.after) == (3 if per_epoch == 1 else 6)
+    assert {len(batch[0]) for batch in seen.batches} == {23 if per_epoch == 1 else 7}
+    for t, record in enumerate(result.records):
+        assert close(record["loss"], loss(PLAIN[name][0](seen.before[t], seen.batches[t][0]), seen.batches[t][1]))
+        if (t + 1) % per_epoch:
+            assert (record["loss_after"], record["test_loss"]) == (None, None)
+        else:
+            network = evaluated(name, seen, t)
+            assert close(record["loss_after"], loss(network(x), y))
+            assert close(record["test_loss"], loss(network(x_test), y_test))
+    assert close(result.final_loss, loss(network(x), y))
+    assert close(result.final_test_loss, loss(network(x_test), y_test))
+    parts = [slice(0, 8), slice(8, 16), slice(16, 23)]  # no running statistics are known yet: each part has its own
+    assert close(
+        result.initial_loss,
+        sum(len(x[part]) / 23 * loss(PLAIN[name][0](seen.before[0], x[part]), y[part]) for part in parts),
+    )
+
+
+def test_a_run_that_ends_inside_an_epoch_is_evaluated_at_its_end(monkeypatch):
+    seen = Seen(monkeypatch, nl.optim.SGD)
+    result = train("pictures", optimizer="sgd", steps=5, progress=False)
+    network, (train_set, test_set, _) = evaluated("pictures", seen, 4), TINY["pictures"].load(None)
+    assert close(result.final_loss, softmax(network(train_set[0]), train_set[1]))
+    assert close(result.final_test_loss, softmax(network(test_set[0]), test_set[1]))
+
+
+def data(task="regression"):
+    """Rows whose last ones lie far from the others, so that constants of all rows are not those of a part."""
+    x = np.concatenate([RNG.normal(2, 1, (30, 4)), RNG.normal(-9, 5, (10, 4))])
+    y = np.where(x[:, 0] + x[:, 1] > 0, 1.0, -1.0) if task == "classification" else 100 + 7 * x[:, 0] - x[:, 2] ** 2
+    return Dataset("far", x, y, task, ("near", "far") if task == "classification" else None)
+
+
+def parts(dataset, config):
+    rows = nl.data.split(dataset, config.test_fraction, config.seed)
+    assert sorted([*rows[0].rows, *rows[1].rows]) == list(range(len(dataset)))
+    return rows
+
+
+def constants(part):
+    return part.x.mean(axis=0), part.y.mean(), part.y.std()
+
+
+def prepared(x, mean):
+    return (x - mean) / np.sqrt(np.sum((x - mean) ** 2, axis=1))[:, None]
+
+
+@pytest.mark.parametrize("optimizer", ["near-linear-gauss-newton", "gram-gauss-newton", "kbfgs", "adam"])
+@pytest.mark.parametrize("batch_size", [None, 9])
+def test_the_losses_of_least_squares(monkeypatch, optimizer, batch_size):
+    """Also where the method knows the loss of its batch after the step, which is not that of all rows."""
+    seen, dataset = Seen(monkeypatch, getattr(nl.optim, nl.experiments.OPTIMIZERS[optimizer])), data()
+    result = train(dataset, optimizer=optimizer, batch_size=batch_size, steps=8, width=64, tol=0, progress=False)
+    part, _ = parts(dataset, result.config)
+    mean, target_mean, target_std = constants(part)
+    x, y = prepared(part.x, mean), (part.y - target_mean) / target_std
+    first = squared(two_layer(seen.before[0], x), y)
+    assert close(result.initial_loss, first)
+    for t, record in enumerate(result.records):
+        assert close(record["loss"], squared(two_layer(seen.before[t], seen.batches[t][0]), seen.batches[t][1]))
+        if batch_size and t % 4 != 3:
+            assert [record[name] for name in ("loss_after", "relative_residual", "contraction")] == [None] * 3
+            continue
+        after = squared(two_layer(seen.after[t], x), y)
+        assert close(record["loss_after"], after)
+        assert close(record["relative_residual"], math.sqrt(after / first))
+        if batch_size is None:
+            assert close(record["contraction"], math.sqrt(after / record["loss"]))
+        assert record["test_loss"] is None
+    assert close(result.final_loss, after)
+    assert close(result.relative_residual, math.sqrt(after / first))
+
+
+# ---------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_errors_in_the_units_of_the_data(monkeypatch, tmp_path):
+    """Of the rows of each part, with constants of the training rows; the same from `predict` and from the checkpoint's arrays."""
+    seen, dataset = Seen(monkeypatch, nl.optim.GramGaussNewton), data()
+    result = train(dataset, optimizer="gram-gauss-newton", steps=2, width=64, out=tmp_path / "run", progress=False)
+    mean, target_mean, target_std = constants(parts(dataset, result.config)[0])
+    guess = lambda x: target_mean + target_std * two_layer(seen.after[-1], prepared(x, mean))[:, 0]  # noqa: E731
+    for part, error in zip(parts(dataset, result.config), (result.train_error, result.test_error), strict=True):
+        assert error.kind == "rmse"
+        assert error.total == len(part)
+        assert close(error.value, math.sqrt(np.mean((guess(part.x) - part.y) ** 2)))
+    np.testing.assert_allclose(result.predict(dataset.x), guess(dataset.x), rtol=1e-9)
+    np.testing.assert_allclose(predict(result.checkpoint, dataset.x).values, guess(dataset.x), rtol=1e-9)
+    saved = checkpoint.load(result.checkpoint)
+    np.testing.assert_allclose(saved["preprocessing"]["mean"], mean, rtol=1e-12)
+    assert close(saved["preprocessing"]["target_std"], target_std)
+    np.testing.assert_array_equal(saved["params"][0], seen.after[-1][0])
+    assert [record["loss_after"] for record in saved["records"]] == [record["loss_after"] for record in result.records]
+    (test_x, test_y) = result.problem.test
+    np.testing.assert_allclose(test_x, prepared(parts(dataset, result.config)[1].x, mean), rtol=1e-12)
+    np.testing.assert_allclose(test_y, (parts(dataset, result.config)[1].y - target_mean) / target_std, rtol=1e-12)
+
+
+def test_wrong_signs_and_the_names_of_classes(monkeypatch, tmp_path):
+    seen, dataset = Seen(monkeypatch, nl.optim.Adam), data("classification")
+    result = train(dataset, optimizer="adam", lr=0.02, steps=3, width=16, out=tmp_path / "run", progress=False)
+    mean, *_ = constants(parts(dataset, result.config)[0])
+    scores = two_layer(seen.after[-1], prepared(dataset.x, mean))[:, 0]
+    for part, error in zip(parts(dataset, result.config), (result.train_error, result.test_error), strict=True):
+        wrong = sum((score >= 0) != (y > 0) for score, y in zip(scores[part.rows], part.y, strict=True))
+        assert (error.wrong, error.total, error.value) == (wrong, len(part), pytest.approx(100 * wrong / len(part)))
+    assert 0 < result.train_error.wrong < result.train_error.total
+    found = predict(result.checkpoint, dataset.x, out=tmp_path / "p.csv")
+    np.testing.assert_allclose(found.values, scores, rtol=1e-9)
+    assert found.labels.tolist() == ["near" if score < 0 else "far" for score in scores]
+    with open(tmp_path / "p.csv", newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == found.labels.tolist()
+
+
+@pytest.mark.parametrize("name", ["labels", "pictures"])
+def test_wrong_labels(monkeypatch, name):
+    seen = Seen(monkeypatch, nl.optim.SGD)
+    result = train(name, optimizer="sgd", lr=0.05, progress=False)
+    network = evaluated(name, seen, -1)
+    for (x, y), error in zip(TINY[name].load(None)[:2], (result.train_error, result.test_error), strict=True):
+        wrong = sum(int(np.argmax(row)) != label for row, label in zip(network(x), y, strict=True))
+        assert (error.wrong, error.total, error.value) == (wrong, len(x), pytest.approx(100 * wrong / len(x)))
+        np.testing.assert_allclose(result.predict(x), network(x), rtol=1e-9)
+    assert result.test_error.wrong > 0
+
+
+def test_the_error_of_an_auto_encoder_is_of_its_probabilities(monkeypatch):
+    seen = Seen(monkeypatch, nl.optim.SGD)
+    result = train("shades", optimizer="sgd", lr=0.05, progress=False)
+    for (x, y), error in zip(TINY["shades"].load(None)[:2], (result.train_error, result.test_error), strict=True):
+        seen_as = 1 / (1 + np.exp(-evaluated("shades", seen, -1)(x)))
+        assert (error.kind, error.wrong, error.total) == ("mse", None, len(x))
+        assert close(error.value, sum((a - b) ** 2 for a, b in zip(seen_as.flat, y.flat, strict=True)) / y.size)
+
+
+def test_the_least_losses_are_entropies_of_the_targets():
+    problem = nl.experiments.build("shades", nl.experiments.Config())[0]
+    for least, p in ((problem.least, SHADES), (problem.test_least, TEST_SHADES)):
+        assert close(least, -sum(v * math.log(v) + (1 - v) * math.log(1 - v) for v in p.flat) / len(p))
+    labelled = nl.experiments.build("labels", nl.experiments.Config())[0]
+    assert (labelled.least, labelled.test_least) == (0, 0)
+
+
+# ----------------------------------------------------------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "asked"),
+    [("sgd", (1, 1)), ("adam", (1, 1)), ("kfac", (1, 2)), ("mini-block-fisher", (1, 1)), ("kbfgs", (2, 2))],
+)
+def test_gradient_equivalents_are_a_third_for_a_pass_forward_and_two_for_one_back(monkeypatch, optimizer, asked):
+    """Counted at the network itself; what the loop asks for its records is not the method's."""
+    passes, inside = [], []
+    for name in ("forward", "grads", "traces"):
+        original = getattr(nn.Sequential, name)
+
+        def counted(self, *args, name=name, original=original):
+            passes.extend([name] if inside == [True] else [])
+            inside.append(name)  # a gradient by way of traces is one
+            try:
+                return original(self, *args)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(nn.Sequential, name, counted)
+    cls = getattr(nl.optim, nl.experiments.OPTIMIZERS[optimizer])
+    step = cls.step
+
+    def stepping(*args, **options):
+        inside.append(True)
+        try:
+            return step(*args, **options)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(cls, "step", stepping)
+    both = compare("labels", [optimizer], epochs=2, progress=False)
+    (result,) = both.runs[optimizer]
+    assert (passes.count("forward"), len(passes) - passes.count("forward")) == tuple(6 * number for number in asked)
+    forward, back = asked
+    assert [record["gradients"] for record in result.records] == pytest.approx([forward / 3 + 2 * back / 3] * 6)
+
+
+# ------------------------------------------------------------------------------------------------------- what is written
+
+
+LOSSES = ("loss_after", "test_loss")
+
+
+def test_a_comparison_writes_the_sums_over_the_steps_up_to_those_whose_losses_are_known(tmp_path):
+    both = compare("shades", ["sgd", "kfac"], lr=0.05, seeds=2, out=tmp_path, progress=False)
+    written = json.loads((tmp_path / "compare.json").read_text())
+    for name, runs in both.runs.items():
+        for run, entry in zip(runs, written[name], strict=True):
+            kept = [t for t, record in enumerate(run.records) if record["loss_after"] is not None]
+            assert [record["step"] for record in entry["records"]] == kept == [2, 5]
+            for t, record in zip(kept, entry["records"], strict=True):
+                for field in ("seconds", "cpu_seconds", "gradients"):
+                    assert close(record[field], sum(r[field] for r in run.records[: t + 1]))
+                assert (record["loss_after"], record["test_loss"]) == tuple(
+                    run.records[t][f] for f in ("loss_after", "test_loss")
+                )
+            assert close(entry["seconds"], sum(r["seconds"] for r in run.records))
+            assert (entry["final_loss"], entry["final_test_loss"]) == (run.final_loss, run.final_test_loss)
+            assert entry["train_error"]["value"] == run.train_error.value
+            assert entry["test_error"]["value"] == run.test_error.value
+            assert (entry["header"]["config"]["optimizer"], entry["header"]["config"]["seed"]) == (name, run.config.seed)
+    assert [run.config.seed for run in both.runs["sgd"]] == [0, 1]
+
+
+def test_seconds_are_those_of_steps_alone_and_processor_seconds_those_of_all_threads(monkeypatch):
+    """By clocks that go forward inside a step and elsewhere alike: a step takes 2 s of 3 and 5 s of 7."""
+    from nearlin.experiments import training
+
+    wall, cpu = iter(range(0, 10**6)), iter(range(0, 10**6))
+    times = SimpleNamespace(perf_counter=lambda: 2.0 * next(wall), process_time=lambda: 5.0 * next(cpu))
+    monkeypatch.setattr(training, "time", times)
+    result = train("labels", optimizer="sgd", epochs=2, progress=False)
+    assert [(record["seconds"], record["cpu_seconds"]) for record in result.records] == [(2.0, 5.0)] * 6
+    assert result.seconds == 12.0
+    limited = train("labels", optimizer="sgd", time_limit=18.0, progress=False)
+    assert (limited.ended, limited.steps) == ("time limit", 4)
+
+
+# ------------------------------------------------------------------------------------------------------- keys and endings
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 3}, {"batch_size": "all"}], ids=str)
+def test_every_step_has_a_key_of_its_own(monkeypatch, options):
+    seen = Seen(monkeypatch, nl.optim.KFAC)
+    train("labels", optimizer="kfac", steps=6, progress=False, **options)
+    assert len(set(seen.keys)) == 6
+    other = Seen(monkeypatch, nl.optim.KFAC)
+    train("labels", optimizer="kfac", steps=6, progress=False, **{**options, "seed": 8})
+    assert not set(other.keys) & set(seen.keys[:6])
+
+
+def test_a_run_ends_at_the_first_relative_residual_that_is_at_most_the_tolerance(monkeypatch):
+    """Weights that shrink by a tenth a step, and targets of zero: the residual, relative to the first, is 0.9^t."""
+    monkeypatch.setattr(nl.optim.SGD, "step", shrink)
+    x = RNG.normal(0, 1, (6, 3))
+    for tol, steps in ((0.5, 7), (0.9**7 * 1.0001, 7), (0.9**7 * 0.9999, 8), (0.85, 2)):
+        result = train((x, np.zeros(6)), optimizer="sgd", width=8, activation="identity", test_fraction=0, steps=9, tol=tol,
+                       progress=False)  # fmt: skip
+        assert (result.ended, result.steps) == ("converged", steps)
+        assert [record["relative_residual"] for record in result.records] == pytest.approx([0.9**t for t in range(1, steps + 1)])
+        assert f"the relative residual is {0.9**steps:.2e} (tolerance {tol:g})" in result.message
+
+
+def shrink(optimizer, params, state, objective, batch, key=0):
+    loss = float(objective.at(params, batch).loss)
+    return tuple(0.9 * W for W in params), state, SimpleNamespace(loss=loss, accepted=True, reason="accepted", solve=None)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "steps"),
+    [
+        (("stalled",) * 3, 3),
+        (("stalled", "stalled", "accepted", "stalled", "stalled", "stalled"), 6),
+        (("stalled", "accepted") * 4 + ("accepted",), 9),
+        (("not tried", "stalled: nothing is left", "not tried"), 3),
+        (("rejected", "stalled", "stalled") * 3, 9),
+    ],
+)
+def test_a_run_stalls_where_all_steps_in_a_row_of_an_epoch_found_nothing(monkeypatch, reasons, steps):
+    def scripted(optimizer, params, state, objective, batch, key=0):
+        word, taken = reasons[len(told)], reasons[len(told)] == "accepted"
+        told.append(word)
+        info = {"loss": 1.0, "accepted": taken, "reason": word, "attempts": 0 if word == "not tried" else 3}
+        info["solve"] = SimpleNamespace(
+            iterations=1, products=1, residual=0.0, reason="converged", preconditioner="none", refreshed=True, condition=None
+        )
+        return params, state, SimpleNamespace(**info)
+
+    told = []
+    monkeypatch.setattr(nl.optim.SGD, "step", scripted)
+    result = train("labels", optimizer="sgd", steps=9, progress=False)
+    assert (result.ended, result.steps) == ("stalled" if steps < 9 else "steps", steps)
