@@ -33,6 +33,15 @@ def pytest_addoption(parser):
         help=f"run on this backend only, and fail where it cannot be used; repeatable; one of {', '.join(BACKENDS)}; "
         "numpy, torch and array_api_strict include their variants",
     )
+    parser.addoption("--nightly", action="store_true", help="run the cases too that are sampled otherwise")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the cases out that only a nightly run has time for."""
+    if not config.getoption("--nightly"):
+        left_out = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 def pytest_configure(config):
