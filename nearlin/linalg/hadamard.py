@@ -64,6 +64,12 @@ def fwht(x):
     return _kronecker_products(xp, x)
 
 
+def transform_flops(n):
+    """Flops of `fwht` a column of ``n`` entries, padded to a power of two: 2 k an entry for every factor of k points."""
+    n = next_power_of_two(n)
+    return 2 * n * sum(1 << bits for bits in _factor_bits(n.bit_length() - 1))
+
+
 def _kronecker_products(xp, x):
     n, c = x.shape[0], (x.shape[1] if x.ndim == 2 else 1)
     y, left = x, 1

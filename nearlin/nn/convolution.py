@@ -209,6 +209,10 @@ class Conv2d:
     def trace(self, x, dy):
         return ConvTrace(x, dy, self.spec)
 
+    def rows(self, x):
+        n, _, h, w = self._shape(x)
+        return n * h * w
+
     def backward(self, W, x, dy):
         xp, spec = namespace(W, x), self.spec
         transposed = xp.matrix_transpose(W[:, : spec.fan_in])

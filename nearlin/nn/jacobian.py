@@ -10,6 +10,9 @@ input, so that with the left factors Δ̂_l (n c, out) and the right factors A_{
 A convolution's row sums such products over positions, a normalisation's has two entries a channel. Where rows are dear (many
 outputs, convolutions), products are one forward-mode and one backward pass (`NetworkJacobian`), and rows are made a chunk of
 samples at a time, within a budget of bytes. Weighted by the root C of the output Hessian, all of it holds for Cᵀ J.
+
+Flops are counted as `nearlin.complexity` does, a product A Aᵀ in full; a BLAS does half of it as a rank-k update, and half of it
+stands in a `Work`.
 """
 
 import math
@@ -19,7 +22,7 @@ from typing import ClassVar
 
 from nearlin._array import namespace, slices
 from nearlin.linalg import Work
-from nearlin.linalg.hadamard import next_power_of_two
+from nearlin.linalg.hadamard import next_power_of_two, transform_flops
 from nearlin.nn.output_root import ScaledIdentity
 
 # --------------------------------------------------------------------------------------------------- rows of one layer, by kind
@@ -145,12 +148,16 @@ def _summed(block):
 class Jacobian:
     """What every Jacobian offers; a subclass gives ``shape``, ``samples``, ``factor_shapes``, the products and `factors`."""
 
-    asks: ClassVar[dict] = {}  # what a product is in units of the objective's oracles, where it is no product with factors
+    products: ClassVar[tuple] = ("matvec", "rmatvec", "gram_matvec", "ggn_matvec")  # counted by name; by passes: as the passes
 
     @property
     def outputs(self):
         """Outputs c of a sample."""
         return self.shape[0] // self.samples
+
+    @property
+    def _item(self):
+        return 8 if "64" in str(self.dtype) else 4
 
     def gram_matvec(self, u):
         """J Jᵀ u for ``u`` (n c,)."""
@@ -238,7 +245,13 @@ class Jacobian:
 
     def class_work(self, mean):
         """The `Work` of `mean_gram`, or of `class_grams`."""
-        return (1 / self.outputs) * self.gram_work()
+        n, c = self.samples, self.outputs
+        flops = self._gram_flops(n * n * c, n * n * (1 if mean else c))
+        return Work(matmul=flops, memory=6 * n * n * self._item * (1 if mean else c) * len(self.factor_shapes))
+
+    def _gram_flops(self, left, right):
+        """Half the flops of Hadamard products with ``left`` entries of Δ̂ Δ̂ᵀ and ``right`` of A Aᵀ, or of plain rows' products."""
+        return sum(left * s if isinstance(s, int) else left * s[0] + right * s[1] for s in self._row_shapes)
 
     def to_dense(self):
         """J as an explicit (n c, p) matrix: for tests and small problems."""
@@ -262,6 +275,11 @@ class LayeredJacobian(Jacobian):
     def samples(self):
         return self.layers[0].inputs.shape[0]
 
+    @property
+    def rows(self):
+        """The rows of each layer's trace."""
+        return (self.samples,) * len(self.layers)
+
     @cached_property
     def factor_shapes(self):
         """(out, inp) per layer: the widths of the left and right factors."""
@@ -279,7 +297,7 @@ class LayeredJacobian(Jacobian):
         return LayeredJacobian(tuple(Factor(A, root.adjoint(signals)) for A, signals in self.layers))
 
     def matvec(self, v):
-        """J v (n c,) for a params-shaped tuple ``v``; 2 n p flops (scalar output)."""
+        """J v (n c,) for a params-shaped tuple ``v``; 2 n p + 2 n c sum(out) flops."""
         xp = namespace(*v)
         total = 0.0
         for (A, signals), V in zip(self.layers, v, strict=True):
@@ -287,7 +305,7 @@ class LayeredJacobian(Jacobian):
         return xp.reshape(total, (-1,))
 
     def rmatvec(self, u):
-        """Jᵀ u, a params-shaped tuple, for ``u`` (n c,); 2 n p flops (scalar output)."""
+        """Jᵀ u, a params-shaped tuple, for ``u`` (n c,); 2 n p + 2 n c sum(out) flops."""
         xp = namespace(u)
         n = self.samples
         u = xp.reshape(u, (n, 1, -1))
@@ -331,23 +349,29 @@ class LayeredJacobian(Jacobian):
         return self.layers[0].inputs.dtype
 
     @property
-    def _item(self):
-        return 8 if "64" in str(self.dtype) else 4
+    def _row_shapes(self):
+        return self.factor_shapes
+
+    def signals_work(self):
+        """The `Work` of the signals at one output gradient, by a backward pass of the network."""
+        return Work(matmul=2 * self.samples * sum(math.prod(shape) for shape in self.factor_shapes[1:]))
 
     def product_work(self):
-        """The `Work` of one product with J Jᵀ or JᵀJ: 4 n p flops, and two passes over the signals."""
+        """The `Work` of one product with J Jᵀ or JᵀJ: 4 n p + 4 n c sum(out) flops, and two passes over the signals."""
         signals = self.shape[0] * sum(out for out, _ in self.factor_shapes)
-        return Work(matmul=4 * self.samples * self.shape[1], memory=3 * self._item * signals, calls=12 * len(self.layers))
+        flops = 4 * self.samples * self.shape[1] + 4 * signals
+        return Work(matmul=flops, memory=3 * self._item * signals, calls=12 * len(self.layers))
 
     def gram_work(self):
         """The `Work` of `gram`."""
         N, n = self.shape[0], self.samples
-        flops = sum(N * N * out + n * n * inp for out, inp in self.factor_shapes)
+        flops = self._gram_flops(N * N, n * n)
         return Work(matmul=flops, memory=6 * N * N * self._item * len(self.layers), calls=10 * len(self.layers))
 
     def sketch_work(self, s):
         """The `Work` of a `KroneckerSRHT` with four times oversampling, its Hadamard transforms bound by memory."""
         N = self.shape[0]
-        transforms = sum(k * math.log2(k) for pair in self.factor_shapes for k in map(next_power_of_two, pair))
-        rows = 4 * 5 * s * len(self.layers)
-        return Work(matmul=N * N * s, memory=self._item * N * (transforms + rows), calls=200 * len(self.layers))
+        widths = [k for pair in self.factor_shapes for k in pair]
+        moved = sum(k * math.log2(k) for k in map(next_power_of_two, widths)) + 4 * 5 * s * len(self.layers)
+        flops = N * N * s + N * sum(map(transform_flops, widths))
+        return Work(matmul=flops, memory=self._item * N * moved, calls=200 * len(self.layers))

@@ -11,6 +11,7 @@ Deviations  1. Signs instead of labels drawn from the model: the same mean, but 
             2. Exact damping by both eigenbases instead of √λ on each factor.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import flushed, fold_in, map_blocks, namespace, signs
@@ -104,15 +105,16 @@ def kronecker_curvature(point, specs, key):
 def diagonal_curvature(point, specs, key):
     """The diagonal of JᵀHJ/n by layers, from the second moments of per-sample gradients at drawn signs; arguments as above.
 
-    Of convolutions it takes the mean over positions of both factors' squares, which is the diagonal of K-FAC's product.
+    Its mean over the signs is the diagonal; of one output it is the diagonal itself. Where samples are coupled, the gradients
+    of single samples (of a graph: nodes) are not the rows of J, and it is an approximation. As many flops as a gradient.
     """
     layers = []
     for spec, trace in zip(specs, _drawn_traces(point, fold_in(key, 0)), strict=True):
         if spec.kind == "norm":
             layers.append(_diagonal(trace, point.samples))
         elif spec.kind == "conv":
-            a, g = trace.accumulate(_mean_squares)
-            layers.append(DiagonalLayer((g / trace.rows)[:, None] * (a / point.samples)[None, :]))
+            squares = trace.accumulate(partial(_squares, positions=trace.positions))
+            layers.append(DiagonalLayer(squares / point.samples))
         else:
             a, g = trace.homogeneous() ** 2, trace.signals**2
             layers.append(DiagonalLayer(namespace(g).matrix_transpose(g) @ a / point.samples))
@@ -133,6 +135,9 @@ def outer_sums(A, G):
     return A @ transposed(A), G @ transposed(G)
 
 
-def _mean_squares(A, G):
+def _squares(A, G, positions):
+    """Σ (Σ_t d_t a_tᵀ)² over samples, entry by entry, for columns that count positions t within samples."""
     xp = namespace(A, G)
-    return xp.sum(A * A, axis=1), xp.sum(G * G, axis=1)
+    by_sample = [xp.permute_dims(xp.reshape(M, (M.shape[0], -1, positions)), (1, 0, 2)) for M in (G, A)]
+    gradients = by_sample[0] @ xp.matrix_transpose(by_sample[1])
+    return xp.sum(gradients * gradients, axis=0)

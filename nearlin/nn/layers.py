@@ -2,7 +2,7 @@
 
 A layer has ``forward(W, x) -> y, cache``, ``backward(W, cache, dy) -> dx, trace`` and ``jvp(W, cache, dx, dW) -> dy``.
 Layers without parameters take ``W = None`` and return ``trace = None``; their ``spec`` is None. ``trace(cache, dy)`` is the half
-of ``backward`` that the first layer of a network needs.
+of ``backward`` that the first layer of a network needs; ``rows(cache)`` is the number of a trace's rows, samples times positions.
 """
 
 import math
@@ -139,6 +139,9 @@ class Dense:
 
     def trace(self, x, dy):
         return Trace(x, dy, self.bias)
+
+    def rows(self, x):
+        return x.shape[0]
 
     def backward(self, W, x, dy):
         return dy @ W[:, : self.inp], self.trace(x, dy)

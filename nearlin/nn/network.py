@@ -14,6 +14,9 @@ from nearlin.nn.normalization import BatchNorm, Cache
 _BODY = 0x626F6479  # keeps the layers of a body apart from the steps of a run, which fold in what small numbers they like
 
 
+FEW_OUTPUTS = 4  # up to which a dense network's Jacobian is kept in factors
+
+
 class Tape(NamedTuple):
     """What a forward pass leaves for the backward pass: the layers' caches and the outputs (n, c)."""
 
@@ -41,6 +44,15 @@ def _statistics(cache):
     if isinstance(cache, Tape):
         return tuple(s for inner in cache.caches for s in _statistics(inner))
     return ()
+
+
+def _rows(module, cache):
+    """The rows of the trace of each trainable layer: samples times positions, or nodes."""
+    if isinstance(module, Residual):
+        return _rows(module.body, Tape(cache.caches[:-1], None))
+    if isinstance(module, Sequential):
+        return tuple(r for pair in zip(module.modules, cache.caches, strict=True) for r in _rows(*pair))
+    return (module.rows(cache),) if module.spec else ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,10 @@ class Sequential:
         """`Statistics` of the batch, one per normalisation layer."""
         return _statistics(tape)
 
+    def rows(self, tape):
+        """The rows of each layer's trace, samples times positions, from the tape of a forward pass."""
+        return _rows(self, tape)
+
     def normalized_by(self, statistics):
         """The network with its normalisation layers in evaluation mode, by the given statistics, one per such layer."""
         return _normalized_by(self, iter(statistics))
@@ -163,16 +179,18 @@ class Sequential:
         params, tape, x
             Of a forward pass.
         factors : bool, optional
-            Keep it in factors, which takes c backward passes and n (inp + c out) floats a layer and makes products as cheap as
-            they can be: dense layers alone, where it is the default. Else products are passes of their own.
+            Keep it in factors, which takes c backward passes and n (inp + c out) floats a layer and makes products of few
+            outputs as cheap as they can be: dense layers alone, where it is the default up to `FEW_OUTPUTS`. Else products are
+            passes of their own, and factors are made where Gram matrices, sketches or rows are asked for.
         """
-        dense = all(spec.kind == "dense" for spec in self.layers) and not self.coupling
-        if factors is False or not dense:
-            if factors:
-                strangers = ", ".join(sorted({spec.kind for spec in self.layers if spec.kind != "dense"}))
-                raise ValueError(f"the network has layers of kind {strangers}; expected dense layers for a Jacobian in factors")
-            return NetworkJacobian(self, params, x, tape)
-        return LayeredJacobian(NetworkJacobian(self, params, x, tape).factors(slice(0, x.shape[0])))
+        strangers = sorted({spec.kind for spec in self.layers if spec.kind != "dense"})
+        if factors and strangers:
+            found = f"the network has layers of kind {', '.join(strangers)}"
+            raise ValueError(f"{found}; expected dense layers for a Jacobian in factors")
+        J = NetworkJacobian(self, params, x, tape)
+        if factors is None:
+            factors = not strangers and J.outputs <= FEW_OUTPUTS
+        return LayeredJacobian(J.factors(slice(0, J.samples))) if factors else J
 
 
 def _flat(module):
@@ -352,6 +370,10 @@ class GraphNetwork:
 
     def statistics(self, tape):
         return ()
+
+    def rows(self, tape):
+        """The rows of each layer's trace: the nodes."""
+        return (self.nodes,) * len(self.layers)
 
     @property
     def coupling(self):

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from nearlin._array import namespace, slices
 from nearlin.linalg import Work
-from nearlin.linalg.hadamard import next_power_of_two
+from nearlin.linalg.hadamard import next_power_of_two, transform_flops
 from nearlin.nn.convolution import unfold
 from nearlin.nn.jacobian import Factor, Jacobian, Positions, Rows, _summed
 from nearlin.nn.layers import Trace
@@ -46,12 +46,7 @@ class NetworkJacobian(Jacobian):
     root: object = ScaledIdentity()
     budget: int = BUDGET
 
-    asks: ClassVar[dict] = {
-        "matvec": ("jvp",),
-        "rmatvec": ("backward",),
-        "gram_matvec": ("backward", "jvp"),
-        "ggn_matvec": ("jvp", "backward"),
-    }
+    products: ClassVar[tuple] = ()
 
     @property
     def samples(self):
@@ -69,6 +64,16 @@ class NetworkJacobian(Jacobian):
     def factor_shapes(self):
         """(out, fan-in and bias) per layer; of a normalisation layer the number of its parameters."""
         return tuple(math.prod(s.shape) if s.kind == "norm" else s.shape for s in self.network.layers)
+
+    @property
+    def _row_shapes(self):
+        """The same for rows as they are made: a convolution's are summed over positions."""
+        return tuple(math.prod(s.shape) if s.kind in ("norm", "conv") else s.shape for s in self.network.layers)
+
+    @cached_property
+    def rows(self):
+        """The rows of each layer's trace: samples times positions, or nodes."""
+        return self.network.rows(self.tape)
 
     def weigh(self, root):
         """Cᵀ J for the roots C (an `OutputRoot`) of the output Hessians."""
@@ -114,17 +119,9 @@ class NetworkJacobian(Jacobian):
 
     def _samples_at_a_time(self, matrices=1):
         """So many that the largest layer's rows, or all signals, stay within the budget, in ``matrices`` chunks at a time."""
-        sizes = [shape if isinstance(shape, int) else math.prod(shape) for shape in self.factor_shapes]
-        signals = sum(math.prod(trace.signals.shape[1:]) for trace in self._traces)
-        item = 8 if "64" in str(self.params[0].dtype) else 4
-        return max(1, self.budget // (item * matrices * self.outputs * (signals + max(sizes))))
-
-    @cached_property
-    def _traces(self):
-        """The shapes of all signals."""
-        rows = slice(0, 1)
-        tape = self.network.forward(self.params, self.x[rows, ...])[1]
-        return self.network.traces(self.params, tape, tape.outputs)
+        sizes = [math.prod(spec.shape) for spec in self.network.layers]
+        signals = sum(rows * spec.out for rows, spec in zip(self.rows, self.network.layers, strict=True)) // self.samples
+        return max(1, self.budget // (self._item * matrices * self.outputs * (signals + max(sizes))))
 
     def _chunk(self, S):
         return min(self._samples_at_a_time(), super()._chunk(S))
@@ -135,9 +132,9 @@ class NetworkJacobian(Jacobian):
         The rows take 2 T out q flops each, and 16 an entry by `SparseSign`; positions T (N log₂ N for both factors and 3 σ s).
         """
         shapes = []
-        for spec, shape, trace in zip(self.network.layers, self.factor_shapes, self._traces, strict=True):
+        for spec, shape, rows in zip(self.network.layers, self.factor_shapes, self.rows, strict=True):
             if spec.kind == "conv":
-                T = trace.positions
+                T = rows // self.samples
                 transforms = sum(N * math.log2(N) for N in map(next_power_of_two, shape))
                 by_position, by_row = T * (transforms + 3 * oversample * s), (2 * T + 16) * math.prod(shape)
                 shape = shape if by_position < by_row else math.prod(shape)
@@ -171,54 +168,54 @@ class NetworkJacobian(Jacobian):
         return self.params[0].dtype
 
     @property
-    def _item(self):
-        return 8 if "64" in str(self.dtype) else 4
+    def _layers(self):
+        """Spec and rows of every layer whose matrix is multiplied."""
+        return [pair for pair in zip(self.network.layers, self.rows, strict=True) if pair[0].kind != "norm"]
 
-    def _pass_work(self, samples):
-        """One product of every layer's matrix with its inputs, for so many samples."""
-        flops = moved = 0
-        for spec, trace in zip(self.network.layers, self._traces, strict=True):
-            positions = math.prod(trace.signals.shape[2:])
-            flops += 0 if spec.kind == "norm" else 2 * positions * math.prod(spec.shape)
-            patches = positions * spec.fan_in if spec.kind == "conv" else 0
-            moved += self._item * (3 * patches + 6 * positions * spec.out)
-        return Work(matmul=samples * flops, memory=samples * moved, calls=25 * len(self.params))
+    def _moved(self):
+        """The bytes and calls of one product of every layer's matrix with its inputs."""
+        layers = zip(self.network.layers, self.rows, strict=True)
+        floats = sum(rows * (6 * spec.out + 3 * spec.fan_in * (spec.kind == "conv")) for spec, rows in layers)
+        return Work(memory=self._item * floats, calls=25 * len(self.params))
+
+    def signals_work(self):
+        """The `Work` of one backward pass to the signals: every layer's transposed matrix but the first one's."""
+        flops = sum(_through(spec, rows) for spec, rows in self._layers[1:])
+        return Work(matmul=flops) + self._moved()
 
     def product_work(self):
-        """The `Work` of one product: two passes forward, two backward."""
-        return 4 * self._pass_work(self.samples)
+        """The `Work` of one product: a pass forward and one backward, each through all layers and with their own matrices."""
+        own = sum(2 * rows * spec.out * (2 * spec.fan_in + spec.bias * (spec.kind != "conv")) for spec, rows in self._layers)
+        return 2 * self.signals_work() + Work(matmul=own) + 2 * self._moved()
 
-    def _row_work(self):
-        """The `Work` of all rows: c backward passes, and the rows of convolutions."""
-        rows = sum(
-            2 * trace.positions * math.prod(spec.shape)
-            for spec, trace in zip(self.network.layers, self._traces, strict=True)
-            if spec.kind == "conv"
-        )
-        return self.outputs * self._pass_work(self.samples) + Work(matmul=self.shape[0] * rows)
+    def _row_work(self, shapes=None):
+        """The `Work` of all rows: c backward passes, and the rows of convolutions, where ``shapes`` has them as rows."""
+        layers = zip(self.network.layers, self.rows, shapes or self._row_shapes, strict=True)
+        flops = sum(2 * rows * shape for spec, rows, shape in layers if spec.kind == "conv" and isinstance(shape, int))
+        return self.outputs * (self.signals_work() + Work(matmul=flops))
 
     def gram_work(self):
-        """The `Work` of `gram`."""
-        N, n, flops = self.shape[0], self.samples, 0
-        for spec in self.network.layers:
-            out, inp = spec.shape
-            flops += N * N * out + n * n * inp if spec.kind in ("dense", "graph") else N * N * out * inp
-        return self._row_work() + Work(matmul=flops, memory=6 * N * N * self._item * len(self.params))
+        """The `Work` of `gram`; of k > 1 chunks of samples, rows are made (k + 1)/2 times from a forward pass each."""
+        N, n = self.shape[0], self.samples
+        chunks = math.ceil(n / self._samples_at_a_time(matrices=2))
+        forward = sum(2 * rows * spec.out * spec.fan_in for spec, rows in self._layers) if chunks > 1 else 0
+        flops = self._gram_flops(N * N, n * n) + (chunks + 1) / 2 * forward
+        return (chunks + 1) / 2 * self._row_work() + Work(matmul=flops, memory=6 * N * N * self._item * len(self.params))
 
     def sketch_work(self, s):
         """The `Work` of a `KroneckerSRHT` with four times oversampling."""
-        N, moved = self.shape[0], 0
-        for shape in self.sketch_shapes(s, 4):
-            flat = isinstance(shape, int)
-            moved += 24 * shape if flat else sum(k * math.log2(k) for k in map(next_power_of_two, shape)) + 20 * s
-        return self._row_work() + Work(matmul=N * N * s, memory=self._item * N * moved, calls=200 * len(self.params))
+        N, flops, moved, shapes = self.shape[0], self.shape[0] ** 2 * s, 0, self.sketch_shapes(s, 4)
+        for shape, rows in zip(shapes, self.rows, strict=True):
+            if isinstance(shape, int):
+                moved += 24 * N * shape
+            else:  # of a convolution every position
+                moved += self.outputs * rows * (sum(k * math.log2(k) for k in map(next_power_of_two, shape)) + 20 * s)
+                flops += self.outputs * rows * sum(map(transform_flops, shape))
+        return self._row_work(shapes) + Work(matmul=flops, memory=self._item * moved, calls=200 * len(self.params))
 
     def class_work(self, mean):
         """The `Work` of `mean_gram`, or of `class_grams`."""
-        n, c = self.samples, self.outputs
-        flops = sum(n * n * (c * s.shape[0] + s.shape[1] * (1 if mean else c)) for s in self.network.layers if s.kind != "conv")
-        flops += sum(n * n * c * math.prod(s.shape) for s in self.network.layers if s.kind == "conv")
-        return self._row_work() + Work(matmul=flops, memory=6 * n * n * self._item * (1 if mean else c) * len(self.params))
+        return self._row_work() + super().class_work(mean)
 
     def sketch_gram(self, S):
         """As for every Jacobian, but `ValueError` for a sketch of neurons alone: it takes a Jacobian in factors."""
@@ -234,6 +231,11 @@ class NetworkJacobian(Jacobian):
         units = xp.eye(self.shape[0], dtype=like.dtype, device=like.device)
         flat = lambda v: xp.concat([xp.reshape(V, (-1,)) for V in v])  # noqa: E731
         return xp.stack([flat(self.rmatvec(units[i, :])) for i in range(self.shape[0])])
+
+
+def _through(spec, rows):
+    """Flops from one side of a layer to the other; on a graph through its propagation too."""
+    return 2 * rows * spec.fan_in * (spec.out + (rows if spec.kind == "graph" else 0))
 
 
 def _block(traces, root):

@@ -92,6 +92,9 @@ class BatchNorm:
     def trace(self, cache, dy):
         return NormTrace(cache.normalized, dy)
 
+    def rows(self, cache):
+        return math.prod(cache.normalized.shape) // self.channels
+
     def _project(self, cache, v):
         """v less its mean and its component along the normalised inputs: the derivative of normalisation, unscaled."""
         if self.statistics is not None:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
@@ -103,13 +104,9 @@ class Point:
     def __init__(self, objective, params, x, y, calls=None):
         self._objective, self._calls = objective, calls
         self.params, self.x = params, x
-        self._count("forward")
-        self.outputs, self._tape = objective.network.forward(params, x)
+        self._network = objective.network if calls is None else CountedNetwork(objective.network, calls, x.shape[0])
+        self.outputs, self._tape = self._network.forward(params, x)
         self.y = objective.loss.targets(y, self.outputs)
-
-    def _count(self, name):
-        if self._calls is not None:
-            self._calls[name] += 1
 
     @cached_property
     def loss(self):
@@ -155,8 +152,7 @@ class Point:
 
     def grads(self, targets=None):
         """Gradient of the mean loss, shaped like the parameters; at other ``targets`` where given."""
-        self._count("backward")
-        return self._objective.network.grads(self.params, self._tape, self._output_gradient(targets) / self.samples)
+        return self._network.grads(self.params, self._tape, self._output_gradient(targets) / self.samples)
 
     def traces(self, targets=None):
         """Per layer a trace: inputs and per-sample output gradients, without the 1/n of the mean."""
@@ -164,25 +160,25 @@ class Point:
 
     def pullback(self, dy):
         """Per layer a trace, for given gradients ``dy`` (n, c) by the outputs."""
-        self._count("backward")
-        return self._objective.network.traces(self.params, self._tape, dy)
+        return self._network.traces(self.params, self._tape, dy)
 
     def jvp(self, tangents):
         """J v, (n, c), by one forward-mode pass."""
-        self._count("jvp")
-        return self._objective.network.jvp(self.params, self._tape, tangents)
+        return self._network.jvp(self.params, self._tape, tangents)
 
     def jacobian(self, weighted=False, factors=None):
         """The Jacobian operator J (n c, p) of the outputs; ``weighted``: Cᵀ J with the roots C of the output Hessians.
 
         ``factors`` True keeps it in factors, False makes products by passes through the network; by default networks of dense
-        layers come in factors.
+        layers and few outputs come in factors.
         """
-        self._count("jacobian")
-        J = self._objective.network.jacobian(self.params, self._tape, self.x, factors)
+        J = self._network.jacobian(self.params, self._tape, self.x, factors)
         if weighted:
             J = J.weigh(self.root)
-        return J if self._calls is None else CountedOperator(J, self._calls)
+        if self._calls is None:
+            return J
+        self._calls["jacobian"] += 1
+        return CountedOperator(J, self._calls)
 
 
 class Recall(NamedTuple):
@@ -253,8 +249,9 @@ def attempt(objective, point, batch, step, image, lr):
 
 
 class Counted:
-    """An objective that counts what is asked of it, in ``calls``: forward, backward, jvp, jacobian and its products.
+    """An objective that counts what is asked of it, in ``calls``: forward, backward and jvp passes, jacobian and its products.
 
+    Passes are counted whoever makes them, in units of a pass over the batch: a pass over some of the samples is a fraction.
     ``statistics_seen`` are the batch statistics of the first evaluation since the last `observe`, or ().
     """
 
@@ -280,7 +277,42 @@ class Counted:
         return counted
 
 
-PRODUCTS = ("matvec", "rmatvec", "gram_matvec", "gram_matvec_with_adjoint", "ggn_matvec", "gram", "sketch", "sketch_gram")
+class CountedNetwork:
+    """A network whose passes are counted; those over all ``samples`` count 1."""
+
+    def __init__(self, network, calls, samples):
+        self._network, self._calls, self._samples = network, calls, samples
+
+    def __getattr__(self, name):
+        return getattr(self._network, name)
+
+    def _count(self, name, rows):
+        self._calls[name] += 1 if rows == self._samples else Fraction(rows, self._samples)
+
+    def forward(self, params, x):
+        self._count("forward", x.shape[0])
+        return self._network.forward(params, x)
+
+    def grads(self, params, tape, dy):
+        self._count("backward", dy.shape[0])
+        return self._network.grads(params, tape, dy)
+
+    def traces(self, params, tape, dy):
+        self._count("backward", dy.shape[0])
+        return self._network.traces(params, tape, dy)
+
+    def jvp(self, params, tape, tangents):
+        self._count("jvp", tape.outputs.shape[0])
+        return self._network.jvp(params, tape, tangents)
+
+    def astype(self, cast, tape):
+        return CountedNetwork(self._network.astype(cast, tape), self._calls, self._samples)
+
+    def jacobian(self, *args):
+        return type(self._network).jacobian(self, *args)  # of this network: its passes are counted too
+
+
+MATRICES = ("gram", "mean_gram", "class_grams", "sketch", "sketch_gram")
 
 
 class CountedOperator:
@@ -293,13 +325,12 @@ class CountedOperator:
         value = getattr(self._operator, name)
         if name == "astype":
             return lambda dtype: CountedOperator(value(dtype), self._calls)
-        if name not in PRODUCTS:
+        name = name.removesuffix("_with_adjoint")
+        if name not in (*self._operator.products, *MATRICES):
             return value
 
-        name = name.removesuffix("_with_adjoint")
-
         def counted(*args, **kwargs):
-            self._calls.update(self._operator.asks.get(name, (name,)))
+            self._calls[name] += 1
             return value(*args, **kwargs)
 
         return counted

@@ -7,7 +7,7 @@ M_ir = a_r phi'(w_r . x_i) / sqrt(m), a block M_b (n, w) exists only inside its 
     J v   = rowsum(X ∘ (M V))                                      2 n m d flops
     Jᵀ u  = Mᵀ (u ∘ X)                                             2 n m d flops
     J Jᵀu = rowsum(X ∘ (M Mᵀ(u ∘ X)))                              4 n m d flops, one walk
-    J Jᵀ  = (X Xᵀ) ∘ (M Mᵀ)                                        n² (m + d) flops
+    J Jᵀ  = (X Xᵀ) ∘ (M Mᵀ)                                        2 n² (m + d) flops, half of it as rank-k updates
 
 No float array of size n x m exists: for ReLU the walk keeps the mask phi' in bits (bytes where the backend has no bits),
 n m / 8 bytes in all; for other activations phi'(X W_bᵀ) is made anew in every walk. The signs cancel in J Jᵀ.
@@ -224,7 +224,7 @@ class TwoLayerJacobian(Jacobian):
         return xp.sum(self.x * total, axis=1) * self._scale, (xp.concat(adjoint, axis=0),)
 
     def gram(self, dtype=None):
-        """J Jᵀ = (X Xᵀ) ∘ (M Mᵀ), (n, n): the structured Gram, n² (m + d) flops as rank-k updates.
+        """J Jᵀ = (X Xᵀ) ∘ (M Mᵀ), (n, n): the structured Gram, 2 n² (m + d) flops, of which rank-k updates do half.
 
         For ReLU the entries of m M Mᵀ are counts, exact in float32 below 2^24: ``dtype="float32"`` then forms them there at no
         loss, whatever the dtype of the rest.
@@ -291,24 +291,26 @@ class TwoLayerJacobian(Jacobian):
         """Of the inputs."""
         return self.x.dtype
 
-    @property
-    def _item(self):
-        return 8 if "64" in str(self.dtype) else 4
+    def _slope_work(self):
+        """The `Work` of phi' of all neurons: 2 n m d flops where no mask is kept."""
+        return Work(thin=0 if self.masks[0] is not None else 2 * self.samples * self.shape[1])
 
     def product_work(self):
         """The `Work` of one product with J Jᵀ: 4 n m d flops."""
-        n, (m, d) = self.samples, self.W.shape
-        return Work(thin=(4 if self.masks[0] is not None else 6) * n * m * d, calls=10 * len(self.blocks))
+        return self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * len(self.blocks))
 
     def gram_work(self):
         """The `Work` of `gram`, and of unpacking the masks."""
         n, (m, d) = self.samples, self.W.shape
-        return Work(matmul=n * n * (m + d), memory=2 * self._item * n * (m + 3 * n), calls=8 * len(self.blocks))
+        update = Work(matmul=n * n * (m + d), memory=2 * self._item * n * (m + 3 * n), calls=8 * len(self.blocks))
+        return self._slope_work() + update
 
     def sketch_work(self, s):
         """The `Work` of `NeuronSigns`."""
         n, (m, d) = self.samples, self.W.shape
-        return Work(matmul=n * n * (s + d), memory=self._item * n * (m + 8 * n), calls=12 * len(self.blocks))
+        sums = math.ceil(m / max(1, m // s))  # neurons in equal groups: s or more sums
+        update = n * n * (sums + d) + 2 * n * m
+        return self._slope_work() + Work(matmul=update, memory=self._item * n * (m + 8 * n), calls=12 * len(self.blocks))
 
     def kernel_work(self):
         """The `Work` of `kernel_gram`."""

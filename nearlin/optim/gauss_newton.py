@@ -8,13 +8,16 @@ Update      θ ← θ + lr δ,   (JᵀHJ/n + (λ + ω) I) δ = -g + λ μ δ_pre
             sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n (λ + ω) I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω θ)/(λ + ω)
             parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; C divides nothing
             until ||residual|| <= ε ||right-hand side||, for at most ``maxiter`` iterations
-Notation    λ → damping (of the mean; `NearLinearGaussNewton` has n λ),  ω → l2,  μ → momentum,  ε → epsilon
+Notation    λ → damping, which ``info`` reports (of the mean; `NearLinearGaussNewton` has n λ),  λ + ω → strength,
+            n (λ + ω) → shift,  ω → l2,  μ → momentum,  ε → epsilon
 Cost        flops beyond the forward pass, dense networks, k iterations: up to c = 4 outputs 2 c n p factors, 4 n p k products;
             else 8 n p k products. Preconditioners: exact (n c)² sum(out) + (n c)³/3; sketch (n c)² s + (n c)³/3;
             class-averaged, per-class n² c sum(out) + n³/3 (times c); Kronecker factors 9 (D³ + o³) a layer, 4 o D (o + D) a solve
             memory: the factors that are kept, and what `NetworkJacobian`'s budget allows
 Oracles     1 forward and 1 jacobian; k products, 4 more in the first step, 1 more for a warm start; per attempt 1 forward;
-            parameter side: 1 backward, 1 more for Kronecker factors or a diagonal
+            dense networks of up to 4 outputs: c backward for the factors; others: a product is 1 jvp and 1 backward, and
+            c backward make the rows of a Gram matrix or sketch; parameter side: 1 backward, 1 more for Kronecker factors or a
+            diagonal
 Deviations  1. The sample side where n c < p, the loss is squared and no layer couples samples, and always for the two-layer
                network; else the parameter side. By name (``plan``) cross-entropies go to the sample side too; where a target's
                probability falls below √eps, r̃ has no bound, and the step goes back.
@@ -24,8 +27,9 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                step that is refused is tried again without it, and drops it.
             4. A preconditioner is kept while, at the predicted rates, it costs no more than a new one; never on another batch,
                but for Kronecker factors and diagonals, which serve any.
-            5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`). λ does not
-               fall where a smaller one was just refused, nor after a solve that was cut short: its step says nothing about λ.
+            5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`), and never
+               where δ = 0 has the smaller residual. λ does not fall where a smaller one was just refused, nor after a solve that
+               was cut short: its step says nothing about λ.
             6. Where ε is above 1e4 rounding errors, the residual that certifies a solve is summed up from CG's own products, on
                the sample side with the image of δ, on the parameter side by the recursion; below, a product of its own makes it.
 """
@@ -81,7 +85,6 @@ from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 ATTEMPTS = 7  # the first and at most 6 retries
 RITZ = 4  # iterations that estimate the largest eigenvalue before the first step
-FEW_OUTPUTS = 4  # up to which a dense network's Jacobian is kept in factors
 HORIZON = 4  # steps that a preconditioner is expected to serve where it can be kept
 ROUGH = 1e-2  # accuracy of a solve in a lower precision, of which corrections make any other
 SUMMED = 1e4  # rounding errors that the accuracy must be above for an image summed along CG to stand for a recomputed one
@@ -109,7 +112,7 @@ class Kept(NamedTuple):
     x : array or None
         The inputs it was made for; None: it serves any.
     damping : float
-        λ + ω when it was made.
+        The strength λ + ω when it was made.
     fresh, last : int
         Iterations of the step that made it, and of the last one.
     uses : int
@@ -305,7 +308,7 @@ class GaussNewton:
             return params, state, _unmoved(float(point.loss), state, "rejected: the loss is not finite")
         if _nothing_left(point, objective, eps, 4, self.l2):
             return params, state, _unmoved(float(point.loss), state, "stalled: the residual is rounding")
-        J = self._jacobian(point, objective)
+        J = point.jacobian(weighted=True)
         plan = self._plan(J, point, state, objective)
         system = self._system(plan, J, point, params, state)
         bounds = state.bounds or self._bounds(J, system, eps)
@@ -329,9 +332,11 @@ class GaussNewton:
                 solution = system.solve(damping.value, _Applied(kept, system.n, strength, exact), self, self.maxiter)
             with unguarded():  # a trial that overflows is refused
                 used, trial = damping.value, self._attempt(objective, params, batch, loss, solution)
-            accepted = trial.point is not None and math.isfinite(trial.loss)
+            worse = solution.info.residual >= 1  # than δ = 0
+            accepted = trial.point is not None and math.isfinite(trial.loss) and not worse
             if self.guard:
-                accepted, damping = judge(damping, trial.ratio, bounds.floor, bounds.size, bounds.ceiling)
+                ratio = math.nan if worse else trial.ratio
+                accepted, damping = judge(damping, ratio, bounds.floor, bounds.size, bounds.ceiling)
                 if accepted and (attempts > 1 or solution.info.reason != "converged"):
                     damping = damping._replace(value=max(damping.value, used))
             hopeless = abs(trial.predicted) <= 10 * eps * abs(loss) or _nothing_left(point, objective, eps, 1000, self.l2)
@@ -340,7 +345,7 @@ class GaussNewton:
             system.last = None  # retries go without momentum: damping alone would only leave more of it
         solve = solution.info._replace(preconditioner=kept.how, refreshed=fresh)
         at_ceiling = damping.value >= bounds.ceiling
-        reason = "accepted" if accepted else _why_not(hopeless, at_ceiling, attempts, damping, solve)
+        reason = "accepted" if accepted else _why_not(hopeless and self.guard, at_ceiling, attempts, damping, solve)
         info = StepInfo(
             float(point.loss), float((trial.point if accepted else point).loss), accepted, reason, used, trial.ratio, attempts,
             solve, plan.side, plan.reason,
@@ -352,12 +357,6 @@ class GaussNewton:
         return trial.params if accepted else params, State(damping, bounds, kept, efforts, growth, delta, recall), info
 
     # ----------------------------------------------------------------------------------------------------------- the two sides
-
-    def _jacobian(self, point, objective):
-        """Cᵀ J: in factors for dense networks of few outputs, else by passes."""
-        if point.outputs.shape[1] <= FEW_OUTPUTS:
-            return point.jacobian(weighted=True)
-        return point.jacobian(weighted=True, factors=False)
 
     def _system(self, plan, J, point, params, state):
         centre = state.delta if self.momentum else None
@@ -469,19 +468,21 @@ class GaussNewton:
             mean = route == "class-averaged"
             return J.class_work(mean) + Work(cholesky=n**3 / 3 * (1 if mean else J.outputs))
         if route == "kfac":
-            flops = sum(2 * J.samples * (D * D + o * o) for o, D in _matrices(J))
-            return 0.5 * J.product_work() + Work(matmul=flops / 2, eigh=sum(9 * (D**3 + o**3) for o, D in _matrices(J)))
-        if route == "nystrom":
-            return 32 * J.product_work()
-        return 0.5 * J.product_work() if route == "diagonal" else Work()
+            sums = sum(rows * (D * D + o * o) for rows, o, D in _matrices(J))
+            return J.signals_work() + Work(matmul=sums, eigh=sum(9 * (D**3 + o**3) for _, o, D in _matrices(J)))
+        if route == "diagonal":
+            return J.signals_work() + Work(matmul=sum(2 * rows * o * D for rows, o, D in _matrices(J)))
+        return 32 * J.product_work() if route == "nystrom" else Work()
 
     def _apply_work(self, route, J):
         (N, p), n = J.shape, J.samples
         if route in ("exact", "frozen", "sketch"):
             return Work(triangular=2 * N * N, calls=10)
-        if route in ("kernel", "class-averaged", "per-class"):
-            return Work(triangular=2 * n * n * (J.outputs if route == "per-class" else 1), calls=10 * J.outputs)
-        flops = sum(4 * o * D * (o + D) for o, D in _matrices(J)) if route == "kfac" else 0
+        if route == "class-averaged":  # one solve of c columns: after the first, as fast as a product
+            return Work(triangular=2 * n * n, matmul=2 * n * n * (J.outputs - 1), calls=10)
+        if route in ("kernel", "per-class"):
+            return Work(triangular=2 * n * n * J.outputs, calls=10 * J.outputs)
+        flops = sum(4 * o * D * (o + D) for _, o, D in _matrices(J)) if route == "kfac" else 0
         return Work(matmul=flops, memory=40 * (p if route in PARAMETER else N), calls=40)
 
     # -------------------------------------------------------------------------------------------------------- the preconditioner
@@ -810,8 +811,8 @@ def _bytes(route, J):
 
 
 def _matrices(J):
-    """(o, D) of the layers with two Kronecker factors."""
-    return [shape for shape in J.factor_shapes if not isinstance(shape, int)]
+    """(rows, o, D) of the layers with two Kronecker factors."""
+    return [(rows, *shape) for rows, shape in zip(J.rows, J.factor_shapes, strict=True) if not isinstance(shape, int)]
 
 
 def _largest(info):
@@ -847,6 +848,8 @@ def _why_not(hopeless, at_ceiling, attempts, damping, solve):
         return "rejected: the solve is not finite"
     if hopeless:
         return "stalled: no decrease is left above rounding"
+    if solve.residual >= 1:
+        return f"rejected: the solve is worse than none, its residual is {solve.residual:.2g}"
     if at_ceiling:
         return "stalled: the damping is at its largest; a smooth activation or mini-batches may go on"
     return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"

@@ -13,7 +13,8 @@ Cost        flops, two-layer network, leading terms (to the flop: `nearlin.compl
 Oracles     1 jacobian, 1 gram, 1 Jᵀu and 1 J v per solve, 1 forward per attempt
 Deviations  1. The Gram matrix is formed as a Hadamard product (structured), not from explicit per-sample gradients: n² (m + d)
                instead of n² m d. The naive form is the same matrix.
-            2. Damping with a Levenberg-Marquardt guard in full batch (the paper: none); ``guard=False`` takes every finite step.
+            2. Damping with a Levenberg-Marquardt guard in full batch (the paper: none); ``guard=False`` takes every finite step
+               whose solve is better than none.
 """
 
 import math
@@ -97,16 +98,17 @@ class GramGaussNewton:
             g = TriangularPreconditioner(damped_cholesky(gram, used, "Gram matrix"))(r)
             step = J.rmatvec(g)
             image = J.matvec(step)
-            trial = attempt(objective, point, batch, step, image, self.lr)
-            accepted = trial.point is not None and math.isfinite(float(trial.point.loss))
+            residual = norm(r - self.gram_weight * image - used * g) / size
+            trial, worse = attempt(objective, point, batch, step, image, self.lr), residual >= 1  # than g = 0
+            accepted = trial.point is not None and math.isfinite(float(trial.point.loss)) and not worse
             if self.guard:
-                accepted, damping = judge(damping, trial.ratio, least, scale)
+                accepted, damping = judge(damping, math.nan if worse else trial.ratio, least, scale)
             hopeless = size <= 1000 * rounding or abs(trial.predicted) <= 10 * eps * loss
             if accepted or not self.guard or hopeless:
                 break
-        residual = norm(r - self.gram_weight * image - used * g) / size
         solve = SolveInfo(residual, 0, 1, "converged" if residual <= eps**0.5 else "stalled", 1.0, "exact Cholesky", True)
-        reason = "accepted" if accepted else _why_not(hopeless or damping.value >= CEILING * scale, attempts, damping)
+        hopeless = self.guard and (hopeless or damping.value >= CEILING * scale)
+        reason = "accepted" if accepted else _why_not(hopeless, attempts, damping, solve)
         new_loss = float(trial.point.loss) if accepted else loss
         info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
         return (trial.params if accepted else params), State(damping), info
@@ -122,7 +124,9 @@ def _unmoved(loss, size):
     return StepInfo(loss, loss, False, reason, 0.0, math.nan, 0, solve)
 
 
-def _why_not(hopeless, attempts, damping):
+def _why_not(hopeless, attempts, damping, solve):
     if hopeless:
         return "stalled: no decrease is left above rounding"
+    if solve.residual >= 1:
+        return f"rejected: the solve is worse than none, its residual is {solve.residual:.2g}"
     return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"

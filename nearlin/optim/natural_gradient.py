@@ -10,7 +10,8 @@ Cost        flops, two-layer network, leading terms (to the flop: `nearlin.compl
             memory about 3 n² floats and n m / 8 bytes of masks (NumPy; n m elsewhere)
 Oracles     1 jacobian, 1 gram, 1 Jᵀu, 1 J v
 Deviations  1. ``damping`` λ, 0 in the paper, keeps the factorisation possible: (J Jᵀ + λ I)⁻¹ with λ = 1e-10 tr(G)/n in float64
-               and 1e-6 tr(G)/n in float32 by default. No guard: every finite step is taken, so that the rate can be read.
+               and 1e-6 tr(G)/n in float32 by default. No guard: every finite step whose solve is better than none is taken, so
+               that the rate can be read.
 """
 
 import math
@@ -73,6 +74,9 @@ class NaturalGradient:
         exact = residual <= float(namespace(r).finfo(r.dtype).eps) ** 0.5
         solve = SolveInfo(residual, 0, 1, "converged" if exact else "stalled", 1.0, "exact Cholesky", True)
         trial = axpy(-self.lr, step, params)
+        if residual >= 1:
+            reason = f"rejected: the solve is worse than none, its residual is {residual:.2g}"
+            return params, state, Info(float(point.loss), False, reason, damping, solve)
         if not all(math.isfinite(norm(W)) for W in trial):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite", damping, solve)
         return trial, state, Info(float(point.loss), True, "accepted", damping, solve)

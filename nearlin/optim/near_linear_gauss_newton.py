@@ -19,7 +19,8 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
                neuron mode, which form no such matrix, by Cholesky with a larger shift.
             4. R is kept while it serves: until a step needs 1.5 times the iterations (plus one) of the step that built it, the
                damping moves by more than 10 times, or the batch changes. The paper sketches anew in every step.
-            5. Damping λ with a Levenberg-Marquardt guard (none in the paper): the step is taken only if the loss falls.
+            5. Damping λ, of J Jᵀ and not of its mean, with a Levenberg-Marquardt guard (none in the paper): the step is taken
+               only if the loss falls, and g solves better than 0 does.
             6. The residual is measured as ||r - (G + λ I) g||, recomputed from the step itself; constant ε = 1/6 suffices then,
                instead of the paper's order √(λ_min/n).
             7. tr(G) of the guard's constants is read off the sketched Gram, whose trace it is in expectation.
@@ -60,7 +61,7 @@ from nearlin.nn import (
     check_words,
     recalled,
 )
-from nearlin.sketch import NeuronSigns
+from nearlin.sketch import NeuronSamples, NeuronSigns
 
 ATTEMPTS = 7  # the first and at most 6 retries
 SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh R is too rough
@@ -202,7 +203,7 @@ class NearLinearGaussNewton:
         size, rounding = norm(r), _eps(r) * (norm(point.outputs) + norm(point.y))
         if not math.isfinite(size) or size <= 4 * rounding:
             return params, state, _unmoved(loss, size, state)
-        J, sketched = point.jacobian(weighted=True), None
+        J, sketched = self._jacobian(point, objective), None
         P, fresh, known = state.preconditioner, False, self._knows(state.preconditioner, point.x)
         epsilon = self._forcing_term(size, state.previous if known else 0.0, eps)
         if not (self.reuse and known and _near(P, state.damping)):
@@ -218,15 +219,17 @@ class NearLinearGaussNewton:
                 P = self._factor(sketched, damping, point.x)
                 solution = self._solve(J, r, damping.value, P, epsilon, self.maxiter)
             trial, used = attempt(objective, point, batch, solution.step, solution.image, self.lr), damping.value
-            accepted = trial.point is not None and math.isfinite(float(trial.point.loss))
+            worse = solution.info.residual >= 1  # than g = 0
+            accepted = trial.point is not None and math.isfinite(float(trial.point.loss)) and not worse
             if self.guard:
-                accepted, damping = judge(damping, trial.ratio, least, P.scale)
+                accepted, damping = judge(damping, math.nan if worse else trial.ratio, least, P.scale)
             hopeless = size <= 1000 * rounding or abs(trial.predicted) <= 10 * eps * loss
             if accepted or not self.guard or hopeless:
                 break
         solve = solution.info._replace(preconditioner=P.how, refreshed=fresh)
         new_loss = float(trial.point.loss) if accepted else loss
-        reason = "accepted" if accepted else _why_not(hopeless or damping.value >= CEILING * P.scale, attempts, damping)
+        hopeless = self.guard and (hopeless or damping.value >= CEILING * P.scale)
+        reason = "accepted" if accepted else _why_not(hopeless, attempts, damping, solve)
         recall = Recall.of(objective, trial.params, batch, trial.point) if accepted else None
         state = State(damping, *self._keep(P, fresh, solve, epsilon, state.growth), size, recall)
         info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
@@ -243,6 +246,12 @@ class NearLinearGaussNewton:
     def _knows(self, P, x):
         """Whether R was built for these inputs, by this sketch, in this dtype."""
         return P is not None and P.how.startswith(self._kind) and P.R.dtype == self._cast(x).dtype and same((P.x,), (x,))
+
+    def _jacobian(self, point, objective):
+        """J, kept in factors where a sketch of neurons needs them."""
+        neurons = isinstance(self.sketch, NeuronSigns | NeuronSamples)
+        dense = all(spec.kind == "dense" for spec in objective.layers)
+        return point.jacobian(weighted=True, factors=True if neurons and dense else None)
 
     @property
     def _kind(self):
@@ -331,7 +340,9 @@ def _unmoved(loss, size, state):
     return StepInfo(loss, loss, False, reason, damping, math.nan, 0, solve)
 
 
-def _why_not(hopeless, attempts, damping):
+def _why_not(hopeless, attempts, damping, solve):
     if hopeless:
         return "stalled: no decrease is left above rounding"
+    if solve.residual >= 1:
+        return f"rejected: the solve is worse than none, its residual is {solve.residual:.2g}"
     return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"

@@ -1,9 +1,13 @@
 """The objective: its checks at the boundary, its counting, and what it leaves untouched."""
 
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from nearlin import BackendError, nn
+from nearlin import BackendError, nn, sketch
 
 net = nn.TwoLayer(3, 16)
 objective = nn.Objective(net, nn.SquaredLoss())
@@ -81,6 +85,114 @@ def test_what_is_asked_is_counted():
     J.astype("float32").gram()
     point.grads()
     assert counted.calls == {"forward": 1, "jacobian": 1, "gram_matvec": 2, "matvec": 1, "rmatvec": 1, "gram": 1, "backward": 1}
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Passes that went through the last layer of a network, of 10 samples, seen from the layer itself."""
+    seen = Counter()
+
+    def watch(name, rows):
+        original = getattr(nn.Dense, name)
+
+        def watched(self, *args):
+            if self.out in (3, 7):
+                seen[name] += Fraction(rows(*args), 10)
+            return original(self, *args)
+
+        monkeypatch.setattr(nn.Dense, name, watched)
+
+    watch("forward", lambda W, x: x.shape[0])
+    watch("backward", lambda W, x, dy: dy.shape[0])
+    watch("jvp", lambda W, x, dx, dW: x.shape[0])
+    return seen
+
+
+def deep(outputs):
+    """A counted objective of 3 or 7 outputs, its parameters, and a batch of 10."""
+    g, mlp = np.random.default_rng(1), nn.MLP((4, 6, 5, outputs), "tanh")
+    x, y = g.standard_normal((10, 4)), g.standard_normal((10, outputs))
+    return nn.Counted(nn.Objective(mlp, nn.SquaredLoss())), mlp.init(0, x), (x, y)
+
+
+ASKED = {
+    "jacobian": lambda J, p: None,
+    "matvec": lambda J, p: J.matvec(p.params),
+    "rmatvec": lambda J, p: J.rmatvec(p.residual),
+    "gram_matvec": lambda J, p: J.gram_matvec(p.residual),
+    "gram_matvec_with_adjoint": lambda J, p: J.gram_matvec_with_adjoint(p.residual),
+    "ggn_matvec": lambda J, p: J.ggn_matvec(p.params),
+    "gram": lambda J, p: J.gram(),
+    "gram in float32": lambda J, p: J.gram(dtype="float32"),
+    "sketch": lambda J, p: J.sketch(J.draw(sketch.KroneckerSRHT(), 0, 12, p.x)),
+    "sketch_gram": lambda J, p: J.sketch_gram(J.draw(sketch.Gaussian(), 0, 12, p.x)),
+    "class_grams": lambda J, p: J.class_grams(),
+    "mean_gram": lambda J, p: J.mean_gram(),
+    "factors": lambda J, p: J.factors(slice(2, 6)),
+    "rows": lambda J, p: J.to_dense(),
+    "another dtype": lambda J, p: J.astype("float32").gram_matvec(p.residual.astype("float32")),
+    "works": lambda J, p: (J.product_work(), J.gram_work(), J.sketch_work(9), J.class_work(True), J.signals_work()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("outputs", [3, 7])
+def test_every_pass_is_counted_whoever_makes_it(passes, outputs, asked):
+    """What the layers see is what is counted, also where rows, Gram matrices and other dtypes make passes of their own."""
+    counted, params, batch = deep(outputs)
+    point = counted.at(params, batch)
+    ASKED[asked](point.jacobian(weighted=True), point)
+    assert {name: counted.calls[name] for name in ("forward", "backward", "jvp")} == {
+        name: passes[name] for name in ("forward", "backward", "jvp")
+    }
+
+
+def test_passes_over_some_samples_are_fractions(passes):
+    """A Gram matrix of chunks of three samples makes the rows of later chunks again."""
+    counted, params, batch = deep(7)
+    J = counted.at(params, batch).jacobian()
+    small = replace(J._operator, budget=2 * 3 * 8 * 7 * (6 + 5 + 7 + 42))
+    assert small._samples_at_a_time(2) == 3
+    small.gram()
+    assert counted.calls["backward"] == passes["backward"] == 7 * Fraction(3 * 1 + 3 * 2 + 3 * 3 + 1 * 4, 10)
+    assert counted.calls["forward"] == passes["forward"] == 1 + Fraction(3 * 1 + 3 * 2 + 3 * 3 + 1 * 4, 10)
+
+
+def test_matrices_are_counted_by_name():
+    counted, params, batch = deep(7)
+    J = counted.at(params, batch).jacobian()
+    counted.calls.clear()
+    J.gram()
+    J.mean_gram()
+    J.class_grams()
+    S = J.draw(sketch.KroneckerSRHT(), 0, 12, batch[0])
+    J.sketch(S)
+    J.sketch_gram(S)
+    want = dict.fromkeys(("gram", "mean_gram", "class_grams", "sketch", "sketch_gram"), 1)
+    assert counted.calls == want | {"backward": 5 * 7}
+
+
+def test_a_point_asks_for_one_pass_a_time(passes):
+    counted, params, batch = deep(7)
+    point = counted.at(params, batch)
+    point.grads()
+    point.traces()
+    point.pullback(point.outputs)
+    point.jvp(params)
+    assert counted.calls == {"forward": 1, "backward": 3, "jvp": 1} == passes
+
+
+def test_products_are_by_passes_above_a_few_outputs():
+    """Factors of every output are made where they pay, or are asked for by name."""
+    for outputs, factors, kind in (
+        (4, None, "LayeredJacobian"),
+        (5, None, "NetworkJacobian"),
+        (5, True, "LayeredJacobian"),
+        (4, False, "NetworkJacobian"),
+    ):
+        _, params, (x, y) = deep(outputs)
+        point = nn.Objective(nn.MLP((4, 6, 5, outputs), "tanh"), nn.SquaredLoss()).at(params, (x, y))
+        assert type(point.jacobian(factors=factors)).__name__ == kind
 
 
 def test_counted_objectives_are_equal_where_they_count_into_one_record():

@@ -10,7 +10,7 @@ import pytest
 
 import nearlin as nl
 from nearlin import nn
-from nearlin.experiments import checkpoint
+from nearlin.experiments import checkpoint, training
 from nearlin.linalg import Rates, judge
 from nearlin.optim.gauss_newton import AGAIN, RITZ, ROUTES, SAMPLE, Kept, State, _Applied, _serving
 from tests.families import FAMILIES
@@ -485,7 +485,7 @@ def test_a_rough_sketch_is_made_larger_in_the_next_step(numpy_backend):
     assert info.solve.iterations > 30
     assert (state.growth, state.kept) == (2, None)
     point = objective.at(params, batch)
-    rows = [opt._make("sketch", opt._jacobian(point, objective), point, objective, growth, 0)[1].shape[1] for growth in (1, 2)]
+    rows = [opt._make("sketch", point.jacobian(weighted=True), point, objective, growth, 0)[1].shape[1] for growth in (1, 2)]
     assert rows == [5, 10]
 
 
@@ -530,7 +530,7 @@ def test_the_route_is_the_one_of_least_predicted_time_at_every_point_of_a_grid(n
         kept = [None, *(Kept(route, None, None, 1.0, 3, 3, 2, "") for route in ("sketch", "kfac"))]
         for table, old in itertools.product(TABLES, kept):
             opt = GaussNewton(rates=table)
-            J = opt._jacobian(point, objective)
+            J = point.jacobian(weighted=True)
             state = State(kept=old, efforts=(("class-averaged", 5.0), ("sketch", 0.1), ("sketch" + AGAIN, 0.2)))
             plan = opt._plan(J, point, state, objective)
             seconds = {route: opt._seconds(route, J, point, state) for route in opt._candidates(J, objective)}
@@ -544,7 +544,7 @@ def test_the_route_is_the_one_of_least_predicted_time_at_every_point_of_a_grid(n
 def planned(be, table, net, loss="squared", n=40, **options):
     objective, params, batch = problem(be, net, loss, n=n)
     point, opt = objective.at(params, batch), GaussNewton(rates=table, **options)
-    return opt._plan(opt._jacobian(point, objective), point, State(), objective)
+    return opt._plan(point.jacobian(weighted=True), point, State(), objective)
 
 
 def test_a_slow_primitive_is_avoided_and_a_fast_one_is_used(numpy_backend):
@@ -850,7 +850,7 @@ def test_a_float64_residual_repairs_float32(solver):
     for residual_dtype in (None, "float64"):
         opt = exactly("sketch", solver=solver, damping=damping, residual_dtype=residual_dtype, epsilon=1e-9, maxiter=3000)
         point = objective.at(params, batch)
-        J = opt._jacobian(point, objective)
+        J = point.jacobian(weighted=True)
         plan = opt._plan(J, point, State(), objective)
         system = opt._system(plan, J, point, params, State())
         made = opt._make(plan.route, J, point, objective, 1, 0)
@@ -898,7 +898,7 @@ def test_a_device_without_float64_says_so():
 
 @pytest.mark.parametrize("plan", ["exact", "sketch", "cg"])
 def test_the_oracles_of_the_sample_side_are_those_of_the_head(numpy_backend, plan):
-    """1 jacobian, k products, 1 forward per attempt and 1 for the first point; a few products before the first step."""
+    """1 jacobian by c backward passes, k products, 1 forward per attempt and 1 for the first point; a few products at first."""
     objective, params, batch = mlp(numpy_backend)
     counted, opt = nn.Counted(objective), GaussNewton(plan=plan, reuse=False)
     state = opt.init(params, counted)
@@ -909,7 +909,7 @@ def test_the_oracles_of_the_sample_side_are_those_of_the_head(numpy_backend, pla
         assert counted.calls["forward"] == 1 + (t == 0)
         assert counted.calls["jacobian"] == 1
         assert counted.calls["gram_matvec"] == info.solve.iterations + RITZ * (t == 0)
-        assert counted.calls["backward"] == counted.calls["jvp"] == 0
+        assert (counted.calls["backward"], counted.calls["jvp"]) == (3, 0)
         assert counted.calls["gram"] == (plan == "exact" and info.solve.refreshed)
         assert counted.calls["sketch"] == (plan == "sketch" and info.solve.refreshed)
         assert counted.calls["matvec"] + counted.calls["rmatvec"] <= 2
@@ -932,6 +932,27 @@ def test_the_oracles_of_the_parameter_side_are_those_of_the_head(numpy_backend, 
         made = info.solve.refreshed and plan != "parameter-cg"
         assert counted.calls == {"forward": 1 + (t == 0), "jacobian": 1, "jvp": products, "backward": products + 1 + made}
         assert info.solve.products == info.solve.iterations + warm
+
+
+@pytest.mark.parametrize("plan", ["exact", "sketch", "class-averaged", "per-class", "kfac", "auto"])
+def test_a_step_counts_all_passes_that_its_layers_see(numpy_backend, monkeypatch, plan):
+    """Ten outputs, by passes: those that make the rows are counted too, and are in the gradient equivalents of a comparison."""
+    objective, params, batch = problem(numpy_backend, nn.MLP((64, 64, 10), "tanh"), n=60)
+    seen = {"forward": 0, "backward": 0, "jvp": 0}
+    for name in seen:
+        original = getattr(nn.Dense, name)
+
+        def watched(self, *args, name=name, original=original):
+            seen[name] += self.out == 10
+            return original(self, *args)
+
+        monkeypatch.setattr(nn.Dense, name, watched)
+    counted = nn.Counted(objective)
+    GaussNewton(plan=plan).step(params, State(), counted, batch)
+    assert {name: counted.calls[name] for name in seen} == seen
+    assert seen["backward"] >= (RITZ + 1 if plan in ("kfac", "auto") else RITZ + 11)
+    passes = seen["forward"] / 3 + 2 / 3 * (seen["backward"] + seen["jvp"])
+    assert training._gradients(counted.calls) == pytest.approx(passes, rel=1e-12)
 
 
 def test_accuracies_near_rounding_are_certified_by_one_more_pass(numpy_backend):

@@ -1,0 +1,203 @@
+"""What a route is said to cost against what it makes on counting arrays, and the plan against the route that was cheapest."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+import nearlin as nl
+from nearlin import nn
+from nearlin.complexity import counting
+from nearlin.linalg import Rates
+from nearlin.optim.gauss_newton import HORIZON, SAMPLE, State, _Applied
+
+GaussNewton = nl.optim.GaussNewton
+TANH = nn.Elementwise(nn.activation("tanh"))
+NETWORKS = {
+    "two-layer": nn.TwoLayer(7, 330),
+    "two-layer-tanh": nn.TwoLayer(7, 330, "tanh"),
+    "factors": nn.MLP((13, 29, 17, 3), "tanh"),
+    "one-output": nn.MLP((13, 29, 1), "tanh"),
+    "passes": nn.MLP((13, 29, 17, 7), "tanh"),
+    "conv": nn.Sequential(
+        (nn.Conv2d(3, 11, 3, pad=1), TANH, nn.Conv2d(11, 9, 2, stride=2, bias=False), nn.Flatten(), nn.Dense(54, 3)),
+        shape=(3, 5, 7),
+    ),
+    "norm": nn.Sequential((nn.Dense(13, 19), nn.BatchNorm(19), TANH, nn.Dense(19, 7)), shape=(13,)),
+}
+SAMPLES = {"two-layer": 41, "two-layer-tanh": 41, "one-output": 41}
+ARITHMETIC = ("matmul", "thin", "cholesky", "triangular", "eigh")
+
+
+def halved(given, made, **_):
+    """Flops of a matrix product; of A Aᵀ the half that a rank-k update does."""
+    a, b = given[:2]
+    half = a.shape == b.shape[::-1] and np.shares_memory(a, b)
+    return (1 if half else 2) * made[0].size * a.shape[-1]
+
+
+@pytest.fixture
+def tally(monkeypatch):
+    """Flops by kind of primitive that ``f()`` makes on counting arrays."""
+
+    def counted(f):
+        with counting.count() as found:
+            f()
+        names = {"matmul": ("matmul",), "cholesky": ("cholesky", "shifted_cholesky"), "triangular": ("solve_triangular",)}
+        names["eigh"] = ("eigh",)
+        return {kind: float(sum(found.flops[name] for name in those)) for kind, those in names.items()}
+
+    original = counting._call
+
+    def call(name, function, flops, moved, *args, **kwargs):
+        return original(name, function, halved if name == "matmul" else flops, moved, *args, **kwargs)
+
+    monkeypatch.setattr(counting, "_call", call)
+    return counted
+
+
+def problem(name, wrap=counting.wrap, n=None, loss="squared"):
+    """An objective in evaluation mode, parameters and a batch, on counting arrays or others."""
+    net, n, g = NETWORKS[name], n or SAMPLES.get(name, 23), np.random.default_rng(5)
+    shape = getattr(net, "shape", None) or (net.inputs,)
+    x, y = wrap(g.standard_normal((n, *shape))), wrap(g.random((n, net.outputs)))
+    objective = nn.Objective(net, LOSSES[loss])
+    params = net.init(3, x)
+    return objective.observe(objective.at(params, (x + 0.1, y)).statistics).evaluation(), params, (x, y)
+
+
+LOSSES = {"squared": nn.SquaredLoss(), "sigmoid": nn.SigmoidCrossEntropy()}
+
+
+def arithmetic(work):
+    """Flops by kind; thin products are products."""
+    return {"matmul": work.matmul + work.thin, "cholesky": work.cholesky, "triangular": work.triangular, "eigh": work.eigh}
+
+
+def check(work, counted):
+    assert arithmetic(work) == pytest.approx(counted, rel=0.1)
+
+
+def usual_sketch(J):
+    return nl.sketch.NeuronSigns() if hasattr(J, "kernel_gram") else nl.sketch.KroneckerSRHT()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_jacobian_does_the_work_that_it_announces(tally, name):
+    """Products, Gram matrices, sketches and signals, at odd sizes, within a tenth by kind of operation."""
+    objective, params, batch = problem(name)
+    point = objective.at(params, batch)
+    J = point.jacobian(weighted=True)
+    u, v = counting.wrap(np.ones(J.shape[0])), point.params
+    check(J.product_work(), tally(lambda: J.gram_matvec(u)))
+    check(J.gram_work(), tally(J.gram))
+    S = J.draw(usual_sketch(J), 1, 45, like=point.outputs)
+    check(J.sketch_work(45), tally(lambda: J.sketch_gram(S)))
+    if name == "two-layer":
+        check(J.kernel_work(), tally(J.kernel_gram))
+    if name.startswith("two-layer"):
+        return
+    check(J.product_work(), tally(lambda: J.ggn_matvec(v)))
+    check(J.class_work(mean=True), tally(J.mean_gram))
+    check(J.class_work(mean=False), tally(J.class_grams))
+    check(J.signals_work(), tally(lambda: point.pullback(point.outputs)))
+
+
+def test_rows_of_chunks_are_made_again_for_every_pair_of_them(tally):
+    objective, params, batch = problem("conv")
+    J = objective.at(params, batch).jacobian()
+    whole, parts = (nn.NetworkJacobian(J.network, J.params, J.x, J.tape, budget=2**bits) for bits in (28, 18))
+    assert parts._samples_at_a_time(2) < 23 <= whole._samples_at_a_time(2)
+    assert parts.gram_work().matmul > 1.5 * whole.gram_work().matmul
+    check(parts.gram_work(), tally(parts.gram))
+
+
+ROUTES = [
+    *((name, plan) for name in ("two-layer", "two-layer-tanh") for plan in ("exact", "sketch", "frozen", "cg")),
+    ("two-layer", "kernel"),
+    *((name, plan) for name in ("factors", "passes", "conv") for plan in ("exact", "sketch", "class-averaged", "per-class")),
+    *((name, plan) for name in ("factors", "passes", "conv", "norm") for plan in ("kfac", "diagonal", "parameter-cg")),
+]
+
+
+def parts(opt, plan, objective, params, batch, J=None):
+    """What builds a preconditioner, and what applies it once, as the step does both."""
+    point = objective.at(params, batch)
+    J, shift = point.jacobian(weighted=True), 1e-2
+
+    def build():
+        return opt._factor(plan, opt._make(plan, J, point, objective, 1, 3), point, point.samples, shift, 3)
+
+    applied = _Applied(build(), point.samples, shift, exact=False)
+    vector = point.residual
+
+    def apply():
+        return applied(vector) if plan in SAMPLE else applied.on_parameters(params)
+
+    def product():
+        return J.gram_matvec(vector) if plan in SAMPLE else J.ggn_matvec(params)
+
+    return J, build, apply, product
+
+
+@pytest.mark.parametrize(("name", "plan"), ROUTES)
+def test_a_route_does_the_work_that_it_announces(tally, name, plan):
+    """Its preconditioner, made and applied."""
+    opt = GaussNewton(plan=plan)
+    J, build, apply, _ = parts(opt, plan, *problem(name))
+    check(opt._build_work(plan, J), tally(build))
+    work, counted = opt._apply_work(plan, J), tally(apply)
+    if plan == "class-averaged":  # of c columns solved at once the first is bound by memory, the others are products
+        assert work.triangular == pytest.approx(counted["triangular"] / J.outputs, rel=0.1)
+        work = nl.linalg.Work(triangular=work.triangular + work.matmul)
+    check(work, counted)
+
+
+FREE = {"memory": (1e30, 1e30), "calls": 1e30}
+TABLES = {
+    "default": Rates(**FREE),
+    **{f"slow {kind}": Rates(**{kind: (1e7, 1e7)}, **FREE) for kind in ARITHMETIC},
+}
+
+
+def seconds(flops, rates, wide):
+    """Time of counted operations: products of the two-layer network's walks are thin."""
+    named = {"thin" if wide and kind == "matmul" else kind: amount for kind, amount in flops.items()}
+    return sum(amount / getattr(rates, kind)[1] for kind, amount in named.items())
+
+
+PLANNED = {"two-layer": "squared", "factors": "squared", "passes": "squared", "conv": "sigmoid", "norm": "sigmoid"}
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_the_plan_is_the_route_that_was_cheapest_by_the_operations_it_made(tally, name):
+    """Every candidate is run, iterations are those of its solves; the planned one is within a tenth of the best."""
+    loss, epsilon, chosen = PLANNED[name], 1e-3, set()
+    plain = problem(name, np.asarray, loss=loss)
+    opt = GaussNewton(epsilon=epsilon, damping=1e-2 if loss == "squared" else 1e-7, guard=False, maxiter=3000)
+    point = plain[0].at(*plain[1:])
+    J, found = point.jacobian(weighted=True), {}
+    for plan in opt._candidates(J, plain[0]):
+        state, info = dataclasses.replace(opt, plan=plan).step(plain[1], State(), plain[0], plain[2])[1:]
+        assert info.solve.reason == "converged"
+        _, build, apply, product = parts(opt, plan, *problem(name, loss=loss))
+        made = [tally(f) for f in (build, apply, product)]
+        found[plan] = (dict(state.efforts)[plan], *made)
+    wide = name.startswith("two-layer")
+    for rates in TABLES.values():
+        cost = {}
+        for plan, (effort, build, apply, product) in found.items():
+            thin = [
+                seconds(flops, rates, wide and kind == "product")
+                for kind, flops in (("build", build), ("apply", apply), ("product", product))
+            ]
+            k = effort * math.log(1 / epsilon)
+            cost[plan] = thin[0] / HORIZON + k * (thin[1] + thin[2]) + thin[2]
+        state = State(efforts=tuple((plan, effort) for plan, (effort, *_) in found.items()))
+        planned = dataclasses.replace(opt, rates=rates)._plan(J, point, state, plain[0])
+        assert cost[planned.route] <= 1.1 * min(cost.values())
+        words = planned.reason.split(": ")[1]
+        assert float(words.split()[0]) == pytest.approx(cost[planned.route], rel=0.15)
+        chosen.add(planned.route)
+    assert len(chosen) >= (2 if loss == "squared" else 1)
