@@ -31,6 +31,9 @@ def test_the_table_holds_them():
     assert [claim.id for claim in deep.CLAIMS if claim not in QUICK] == ["kappa-digits-band", "break-even-plan"]
 
 
+MEASURE = {claim.id: claim.measure for claim in deep.CLAIMS}
+
+
 def uncorrected(p, corrections):
     return deep.corrected(p, 0)
 
@@ -57,8 +60,8 @@ WRONG = {
     "a step with its residual in float32": functools.partial(
         deep.float64_step, optimizer=functools.partial(GaussNewton, plan="sketch")
     ),
-    "a damping that stays": functools.partial(
-        deep.rate_is_accuracy, optimizer=functools.partial(GaussNewton, plan="sketch", damping=0.1, guard=False), **deep.DEEP
+    "a damping that stays": MEASURE["rate-is-accuracy-deep"].given(
+        optimizer=functools.partial(GaussNewton, plan="sketch", damping=0.1, guard=False)
     ),
 }
 

@@ -1,7 +1,5 @@
 """Claims on the outer loop: their quick verdicts, and that a wrong method or a wrong expectation fails."""
 
-import functools
-
 import numpy as np
 import pytest
 
@@ -32,31 +30,40 @@ def timid(epsilon):
     return NearLinearGaussNewton(epsilon=epsilon, lr=0.6)
 
 
-def halved_rate(full, optimizer=NaturalGradient):
-    return outer.natural_gradient_rate(full, lambda lr: optimizer(lr=lr / 2))
-
-
 def jacobi(gram, r, size):
     """Block Jacobi in the place of block Gauss-Seidel: all blocks see the old residual."""
     blocks = np.arange(len(r)) // size
     return r - gram @ np.linalg.solve(np.where(blocks[:, None] == blocks[None, :], gram, 0.0), r)
 
 
+class Stale(NearLinearGaussNewton):
+    """Any R of the right size serves."""
+
+    def _knows(self, P, x):
+        return P is not None
+
+
+MEASURE = {claim.id: claim.measure for claim in outer.CLAIMS}
+
 WRONG = {
-    "half steps do not halve": functools.partial(outer.outer_rate, optimizer=NearLinearGaussNewton(lr=0.5)),
-    "half steps take longer": functools.partial(outer.outer_steps, optimizer=GramGaussNewton(lr=0.5)),
-    "timid steps leave more than ε": functools.partial(outer.rate_is_accuracy, optimizer=timid, epsilons=(0.5, 0.1)),
-    "the width does not grow like n⁴": functools.partial(outer.width_law, d=40, expected=4.0),
-    "movement is not 1/m": functools.partial(outer.width_exponent, what="movement", expected=-1.0),
-    "timid steps have no width law": functools.partial(outer.width_exponent, what="first", optimizer=NaturalGradient(lr=0.5)),
-    "timid steps are linear": functools.partial(outer.quadratic_order, optimizer=TIMID),
-    "the prefactor of timid steps stays": functools.partial(outer.quadratic_prefactor, optimizer=TIMID),
-    "tripled steps are unstable": functools.partial(outer.unit_step_is_stable, optimizer=lambda lr: NaturalGradient(lr=3 * lr)),
-    "half steps have another rate": halved_rate,
-    "an epoch is not block Jacobi": functools.partial(outer.minibatch_epochs, sweep_once=jacobi),
-    "half steps in batches": functools.partial(
-        outer.minibatch_network, optimizer=GramGaussNewton(lr=0.5, guard=False, damping=0.0)
+    "half steps do not halve": MEASURE["outer-rate"].given(optimizer=NearLinearGaussNewton(lr=0.5)),
+    "another damping is seen": MEASURE["outer-rate"].given(optimizer=NearLinearGaussNewton(damping=1e-4)),
+    "a preconditioner of other inputs is seen": MEASURE["outer-rate"].given(optimizer=Stale()),
+    "half steps take longer": MEASURE["outer-steps"].given(optimizer=GramGaussNewton(lr=0.5)),
+    "more steps than log₂(1/ε)": MEASURE["outer-steps-bound"].given(optimizer=NearLinearGaussNewton(lr=0.3)),
+    "timid steps leave more than ε": MEASURE["rate-is-accuracy"].given(optimizer=timid, epsilons=(0.5, 0.1)),
+    "steps more accurate than asked for": MEASURE["rate-is-accuracy"].given(
+        optimizer=lambda epsilon: NearLinearGaussNewton(epsilon=0.1 * epsilon), epsilons=(0.5, 0.1)
     ),
+    "an accuracy that no run reaches": MEASURE["rate-is-accuracy"].given(optimizer=timid, epsilons=(1e-9,)),
+    "the width does not grow like n": MEASURE["width-law-d10"].given(d=40),
+    "timid steps have no width law": MEASURE["first-ratio-relu"].given(optimizer=NaturalGradient(lr=0.5)),
+    "timid steps are linear": MEASURE["quadratic-order"].given(optimizer=TIMID),
+    "the prefactor of timid steps stays": MEASURE["quadratic-prefactor"].given(optimizer=TIMID),
+    "tripled steps are unstable": MEASURE["natural-gradient-unit-step"].given(optimizer=lambda lr: NaturalGradient(lr=3 * lr)),
+    "half steps have another rate": MEASURE["natural-gradient-rate"].given(optimizer=lambda lr: NaturalGradient(lr=lr / 2)),
+    "an epoch is not block Jacobi": MEASURE["minibatch-gauss-seidel"].given(sweep_once=jacobi),
+    "half steps in batches": MEASURE["minibatch-network"].given(optimizer=GramGaussNewton(lr=0.5, guard=False, damping=0.0)),
 }
 
 
@@ -65,23 +72,36 @@ def test_what_is_wrong_fails(measure):
     assert measure(False).verdict == FAILS
 
 
-def test_the_largest_step_is_two():
-    assert outer.largest_step_is_one(False, expected=2.0).verdict == HOLDS
+def test_movement_is_not_1_over_m():
+    rows = [{**row, "largest movement": row["largest movement"] / row["m"] ** 0.5} for row in outer.over_widths(False)]
+    assert MEASURE["lazy-movement"].judge(rows).verdict == FAILS
 
 
-def test_an_accuracy_that_no_run_reaches_fails_with_a_reason():
-    outcome = outer.rate_is_accuracy(False, optimizer=timid, epsilons=(1e-9,))
-    assert outcome.verdict == FAILS
-    assert "never got there" in outcome.detail
+@pytest.mark.parametrize(
+    ("column", "value", "verdict"),
+    [
+        ("ratio of residuals", 0.51, FAILS),
+        ("ratio of residuals", 0.5, HOLDS),
+        ("exact step's ratio", 0.51, OUT_OF_REGIME),
+        ("K", 5, FAILS),
+        ("λ over 1e-8 tr(G)/n", 4.0, FAILS),
+        ("λ over 1e-8 tr(G)/n", 1e4, FAILS),
+        ("λ over 1e-8 tr(G)/n", 0.5, FAILS),
+        ("accuracy of the step over ε", 1.1, FAILS),
+        ("accuracy of the step over ε", 0.1, FAILS),
+        ("R is fresh on other inputs", 0, FAILS),
+    ],
+)
+def test_the_rate_fails_by_each_of_its_bounds(column, value, verdict):
+    row = {"n": 64, "ratio of residuals": 0.2, "exact step's ratio": 0.1, "K": 2, "λ over 1e-8 tr(G)/n": 1.0}
+    row |= {"accuracy of the step over ε": 0.3, "R is fresh on other inputs": 1}
+    assert MEASURE["outer-rate"].judge([row]).verdict == HOLDS
+    assert MEASURE["outer-rate"].judge([{**row, column: value}]).verdict == verdict
 
 
 def test_networks_that_are_too_narrow_are_out_of_regime(monkeypatch):
     monkeypatch.setattr(outer, "widths", lambda full: ((16, 32, 64, 128, 256), 2))
-    assert outer.width_exponent(False, "first").verdict == OUT_OF_REGIME
-
-
-def test_the_rate_is_out_of_regime_where_the_exact_step_does_not_halve_either():
-    assert outer.outer_rate(False, limit=0.01).verdict == OUT_OF_REGIME
+    assert MEASURE["first-ratio-relu"](False).verdict == OUT_OF_REGIME
 
 
 def test_a_run_starts_where_the_network_starts():

@@ -40,6 +40,16 @@ def test_moments_normalise_each_channel():
     np.testing.assert_allclose(x.std(axis=(0, 2, 3)), 1, rtol=1e-13)
 
 
+@pytest.mark.parametrize("levels", [15, 16, 200])
+def test_moments_are_in_units_of_the_level_that_means_one(levels):
+    x = (X // 17)[:, :2]
+    mean, std = Images("toy", x, IMAGES.y, IMAGES.classes, levels).moments()
+    for channel in range(2):
+        pixels = [int(v) / levels for v in x[:, channel].flat]
+        assert mean[channel] == pytest.approx(sum(pixels) / len(pixels), rel=1e-12)
+        assert std[channel] ** 2 == pytest.approx(sum((v - mean[channel]) ** 2 for v in pixels) / len(pixels), rel=1e-12)
+
+
 def test_bytes_are_left_as_they_are():
     x = X.copy()
     x.flags.writeable = False

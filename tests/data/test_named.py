@@ -50,6 +50,36 @@ def test_named(name, shape, task):
         assert len(data.class_names) == 2
 
 
+def meant(data):
+    """The names of the classes of all rows."""
+    return [data.class_names[0] if y == -1 else data.class_names[1] for y in data.y]
+
+
+def test_fours_and_nines_are_called_what_they_are():
+    pytest.importorskip("sklearn")
+    source, data = named._sklearn("digits").load_digits(), nl.data.load("digits-4v9")
+    rows = [i for i, target in enumerate(source.target) if target in (4, 9)]
+    np.testing.assert_array_equal(data.x, source.data[rows])
+    assert meant(data) == [str(source.target[i]) for i in rows]
+    assert data.feature_names == tuple(source.feature_names)
+
+
+def test_tumours_are_called_what_they_are():
+    pytest.importorskip("sklearn")
+    source, data = named._sklearn("breast-cancer").load_breast_cancer(), nl.data.load("breast-cancer")
+    np.testing.assert_array_equal(data.x, source.data)
+    assert meant(data) == [str(source.target_names[target]) for target in source.target]
+    assert data.feature_names == tuple(map(str, source.feature_names))
+
+
+def test_the_progression_of_diabetes_is_in_its_own_units():
+    pytest.importorskip("sklearn")
+    source, data = named._sklearn("diabetes").load_diabetes(), nl.data.load("diabetes")
+    np.testing.assert_array_equal(data.x, source.data)
+    np.testing.assert_array_equal(data.y, source.target)
+    assert data.feature_names == tuple(source.feature_names)
+
+
 def test_every_name_is_tested():
     assert set(nl.data.NAMES) == {"digits-4v9", "breast-cancer", "diabetes", "sphere"}
 

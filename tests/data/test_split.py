@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nearlin._array import generator
 from nearlin.data import DataError, Dataset, split
 
 
@@ -23,6 +24,15 @@ def test_split_follows_the_seed_alone():
     first, second, third = split(make(30), 0.3, 5), split(make(30), 0.3, 5), split(make(30), 0.3, 6)
     np.testing.assert_array_equal(first[1].rows, second[1].rows)
     assert not np.array_equal(first[1].rows, third[1].rows)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_the_rows_of_a_split_are_no_draws_of_another_user_of_the_seed(seed):
+    """Not those of the permutation that the seed itself gives; and the ones that they always were."""
+    order = generator(seed).permutation(12)
+    _, test = split(make(12), 0.5, seed)
+    assert sorted(order[:6]) != list(test.rows)
+    assert list(test.rows) == {0: [0, 1, 3, 6, 7, 10], 1: [0, 1, 2, 6, 8, 11], 7: [2, 5, 6, 8, 9, 10]}[seed]
 
 
 def test_no_test_part():

@@ -28,6 +28,21 @@ def test_same_start_and_the_numbers_of_train(tmp_path):
         compare(DATA, ["adam"], out=tmp_path / "c", **SMALL)
 
 
+def test_every_seed_starts_from_weights_of_its_own_on_the_split_of_the_first(tmp_path):
+    """The second run is that of `train` with its seed but for the split; the weights are those that the network draws."""
+    both = compare(DATA, ["sgd", "adam"], seeds=2, seed=4, out=tmp_path / "c", **SMALL)
+    for runs in both.runs.values():
+        assert [run.config.seed for run in runs] == [4, 5]
+        for run in runs:
+            x, y = run.problem.train
+            np.testing.assert_array_equal(x, both.results["sgd"].problem.train[0])
+            (W,) = run.problem.network.init(key=run.config.seed, like=x)
+            outputs = np.maximum(x @ W.T, 0) @ np.where(np.arange(256) % 2 == 0, 1.0, -1.0) / 16
+            assert run.initial_loss == pytest.approx(np.sum((outputs - y) ** 2) / 48, rel=1e-10)
+    written = json.loads(both.json.read_text())
+    assert [run["header"]["config"]["seed"] for run in written["adam"]] == [4, 5]
+
+
 def test_one_value_goes_to_those_that_have_the_hyperparameter():
     both = compare(DATA, ["near-linear-gauss-newton", "sgd"], epsilon=0.5, **SMALL)
     assert both.results["near-linear-gauss-newton"].optimizer.epsilon == 0.5

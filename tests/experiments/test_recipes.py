@@ -1,8 +1,10 @@
 """Problems by name: their loop over mini-batches, checkpoints with running statistics, comparison over seeds, and the search."""
 
 import gzip
+import importlib
 import io
 import json
+import math
 import struct
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from nearlin import nn
 from nearlin._array import to_numpy
-from nearlin.data import DataError
+from nearlin.data import DataError, planted_graph
 from nearlin.experiments import RECIPES, Config, build, compare, train, tune, tuning
 
 pytest.importorskip("sklearn")
@@ -88,6 +90,50 @@ def test_evaluation_of_normalised_networks_uses_running_statistics():
     assert 100 * np.mean(np.argmax(outputs, axis=1) != y) == pytest.approx(result.test_error.value)
     assert result.test_error.value < 20
     np.testing.assert_allclose(result.predict(x[:1]), outputs[:1], atol=1e-4)
+
+
+def test_the_digits_are_centred_by_their_training_rows():
+    source = importlib.import_module("sklearn.datasets").load_digits()
+    order = np.random.default_rng(0).permutation(1797)
+    rows, test_rows = sorted(order[:1437]), sorted(order[1437:])
+    (x, y), (x_test, y_test), _ = RECIPES["digits"].load(Config(dtype="float64"))
+    mean = sum(source.data[i] / 16 for i in rows) / 1437
+    np.testing.assert_allclose(x, source.data[rows] / 16 - mean, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(x_test, source.data[test_rows] / 16 - mean, rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(y, source.target[rows])
+    np.testing.assert_array_equal(y_test, source.target[test_rows])
+    for name in ("digits-ae", "digits-cnn"):  # these are not centred
+        (x, y), (x_test, y_test), _ = RECIPES[name].load(Config(dtype="float64"))
+        np.testing.assert_array_equal(x.reshape(1437, 64), source.data[rows] / 16)
+        np.testing.assert_array_equal(x_test.reshape(360, 64), source.data[test_rows] / 16)
+        np.testing.assert_array_equal(y, x if name == "digits-ae" else source.target[rows])
+        np.testing.assert_array_equal(y_test, x_test if name == "digits-ae" else source.target[test_rows])
+
+
+def test_cifar_is_normalised_by_the_channels_of_its_training_images(tmp_path):
+    g = np.random.default_rng(1)
+    images, labels = g.integers(0, 256, (6, 3, 32, 32), dtype=np.uint8), [3, 1, 4, 1, 5, 9]
+    images[:5] //= np.array([2, 3, 5], np.uint8)[:, None, None]
+    for i, name in enumerate([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]):
+        (tmp_path / name).write_bytes(bytes([labels[i]]) + images[i].tobytes())
+    recipe = RECIPES["cifar10-resnet32"]
+    (x, y), (x_test, y_test), _ = recipe.load(Config(dtype="float64", data_dir=str(tmp_path)))
+    for channel in range(3):
+        pixels = images[:5, channel] / 255
+        for found, whole in ((x, images[:5]), (x_test, images[5:])):
+            want = (whole[:, channel] / 255 - pixels.mean()) / pixels.std()
+            np.testing.assert_allclose(found[:, channel], want, rtol=1e-10)
+    assert (y.tolist(), y_test.tolist(), recipe.augment) == (labels[:5], labels[5:], True)
+
+
+def test_the_graph_is_trained_on_its_training_nodes_and_tested_on_its_test_nodes():
+    graph = planted_graph(seed=0)
+    (nodes, y), (test_nodes, y_test), found = RECIPES["planted-graph"].load(Config(dtype="float64"))
+    np.testing.assert_array_equal(nodes, graph.train)
+    np.testing.assert_array_equal(test_nodes, graph.test)
+    np.testing.assert_array_equal(y, graph.labels[graph.train])
+    np.testing.assert_array_equal(y_test, graph.labels[graph.test])
+    np.testing.assert_array_equal(found.S, graph.S)
 
 
 def test_chunks_do_not_change_the_loss(monkeypatch):
@@ -187,6 +233,36 @@ def test_the_search_walks_to_the_minimum_and_stops_between_worse_neighbours(monk
         compare("digits-ae", ["sgd"], tuned=found.path, steps=1)
     with pytest.raises(ValueError, match="is about digits-ae; expected digits-cnn"):
         compare("digits-cnn", ["adam"], tuned=found.path, steps=1)
+
+
+def test_the_best_run_of_a_search_has_the_smallest_training_loss():
+    """Not the smallest test loss, not the last one, and never one that is not finite."""
+    losses = [(3e-2, 4.0, 0.5), (1e-2, 2.0, 3.0), (3e-3, 2.5, 0.1), (1e-1, math.nan, 0.0), (3e-1, math.inf, None)]
+    runs = tuple(tuning.Run(lr, 10 * lr, loss, test, 1, "steps") for lr, loss, test in losses)
+    search = tuning.Search(runs, "epsilon_hat")
+    assert search.best is runs[1]
+    assert search.settings == {"lr": 1e-2, "epsilon_hat": 1e-1}
+    assert search.sentence == "lr 0.01, epsilon_hat 0.1, excess loss 2"
+    assert tuning.Search(runs[3:], None).settings is None
+    assert tuning.Search((tuning.Run(0.3, None, 1.0, None, 1, "steps"),), None).settings == {"lr": 0.3}
+
+
+def test_the_runs_of_a_search_tell_losses_above_the_least_ones(monkeypatch):
+    """Each run is that of `train` with its settings; its losses are less the entropies of the targets."""
+    search = tune("digits-ae", ["sgd"], steps=1, batch_size="all", runs=2, progress=False).searches["sgd"]
+    assert [run.lr for run in search.runs] == [0.1, 0.03]
+    for run in search.runs:
+        alone = train("digits-ae", optimizer="sgd", lr=run.lr, steps=1, batch_size="all", dtype="float32", progress=False)
+        for excess, loss, (_, t) in (
+            (run.excess, alone.final_loss, alone.problem.train),
+            (run.test_excess, alone.final_test_loss, alone.problem.test),
+        ):
+            t = t.astype(float)
+            entropy = -np.sum(
+                np.where(t > 0, t * np.log(np.maximum(t, 1e-9)), 0) + (1 - t) * np.log1p(-np.minimum(t, 1 - 1e-9))
+            ) / len(t)
+            assert excess == pytest.approx(loss - entropy, abs=1e-3)
+        assert (run.steps, run.ended, run.damping, run.began) == (1, "steps", None, None)
 
 
 def test_the_search_takes_twelve_runs_at_most_and_survives_divergence(monkeypatch):

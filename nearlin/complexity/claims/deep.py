@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nearlin.complexity.claims import cost, data
-from nearlin.complexity.claims.outer import rate_is_accuracy
+from nearlin.complexity.claims.check import Check
+from nearlin.complexity.claims.outer import RATE_IS_ACCURACY, rate_is_accuracy
 from nearlin.complexity.claims.preconditioning import (
     KRONECKER,
     RESOLVED,
@@ -607,7 +608,12 @@ def deep_run(optimizer, key, n=24, d=10, widths=(256, 256, 256)):
     return follow(optimizer, objective, objective.network.init(key, x), (x, y), key, steps=40, reduction=1e-11)
 
 
-DEEP = {"run": deep_run, "epsilons": (0.5, 1 / 3, 1 / 6, 0.1, 0.01), "what": "3 x 256, tanh, n = 24, d = 10, undamped"}
+UNDAMPED = partial(GaussNewton, plan="sketch", damping=1e-12, guard=False)
+
+
+def deep_rates(full, optimizer=UNDAMPED):
+    """The rows of `rate_is_accuracy` on a deep network."""
+    return rate_is_accuracy(full, optimizer, (0.5, 1 / 3, 1 / 6, 0.1, 0.01), deep_run)
 
 
 ROUTES = ("exact", "sketch", "kernel")
@@ -732,10 +738,10 @@ CLAIMS = (
     _claim(
         "rate-is-accuracy-deep", 3, "deep outer loop",
         "On deep wide networks the accuracy of the linear solve sets the rate of convergence, too.",
-        "ratio of residuals over the achieved inner residual", "1 within 5 %; never above 1.05 ε₀",
+        "ratio of residuals over the achieved inner residual", "1 within 5 %; at most 1.05 ε₀, in the mean .15 ε₀ or more",
         "tanh, 3 layers of 256, points on the sphere; damping 1e-12, which adds nothing; residual below .005 of the inner one "
         "times the first, above rounding",
-        partial(rate_is_accuracy, optimizer=partial(GaussNewton, plan="sketch", damping=1e-12, guard=False), **DEEP),
+        Check(deep_rates, *RATE_IS_ACCURACY),
         "(★) of the convergence proof, derived",
     ),
     _claim(

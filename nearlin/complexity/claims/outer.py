@@ -1,24 +1,26 @@
 """Claims on the outer loop: rates, numbers of steps, widths, natural gradient, smooth networks, mini-batches.
 
-Every measurement trains networks of the house with optimizers of the house and takes what is under test as a parameter, so that a
+Every sweep trains networks of the house with optimizers of the house and takes what is under test as a parameter, so that a
 deliberately wrong method can be put in its place.
 """
 
 import functools
 import math
-from itertools import pairwise
-from typing import NamedTuple
+from functools import partial
+from itertools import pairwise, product
 
 import numpy as np
 import scipy.linalg
 
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.table import Claim, Outcome, Series
-from nearlin.complexity.claims.trajectory import geometric_mean, judged, power_law, through, train
+from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.claims.trajectory import neurons, train
 from nearlin.nn import Objective, SquaredLoss, TwoLayer
 from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewton
 
 BPSW, GGN, ZMG = "arXiv:2006.11648", "arXiv:1905.11675", "arXiv:1905.10961"
+NEAR_LINEAR, EXACT, NATURAL = NearLinearGaussNewton(), GramGaussNewton(), NaturalGradient(lr=1.0)
 
 
 def problem(n, d, key):
@@ -29,37 +31,38 @@ def problem(n, d, key):
 # ------------------------------------------------------------------------------------------------- rate and number of steps
 
 
-def outer_rate(full, optimizer=None, limit=0.5):
-    """The worst ||r_{t+1}|| / ||r_t|| at m = 16 n; where it is above the limit, whether the exact step stays below."""
-    optimizer = optimizer or NearLinearGaussNewton()
-    sizes, seeds = ((64, 128, 256, 512, 1024), range(3)) if full else ((64, 128, 256), range(2))
-    worst = {n: max(_worst_ratio(optimizer, n, key) for key in seeds) for n in sizes}
-    above = [n for n in sizes if worst[n] > limit]
-    in_regime = all(_worst_ratio(GramGaussNewton(), n, key) <= limit for n in above for key in seeds)
-    detail = f"n = {sizes[0]} ... {sizes[-1]}, d = 16, m = 16 n, {len(seeds)} seeds, down to 1e-8 of the first residual"
-    if above:
-        detail += f"; above {limit:.3g} at n = {above}, where the exact step {'stays below' if in_regime else 'is above, too'}"
-    curve = Series("near-linear step", sizes, tuple(worst.values()), (limit,) * len(sizes), "n", "worst ratio of residuals", "x")
-    return Outcome(f"{max(worst.values()):.2f}", judged(not above, in_regime), detail, (curve,))
+def outer_rate(full, optimizer=NEAR_LINEAR):
+    """Worst ratios of residuals down to 1e-8 of the first, beside the exact step's; what first steps are, by plain sums."""
+    sizes, seeds = ((64, 128, 256, 512, 1024), 3) if full else ((64, 128, 256), 2)
+    for n, key in product(sizes, range(seeds)):
+        (x, y), row = problem(n, 16, key), {"n": n, "d": 16, "m": 16 * n, "seed": key}
+        run, exact = (train(opt, x, y, 16 * n, key, steps=40, reduction=1e-8) for opt in (optimizer, EXACT))
+        iterations = max(info.solve.iterations for info in run.infos)
+        yield {**row, "ratio of residuals": max(run.ratios), "exact step's ratio": max(exact.ratios), "K": iterations}
+        yield {**row, **_first_step(optimizer, x, y, key)}
 
 
-def _worst_ratio(optimizer, n, key):
-    return max(train(optimizer, *problem(n, 16, key), 16 * n, key, steps=40, reduction=1e-8).ratios)
+def _first_step(optimizer, x, y, key):
+    """λ over 1e-8 tr(G)/n, the accuracy of the step taken over ε, and whether a step on other inputs has an R of its own."""
+    n, m = len(x), 16 * len(x)
+    objective, W = Objective(TwoLayer(x.shape[1], m), SquaredLoss()), neurons(x.shape[1], m, key)
+    (after,), state, info = optimizer.step((W,), optimizer.init((W,), objective), objective, (x, y), key)
+    _, _, other = optimizer.step((after,), state, objective, (data.sphere(n, x.shape[1], key + 100), y), key)
+    signs, z = (-1.0) ** np.arange(m) / m**0.5, x @ W.T
+    r = np.maximum(z, 0) @ signs - y
+    left = r - ((z > 0) * (x @ (W - after).T)) @ signs  # r - J δ
+    mean = np.sum((z > 0).mean(axis=1) * np.sum(x * x, axis=1)) / n  # tr(G)/n
+    accuracy = np.linalg.norm(left) / np.linalg.norm(r)
+    found = {"λ over 1e-8 tr(G)/n": info.damping / mean * 1e8, "accuracy of the step over ε": accuracy / optimizer.epsilon}
+    return {**found, "R is fresh on other inputs": int(other.solve.refreshed)}
 
 
-def outer_steps(full, optimizer=None, fewest=4, most=6, label="exact step"):
+def outer_steps(full, optimizer=EXACT):
     """Steps to 1e-8 of the first residual at m = 16 n, for n over a range of 8 or 16."""
-    optimizer = optimizer or GramGaussNewton()
-    sizes, seeds = ((32, 64, 128, 256, 512), range(3)) if full else ((32, 64, 128, 256), range(2))
-    runs = {n: [train(optimizer, *problem(n, 16, key), 16 * n, key, steps=40, reduction=1e-8) for key in seeds] for n in sizes}
-    counts = [run.steps for n in sizes for run in runs[n]]
-    arrived = all(run.reached(1e-8) for n in sizes for run in runs[n])
-    detail = f"n = {sizes[0]} ... {sizes[-1]}, d = 16, m = 16 n, {len(seeds)} seeds"
-    detail += "" if arrived else "; some runs did not reach 1e-8 in 40 steps"
-    medians = tuple(float(np.median([run.steps for run in runs[n]])) for n in sizes)
-    curve = Series(label, sizes, medians, (float(most),) * len(sizes), "n", "steps to 1e-8", "x")
-    holds = arrived and fewest <= min(counts) and max(counts) <= most
-    return Outcome(f"{min(counts)} to {max(counts)} steps", judged(holds), detail, (curve,))
+    sizes, seeds = ((32, 64, 128, 256, 512), 3) if full else ((32, 64, 128, 256), 2)
+    for n, key in product(sizes, range(seeds)):
+        run = train(optimizer, *problem(n, 16, key), 16 * n, key, steps=40, reduction=1e-8)
+        yield {"n": n, "d": 16, "m": 16 * n, "seed": key, "steps to 1e-8": run.steps_to(1e-8)}
 
 
 def two_layer_run(optimizer, key):
@@ -70,24 +73,29 @@ def two_layer_run(optimizer, key):
 EPSILONS = (0.5, 1 / 3, 1 / 6, 0.1, 0.01, 0.001)
 
 
-def rate_is_accuracy(
-    full, optimizer=NearLinearGaussNewton, tolerance=0.05, epsilons=EPSILONS, run=two_layer_run, what="n = 100, d = 10, m = 8192"
-):
+def rate_is_accuracy(full, optimizer=NearLinearGaussNewton, epsilons=EPSILONS, run=two_layer_run):
     """Asymptotic ratios of residuals beside the achieved inner residuals, for several ε₀; ``optimizer(epsilon=...)``."""
-    seeds = range(1, 9) if full else (1, 3)
-    pairs = [[pair for key in seeds for pair in late_steps(run(optimizer(epsilon=e), key))] for e in epsilons]
-    if not all(pairs):
-        return Outcome("no asymptotic step", judged(False), f"some ε₀ of {epsilons} never got there")
-    off = max(abs(ratio / inner - 1) for late in pairs for ratio, inner in late)
-    over = max(ratio / e for e, late in zip(epsilons, pairs, strict=True) for ratio, _ in late)
-    means = tuple(float(geometric_mean([ratio for ratio, _ in late])) for late in pairs)
-    inner = tuple(float(geometric_mean([inner for _, inner in late])) for late in pairs)
-    curve = Series("outer ratio over achieved inner residual", inner, means, inner, "inner residual", "outer ratio")
-    shares = ", ".join(f"{mean / e:.2f}" for e, mean in zip(epsilons, means, strict=True))
-    detail = f"{what}, ε₀ = {epsilons[0]} ... {epsilons[-1]}, {len(seeds)} seeds; "
-    detail += f"geometric mean of the ratios over ε₀: {shares}"
-    holds = off <= tolerance and over <= 1 + tolerance
-    return Outcome(f"off by {off:.1%} at most; at most {over:.2f} ε₀", judged(holds), detail, (curve,))
+    for epsilon in epsilons:
+        late = [
+            (key, *pair) for key in (range(1, 9) if full else (1, 3)) for pair in late_steps(run(optimizer(epsilon=epsilon), key))
+        ]
+        yield {"ε₀": epsilon, "asymptotic steps": len(late)}
+        for key, ratio, inner in late:
+            yield {
+                "ε₀": epsilon,
+                "seed": key,
+                "ratio of residuals": ratio,
+                "inner residual": inner,
+                "ratio over ε₀": ratio / epsilon,
+            }
+
+
+RATE_IS_ACCURACY = (
+    Bound("ratio of residuals", 0.95, 1.05, over="inner residual", per="inner residual"),
+    Bound("ratio over ε₀", high=1.05),
+    Bound("ratio over ε₀", low=0.15, over="ε₀", draws="geometric mean", log="x"),
+    Bound("asymptotic steps", low=1, over="ε₀", log="x"),
+)
 
 
 def late_steps(run):
@@ -100,61 +108,37 @@ def late_steps(run):
 # --------------------------------------------------------------------------------------------------------------------- widths
 
 
-class Sweep(NamedTuple):
-    """Over seeds and widths: the first two ratios of residuals, the largest movement of a neuron, the share of flipped signs."""
-
-    first: np.ndarray
-    second: np.ndarray
-    movement: np.ndarray
-    flips: np.ndarray
-
-
 def widths(full):
     """The widths of a sweep, and its number of seeds."""
     return tuple(2**k for k in range(10, 18 if full else 16)), 12 if full else 4
 
 
+def over_widths(full, optimizer=NATURAL, activation="relu"):
+    """What training on n = 48 points in d = 10 dimensions does at every width and seed: ReLU for 5 steps, others for 2."""
+    return _journeys(optimizer, activation, *widths(full))
+
+
 @functools.cache
-def sweep(optimizer, activation, sizes, seeds):
-    """Train n = 48 points in d = 10 dimensions at every width and seed: ReLU for 5 steps, others for 2."""
-    found = np.array([[_journey(optimizer, activation, m, key) for m in sizes] for key in range(seeds)])
-    return Sweep(*np.moveaxis(found, 2, 0))
+def _journeys(optimizer, activation, sizes, seeds):
+    return [_journey(optimizer, activation, m, key) for key in range(seeds) for m in sizes]
 
 
 def _journey(optimizer, activation, m, key):
     x, y = problem(48, 10, key)
     run = train(optimizer, x, y, m, key, steps=5 if activation == "relu" else 2, activation=activation)
-    moved = np.linalg.norm(run.end - run.start, axis=1).max()
-    flipped = np.mean((x @ run.end.T > 0) != (x @ run.start.T > 0))
-    return *run.ratios[:2], moved, max(flipped, 1e-12)
+    return {
+        "n": 48, "d": 10, "m": m, "seed": key, "first ratio": run.ratios[0], "second ratio": run.ratios[1],
+        "largest movement": np.linalg.norm(run.end - run.start, axis=1).max(),
+        "flipped signs": max(np.mean((x @ run.end.T > 0) != (x @ run.start.T > 0)), 1e-12),
+    }  # fmt: skip
 
 
-def width_exponent(full, what, activation="relu", expected=-0.5, tolerance=0.1, optimizer=None):
-    """Exponent in m of one field of `Sweep`, where at most a tenth of the signs flips (ReLU) or first ratios are <= ½."""
-    sizes, seeds = widths(full)
-    found = sweep(optimizer or NaturalGradient(lr=1.0), activation, sizes, seeds)
-    exponent, means, words, _ = power_law(sizes, getattr(found, what))
-    lazy = found.flips.mean(axis=0).max() <= 0.1 if activation == "relu" else found.first.max() <= 0.5
-    labels = {"first": "first ratio", "second": "second ratio", "movement": "largest movement", "flips": "share of flipped signs"}
-    curve = Series(f"{labels[what]}, {activation}", sizes, means, through(sizes, means, expected), "m", labels[what])
-    detail = f"n = 48, d = 10, m = {sizes[0]} ... {sizes[-1]}, {seeds} seeds"
-    detail += "" if lazy else "; not the lazy regime"
-    return Outcome(words, judged(abs(exponent - expected) <= tolerance, lazy), detail, (curve,))
-
-
-def width_law(full, d, expected, tolerance=0.4, optimizer=None):
-    """Exponent in n of the width from which every step halves the residual (median over seeds)."""
-    optimizer = optimizer or GramGaussNewton(guard=False)
-    sizes = _width_law_sizes(d, full)
-    needed = np.array([[_needed_width(optimizer, n, d, range(5 if full else 3)) for n in sizes]])
-    exponent, means, words, _ = power_law(sizes, needed)
-    least = [float(np.linalg.eigvalsh(data.limit_kernel(data.sphere(n, d, 0)))[0]) for n in sizes]
-    theory = [n**4 / s**4 for n, s in zip(sizes, least, strict=True)]
-    curve = Series(f"needed width, d = {d}", sizes, means, through(sizes, means, expected), "n", "m from which ratios are ≤ ½")
-    detail = f"d = {d}: m = {means[0]:.0f} at n = {sizes[0]} and {means[-1]:.0f} at n = {sizes[-1]}"
-    detail += f"; sufficient by the theorem, up to logarithms: n⁴/λ⁴ = {theory[0]:.0e} and {theory[-1]:.0e}"
-    holds = abs(exponent - expected) <= tolerance and all(m <= t for m, t in zip(means, theory, strict=True))
-    return Outcome(words, judged(holds), detail, (curve,))
+def width_law(full, d, optimizer=GramGaussNewton(guard=False)):  # noqa: B008 (frozen)
+    """The width from which every step halves the residual (median over seeds), and what suffices by the theorem."""
+    for n in _width_law_sizes(d, full):
+        needed = _needed_width(optimizer, n, d, range(5 if full else 3))
+        least = float(np.linalg.eigvalsh(data.limit_kernel(data.sphere(n, d, 0)))[0])
+        yield {"n": n, "d": d, "needed width": needed, "n⁴/λ⁴": n**4 / least**4}
 
 
 def _width_law_sizes(d, full):
@@ -185,10 +169,10 @@ def smooth_sizes(full):
 
 
 @functools.cache
-def smooth_pairs(optimizer, activation, sizes, seeds):
-    """Residual norms of the runs at every width and seed, cut where rounding or the tiny damping begins to show."""
-    runs = [[train(optimizer, *problem(48, 10, s), m, s, 7, 1e-10, activation).residuals for s in range(seeds)] for m in sizes]
-    return [[_quadratic_part(run) for run in at_width] for at_width in runs]
+def _smooth_runs(optimizer, activation, sizes, seeds):
+    """(m, seed, residual norms) of the runs, cut where rounding or the tiny damping begins to show."""
+    runs = ((m, s, train(optimizer, *problem(48, 10, s), m, s, 7, 1e-10, activation)) for m in sizes for s in range(seeds))
+    return [(m, s, _quadratic_part(run.residuals)) for m, s, run in runs]
 
 
 def _quadratic_part(residuals):
@@ -201,35 +185,21 @@ def _quadratic_part(residuals):
     return part
 
 
-def quadratic_order(full, optimizer=None, expected=2.0, tolerance=0.15):
-    """Median of ln(r_{t+2}/r_{t+1}) / ln(r_{t+1}/r_t) at the end of runs of tanh and softplus networks."""
-    optimizer, (sizes, seeds) = optimizer or NaturalGradient(lr=1.0), smooth_sizes(full)
-    found, curves = {}, []
+def quadratic_orders(full, optimizer=NATURAL):
+    """ln(r_{t+2}/r_{t+1}) / ln(r_{t+1}/r_t) at the end of runs of tanh and softplus networks."""
     for activation in ("tanh", "softplus"):
-        runs = [run for at_width in smooth_pairs(optimizer, activation, sizes, seeds) for run in at_width]
-        found[activation] = float(np.median([_order(run) for run in runs if len(run) > 2]))
-        before, after = runs[0][:-1], runs[0][1:]
-        predicted = through(before, after, expected)
-        curves.append(Series(f"{activation}, m = {sizes[0]}", before, after, predicted, "residual before", "residual after"))
-    detail = f"n = 48, d = 10, m = {sizes[0]} ... {sizes[-1]}, {seeds} seeds, exact steps; median at the end of the runs"
-    holds = all(abs(order - expected) <= tolerance for order in found.values())
-    return Outcome(", ".join(f"{a} {p:.2f}" for a, p in found.items()), judged(holds), detail, tuple(curves))
+        for m, key, run in _smooth_runs(optimizer, activation, *smooth_sizes(full)):
+            row = {"activation": activation, "n": 48, "d": 10, "m": m, "seed": key}
+            if len(run) > 2:
+                yield {**row, "order": math.log(run[-1] / run[-2]) / math.log(run[-2] / run[-3])}
+            if key == 0 and m == smooth_sizes(full)[0][0]:
+                yield from ({"activation": activation, "residual": a, "residual after": b} for a, b in pairwise(run))
 
 
-def _order(run):
-    return math.log(run[-1] / run[-2]) / math.log(run[-2] / run[-3])
-
-
-def quadratic_prefactor(full, optimizer=None, limit=-0.5, tolerance=0.1):
-    """Exponent in m of the largest ||r_{t+1}|| / ||r_t||² of a run; the theorem bounds it by a multiple of m^{-1/2}."""
-    optimizer, (sizes, seeds) = optimizer or NaturalGradient(lr=1.0), smooth_sizes(full)
-    runs = smooth_pairs(optimizer, "tanh", sizes, seeds)
-    factors = [[max(b / a**2 for a, b in pairwise(run)) for run in at_width] for at_width in runs]
-    exponent, means, words, _ = power_law(sizes, np.transpose(factors))
-    bound = tuple(means[0] * (m / sizes[0]) ** limit for m in sizes)
-    curve = Series("largest r₊ / r², tanh", sizes, means, bound, "m", "prefactor of r²")
-    detail = f"tanh, n = 48, d = 10, m = {sizes[0]} ... {sizes[-1]}, {seeds} seeds; predicted curve: the bound"
-    return Outcome(words, judged(exponent <= limit + tolerance), detail, (curve,))
+def quadratic_prefactors(full, optimizer=NATURAL):
+    """The largest ||r_{t+1}|| / ||r_t||² of runs of tanh networks; the theorem bounds it by a multiple of m^{-1/2}."""
+    for m, key, run in _smooth_runs(optimizer, "tanh", *smooth_sizes(full)):
+        yield {"n": 48, "d": 10, "m": m, "seed": key, "largest r₊ / r²": max(b / a**2 for a, b in pairwise(run))}
 
 
 # ----------------------------------------------------------------------------------------------------- natural gradient
@@ -242,13 +212,13 @@ def natural_gradient_problems(full):
 
 
 @functools.cache
-def largest_steps(optimizer, full):
-    """(n, λ_min(K), largest stable η) per problem; ``optimizer(lr=η)``."""
-    found = []
-    for _, n, x, y, width in natural_gradient_problems(full):
-        least = float(np.linalg.eigvalsh(data.limit_kernel(x))[0])
-        found.append((n, least, _largest_step(optimizer, x, y, width)))
-    return found
+def largest_steps(full, optimizer=NaturalGradient):
+    """The largest stable η per problem; ``optimizer(lr=η)``."""
+    return [
+        {"d": d, "n": n, "m": width, "λ_min(K)": float(np.linalg.eigvalsh(data.limit_kernel(x))[0]),
+         "largest stable η": _largest_step(optimizer, x, y, width)}
+        for d, n, x, y, width in natural_gradient_problems(full)
+    ]  # fmt: skip
 
 
 def _largest_step(optimizer, x, y, width):
@@ -261,58 +231,15 @@ def _largest_step(optimizer, x, y, width):
     return low
 
 
-def unit_step_is_stable(full, optimizer=NaturalGradient):
-    """Whether η = 1 is stable at every n and λ, and the largest stable η does not depend on them."""
-    found = largest_steps(optimizer, full)
-    etas = [eta for _, _, eta in found]
-    holds = min(etas) >= 1 and max(etas) <= 1.1 * min(etas)
-    return Outcome(f"{min(etas):.2f} to {max(etas):.2f}", judged(holds), _step_detail(found), (_step_curve(found, 1.0),))
-
-
-def largest_step_is_one(full, optimizer=NaturalGradient, expected=1.0, tolerance=0.15):
-    """Whether the largest stable η itself is about ``expected``."""
-    found = largest_steps(optimizer, full)
-    etas = [eta for _, _, eta in found]
-    holds = all(abs(eta - expected) <= tolerance for eta in etas)
-    detail = _step_detail(found)
-    if not holds:
-        detail += "; in the lazy limit r₊ = (1 - η) r, so that every η < 2 is stable: the η ≤ 1 of the theorem suffices, no more"
-    return Outcome(f"{min(etas):.2f} to {max(etas):.2f}", judged(holds), detail, (_step_curve(found, expected),))
-
-
-def _step_detail(found):
-    smallest, largest = (f(least for _, least, _ in found) for f in (min, max))
-    sizes = f"d = 4, 10, 32, n = {found[0][0]} ... {found[-1][0]}, m = 128 n (d = 4: 512 n)"
-    return f"points on the sphere, {sizes}, λ = {smallest:.3f} ... {largest:.2f}"
-
-
-def _step_curve(found, expected):
-    ordered = sorted((least, eta) for _, least, eta in found)
-    least, eta = zip(*ordered, strict=True)
-    return Series("largest stable η", least, eta, (expected,) * len(eta), "λ_min(K)", "largest stable η", "x")
-
-
-def natural_gradient_rate(full, optimizer=NaturalGradient, tolerance=0.1):
+def natural_gradient_rates(full, optimizer=NaturalGradient):
     """||r_k||² against the bound (1-η)^k, and ratios of residuals against 1 - η; ``optimizer(lr=η)``."""
-    etas, width = (0.1, 0.25, 0.5, 0.75), 65536 if full else 8192
-    runs = {eta: train(optimizer(lr=eta), *problem(64, 16, 1), width, 1, steps=12, reduction=1e-7) for eta in etas}
-    off = max(abs(ratio / (1 - eta) - 1) for eta, run in runs.items() for ratio in run.ratios)
-    bounded = all(_below_bound(run, eta) for eta, run in runs.items())
-    curves = tuple(_rate_curve(eta, run) for eta, run in runs.items())
-    detail = f"n = 64, d = 16, m = {width}, η = {', '.join(map(str, etas))}; the bound {'holds' if bounded else 'is broken'}"
-    return Outcome(f"ratios within {off:.1%} of 1 - η", judged(bounded and off <= tolerance), detail, curves)
-
-
-def _below_bound(run, eta):
-    first = run.residuals[0]
-    return all((r / first) ** 2 <= (1 - eta) ** k * (1 + 1e-9) for k, r in enumerate(run.residuals))
-
-
-def _rate_curve(eta, run):
-    steps = tuple(range(len(run.residuals)))
-    losses = tuple((r / run.residuals[0]) ** 2 for r in run.residuals)
-    predicted = tuple((1 - eta) ** (2 * k) for k in steps)
-    return Series(f"η = {eta}", steps, losses, predicted, "step", "loss over first loss", "y")
+    width = 65536 if full else 8192
+    for eta in (0.1, 0.25, 0.5, 0.75):
+        run = train(optimizer(lr=eta), *problem(64, 16, 1), width, 1, steps=12, reduction=1e-7)
+        for k, r in enumerate(run.residuals):
+            row = {"n": 64, "d": 16, "m": width, "η": eta, "step": k, "loss": (r / run.residuals[0]) ** 2}
+            row |= {"(1-η)^k": (1 - eta) ** k, "(1-η)^{2k}": (1 - eta) ** (2 * k)}
+            yield {**row, "ratio of residuals": run.ratios[k - 1], "1 - η": 1 - eta} if k else row
 
 
 # --------------------------------------------------------------------------------------------------------- mini-batches
@@ -326,70 +253,49 @@ def gauss_seidel(gram, r, size):
 
 def minibatch_epochs(full, sweep_once=gauss_seidel, epochs=6):
     """Residuals after every epoch of mini-batch Gauss-Newton on a linearised network, beside block Gauss-Seidel."""
-    n, d = 128, 32
+    n, d, width = 128, 32, 4096 if full else 1024
     x, y = problem(n, d, 1)
-    network = TwoLayer(d, 4096 if full else 1024)
+    network = TwoLayer(d, width)
     point = Objective(network, SquaredLoss()).at(network.init(1, x), (x, y))
     gram, r = point.jacobian().gram(), point.residual
-    sizes = (1, 2, 4, 8, 16, 32, 64, n) if full else (8, 16, 32, 64, n)
-    off, left = 0.0, []
-    for size in sizes:
-        expected = [r]
-        for _ in range(epochs):
-            expected.append(sweep_once(gram, expected[-1], size))
-        measured = _linearised_epochs(gram, r, size, epochs)
-        off = max(off, *(np.linalg.norm(a - b) for a, b in zip(measured, expected, strict=True)))
-        left.append([float(np.linalg.norm(s) / np.linalg.norm(r)) for s in measured])
-    one_step, slower = left[-1][1], min(history[-1] for history in left[:-1])
-    steps = tuple(range(epochs + 1))
-    curves = tuple(
-        Series(f"b = {b}", steps, tuple(h), None, "epoch", "residual over the first", "y") for b, h in _shown(sizes, left)
-    )
-    holds = off <= 1e-8 * np.linalg.norm(r) and one_step <= 1e-10 and slower >= 1e-3
-    value = f"equal to {off / np.linalg.norm(r):.0e}; after {epochs} epochs {slower:.1e} or more, b = n: {one_step:.0e} after 1"
-    detail = f"linearised ReLU network, n = {n}, d = {d}, b = {', '.join(map(str, sizes))}; after {epochs} epochs: "
-    return Outcome(value, judged(holds), detail + ", ".join(f"{history[-1]:.1e}" for history in left), curves)
+    for size in (1, 2, 4, 8, 16, 32, 64, n) if full else (8, 16, 32, 64, n):
+        expected = r
+        for epoch, found in enumerate(_linearised_epochs(gram, r, size, epochs)):
+            expected = sweep_once(gram, expected, size) if epoch else r
+            left, off = (float(np.linalg.norm(v) / np.linalg.norm(r)) for v in (found, found - expected))
+            yield {"n": n, "d": d, "m": width, "distance": off, **_left(size, n, epoch, left, 1 if size == n else epochs)}
 
 
-def _shown(sizes, left):
-    return [(size, [max(v, 1e-16) for v in history]) for size, history in zip(sizes, left, strict=True)]
+def _left(size, n, epoch, left, last):
+    """The row of a residual; what is left at last, in columns of their own for mini-batches and the full batch."""
+    row = {"b": size, "epoch": epoch, "residual": max(left, 1e-16)}
+    return {**row, "left by the full batch" if size == n else "left by mini-batches": left} if epoch == last else row
 
 
-def minibatch_network(full, optimizer=None, epochs=6, tolerance=0.1):
-    """Residuals of a wide ReLU network after mini-batch epochs, beside block Gauss-Seidel on its first Gram matrix."""
-    optimizer = optimizer or GramGaussNewton(guard=False, damping=0.0)
-    n, width, sizes = 128, 32768 if full else 8192, (4, 8, 16, 32, 64, 128) if full else (16, 64, 128)
-    histories = {size: _network_epochs(optimizer, n, width, size, epochs) for size in sizes}
-    off = max(abs(math.log(h[-1][0]) / math.log(h[-1][1]) - 1) for size, h in histories.items() if size < n)
-    slower = min(h[-1][0] for size, h in histories.items() if size < n)
-    full_batch, steps = histories[n][-1][0], tuple(range(epochs + 1))
-    curves = tuple(
-        Series(f"b = {size}", steps, *(tuple(max(v, 1e-16) for v in c) for c in zip(*h, strict=True)), "epoch", "residual", "y")
-        for size, h in histories.items()
-    )
-    detail = (
-        f"n = {n}, d = 32, m = {width}, b = {', '.join(map(str, sizes))}; rates per epoch within {off:.0%} of the linear model's"
-    )
-    value = f"after {epochs} epochs {slower:.1e} or more, b = n: {full_batch:.0e}"
-    return Outcome(value, judged(off <= tolerance and slower >= 1e-3 and full_batch <= 1e-10), detail, curves)
+MINIBATCH = (
+    Bound("residual", over="epoch", by="b", log="y"),
+    Bound("left by mini-batches", low=1e-3),
+    Bound("left by the full batch", high=1e-10),
+)  # fmt: skip
 
 
-def _network_epochs(optimizer, n, width, size, epochs):
-    """(residual over the first, the same by Gauss-Seidel) after every epoch."""
+def minibatch_network(full, optimizer=GramGaussNewton(guard=False, damping=0.0), epochs=6):  # noqa: B008 (frozen)
+    """Residuals of a wide ReLU network after mini-batch epochs, and their logarithms over block Gauss-Seidel's on its first G."""
+    n, width = 128, 32768 if full else 8192
     x, y = problem(n, 32, 1)
     objective = Objective(TwoLayer(32, width), SquaredLoss())
-    params = objective.network.init(1, x)
-    point = objective.at(params, (x, y))
-    gram, r = point.jacobian().gram(), point.residual
-    first, linear, history = np.linalg.norm(r), r, [(1.0, 1.0)]
-    for _ in range(epochs):
-        for start in range(0, n, size):
-            rows = slice(start, start + size)
-            params, _, _ = optimizer.step(params, optimizer.init(params, objective), objective, (x[rows], y[rows]))
-        linear = gauss_seidel(gram, linear, size)
-        now = objective.at(params, (x, y)).residual
-        history.append((float(np.linalg.norm(now) / first), float(np.linalg.norm(linear) / first)))
-    return history
+    start = objective.network.init(1, x)
+    point = objective.at(start, (x, y))
+    gram, first = point.jacobian().gram(), np.linalg.norm(point.residual)
+    for size in (4, 8, 16, 32, 64, 128) if full else (16, 64, 128):
+        params, linear = start, point.residual
+        for epoch in range(1, epochs + 1):
+            for rows in (slice(at, at + size) for at in range(0, n, size)):
+                params, _, _ = optimizer.step(params, optimizer.init(params, objective), objective, (x[rows], y[rows]))
+            linear = gauss_seidel(gram, linear, size)
+            left, model = (float(np.linalg.norm(v) / first) for v in (objective.at(params, (x, y)).residual, linear))
+            row = {"n": n, "d": 32, "m": width, **_left(size, n, epoch, left, epochs)}
+            yield {**row, "logarithm": math.log(left), "model": math.log(model)} if "left by mini-batches" in row else row
 
 
 def _linearised_epochs(gram, r, size, epochs):
@@ -409,189 +315,167 @@ def _linearised_epochs(gram, r, size, epochs):
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def _width_claim(name, number, statement, quantity, promise, what, **options):
-    paper = f"derived from the {'proof' if number == 17 else 'one-step bound'} of {BPSW}"
-    condition = "lazy: " + ("first ratios are at most 1/2" if options.get("activation") else "at most a tenth of the signs flips")
-    measure = functools.partial(width_exponent, what=what, **options)
-    return Claim(name, number, "widths", paper, statement, quantity, "convergence", promise, condition, measure)
+def _claim(id, number, family, paper, statement, quantity, expected, condition, measure, **options):
+    return Claim(id, number, family, paper, statement, quantity, "convergence", expected, condition, measure, **options)
 
+
+def _width_claim(id, number, statement, expected, column, low, high, activation="relu"):
+    paper = f"derived from the {'proof' if number == 17 else 'one-step bound'} of {BPSW}"
+    lazy = {
+        "relu": Bound("flipped signs", high=0.1, over="m", draws="mean", reduce="max"),
+        "softplus": Bound("first ratio", high=0.5, reduce="max"),
+    }[activation]
+    condition = "lazy: " + ("at most a tenth of the signs flips" if activation == "relu" else "first ratios are at most 1/2")
+    bound = Bound(column, low, high, over="m", draws="geometric mean", reduce="exponent")
+    check = Check(partial(over_widths, activation=activation), bound, regime=(lazy,))
+    return _claim(id, number, "widths", paper, statement, f"exponent in m of the {column}", expected, condition, check)
+
+
+THEOREM = f"{BPSW}, main theorem"
+SOLVES = "a width at which the exact step halves the residual, too"
+STEP = "largest step size for which the residual falls in every step"
 
 CLAIMS = (
-    Claim(
-        id="outer-rate",
-        number=1,
-        family="outer rate",
-        paper=f"{BPSW}, main theorem (the factor from memory)",
-        statement="Every step of the near-linear method at least halves the residual when the network is wide enough.",
-        quantity="largest ratio of successive residual norms",
-        how="convergence",
-        expected="at most 1/2",
-        condition="a width at which the exact step halves the residual, too",
-        measure=outer_rate,
+    _claim(
+        "outer-rate", 1, "outer rate", f"{THEOREM}, for the rate; the factor 1/2 and the rest derived",
+        "Every near-linear step at least halves the residual of a wide network, by few iterations to the accuracy asked for.",
+        "largest ratio of residuals; K; of first steps λ over 1e-8 tr(G)/n and ||r - J δ|| / (ε ||r||); R on other inputs",
+        "at most 1/2; K at most 4; .7 to 1.4; .15 (geometric mean) to 1.05; made anew", SOLVES,
+        Check(
+            outer_rate,
+            Bound("ratio of residuals", high=0.5, over="n", beside="exact step's ratio", log="x"),
+            Bound("K", low=1, high=4, over="n", log="x"),
+            Bound("λ over 1e-8 tr(G)/n", 0.7, 1.4),
+            Bound("accuracy of the step over ε", high=1.05),
+            Bound("accuracy of the step over ε", low=0.15, reduce="geometric mean"),
+            Bound("R is fresh on other inputs", equal=1),
+            among=(Bound("exact step's ratio", high=0.5),),
+        ),
     ),
-    Claim(
-        id="outer-steps",
-        number=2,
-        family="outer loop",
-        paper=f"{BPSW}, abstract",
-        statement="The number of Gauss-Newton steps does not depend on the number of samples.",
-        quantity="exact steps to 1e-8 of the first residual",
-        how="convergence",
-        expected="4 to 6, for n = 32 ... 512",
-        condition="m = 16 n, d = 16",
-        measure=outer_steps,
+    _claim(
+        "outer-steps", 2, "outer loop", f"{BPSW}, abstract",
+        "The number of Gauss-Newton steps does not depend on the number of samples.",
+        "exact steps to 1e-8 of the first residual", "4 to 6, for n = 32 ... 512", "m = 16 n, d = 16",
+        Check(outer_steps, Bound("steps to 1e-8", 4, 6, over="n", log="x")),
     ),
-    Claim(
-        id="outer-steps-bound",
-        number=2,
-        family="outer loop",
-        paper=f"{BPSW}, main theorem (the factor from memory)",
-        statement="The near-linear method reduces the residual by ε in at most log₂(1/ε) steps, whatever the number of samples.",
-        quantity="near-linear steps to 1e-8 of the first residual",
-        how="convergence",
-        expected="at most 27",
-        condition="m = 16 n, d = 16",
-        measure=lambda full: outer_steps(full, NearLinearGaussNewton(), 1, 27, "near-linear step"),
+    _claim(
+        "outer-steps-bound", 2, "outer loop", f"{THEOREM}, with the factor 1/2",
+        "The near-linear method reduces the residual by ε in at most log₂(1/ε) steps, whatever the number of samples.",
+        "near-linear steps to 1e-8 of the first residual", "at most 27", "m = 16 n, d = 16",
+        Check(partial(outer_steps, optimizer=NEAR_LINEAR), Bound("steps to 1e-8", 1, 27, over="n", log="x")),
     ),
-    Claim(
-        id="rate-is-accuracy",
-        number=3,
-        family="inner accuracy",
-        paper=f"derived from the one-step bound of {BPSW}",
-        statement="In the end the residual shrinks in every step by the accuracy to which that step's linear system was solved.",
-        quantity="asymptotic ratio of residuals over achieved inner residual, and over ε₀",
-        how="convergence",
-        expected="1 within 5 %; never above 1.05 ε₀",
-        condition="residual below .005 of the inner one times the first, above rounding",
-        measure=rate_is_accuracy,
+    _claim(
+        "rate-is-accuracy", 3, "inner accuracy", f"derived from the one-step bound of {BPSW}",
+        "In the end the residual shrinks in every step by the accuracy to which that step's linear system was solved.",
+        "asymptotic ratio of residuals over achieved inner residual, and over ε₀",
+        "1 within 5 %; never above 1.05 ε₀, geometric mean at least .15 ε₀",
+        "residual below .005 of the inner one times the first, above rounding", Check(rate_is_accuracy, *RATE_IS_ACCURACY),
     ),
-    Claim(
-        id="width-law-d10",
-        number=16,
-        family="width law",
-        paper=f"{BPSW}, main theorem (the condition from memory); the practical exponent is measured",
-        statement="In 10 dimensions the width from which every step halves the residual grows like n^2.3, not like n⁴/λ⁴.",
-        quantity="exponent in n of the needed width",
-        how="convergence",
-        expected="2.3 ± .4, and below n⁴/λ⁴",
-        condition="points on the sphere in 10 dimensions, exact steps",
-        measure=functools.partial(width_law, d=10, expected=2.3),
-    ),
-    Claim(
-        id="width-law-d40",
-        number=16,
-        family="width law",
-        paper=f"{BPSW}, main theorem (the condition from memory); the practical exponent is measured",
-        statement="In 40 dimensions the width from which every step halves the residual grows about in proportion to n.",
-        quantity="exponent in n of the needed width",
-        how="convergence",
-        expected="1 ± .4, and below n⁴/λ⁴",
-        condition="points on the sphere in 40 dimensions, n >= 64 (below, a dozen neurons do and no power law fits), exact steps",
-        measure=functools.partial(width_law, d=40, expected=1.0),
+    *(
+        _claim(
+            f"width-law-d{d}", 16, "width law", f"{THEOREM}, for n⁴/λ⁴; the practical exponent is measured", statement,
+            "exponent in n of the needed width", f"{p:g} ± .4, and below n⁴/λ⁴", condition,
+            Check(
+                partial(width_law, d=d),
+                Bound("needed width", p - 0.4, p + 0.4, over="n", reduce="exponent"),
+                Bound("needed width", high=1, per="n⁴/λ⁴"),
+            ),
+        )
+        for d, p, statement, condition in (
+            (
+                10, 2.3, "In 10 dimensions the width from which every step halves the residual grows like n^2.3, not like n⁴/λ⁴.",
+                "points on the sphere in 10 dimensions, exact steps",
+            ),
+            (
+                40, 1.0, "In 40 dimensions the width from which every step halves the residual grows about in proportion to n.",
+                "points on the sphere in 40 dimensions, n >= 64 (below, a dozen neurons do and no power law fits), exact steps",
+            ),
+        )
     ),
     _width_claim(
-        "lazy-movement", 17, "No neuron moves further than a multiple of m^{-1/2} during training.",
-        "exponent in m of the largest movement of a neuron", "-1/2 ± .06", "movement", tolerance=0.06,
+        "lazy-movement", 17, "No neuron moves further than a multiple of m^{-1/2} during training.", "-1/2 ± .06",
+        "largest movement", -0.56, -0.44,
     ),
     _width_claim(
-        "lazy-flips", 17, "The share of neuron-sample signs that change during training falls like m^{-1/2}.",
-        "exponent in m of the share of flipped signs", "-1/2 ± .06", "flips", tolerance=0.06,
+        "lazy-flips", 17, "The share of neuron-sample signs that change during training falls like m^{-1/2}.", "-1/2 ± .06",
+        "flipped signs", -0.56, -0.44,
     ),
     _width_claim(
         "first-ratio-relu", 18, "The first step of a ReLU network leaves a share of the residual that falls like m^{-1/2}.",
-        "exponent in m of the first ratio of residuals", "-1/2 ± .1", "first",
+        "-1/2 ± .1", "first ratio", -0.6, -0.4,
     ),
     _width_claim(
-        "second-ratio-relu", 18, "The second step of a ReLU network leaves a share that falls like 1/m.",
-        "exponent in m of the second ratio of residuals", "-1 ± .2", "second", expected=-1.0, tolerance=0.2,
+        "second-ratio-relu", 18, "The second step of a ReLU network leaves a share that falls like 1/m.", "-1 ± .2",
+        "second ratio", -1.2, -0.8,
     ),
     _width_claim(
         "first-ratio-softplus", 18, "The first step of a softplus network leaves a share of the residual that falls like 1/m.",
-        "exponent in m of the first ratio of residuals", "-1 ± .1", "first", activation="softplus", expected=-1.0,
+        "-1 ± .1", "first ratio", -1.1, -0.9, "softplus",
     ),
-    Claim(
-        id="quadratic-order",
-        number=19,
-        family="smooth networks",
-        paper=f"{GGN}, full-batch theorem",
-        statement="With a smooth activation the exact full-batch step converges quadratically.",
-        quantity="order of convergence at the end of a run",
-        how="convergence",
-        expected="2 ± .15",
-        condition="tanh and softplus, exact steps, before rounding",
-        measure=quadratic_order,
+    _claim(
+        "quadratic-order", 19, "smooth networks", f"{GGN}, full-batch theorem",
+        "With a smooth activation the exact full-batch step converges quadratically.",
+        "order of convergence at the end of a run", "2 ± .15", "tanh and softplus, exact steps, before rounding",
+        Check(
+            quadratic_orders,
+            Bound("order", 1.85, 2.15, by="activation", reduce="median"),
+            Bound("residual after", over="residual", by="activation"),
+        ),
     ),
-    Claim(
-        id="quadratic-prefactor",
-        number=19,
-        family="smooth networks by width",
-        paper=f"{GGN}, full-batch theorem",
-        statement="The factor in front of the squared residual falls at least like m^{-1/2}.",
-        quantity="exponent in m of the largest ratio of a residual to the square of the one before",
-        how="convergence",
-        expected="at most -1/2 + .1",
-        condition="tanh, exact steps, before rounding",
-        measure=quadratic_prefactor,
+    _claim(
+        "quadratic-prefactor", 19, "smooth networks by width", f"{GGN}, full-batch theorem",
+        "The factor in front of the squared residual falls at least like m^{-1/2}.",
+        "exponent in m of the largest ratio of a residual to the square of the one before", "at most -1/2 + .1",
+        "tanh, exact steps, before rounding",
+        Check(quadratic_prefactors, Bound("largest r₊ / r²", high=-0.4, over="m", draws="geometric mean", reduce="exponent")),
     ),
-    Claim(
-        id="natural-gradient-unit-step",
-        number=20,
-        family="natural gradient steps",
-        paper=ZMG,
-        statement="Natural gradient descent takes steps of size 1, whatever the number of samples and the kernel's conditioning.",
-        quantity="largest step size for which the residual falls in every step",
-        how="convergence",
-        expected="at least 1, and the same within 10 % for all n and λ",
-        condition="wide networks, points on the sphere",
-        measure=unit_step_is_stable,
+    _claim(
+        "natural-gradient-unit-step", 20, "natural gradient steps", ZMG,
+        "Natural gradient descent takes steps of size 1, whatever the number of samples and the kernel's conditioning.",
+        STEP, "at least 1, and the same within 10 % for all n and λ", "wide networks, points on the sphere",
+        Check(
+            largest_steps,
+            Bound("largest stable η", low=1, over="λ_min(K)", log="x"),
+            Bound("largest stable η", high=1.1, reduce="spread"),
+        ),
     ),
-    Claim(
-        id="natural-gradient-largest-step",
-        number=20,
-        family="natural gradient steps",
-        paper=f"{ZMG} (the bound on the step size from memory)",
-        statement="The largest stable step size of natural gradient descent is about 1.",
-        quantity="largest step size for which the residual falls in every step",
-        how="convergence",
-        expected="1 ± .15",
-        condition="wide networks, points on the sphere",
-        measure=largest_step_is_one,
+    _claim(
+        "natural-gradient-largest-step", 20, "natural gradient steps", f"{ZMG}, which proves convergence for η <= 1",
+        "The largest stable step size of natural gradient descent is about 1.", STEP, "1 ± .15",
+        "wide networks, points on the sphere",
+        Check(
+            largest_steps,
+            Bound("largest stable η", 0.85, 1.15, over="λ_min(K)", log="x"),
+            note="in the lazy limit r₊ = (1 - η) r, so that every η < 2 is stable: the η <= 1 of the theorem suffices, no more",
+        ),
         should_hold=False,
     ),
-    Claim(
-        id="natural-gradient-rate",
-        number=21,
-        family="natural gradient rate",
-        paper=f"{ZMG}, convergence theorem (from memory); (1-η)^{{2k}} derived",
-        statement="With step size η the loss falls at least like (1-η)^k, and in the lazy limit like (1-η)^{2k}.",
-        quantity="loss after k steps against both; ratios of residuals against 1 - η",
-        how="convergence",
-        expected="bound never broken; ratios equal to 1 - η within 10 %",
-        condition="wide ReLU network",
-        measure=natural_gradient_rate,
+    _claim(
+        "natural-gradient-rate", 21, "natural gradient rate", f"{ZMG}, convergence theorem; (1-η)^{{2k}} derived",
+        "With step size η the loss falls at least like (1-η)^k, and in the lazy limit like (1-η)^{2k}.",
+        "loss after k steps against both; ratios of residuals against 1 - η",
+        "bound never broken; ratios equal to 1 - η within 10 %", "wide ReLU network",
+        Check(
+            natural_gradient_rates,
+            Bound("loss", high=1 + 1e-9, per="(1-η)^k"),
+            Bound("loss", over="step", by="η", beside="(1-η)^{2k}", log="y"),
+            Bound("ratio of residuals", 0.9, 1.1, per="1 - η"),
+        ),
     ),
-    Claim(
-        id="minibatch-gauss-seidel",
-        number=23,
-        family="mini-batches",
-        paper=f"derived for the mini-batch method of {GGN}",
-        statement="In a linear model a mini-batch epoch is a sweep of block Gauss-Seidel, while the full batch needs one step.",
-        quantity="residual after each epoch beside block Gauss-Seidel; after 6 epochs, and after 1 step at b = n",
-        how="convergence",
-        expected="equal to 1e-8; 1e-3 or more left after 6 epochs for b < n; 1e-10 at most after 1 step for b = n",
-        condition="linearised network, no damping, batches in a fixed order",
-        measure=minibatch_epochs,
+    _claim(
+        "minibatch-gauss-seidel", 23, "mini-batches", f"derived for the mini-batch method of {GGN}",
+        "In a linear model a mini-batch epoch is a sweep of block Gauss-Seidel, while the full batch needs one step.",
+        "residual after each epoch beside block Gauss-Seidel; after 6 epochs, and after 1 step at b = n",
+        "equal to 1e-8; 1e-3 or more left after 6 epochs for b < n; 1e-10 at most after 1 step for b = n",
+        "linearised network, no damping, batches in a fixed order",
+        Check(minibatch_epochs, Bound("distance", high=1e-8), *MINIBATCH),
     ),
-    Claim(
-        id="minibatch-network",
-        number=23,
-        family="mini-batches on a network",
-        paper=f"derived for the mini-batch method of {GGN}",
-        statement="On a wide network, too, mini-batches converge at the rate of block Gauss-Seidel, far slower than full batch.",
-        quantity="residual after 6 epochs; logarithm of it over that of block Gauss-Seidel on the first Gram matrix",
-        how="convergence",
-        expected="1 ± .1; 1e-3 or more left for b < n, 1e-10 at most for b = n",
-        condition="wide ReLU network, no damping, batches in a fixed order",
-        measure=minibatch_network,
+    _claim(
+        "minibatch-network", 23, "mini-batches on a network", f"derived for the mini-batch method of {GGN}",
+        "On a wide network, too, mini-batches converge at the rate of block Gauss-Seidel, far slower than full batch.",
+        "residual after 6 epochs; logarithm of it over that of block Gauss-Seidel on the first Gram matrix",
+        "1 ± .1; 1e-3 or more left for b < n, 1e-10 at most for b = n",
+        "wide ReLU network, no damping, batches in a fixed order",
+        Check(minibatch_network, Bound("logarithm", 0.9, 1.1, per="model"), *MINIBATCH),
     ),
 )  # fmt: skip

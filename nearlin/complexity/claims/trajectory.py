@@ -22,14 +22,14 @@ class Trajectory:
     ----------
     residuals : tuple of float
         ||r_t|| before the first step and after every step; infinite where the step could not be made.
-    inner : tuple of float
-        Relative true residual of every step's linear system.
+    infos : tuple of StepInfo
+        What every step reported.
     start, end : array, (m, d)
         Weights before and after.
     """
 
     residuals: tuple
-    inner: tuple
+    infos: tuple
     start: np.ndarray
     end: np.ndarray
 
@@ -39,13 +39,18 @@ class Trajectory:
         return tuple(b / a for a, b in zip(self.residuals[:-1], self.residuals[1:], strict=True))
 
     @property
+    def inner(self):
+        """Relative true residual of every step's linear system."""
+        return tuple(info.solve.residual for info in self.infos)
+
+    @property
     def steps(self):
         """Steps made."""
         return len(self.residuals) - 1
 
-    def reached(self, reduction):
-        """Whether the last residual is at most ``reduction`` times the first."""
-        return self.residuals[-1] <= reduction * self.residuals[0]
+    def steps_to(self, reduction):
+        """Steps made, if the last residual is at most ``reduction`` times the first; else infinity."""
+        return self.steps if self.residuals[-1] <= reduction * self.residuals[0] else math.inf
 
 
 def train(optimizer, x, y, width, key, steps, reduction=0.0, activation="relu"):
@@ -57,7 +62,7 @@ def train(optimizer, x, y, width, key, steps, reduction=0.0, activation="relu"):
 def follow(optimizer, objective, params, batch, key, steps, reduction=0.0):
     """The same for any network with the squared loss, from ``params``; the `Trajectory` has the weights of its first layer."""
     start, state = params, optimizer.init(params, objective)
-    residuals, inner = [_size(objective, params, *batch)], []
+    residuals, infos = [_size(objective, params, *batch)], []
     for t in range(steps):
         try:
             params, state, info = optimizer.step(params, state, objective, batch, fold_in(key, t))
@@ -65,10 +70,10 @@ def follow(optimizer, objective, params, batch, key, steps, reduction=0.0):
             residuals.append(math.inf)
             break
         residuals.append(_size(objective, params, *batch))
-        inner.append(info.solve.residual)
+        infos.append(info)
         if residuals[-1] <= reduction * residuals[0]:
             break
-    return Trajectory(tuple(residuals), tuple(inner), start[0], params[0])
+    return Trajectory(tuple(residuals), tuple(infos), start[0], params[0])
 
 
 def neurons(d, width, key):
