@@ -45,9 +45,9 @@ def test_two_dtypes_are_not_cast_silently():
         _array.check(x=np.ones(2), y=np.ones(2, dtype=np.float32))
 
 
-@pytest.mark.parametrize("draw", [_array.normal, _array.signs, _array.permutation], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("draw", [_array.uniform, _array.normal, _array.signs, _array.permutation], ids=lambda f: f.__name__)
 def test_draws_are_the_same_on_every_backend(be, draw, numpy_backend):
-    shape = (50,) if draw is _array.normal else 50
+    shape = (50,) if draw in (_array.uniform, _array.normal) else 50
     got, want = be.numpy(draw(7, shape, be.like)), draw(7, shape, numpy_backend.like)
     np.testing.assert_allclose(got, want, rtol=be.tol(1e-15))
 

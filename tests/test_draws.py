@@ -47,6 +47,13 @@ def test_no_uniform_draw_is_rounded_up_to_one(monkeypatch, dtype):
     assert _array.uniform(0, (3,), np.empty(0, dtype)).max() < 1
 
 
+@pytest.mark.parametrize("draw", [_array.uniform, _array.normal], ids=lambda f: f.__name__)
+def test_draws_in_float32_are_those_in_float64_rounded(draw):
+    wide, narrow = (draw(3, (50,), np.empty(0, dtype)) for dtype in ("float64", "float32"))
+    assert narrow.dtype == np.float32
+    np.testing.assert_array_equal(narrow, wide.astype(np.float32))
+
+
 def test_normal_draws_have_the_moments_and_the_tails_of_a_normal_distribution():
     z = _array.normal(3, (200, 100), LIKE).ravel()
     for power, want, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):

@@ -17,7 +17,7 @@ from nearlin.complexity.claims import data as families
 from nearlin.data import dataset
 from nearlin.experiments import recipes
 from nearlin.experiments.comparison import compare
-from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS
+from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, make_optimizer
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 from nearlin.nn.kronecker_curvature import diagonal_curvature, kronecker_curvature
 
@@ -244,6 +244,24 @@ def test_generators_are_opened_in_one_place():
     found = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if any(word in p.read_text() for word in opens)}
     assert "_array.py" in found
     assert found <= {"_array.py", *elsewhere}
+
+
+def _made(name):
+    more = {"dsgd": {"p": 3.0, "form": "stochastic", "lr": 0.5}, "gauss-newton": {"plan": "sketch"}}
+    return make_optimizer(name, **more.get(name, {}))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_method_uses_its_key_unless_it_says_that_it_does_not(recorder, name):
+    optimizer = _made(name)
+    objective, params, batches = _given(nn.TwoLayer(5, 64) if name in LEAST_SQUARES else MLP)
+    state = optimizer.init(params, objective)
+    optimizer.step(params, state, objective, batches[0], key=5)
+    assert bool(recorder) != ("``key`` is not used" in type(optimizer).step.__doc__)
+    if hasattr(optimizer, "warm_start"):
+        recorder.clear()
+        optimizer.warm_start(params, state, objective, iter(batches), 5)
+        assert bool(recorder) != ("``key`` is not used" in type(optimizer).warm_start.__doc__)
 
 
 # ------------------------------------------------------------------------------------------------------------ runs of the loop

@@ -237,7 +237,10 @@ class DSGD:
         return chain
 
     def warm_start(self, params, state, objective, batches, key=0):
-        """The state after a look at the inputs and targets of ``batches``, which the stochastic form needs; 1 forward each."""
+        """The state after a look at the inputs and targets of ``batches``, which the stochastic form needs; 1 forward each.
+
+        ``key`` is not used.
+        """
         if self.form == "batch" or self.p is not None:
             return state
         total, rows, seen = 0.0, 0, None
