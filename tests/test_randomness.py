@@ -7,6 +7,7 @@ from collections import defaultdict
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,6 +143,13 @@ def _dot_test(key):
     return operator.seen
 
 
+def _dot_test_of_vectors(key):
+    seen = []
+    operator = SimpleNamespace(shape=(7, 7), matvec=lambda v: seen.append(v) or v, rmatvec=lambda u: seen.append(u) or u)
+    linalg.dot_test(operator, key, LIKE)
+    return seen
+
+
 def _effective_dimension(key):
     return np.array([TriangularBlocks((np.triu(np.ones((9, 9))),), 1, 0.1).effective_dimension(key)])
 
@@ -172,6 +180,7 @@ DRAWN = {
     "probe of an effective dimension": _effective_dimension,
     "Nyström": lambda key: linalg.nystrom(lambda Z: SPD @ Z, 40, key, 1e-3, like=LIKE, rank=2).U,
     "dot test": _dot_test,
+    "dot test of vectors": _dot_test_of_vectors,
     "rows of a split": lambda key: dataset.split_rows(30, 0.3, key),
     "sphere": lambda key: nl.data.sphere(9, 3, key),
     "curves": lambda key: nl.data.curves(4, 4, key),

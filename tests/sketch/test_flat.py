@@ -112,6 +112,12 @@ def test_sparse_sign_has_nnz_equal_magnitudes_per_column(s):
     np.testing.assert_allclose(np.abs(a[a != 0]), 5**-0.5)
 
 
+def test_sparse_sign_shares_its_rows_out_to_within_one():
+    a = matrix(SparseSign(nnz=5), 1, 23, 4 * 5 * 60)
+    loads = np.count_nonzero(a, axis=1)
+    assert set(loads.tolist()) == {4 * 60, 5 * 60}
+
+
 def test_sparse_sign_blocks_are_drawn_independently():
     a = matrix(SparseSign(nnz=2), 1, 16, 64)
     assert not np.array_equal(np.abs(a[:8]), np.abs(a[8:]))

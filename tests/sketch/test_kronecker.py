@@ -63,11 +63,18 @@ def test_equal_layers_are_drawn_independently():
     assert np.max(np.abs(sketch.dense(0) - sketch.dense(1))) > 0.1
 
 
-@pytest.mark.parametrize("width", [4, 8])
-def test_every_row_of_the_transform_is_used_equally_often(width):
+@pytest.mark.parametrize(("width", "padded"), [(4, 4), (8, 8), (3, 4), (5, 8)])
+def test_every_row_of_the_transform_is_used_equally_often(width, padded):
     sketch = KroneckerSRHT().sample(0, 16, ((width, width),), like=np.empty(0))
     for index in (sketch.layers[0].left_index, sketch.layers[0].right_index):
-        np.testing.assert_array_equal(np.bincount(index.ravel()), np.full(width, 64 // width))
+        np.testing.assert_array_equal(np.bincount(index.ravel()), np.full(padded, 64 // padded))
+
+
+@pytest.mark.parametrize(("s", "nonzeros"), [(3, 3), (8, 8), (20, 8)])
+def test_rows_that_are_no_products_get_as_many_signs_in_a_column_as_there_are_rows_and_at_most_eight(s, nonzeros):
+    flat = KroneckerSRHT().sample(0, s, (12, (6, 3)), like=np.empty(0)).flat(0) @ np.eye(12)
+    np.testing.assert_array_equal(np.count_nonzero(flat, axis=0), np.full(12, nonzeros))
+    np.testing.assert_allclose(np.sum(flat**2, axis=0), 1)
 
 
 @every_layer

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 
 from nearlin.sketch import SRHT, CountSketch, Gaussian, KroneckerSRHT, NeuronSamples, NeuronSigns, SparseSign
+from tests.families import FAMILIES, gram, mask, preconditioned_condition
 
 P, S, DRAWS = 64, 16, 400
 H = scipy.linalg.hadamard(P).astype(float)
@@ -157,3 +158,60 @@ def test_a_sampled_neuron_counts_for_all_that_are_not():
     assert set(found[:, 0].round(12)) == {0.0, P / S}
     assert np.mean(found[:, 0] > 0) == pytest.approx(S / P, abs=0.09)
     np.testing.assert_allclose(found[:, 1], 1)
+
+
+# ----------------------------------------------------------------------------------------------------------- recommended sizes
+
+
+def _flat_condition(dist, rows, basis):
+    """κ of the sketched basis of a space, the median of five draws: ((1 + √(n/s)) / (1 - √(n/s)))² for Gaussian sketches."""
+    p = basis.shape[0]
+    return np.median([np.linalg.cond(dist.sample(key, rows, p, like=basis) @ basis) ** 2 for key in range(5)])
+
+
+@pytest.mark.parametrize("dist", [Gaussian(), SRHT(), CountSketch(), SparseSign()], ids=lambda dist: type(dist).__name__)
+def test_recommended_rows_keep_a_space_up_to_a_condition_of_nine(rng, dist):
+    n = 64
+    basis = np.linalg.qr(rng.standard_normal((1024, n))).Q
+    assert 5.5 < _flat_condition(dist, dist.oversampling * n, basis) < 10
+    assert _flat_condition(dist, dist.oversampling * n // 2, basis) > 15
+
+
+def test_eight_signs_in_a_column_keep_spikes_apart():
+    assert np.all(np.count_nonzero(SparseSign().sample(0, S, P, like=X) @ np.eye(P), axis=0) == 8)
+    assert _flat_condition(SparseSign(), 256, np.eye(1024)[:, :64]) < 9
+    assert _flat_condition(SparseSign(nnz=1), 256, np.eye(1024)[:, :64]) > 100
+
+
+def _factored_condition(dist, rows, family):
+    """κ of the preconditioned Gram matrix of 64 samples, the median of seven draws of data and sketch."""
+    found = []
+    for key in range(7):
+        rng = np.random.default_rng(key)
+        x = FAMILIES[family](rng, 64)
+        left = mask(rng, x, 2048)
+        sample = dist.sample(key, rows, ((2048, x.shape[1]),), like=x)
+        if hasattr(sample, "left"):
+            sketched = gram(sample.left(0, left)[1], x)
+        else:
+            made = sample.rows(0, left, x)
+            sketched = made @ made.T
+        found.append(preconditioned_condition(gram(left, x), sketched))
+    return np.median(found)
+
+
+@pytest.mark.parametrize(
+    ("dist", "family", "low", "high"),
+    [
+        (KroneckerSRHT(), "sphere", 7, 10),
+        (KroneckerSRHT(), "offset", 7, 10),
+        (KroneckerSRHT(1), "offset", 15, 30),
+        (NeuronSigns(), "sphere", 2.2, 2.9),
+        (NeuronSigns(), "offset", 10, 30),
+        (NeuronSamples(), "sphere", 2.3, 3.3),
+    ],
+    ids=repr,
+)
+def test_recommended_rows_precondition_factored_rows(dist, family, low, high):
+    """Collinear inputs, `offset`, are where four members of a group are needed."""
+    assert low < _factored_condition(dist, int(dist.oversampling * 64), family) < high
