@@ -1,4 +1,4 @@
-"""Claims on the limit kernel, damping and K-FAC: their quick verdicts, that what is wrong fails, and the data families."""
+"""Claims on the limit kernel and damping: their quick verdicts, that what is wrong fails, and the data families."""
 
 import functools
 
@@ -20,7 +20,7 @@ def test_quick_verdicts(claim):
 
 
 def test_numbers_cover_the_kernel():
-    assert {claim.number for claim in kernel.CLAIMS} == {22, 24, 25, 26, 27}
+    assert {claim.number for claim in kernel.CLAIMS} == {24, 25, 26, 27}
 
 
 def wrong_kernel(x):
@@ -33,8 +33,6 @@ def undamped(guard, damping):
 
 
 WRONG = {
-    "norms are not leverages": functools.partial(kernel.kfac_leverage, formula=lambda x: np.sum(x * x, axis=1)),
-    "half the step is slower than 1 - 1/κ": functools.partial(kernel.kfac_rate, step=lambda values: values[0] / 2),
     "another kernel is not approached": functools.partial(kernel.gram_to_kernel, kernel=wrong_kernel),
     "without the angle λ_min is quadratic": functools.partial(kernel.near_duplicates_kernel, kernel=wrong_kernel),
     "a wide network is not quadratic in θ": functools.partial(kernel.near_duplicates_wide, expected=2.0),

@@ -1,6 +1,6 @@
 """Claims on layer-wise methods: their quick verdicts, and that wrong costs, states, rates and step sizes are caught."""
 
-import functools
+import math
 
 import numpy as np
 import pytest
@@ -8,19 +8,20 @@ import pytest
 from nearlin.complexity import cost
 from nearlin.complexity.claims import layerwise
 from nearlin.complexity.claims.table import FAILS, HOLDS
-from nearlin.optim import KFAC, MiniBlockFisher
+from nearlin.nn import VGG16
+from nearlin.optim import KBFGS, KBFGSL, KFAC, MiniBlockFisher
 
 QUICK = [claim for claim in layerwise.CLAIMS if claim.quick]
 TIMED = [claim for claim in layerwise.CLAIMS if not claim.quick]
+MEASURES = {claim.id: claim.measure for claim in layerwise.CLAIMS}
 
 
 @pytest.mark.parametrize("claim", QUICK, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)
-    assert outcome.verdict == (HOLDS if claim.should_hold else FAILS), f"{outcome.value}: {outcome.detail}"
-    assert outcome.series
+    assert outcome.verdict == HOLDS, f"{outcome.value}: {outcome.detail}"
     for series in outcome.series:
-        assert len(series.x) == len(series.y) == len(series.predicted)
+        assert len(series.x) == len(series.y) == len(series.predicted or series.y)
 
 
 def test_what_is_timed_is_not_quick_and_nothing_else_is():
@@ -28,11 +29,8 @@ def test_what_is_timed_is_not_quick_and_nothing_else_is():
     assert all(claim.how != "time" for claim in QUICK)
 
 
-def test_what_fails_says_by_how_much():
-    """13 and 11 for 12 and 12; 8 for 4."""
-    assert layerwise.quasi_newton_vectors(False).value == "13 D², 11 o²"
-    assert layerwise.limited_memory(False).value == "compact 8 h o D, two loops 8 h o D"
-    assert layerwise.limited_memory(False, expected=8).verdict == HOLDS
+def test_no_claim_is_said_to_be_from_memory():
+    assert not [claim.id for claim in layerwise.CLAIMS if "memory" in claim.paper]
 
 
 # --------------------------------------------------------------------------------------------------------- negative controls
@@ -44,9 +42,10 @@ def doubled(name, *args, **due):
     return {**step, "inverse": 2 * step["inverse"]}
 
 
-def with_damped_copy(name, spec, h=0):
+def with_damped_copy(spec, n):
     """The state of K-BFGS, if it kept A + λ I beside A."""
-    return layerwise._kept(name, spec, h) + (spec.shape[1] ** 2 if name.startswith("kbfgs") else 0)
+    layer = cost.kbfgs_layer(spec, n)
+    return layer._replace(state=layer.state + spec.shape[1] ** 2)
 
 
 def largest_share(J, damping):
@@ -55,60 +54,70 @@ def largest_share(J, damping):
     return float(np.linalg.eigvalsh(np.einsum("bij,bkj->ik", J, J))[-1]) / (bound + n * damping)
 
 
-def always_inverting(name, *args, **options):
-    """The overhead of a method that inverts in every step."""
-    net, layers = cost.autoencoder(1000, layerwise.MNIST), cost.dense_layers((*layerwise.MNIST, *layerwise.MNIST[-2::-1]))
-    return float(cost.amortised_step(name, net, layers, 1, 1) / sum(cost.sgd_step(net).values()))
-
-
-EVERY = layerwise.EVERY
+EVERY, ALWAYS = layerwise.EVERY, {"statistics_every": 1, "inverse_every": 1}
 MBF_PER_NEURON, MBF_SAMPLE = MiniBlockFisher(average=False, **EVERY), MiniBlockFisher(statistic="sample", **EVERY)
-ONE_PASS = {"TNT": (lambda objective, params, batch, point: point.traces(targets=batch[1]), 4)}
+EXACT = {**layerwise.OPTIMIZERS, "K-FAC": KFAC(inverse="exact", **EVERY)}
 WRONG = {
-    "blocks of all neurons": functools.partial(layerwise.dense_cost, name="mini-block-fisher", optimizer=MBF_PER_NEURON),
-    "blocks of inputs": functools.partial(
-        layerwise.dense_cost, name="mini-block-fisher", optimizer=MiniBlockFisher(layout="in", **EVERY)
-    ),
-    "eigenvectors for inverses": functools.partial(layerwise.dense_cost, name="kfac", optimizer=KFAC(inverse="exact", **EVERY)),
-    "Shampoo is not TNT": functools.partial(layerwise.dense_cost, name="tnt", optimizer=layerwise.OPTIMIZERS["shampoo"]),
-    "samples enter the kernels": functools.partial(layerwise.conv_cost, name="mini-block-fisher", optimizer=MBF_SAMPLE),
-    "samples enter the degrees": functools.partial(layerwise.kernel_degrees, optimizer=MBF_SAMPLE),
-    "channels coupled": functools.partial(layerwise.kernel_degrees, optimizer=layerwise.OPTIMIZERS["kfac"]),
-    "one wrong part": functools.partial(layerwise.whole_steps, formula=doubled),
-    "no weight gradients": functools.partial(layerwise.passes, asked=ONE_PASS),
-    "a copy in the state": functools.partial(layerwise.state_sizes, kept=with_damped_copy),
-    "another state": functools.partial(
-        layerwise.state_per_parameter, layer={**cost.LAYERS, "mini-block-fisher": cost.kfac_layer}
-    ),
-    "factors of kernels": functools.partial(layerwise.vgg_memory, layer=cost.kfac_layer),
-    "inverses in every step": functools.partial(layerwise.overheads, names=("mini-block-fisher",), counted=always_inverting),
-    "twice the time": functools.partial(layerwise.step_time, seconds=lambda sizes, n: (2.0, 1.0)),
-    "the largest eigenvalue": functools.partial(layerwise.linear_rate, share=largest_share),
-    "a step far beyond 2/K": functools.partial(layerwise.linear_rate, step=16.0),
-    "one step beyond 2/K": functools.partial(layerwise.one_step, step=2.2),
-    "blocks without full row rank": functools.partial(layerwise.one_step, width=8),
+    "blocks of all neurons": ("dense-cost-mini-block-fisher", {"optimizer": MBF_PER_NEURON}),
+    "blocks of inputs": ("dense-cost-mini-block-fisher", {"optimizer": MiniBlockFisher(layout="in", **EVERY)}),
+    "eigenvectors for inverses": ("dense-cost-kfac", {"optimizer": KFAC(inverse="exact", **EVERY)}),
+    "Shampoo is not TNT": ("dense-cost-tnt", {"optimizer": layerwise.OPTIMIZERS["Shampoo"]}),
+    "TNT is not Shampoo on kernels": ("conv-cost-shampoo", {"optimizer": layerwise.OPTIMIZERS["TNT"]}),
+    "samples enter the kernels": ("conv-cost-mini-block-fisher", {"optimizer": MBF_SAMPLE}),
+    "samples enter the degrees": ("mbf-kernel-degrees", {"optimizer": MBF_SAMPLE}),
+    "channels coupled": ("mbf-kernel-degrees", {"optimizer": layerwise.OPTIMIZERS["K-FAC"]}),
+    "one wrong part": ("layerwise-closed-form", {"formula": doubled}),
+    "no weight gradients": ("layerwise-passes", {"methods": ("K-BFGS", "K-FAC", "TNT")}),
+    "statistics in every step": ("kbfgs-vectors", {"optimizer": KBFGS(lr=1e-3, statistics_every=1)}),
+    "one pair alone": ("kbfgs-l-pairs", {"optimizer": KBFGSL(lr=1e-3, statistics_every=2, memory=1)}),
+    "a copy in the state": ("layerwise-state", {"layers": {**cost.LAYERS, "kbfgs": with_damped_copy}}),
+    "another state": ("layerwise-state-per-parameter", {"optimizers": {**layerwise.OPTIMIZERS, "MBF": MBF_PER_NEURON}}),
+    "factors of kernels": ("mbf-memory-kernels", {"optimizer": layerwise.OPTIMIZERS["K-FAC"]}),
+    "inverses in every step": ("mbf-overhead", {"optimizers": {"MBF": MiniBlockFisher(**ALWAYS)}}),
+    "an overhead with eigenvectors": ("layerwise-overheads", {"optimizers": EXACT}),
+    "twice the time": ("mbf-step-time", {"seconds": lambda sizes, n: (2.0, 1.0)}),
+    "the largest eigenvalue": ("mbf-linear-rate", {"share": largest_share}),
+    "a step far beyond 2/K": ("mbf-linear-rate", {"step": 16.0}),
+    "half a step where it is tight": ("mbf-linear-rate", {"share": lambda J, damping: 0.5 * layerwise.least_share(J, damping)}),
+    "one step beyond 2/K": ("mbf-one-step", {"step": 2.2}),
+    "one step of half the length": ("mbf-one-step", {"step": 0.5}),
+    "blocks without full row rank": ("mbf-one-step", {"width": 9}),
+    "norms are not leverages": ("kfac-leverage", {"formula": lambda x: np.sum(x * x, axis=1)}),
+    "half the step is slower than 1 - 1/κ": ("kfac-rate", {"step": 0.5}),
+    "a longer step is faster than the leverages say": ("kfac-rate", {"step": 1.1}),
 }
 
 
-@pytest.mark.parametrize("measure", WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_fails(measure):
-    assert measure(False).verdict == FAILS
+@pytest.mark.parametrize(("name", "options"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_fails(name, options):
+    assert MEASURES[name].given(**options)(False).verdict == FAILS
 
 
 def test_the_time_of_a_step_holds_up_to_its_limit():
-    assert layerwise.step_time(False, seconds=lambda sizes, n: (1.5, 1.0)).verdict == HOLDS
+    timed = MEASURES["mbf-step-time"]
+    assert [timed.given(seconds=lambda *_, s=s: (s, 1.0))(False).verdict for s in (1.6, 1.61)] == [HOLDS, FAILS]
     own, sgd = layerwise.step_seconds((12, 8, 3), 10, periods=1)
     assert own > 0
     assert sgd > 0
 
 
-# --------------------------------------------------------------------------------------------------------- idealised steps
+def test_the_convolutions_of_vgg16_take_9_and_a_half_times_the_state_of_adam():
+    """2.65e8 floats of blocks and inverses for 1.47e7 weights."""
+    specs = [spec for spec in VGG16().layers if spec.kind == "conv"]
+    states = sum(cost.mini_block_fisher_layer(spec, 128).state for spec in specs)
+    parameters = sum(math.prod(spec.shape) for spec in specs)
+    blocks = states - parameters - 2 * sum(spec.out for spec in specs)
+    assert blocks == sum(2 * spec.out * spec.inp * 81 for spec in specs)
+    assert states / (2 * parameters) == pytest.approx(9.5, abs=0.01)
+
+
+# ----------------------------------------------------------------------------------------------------- runs on linear networks
 
 
 def test_full_row_rank_converges_for_steps_below_two_over_k_and_diverges_beyond():
-    J, r = layerwise.affine_blocks(12, 5, 12, key=1)
-    below = layerwise.idealised_residuals(J, r, 1e-12, 1.9 / 5, 100)
-    beyond = layerwise.idealised_residuals(J, r, 1e-12, 2.1 / 5, 100)
+    J, r = layerwise.affine_blocks(9, 5, 9, key=1)
+    below = layerwise.norms(J, r, 1e-12, 1.9 / 5, 100)
+    beyond = layerwise.norms(J, r, 1e-12, 2.1 / 5, 100)
     np.testing.assert_allclose(below[1:20] / below[:19], 0.9, rtol=1e-6)  # M = K I: contraction |1 - η K|
     assert below[-1] < 1e-4 * below[0]
     np.testing.assert_allclose(beyond[1:20] / beyond[:19], 1.1, rtol=1e-6)
@@ -119,8 +128,19 @@ def test_one_block_is_a_damped_gauss_newton_step():
     J, r = layerwise.affine_blocks(6, 1, 9, key=2, spread=50.0)
     n, damping = 6, 0.3
     expected = n * damping * np.linalg.solve(J[0] @ J[0].T + n * damping * np.eye(n), r)
-    norms = layerwise.idealised_residuals(J, r, damping, 1.0, 1)
-    np.testing.assert_allclose(norms, [np.linalg.norm(r), np.linalg.norm(expected)], rtol=1e-10)
+    np.testing.assert_allclose(layerwise.norms(J, r, damping, 1.0, 1), [np.linalg.norm(r), np.linalg.norm(expected)], rtol=1e-10)
+
+
+def test_the_linear_networks_are_the_maps_that_they_are_said_to_be():
+    J, _ = layerwise.affine_blocks(10, 4, 4, key=0)
+    network, (W,), x = layerwise.kernels(J)
+    theta = np.arange(16.0).reshape(4, 4)
+    found = network.forward((theta.reshape(W.shape),), x)[0][:, 0]
+    np.testing.assert_allclose(found, np.einsum("bij,bj->i", J, theta), rtol=1e-13)
+    x, M, _ = layerwise._features(6, 3)
+    network, (W,) = layerwise.masked(x, M)
+    W = W + np.arange(72.0).reshape(24, 3)
+    np.testing.assert_allclose(network.forward((W,), x)[0][:, 0], np.sum(M * (x @ W.T), axis=1), rtol=1e-13)
 
 
 def test_blocks_have_the_spectrum_that_they_were_asked_for():

@@ -1,4 +1,4 @@
-"""Claims on the limit kernel, on duplicated and antipodal data, on damping, and on the function-space effect of K-FAC.
+"""Claims on the limit kernel, on duplicated and antipodal data, and on damping.
 
 Every measurement takes what is under test as a parameter, so that a deliberately wrong formula or method can be put in its place.
 """
@@ -150,94 +150,11 @@ def undamped_duplicates(full, damping=0.0):
     return Outcome(value, judged(min(worst) > 10), detail, (curve,))
 
 
-# ------------------------------------------------------------------------------------------------------------------ K-FAC
-
-
-def leverage(x):
-    """h_i = x_iᵀ(XᵀX)⁻¹x_i, the diagonal of the projector on the columns of X."""
-    Q = np.linalg.qr(x).Q
-    return np.sum(Q * Q, axis=1)
-
-
-def kfac_direction(M, x, r):
-    """U = M⁺ diag(r) X (XᵀX)⁺: the natural gradient with the Kronecker factors MᵀM and XᵀX."""
-    return np.linalg.pinv(M) @ (r[:, None] * np.linalg.pinv(x).T)
-
-
-def kfac_leverage(full, formula=leverage, tolerance=1e-9):
-    """(J vec U)_i / r_i beside h_i, on the Jacobian of a two-layer network, for n > d and n <= d."""
-    n, m = (256, 1024) if full else (96, 384)
-    off, curves = 0.0, []
-    for d in (4, 16, n):
-        x, r = _scaled_features(n, d, key=d), data.labels(n, d)
-        J = jacobian(x, m, d)
-        M = J.factors(slice(0, n))[0].left
-        change = J.matvec((kfac_direction(M, x, r),))
-        h = formula(x)
-        off = max(off, float(np.max(np.abs(change - h * r)) / np.max(np.abs(r))))
-        order = np.argsort(h)[:: max(1, n // 48)]
-        curves.append(
-            Series(f"d = {d}", tuple(range(len(order))), tuple((change / r)[order]), tuple(h[order]), "sample", "Δf / r", "")
-        )
-    detail = f"n = {n}, m = {m}, d = 4, 16, {n}; unit rows of features with scales 1 ... 0.1"
-    return Outcome(f"off by {off:.0e}", judged(off <= tolerance), detail, tuple(curves))
-
-
-def _scaled_features(n, d, key):
-    """Unit rows whose features have scales from 1 to .1."""
-    x = data.sphere(n, d, key) * np.geomspace(1.0, 0.1, d)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def kfac_rate(full, step=lambda s: s[0]):
-    """Contraction of the residual of K-FAC with η = λ_min(XᵀX) in a linearised network, beside the rate 1 - 1/κ(XᵀX)."""
-    n, m, steps = (256, 1024, 400) if full else (96, 384, 200)
-    found = []
-    for d in (4, 8, 16):
-        x, r = _scaled_features(n, d, key=d), data.labels(n, d)
-        J, values = jacobian(x, m, d), np.linalg.eigvalsh(x.T @ x)
-        M = J.factors(slice(0, n))[0].left
-        inverse, right, history = np.linalg.pinv(M), np.linalg.pinv(x).T, [r]
-        for _ in range(steps):
-            history.append(history[-1] - step(values) * J.matvec((inverse @ (history[-1][:, None] * right),)))
-        slowest = np.max(np.abs(history[-1] / r)) ** (1 / steps)
-        found.append((float(values[-1] / values[0]), float(slowest), float(1 - values[0] / values[-1])))
-    kappas, rates, bounds = zip(*sorted(found), strict=True)
-    holds = all(rate <= bound * (1 + 1e-9) for rate, bound in zip(rates, bounds, strict=True))
-    curve = Series("slowest contraction", kappas, rates, bounds, "κ(XᵀX)", "contraction per step", "x")
-    detail = f"n = {n}, m = {m}, d = 4, 8, 16, η = λ_min(XᵀX), {steps} steps; bounds {', '.join(f'{b:.3f}' for b in bounds)}"
-    return Outcome(", ".join(f"{rate:.3f}" for rate in rates), judged(holds), detail, (curve,))
-
-
 # -------------------------------------------------------------------------------------------------------------- the table
 
-BPSW, ZMG = "arXiv:2006.11648", "arXiv:1905.10961"
+BPSW = "arXiv:2006.11648"
 
 CLAIMS = (
-    Claim(
-        id="kfac-leverage",
-        number=22,
-        family="K-FAC",
-        paper=f"derived for {ZMG}",
-        statement="In function space a K-FAC step multiplies the residual of sample i by 1 - η h_i, with its leverage h_i in X.",
-        quantity="change of the outputs over the residual, beside the leverage",
-        how="convergence",
-        expected="equal to 1e-9",
-        condition="masks of rank n",
-        measure=kfac_leverage,
-    ),
-    Claim(
-        id="kfac-rate",
-        number=22,
-        family="K-FAC rate",
-        paper=f"{ZMG}, theorem on K-FAC (from memory); derived",
-        statement="K-FAC with a uniform step converges at the rate 1 - 1/κ(XᵀX): the conditioning of the inputs alone decides.",
-        quantity="slowest contraction of a residual per step",
-        how="convergence",
-        expected="at most 1 - 1/κ(XᵀX)",
-        condition="linearised network, masks of rank n, η = λ_min(XᵀX)",
-        measure=kfac_rate,
-    ),
     Claim(
         id="gram-to-kernel",
         number=24,
