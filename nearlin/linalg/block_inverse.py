@@ -5,7 +5,10 @@ Formula     Xᵢ = (Bᵢ + λ I)⁻¹ for Bᵢ (k, k), i = 1, ..., N
             k <= 64: stacked Cholesky factorisations say which blocks are definite, a stacked general inverse inverts them
             k > 64: Cholesky factorisation and inverse, block by block (LAPACK potrf, potri)
 Reference   Goodnight, A Tutorial on the SWEEP Operator, The American Statistician 33 (1979); LAPACK Working Note 41
-Cost        N (k³ + 11k² + 10k) flops by sweeps, N (7k³/3 + 21k²/2 + 25k/6) by stacks, N (k³ + 5k² + 2k) by single blocks
+Cost        with N blocks that need no help:
+            at most N (k³ + 11 k² + 10 k) - 1 flops per call, k <= 16: by sweeps; equal where 4 divides k
+            exact N (7 k³/3 + 21 k²/2 + 25 k/6) - 1 flops per call, k > 16, k <= 64: by stacks
+            exact N (k³ + 5 k² + 2 k - 1) - 1 flops per call, k > 64: by single blocks
 Deviations  1. A pivot counts as positive where it exceeds the rounding error of its diagonal entry: below that, it is noise.
 """
 

@@ -3,7 +3,10 @@ r"""Preconditioned conjugate gradients for symmetric positive definite systems A
 Formula     α = <r, z>/<p, A p>;  x ← x + α p;  r ← r - α A p;  z = M⁻¹ r;  β = <r, z>₊/<r, z>;  p ← z + β p
 Reference   Hestenes, Stiefel, J. Res. NBS 49 (1952); condition estimate: the Lanczos matrix of CG has diagonal
             1/α_k + β_{k-1}/α_{k-1} and off-diagonal √β_k / α_k (Golub, Van Loan, Matrix Computations)
-Cost        one product with A and one with M⁻¹ per iteration, 10 n flops; memory 5 n
+Cost        with one product with A and one with M⁻¹ per iteration, and one with A for the certificate, beyond these:
+            exact 12 n - 3 flops per iteration
+            exact 7 n - 3 flops per solve: norms, inner products and the true residual, less what the last iteration leaves out
+            at most 8 n floats at the peak: x, r, z, p, A p and what is added to them; 7 n without a preconditioner
 Deviations  1. Stops on ||r|| <= rtol ||b||, then recomputes the true residual (one more product).
             2. Non-positive curvature ends the iteration and is reported; no abs hides it.
 """

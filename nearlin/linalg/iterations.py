@@ -4,7 +4,7 @@ With M = RᵀR from a sketch of distortion γ = √(n/s), the eigenvalues of M�
 
 Formula     double product   x ← x + M⁻¹ A M⁻¹ (b - A x)               factor max|1 - μ²|; unit step needs s > 39.5 n
             Richardson       x ← x + ω M⁻¹ (b - A x)                   factor max|1 - ω μ|; ω = 1 needs s > 11.66 n
-            Chebyshev        the three-term recurrence on [lo, hi]     factor (√κ - 1)/(√κ + 1), no inner products
+            Chebyshev        the three-term recurrence on [lo, hi]     factor (√κ - 1)/(√κ + 1), no inner product but ||r||
 Reference   arXiv:2006.11648 (double product, as gradient descent on ½||RᵀAᵀARz - Rᵀr||² in the paper's letters);
             Saad, Iterative Methods for Sparse Linear Systems, Alg. 12.1 (Chebyshev)
 Cost        one product with A per iteration (double product: two) and one (two) with M⁻¹

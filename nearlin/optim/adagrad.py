@@ -5,8 +5,12 @@ Paper       Duchi, Hazan, Singer, Adaptive Subgradient Methods for Online Learni
             JMLR 18 (2017), arXiv:1403.3465
 Update      V ← V + g²,   W ← W - lr g / (√V + epsilon);   g gradient of the mean loss, like W
 Notation    paper → code:  η → lr,  δ → epsilon_hat,  s → √V
-Cost        forward and backward + 7 p flops, at first 6 p (and 4 p to see that g² and the step are finite); memory p
-Oracles     1 forward, 1 backward
+Cost        with p parameters in L matrices, beyond forward and backward:
+            exact 11 p - 2 L flops per step: of that 4 p - 2 L to see that g² and the step are finite
+            exact 10 p - 2 L flops per first step
+            exact p flops per step, weight_decay > 0
+            exact p floats kept
+Oracles     step: 1 forward, 1 backward
 Deviations  1. The mirror-descent form without regulariser and without constraint; defaults as in PyTorch.
             2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
 """

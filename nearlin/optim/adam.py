@@ -4,8 +4,13 @@ Paper       Kingma, Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, a
 Update      M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) g²
             W ← W - lr (M / (1 - β₁ᵗ)) / (√(V / (1 - β₂ᵗ)) + epsilon);   g gradient of the mean loss, like W
 Notation    paper → code:  α → lr,  β₁, β₂ → betas,  ε → epsilon_hat
-Cost        forward and backward + 13 p flops (and 4 p to see that the step is finite); memory 2 p
-Oracles     1 forward, 1 backward
+Cost        with p parameters in L matrices, beyond forward and backward:
+            exact 17 p - 2 L flops per step: of that 4 p - 2 L to see that g² and the step are finite
+            exact 13 p - 2 L flops per first step
+            exact p flops per step, second_moment_of = "mean"
+            exact p flops per step, weight_decay > 0
+            exact 2 p floats kept
+Oracles     step: 1 forward, 1 backward
 Deviations  1. second_moment_of = "mean" puts M / (1 - β₁ᵗ) for g in V, as in renyiryry/kbfgs_neurips2020_public (β₂ = 0.9),
                renyiryry/tnt_neurips_2021 and achrafba96/mbf: p flops more.
             2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step, as in `AdamW`: p flops more.

@@ -4,8 +4,12 @@ Paper       Loshchilov, Hutter, Decoupled Weight Decay Regularization, ICLR 2019
 Update      W ← (1 - lr weight_decay) W,   M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) g²
             W ← W - lr (M / (1 - β₁ᵗ)) / (√(V / (1 - β₂ᵗ)) + epsilon);   g gradient of the mean loss, like W
 Notation    paper → code:  η α → lr,  β₁, β₂ → betas,  ε → epsilon_hat,  λ → lr weight_decay / η
-Cost        forward and backward + 14 p flops, at first 10 p (and 4 p to see that g² and the step are finite); memory 2 p
-Oracles     1 forward, 1 backward
+Cost        with p parameters in L matrices, beyond forward and backward:
+            exact 17 p - 2 L flops per step: of that 4 p - 2 L to see that g² and the step are finite
+            exact 13 p - 2 L flops per first step
+            exact p flops per step, weight_decay > 0
+            exact 2 p floats kept
+Oracles     step: 1 forward, 1 backward
 Deviations  1. The decay is lr weight_decay, as in PyTorch; the paper multiplies λ by the schedule η, not by α.
             2. exempt_bias leaves biases and normalisation layers out of the decay; the paper decays everything.
 """

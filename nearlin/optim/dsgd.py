@@ -7,14 +7,24 @@ Update      i = argmax_j ||G_j||_* / p_j,   W_i ← W_i - lr ρ(G_i) / p_i²,   
             p_j² = L_j + delta, L_j a Lipschitz constant of G_j in layer j alone, from the norms of the layers above it
             f falls by at least (lr - lr²/2) (||G_i||_* / p_i)²: the guarantee
 Notation    paper → code:  ε → lr;   the constants s and L of layers: `nearlin.nn.smoothness`
-Cost        flops beyond forward and backward, layers m x n, r = min(m, n), k = max(m, n), N samples:
-            per layer 2 N n size of its inputs + m n gradient + 2 m n to see that it is finite
-            q = 1, ∞: 2 m n norm + 2 m n dual norm per layer, 7 m n duality map of the chosen one
-            q = 2 (nominal): 4 k r² - 4 r³/3 dual norm per layer that pruning leaves, 16 k r² + 8 r³ duality map of the chosen
-            one, 4 k r² - 4 r³/3 norm of the one changed before
-            orth = "newton_schulz": ns_steps (4 k r² + 2 r³) + polish 4 k r² per layer left, 2 k r² + 8 r³ norm
-            memory p, a copy of the weights whose norms are remembered (q = 2)
-Oracles     1 forward, 1 backward; 1 forward more with verify
+Cost        with layers (o, D), r = min(o, D), k = max(o, D), N samples, c outputs, beyond forward and backward; the chosen
+              layer is the one that moves:
+            leading 2 N D + 2 o D flops per layer and step: sizes of inputs, and what is finite
+            leading 2 o D flops per layer and step, q = 1 or inf: dual norm
+            leading 2 o D flops per layer above another and step, q = 1 or inf: norm
+            leading 13 o D flops per chosen layer and step, q = 1 or inf: duality map, the move, and what is finite
+            leading 5 N c flops per step, q = 1 or inf: sizes of targets, under the squared loss
+            leading 4 k r² - 4 r³/3 flops per layer and step, q = 2, orth = "svd", prune = False: dual norm, nominal
+            leading 14 k r² + 8 r³ + 2 k r² flops per chosen layer and step, q = 2, orth = "svd": duality map, nominal
+            leading 4 k r² - 4 r³/3 flops per layer changed before and step, q = 2, orth = "svd": its norm, nominal; not of the
+              first layer
+            leading ns_steps (4 k r² + 2 r³) + polish 4 k r² flops per layer and step, orth = "newton_schulz", prune = False
+            leading 2 k r² + 8 r³ flops per layer changed before and step, orth = "newton_schulz": its norm; not of the first
+              layer
+            at most o D floats kept per layer, q = 2: weights whose norms are remembered
+Oracles     step: 1 forward, 1 backward
+            step, verify = True: 2 forward, 1 backward
+            warm start, per batch: 1 forward
 Deviations  1. The constants are derived here; the paper's may differ by constant factors.
             2. sharp bounds the squared loss and a bounded last activation as one function.
             3. Biases belong to their layer's matrix ("augmented"), are blocks of their own ("separate"), or stay ("none").

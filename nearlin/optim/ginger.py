@@ -9,10 +9,15 @@ Update      for every parameter tensor, flattened to d entries:
             that E[h hᵀ] is the Gauss-Newton (Fisher) matrix of the mean loss; T_τ the best approximation of rank τ;
             U (d, min(τ, d)) orthonormal columns, σ >= 0 eigenvalues without damping; n samples, t steps, this one included
 Notation    paper → code:  τ → rank,  γ → damping,  β₁ → momentum,  β₂ → decay,  ρ → clip,  Uᵀ → curvature.U (kept by rows)
-Cost        forward and two backward passes + d (4 τ² + 12 τ + 17) flops per tensor with d > τ (d fewer without clip), the draw of
-            labels, and 9 (τ + 1)³ + O(τ³) for a small eigenproblem; memory d τ + d + τ
-Oracles     1 forward, 2 backward: at the true labels, and at drawn ones. "empirical_fisher": 1 forward, 1 backward. A step
-            between two statistics (statistics_every > 1): 1 forward, 1 backward.
+Cost        with d > τ entries of a tensor, beyond forward and backward passes and the draw of labels:
+            exact d (4 τ² + 12 τ + 17) flops per tensor and step: products with U, of that d for the clip and 2 d to see that
+              all is finite
+            exact (20 τ³ + 117 τ² + 247 τ + 78)/6 flops per tensor and step: small matrices
+            nominal 9 (τ + 1)³ flops per tensor and step: eigenvectors of a small matrix
+            exact d τ + d + τ floats kept per tensor
+Oracles     step: 1 forward, 2 backward: at the true labels, and at 1 draw of labels
+            step, curvature = "empirical_fisher": 1 forward, 1 backward
+            step between statistics: 1 forward, 1 backward
 Deviations  1. The matrix is updated and truncated, not its inverse. In exact arithmetic both are one, for any damping, as a
                larger σ has the smaller inverse; in float32 MANGA-UOFA/Ginger turns a σ above some 1e5 γ into 0, and the
                steepest directions into the flattest. Here they are kept. For d > τ the step is rounding still in float32

@@ -6,11 +6,16 @@ Update      full batch:  W ← W - lr Jᵀ(J Jᵀ + λ I)⁻¹ r          with �
             mini-batch:  W ← W - lr J_Bᵀ(λ_g J_B J_Bᵀ + α I)⁻¹ r_B    with ``gram_weight`` = λ_g, ``damping`` = α, ``guard=False``
             J (n c, p), r = f - y (n c,)
 Notation    paper → code:  G → J Jᵀ,  λ (mini-batch) → gram_weight,  α → damping
-Cost        flops, two-layer network, leading terms (to the flop: `nearlin.complexity.cost.gram_gauss_newton_step`):
-            forward 2 n m d + Gram 2 n² (m + d), half of it as rank-k update + factor n³/3 + update, image and guard 2 n m d each
-            memory about 3 n² floats and n m / 8 bytes of masks (NumPy; n m elsewhere), twice
-            layered networks: Gram 2 (n c)² sum(inp + out)
-Oracles     1 jacobian, 1 gram, 1 Jᵀu and 1 J v per solve, 1 forward per attempt
+Cost        with a two-layer ReLU network: n samples, d inputs, m neurons, G floats of masks at work (128 MB), N = n m d (to the
+              flop: `nearlin.complexity.cost.gram_gauss_newton_step`):
+            leading 8 N flops per step: forward pass, update, image and guard
+            leading 2 n² (m + d) flops per step: Gram matrix, half of it as a rank-k update
+            leading n³/3 flops per step: factor
+            at most 3 n² + 4 m d + n m/32 + 2 G floats at the peak: masks in bits (NumPy; in bytes elsewhere)
+            with a perceptron of layers (o, D) and c outputs:
+            leading 2 n² D + 2 (n c)² o flops per layer and Gram matrix
+Oracles     step: 1 forward, 1 jacobian, c backward, 1 gram: backward passes make the factors of a layered network
+            attempt: 1 rmatvec, 1 matvec, 1 forward
 Deviations  1. The Gram matrix is formed as a Hadamard product (structured), not from explicit per-sample gradients: n² (m + d)
                instead of n² m d. The naive form is the same matrix.
             2. Damping with a Levenberg-Marquardt guard in full batch (the paper: none); ``guard=False`` takes every finite step

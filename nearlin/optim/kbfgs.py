@@ -10,12 +10,21 @@ Update      v ← momentum v + (1 - momentum) g,   W ← W - lr Hg v Ha        p
             a homogeneous inputs, z = W a outputs of the layer before the activation
 Notation    paper → code:  H_a, H_g → Ha, Hg,  λ → damping,  λ_A = λ_G = μ₂ → √damping,  μ₁ → powell,  β → decay, pair_decay,
             α → lr,  h → z,  g → ∂L/∂z,  p (pairs) → memory
-Cost        flops beyond one forward and backward, dense (o, D = d + 1) with batch n; a BLAS does half of n D²:
-            2 n D² + 4 D² statistics;   2 o² D + 2 o D² direction;   13 D² + 11 o² updates;   D³ at step 0 only;
-            4 n o d second pass (2 n o d for the first layer), without weight gradients;   memory p + 2 D² + o² + 2 o
-            `KBFGSL` with h pairs: 8 h o D + 2 o D² direction, 13 D² + 8 h o updates, memory p + 2 D² + 2 h o + 2 o
-Oracles     2 forward, 2 backward: the second pair at the new parameters on the same batch gives (s, y), the loss that `Info`
-            reports as new_loss, and the reason to reject a step that diverges. The warm start asks for one of each per batch.
+Cost        with dense layers (o, D = d + 1), n rows and, for `KBFGSL`, h pairs, beyond two forward and backward passes:
+            exact 2 n D² + 4 D² + D - 1 flops per layer and statistics: a BLAS does half of 2 n D²
+            exact 7 o D - 1 flops per layer and step: momentum, and the step is finite
+            exact 13 D² + 15 D + 4 o D + 20 o + n (2 D + 6 o - 1) - 4 flops per layer and step: the pair, Ha, and means over n
+              rows
+            at most 6 o flops per layer and step: damping
+            exact 2 o² D + 2 o D² flops per layer and step, class = "KBFGS": direction
+            exact 11 o² + 11 o - 1 flops per layer and step, class = "KBFGS": Hg
+            exact 8 h o D + 4 h² (o + D) + 3 h D + 2 o D + 2 o D² flops per layer and step, class = "KBFGSL": direction
+            exact 8 h o + 4 h² (o + 1) + 3 h + 6 o flops per layer and step, class = "KBFGSL": Hg
+            exact o D + 2 D² + 2 o floats kept per layer
+            exact o² floats kept per layer, class = "KBFGS"
+            exact 2 h o floats kept per layer, class = "KBFGSL"
+Oracles     step: 2 forward, 2 backward: the second pair at the new parameters gives (s, y) and new_loss
+            warm start, per batch: 1 forward, 1 backward
 Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the gradient as l2 W) follow
                renyiryry/kbfgs_neurips2020_public, which takes l2 = 1e-5.
             2. Without a warm start, the mean over given batches, A is a plain mean until 1/t < 1 - decay; the authors, on full

@@ -11,15 +11,26 @@ Update      v ← momentum v + g,   A ← decay A + (1 - decay) Σ a aᵀ / n,  
             inverse = "rescaled":  the same with S, second moments of the samples' gradients in that basis, for s_G s_Aᵀ: E-KFAC
             (George, Laurent, Bouthillier, Ballas, Vincent, arXiv:1806.03884)
 Notation    paper → code:  Ā → A,  g → d,  ∇h → g,  λ + η → damping,  ε → decay,  γ → √damping,  T3 → inverse_every
-Cost        flops beyond forward and backward, dense layer (o, D); the inverses are those of `nearlin.linalg.block_inverse`
-            2 o² D + 2 o D² + 6 o D every step,  2 n D² + 2 n o² + 3 D² + 3 o² statistics and half a backward pass (a BLAS does
-            half of the products),  D³ + D² + 2 D + o³ + o² + 2 o inverses
-            "exact", "rescaled":  4 o² D + 4 o D² + 8 o D every step (exact: 9 o D),  9 D³ + 9 o³ eigenvectors (nominal);
-            "rescaled" alone:  2 n D² + 2 n o² + 2 n o D statistics more
-            convolutions: D = inp kernel² (+ 1), and n T rows in place of n
-            memory p + 2 D² + 2 o² per layer, "rescaled" 2 p + 2 D² + 2 o²
-Oracles     1 forward, 1 backward, and for statistics 1 draw of labels and 1 backward at them; the warm start asks for 1 forward,
-            1 draw and 1 backward per batch
+Cost        with dense layers (o, D) and n rows (convolutions: D = inp kernel² (+ 1), n T), beyond forward, backward and the
+              pass at drawn labels:
+            exact 2 o² D + 2 o D² + 6 o D - 1 flops per layer and step, inverse = "factored"
+            exact 4 o² D + 4 o D² + 9 o D - 1 flops per layer and step, inverse = "exact"
+            exact 4 o² D + 4 o D² + 8 o D - 1 flops per layer and step, inverse = "rescaled"
+            exact 2 n D² + 2 n o² + 3 D² + 3 o² + D + o - 2 flops per layer and statistics: a BLAS does half of the products
+            exact 2 n (D² + o² + o D) + n (o + D) + 6 o D - 1 flops per layer and statistics, inverse = "rescaled": in dense
+              layers
+            exact inverse(D) + inverse(o) flops per layer and inverse, inverse = "factored": those of
+              `nearlin.linalg.block_inverse`
+            exact D + o - 2 flops per layer and inverse, inverse = "factored", pi = True
+            nominal 9 D³ + 9 o³ flops per layer and inverse, inverse = "exact" or "rescaled": eigenvectors
+            exact 5 D² + 5 o² + 3 D + 3 o - 6 flops per layer and inverse, inverse = "exact" or "rescaled"
+            exact -3 o D flops per layer and inverse, inverse = "rescaled": S is not averaged in a new basis
+            exact o D + 2 D² + 2 o² floats kept per layer
+            exact D + o floats kept per layer, inverse = "exact" or "rescaled"
+            exact o D floats kept per layer, inverse = "rescaled"
+Oracles     step: 1 forward, 1 backward
+            statistics: 1 backward more, at 1 draw of labels
+            warm start, per batch: 1 forward, 1 backward at 1 draw of labels
 Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic model, no adaptation, no block-tridiagonal form: the
                baseline of renyiryry/kbfgs_neurips2020_public, renyiryry/tnt_neurips_2021 and achrafba96/mbf.
             2. π is the paper's trace-balanced one. Those codes have π = 1 (pi = False), which depends on how A ⊗ G is split.

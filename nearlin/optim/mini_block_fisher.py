@@ -9,14 +9,31 @@ Update      v ← momentum v + g,   F ← decay F + (1 - decay) g gᵀ,   θ ←
             biases of kernels, scales and shifts:  m ← momentum m + (1 - momentum) g,   s ← β₂ s + (1 - β₂) m²,
             θ ← θ - lr diag_scale m / (√(s / (1 - β₂ᵗ)) + diag_epsilon)
 Notation    paper → code:  λ → damping,  ρ → decay,  μ → momentum,  α → lr,  T1 → statistics_every,  T2 → inverse_every
-Cost        flops beyond forward and backward; the inverses are those of `nearlin.linalg.block_inverse`
-            dense, "out":  2 o D² + 6 o D every step,  2 o D² + 2 o D + 3 D² statistics,  D³ + D² + 2 D inverse;
-            not averaged: o (3 D² + 3 D) statistics and o inverses, direction the same;   "in" and "chunk": o and D exchanged
-            conv (f, c, κ = kernel²):  2 f c κ² + 6 f c κ every step,  f c (3 κ² + 3 κ) statistics,
-            f c (κ³ + 11 κ² + 10 κ) inverses, κ <= 16
-            statistic = "sample", leading terms:  2 n D² dense averaged,  2 n o D² not averaged,  2 n T f c κ + 2 n f c κ² conv
-            memory p + 2 D² per dense layer, p + 2 f c κ² per convolution
-Oracles     1 forward, 1 backward; the warm start asks for one of each per batch, with drawn labels
+Cost        with dense layers (o, D), n samples, and convolutions of f filters, c channels, κ = kernel², T positions, beyond
+              forward and backward:
+            exact 2 o D² + 6 o D - 1 flops per layer and step, layout = "out"
+            exact 2 o² D + 6 o D - 1 flops per layer and step, layout = "in" or "chunk"
+            exact 2 o D² + 2 o D + 3 D² - 1 flops per layer and statistics, layout = "out", average = True, statistic = "batch"
+            exact 2 o² D + 2 o D + 3 o² - 1 flops per layer and statistics, layout = "in" or "chunk", average = True, statistic
+              = "batch"
+            exact 3 o D² + 3 o D - 1 flops per layer and statistics, layout = "out", average = False, statistic = "batch"
+            exact 2 n D² + 2 n o + n D + n + 3 D² + D - 1 flops per layer and statistics, layout = "out", average = True,
+              statistic = "sample"
+            exact 2 n o D² + n o D + 3 o D² + o D - 1 flops per layer and statistics, layout = "out", average = False, statistic
+              = "sample"
+            exact inverse(D) flops per layer and inverse, layout = "out", average = True: that of `nearlin.linalg.block_inverse`
+            exact inverse(o) flops per layer and inverse, layout = "in" or "chunk", average = True
+            exact o inverse(D) + o - 1 flops per layer and inverse, layout = "out", average = False
+            exact o D + 2 D² floats kept per layer, layout = "out", average = True
+            exact o D + 2 o² floats kept per layer, layout = "in" or "chunk", average = True
+            exact o D + 2 o D² floats kept per layer, layout = "out", average = False
+            exact 2 f c κ² + 6 f c κ + 18 f - 1 flops per convolution and step: its f biases take 18
+            exact 3 f c κ² + 3 f c κ - 1 flops per convolution and statistics, statistic = "batch"
+            exact 2 n T f c κ + 2 n f c κ² + 4 f c κ² + f c κ - 1 flops per convolution and statistics, statistic = "sample"
+            exact f c inverse(κ) + f c - 1 flops per convolution and inverse
+            exact f c κ + 2 f c κ² + 3 f floats kept per convolution
+Oracles     step: 1 forward, 1 backward
+            warm start, per batch: 1 forward, 1 backward at 1 draw of labels
 Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views the same matrix as D rows of o consecutive
                entries, a neuron's rows only where o = D: layout = "chunk". Any partition is legal; "in" has one input per block.
             2. The statistic is the outer product of the batch's mean gradient at the true labels, as in achrafba96/mbf: about 1/n

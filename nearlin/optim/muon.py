@@ -6,10 +6,12 @@ Update      v ← momentum v + g,   u = g + momentum v (nesterov) or v,   O ≈ 
             W ← (1 - lr weight_decay) W - lr c O;   g gradient of the mean loss by the weights W (m, n) of a layer
             c = 0.2 √max(m, n) (scale = "rms"), √max(1, m/n) ("shape") or 1 ("none")
 Notation    paper → code:  η → lr,  μ → momentum,  λ → weight_decay
-Cost        flops beyond forward and backward, weights m x n, r = min(m, n), k = max(m, n):
-            ns_steps (4 k r² + 2 r³) + polish 4 k r² leading, 2 m n ns_steps + 3 r² ns_steps + 3 m n polish + O(m n) besides;
-            memory m n, and 2 per entry of biases and of normalisation layers
-Oracles     1 forward, 1 backward
+Cost        with m x n weights and m biases a layer, r = min(m, n) and k = max(m, n), beyond forward and backward:
+            exact ns_steps (4 k r² + 2 r³ + 2 k r + 3 r²) flops per layer and step: Newton-Schulz
+            exact polish (4 k r² + 3 k r) flops per layer and step
+            exact 19 m n + 18 m - 6 flops per layer and step: momentum, lengths, Adam's steps of biases, and what is finite
+            exact m n + 2 m floats kept per layer
+Oracles     step: 1 forward, 1 backward
 Deviations  1. Momentum is a sum, not an average: O does not depend on the length of u.
             2. Newton-Schulz runs in the dtype of the parameters (KellerJordan/Muon: bfloat16), and ||u||_F is taken without 1e-7.
             3. Biases, normalisation layers and, with head = False, the last layer's weights take Adam's steps, by lr adam_scale.

@@ -5,10 +5,14 @@ Paper       Zhang, Martens, Grosse, Fast Convergence of Natural Gradient Descent
 Update      W ← W - η Jᵀ(J Jᵀ)⁻¹ r:  the natural gradient F⁺∇L with Fisher F = JᵀJ/n and its pseudo-inverse
             J (n c, p) Jacobian of the outputs, r = f - y (n c,)
 Notation    paper → code:  η → lr,  G = J Jᵀ/n → J Jᵀ (the 1/n cancels)
-Cost        flops, two-layer network, leading terms (to the flop: `nearlin.complexity.cost.natural_gradient_step`):
-            forward 2 n m d + Gram 2 n² (m + d), half of it as rank-k update + factor n³/3 + update and certificate 2 n m d each
-            memory about 3 n² floats and n m / 8 bytes of masks (NumPy; n m elsewhere)
-Oracles     1 jacobian, 1 gram, 1 Jᵀu, 1 J v
+Cost        with a two-layer ReLU network: n samples, d inputs, m neurons, G floats of masks at work (128 MB), N = n m d (to the
+              flop: `nearlin.complexity.cost.natural_gradient_step`):
+            leading 6 N flops per step: forward pass, update and certificate
+            leading 2 n² (m + d) flops per step: Gram matrix, half of it as a rank-k update
+            leading n³/3 flops per step: factor
+            at most 3 n² + 4 m d + n m/32 + 2 G floats at the peak: masks in bits (NumPy; in bytes elsewhere)
+Oracles     step: 1 forward, 1 jacobian, c backward, 1 gram, 1 rmatvec, 1 matvec: backward passes make the factors of a layered
+              network
 Deviations  1. ``damping`` λ, 0 in the paper, keeps the factorisation possible: (J Jᵀ + λ I)⁻¹ with λ = 1e-10 tr(G)/n in float64
                and 1e-6 tr(G)/n in float32 by default. No guard: every finite step whose solve is better than none is taken, so
                that the rate can be read.

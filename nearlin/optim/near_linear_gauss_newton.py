@@ -6,12 +6,17 @@ Update      W ← W - lr Jᵀg,   ||r - (J Jᵀ + λ I) g|| <= ε ||r||
             J (n c, p) Jacobian of the outputs, r (n c,) residual f - y, g (n c,)
             R (n c, n c) with RᵀR = G̃ + λ I, G̃ = J SᵀS Jᵀ sketched; PCG on J Jᵀ + λ I with M⁻¹ = R⁻¹R⁻ᵀ
 Notation    paper → code:  A = Jᵀ → J transposed,  R → R⁻¹,  ε₀ → epsilon,  G_t → J Jᵀ,  λ_min of the kernel → not needed
-Cost        flops, two-layer ReLU network, leading terms with N = n m d, K inner iterations, s sketched neurons (default 3n/2);
-            to the flop in `nearlin.complexity.cost.near_linear_step`:
-            K (4N + 2 n²) products and triangular solves + 2N certificate + 2N + 4 n m guard, which is the next step's forward
-            fresh R: 2 n m + 2 n² (s + d) + n³/3, where the rank-k update of a BLAS does half of the 2 n² s
-            memory n m / 8 bytes of masks (NumPy; n m elsewhere), twice; about 3 n² + n s floats when R is fresh; 5 m d floats
-Oracles     1 jacobian; per attempt K products with J Jᵀ, 1 with J, 1 forward; 1 sketch when R is fresh, for all attempts
+Cost        with a two-layer ReLU network: n samples, d inputs, m neurons, N = n m d, s sketched neurons (default 3 n/2), K
+              inner iterations, B floats of a block of neurons (8 MB; to the flop: `nearlin.complexity.cost.near_linear_step`):
+            leading K (4 N + 2 n²) flops per step: products and triangular solves
+            leading 2 N flops per step: certificate
+            leading 2 N + 4 n m flops per step: guard, which is the next step's forward pass
+            leading 2 n m + 2 n² (s + d) + n³/3 flops per fresh R: half of 2 n² s as a rank-k update
+            at most 3 n² + n s + 7 m d + n m/32 + 2 B floats at the peak: masks in bits (NumPy; in bytes elsewhere)
+Oracles     step: 1 jacobian, c backward: backward passes make the factors of a layered network
+            first step: 1 forward more
+            fresh R: 1 sketch_gram
+            attempt: K gram_matvec, 1 matvec, 1 forward
 Deviations  1. PCG; the paper's double-product iteration, Richardson's and Chebyshev's are offered by name (``inner``).
             2. The sketch acts on the neuron mode alone, S = S₁ ⊗ I, so that G̃ = (X Xᵀ) ∘ (M S₁ᵀS₁ Mᵀ) costs n² s; the paper's
                Fast-JL transform of the factors is ``sketch=KroneckerSRHT()``.

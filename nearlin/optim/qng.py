@@ -7,8 +7,11 @@ Update      m ← β₁ m + g,   θ ← θ - lr C⁻ᵀ C⁻¹ m,   then  q = C�
             C⁻¹ is kept as the last τ pairs (q, c);  g, h, m, q (p,) over all parameters: g gradient of the mean loss,
             h = √n times its gradient at labels drawn from the model, n samples
 Notation    paper → code:  τ → rank,  β₁ → momentum,  β₂ → decay,  δ → trust_region
-Cost        forward and two backward passes + 12 p k + 12 p flops with k vectors kept, and the draw of labels; memory p τ + p
-Oracles     1 forward, 2 backward: at the true labels, and at drawn ones
+Cost        with p parameters in L matrices and k vectors kept, beyond forward and backward passes and the draw of labels:
+            exact 12 p k + 12 p + 3 k - L flops per step: of that 2 p - L to see that the step is finite
+            exact 7 p - L flops per first step
+            exact p k + p floats kept
+Oracles     step: 1 forward, 2 backward: at the true labels, and at 1 draw of labels
 Deviations  1. Every factor is applied to the product of those before it. The code takes qᵀ of the vector that came in, so that
                from the second pair on its product is not C⁻¹.
             2. c in a form without cancellation, also for q = 0, where the code divides 0 by 0.

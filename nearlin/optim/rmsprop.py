@@ -4,8 +4,12 @@ Paper       Tieleman, Hinton, Lecture 6.5, Neural Networks for Machine Learning,
             gradient descent optimization algorithms, 2016, arXiv:1609.04747
 Update      V ← decay V + (1 - decay) g²,   W ← W - lr g / (√V + epsilon);   g gradient of the mean loss, like W
 Notation    paper → code:  η → lr,  γ → decay,  ε → epsilon_hat,  E[g²] → V
-Cost        forward and backward + 9 p flops, at first 7 p (and 4 p to see that g² and the step are finite); memory p
-Oracles     1 forward, 1 backward
+Cost        with p parameters in L matrices, beyond forward and backward:
+            exact 13 p - 2 L flops per step: of that 4 p - 2 L to see that g² and the step are finite
+            exact 11 p - 2 L flops per first step
+            exact p flops per step, weight_decay > 0
+            exact p floats kept
+Oracles     step: 1 forward, 1 backward
 Deviations  1. epsilon_hat is added to the root, not under it; decay = 0.99 and epsilon_hat = 1e-8 as in PyTorch.
             2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
 """

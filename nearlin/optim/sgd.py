@@ -4,8 +4,13 @@ Paper       Polyak, Some methods of speeding up the convergence of iteration met
             doi:10.1016/0041-5553(64)90137-5; in the form of Sutskever, Martens, Dahl, Hinton, ICML 2013
 Update      v ← momentum v + g,   W ← W - lr v;   g gradient of the mean loss, like W
 Notation    paper → code:  μ → momentum,  ε → lr
-Cost        forward and backward + 4 p flops (and 2 p to see that the step is finite); memory p
-Oracles     1 forward, 1 backward
+Cost        with p parameters in L matrices, beyond forward and backward:
+            exact 6 p - L flops per step: of that 2 p - L to see that the step is finite
+            exact 4 p - L flops per first step
+            exact p flops per step, form = "average"
+            exact p flops per step, weight_decay > 0
+            exact p floats kept
+Oracles     step: 1 forward, 1 backward
 Deviations  1. The step size multiplies the velocity instead of the gradient (equal for a constant step size).
             2. form = "average" is v ← momentum v + (1 - momentum) g, as in renyiryry/kbfgs_neurips2020_public: p flops more;
                the same steps as the sum with lr (1 - momentum).

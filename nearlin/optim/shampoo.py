@@ -6,11 +6,16 @@ Update      Hⱼ ← decay Hⱼ + (1 - decay) gⱼ,   Xⱼ = (Hⱼ + damping I)^
             v ← momentum v + g,   θ ← θ - lr v x₀ X₀ x₁ X₁ ...
             g gradient of the mean loss, gⱼ (Nⱼ, Nⱼ) its contraction with itself over all axes but j: g gᵀ and gᵀ g for a matrix
 Notation    paper → code:  η → lr,  ε → damping,  Hⱼ → grams,  k → K,  Hⱼ^(-1/2k) → roots
-Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ ... entries; a BLAS does half of the statistics:
-            2 N sum(Nⱼ) + 2 sum(Nⱼ²) + N statistics, every statistics_every steps;   2 N sum(Nⱼ) direction
-            9 sum(Nⱼ³) eigendecompositions (nominal) + 2 sum(Nⱼ³) roots, every inverse_every steps
-            dense (o, d) with bias: sums 2 o d (o + d) + 2 o² and o³ + d³ + o³;   memory p + 2 sum(Nⱼ²)
-Oracles     1 forward, 1 backward; the warm start asks for one of each per batch
+Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = sum(Nⱼ), q = sum(Nⱼ²), c = sum(Nⱼ³), beyond forward
+              and backward:
+            exact 2 N s flops per variable and step: direction
+            exact 6 p - L flops per step: momentum, of that 2 p - L to see that the step is finite; p parameters in L matrices
+            exact 2 N s + 2 q + N + N₀ - 1 flops per variable and statistics: a BLAS does half of 2 N s
+            nominal 9 c flops per variable and inverse, root = "eigh": eigenvectors
+            exact 2 c + 7 q + 7 s - 5 K flops per variable and inverse, root = "eigh": roots
+            exact N + 2 q floats kept per variable
+Oracles     step: 1 forward, 1 backward
+            warm start, per batch: 1 forward, 1 backward
 Deviations  1. Averages and a damping of every root instead of sums from H = ε I, and momentum, as in renyiryry/tnt_neurips_2021
                and achrafba96/mbf; accumulate = "sum" with momentum = 0 is Algorithms 1 and 2.
             2. Roots and statistics in intervals; roots at every statistics step while t < inverse_every (not with early = False).

@@ -7,11 +7,17 @@ Update      M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) ĝ²,  
             Hⱼ ← decay Hⱼ + (1 - decay) gⱼ;   every inverse_every steps Qⱼ ← QR(Hⱼ Qⱼ), the orthogonal factor
             g gradient of the mean loss, gⱼ (Nⱼ, Nⱼ) its contraction with itself over all axes but j: g gᵀ and gᵀ g for a matrix
 Notation    paper → code:  η → lr,  ε → epsilon_hat,  L, R → grams,  Q_L, Q_R → bases,  f → inverse_every
-Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ ... entries and at least two axes; a BLAS does half of
-            the statistics:  6 N sum(Nⱼ) rotations + 2 N sum(Nⱼ) + 2 sum(Nⱼ²) + N statistics + 14 N for Adam
-            (and 4 N to see that gradient and step are finite)
-            2 sum(Nⱼ³) + 8/3 sum(Nⱼ³) power iteration, every inverse_every steps;   memory 2 p + 2 sum(Nⱼ²)
-Oracles     1 forward, 1 backward
+Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = sum(Nⱼ), q = sum(Nⱼ²), c = sum(Nⱼ³), beyond forward
+              and backward:
+            exact 8 N s + 2 q + 2 N + N₀ - 1 flops per variable and step, K > 1: rotations and statistics, 2 N s, of which a
+              BLAS does half
+            exact 17 p - 2 L flops per step: Adam, and 4 p - 2 L to see that g and the step are finite; p parameters in L
+              matrices
+            leading 14/3 c flops per variable and inverse, refresh = "qr", K > 1: H Q and its QR
+            leading 9 c flops per variable and inverse, refresh = "eigh", K > 1: nominal
+            exact 2 N + 2 q floats kept per variable, K > 1
+            exact 2 N floats kept per variable, K = 1
+Oracles     step: 1 forward, 1 backward
 Deviations  1. Step 0 makes the eigenbases of its gradient and leaves the parameters, as in nikhilvyas/SOAP: in its own
                eigenbasis a gradient is diagonal, and Adam would take the sign of rounding errors.
             2. Statistics are plain means until 1/t < 1 - decay. The columns of Q are not sorted by their eigenvalues.

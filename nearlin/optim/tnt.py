@@ -7,12 +7,18 @@ Update      Hⱼ ← decay Hⱼ + (1 - decay) g̃ⱼ,   Xⱼ = (Hⱼ / (c^(K-1) 
             all axes but j; N = N₀ N₁ ... entries in a variable of K axes. The scaled factors have one mean eigenvalue, c, and
             their Kronecker product has the trace tr H₀ of the model's covariance.
 Notation    paper → code:  ε → damping,  Ω⁽ʲ⁾ → Hⱼ in grams, unscaled,  d → N,  β → decay,  μ → momentum,  α → lr
-Cost        flops beyond forward and backward, for a variable of N = N₀ N₁ ... entries; a BLAS does half of the statistics:
-            2 N sum(Nⱼ) + 2 sum(Nⱼ²) + N statistics, every statistics_every steps;   2 N sum(Nⱼ) direction
-            sum(Nⱼ³) inverses, every inverse_every steps
-            dense (o, d) with bias: sums 2 o d (o + d) + 2 o² and o³ + d³ + o³;   memory p + 2 sum(Nⱼ²)
-Oracles     1 forward, 1 backward; 1 more backward with drawn labels, every statistics_every steps; the warm start asks for one
-            forward and one backward with drawn labels per batch
+Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = sum(Nⱼ), q = sum(Nⱼ²), c = sum(Nⱼ³), beyond forward
+              and backward:
+            exact 2 N s flops per variable and step: direction
+            exact 6 p - L flops per step: momentum, of that 2 p - L to see that the step is finite; p parameters in L matrices
+            exact 2 N s + 2 q + N + N₀ - 1 flops per variable and statistics: a BLAS does half of 2 N s
+            exact inverses + q + N₀ - K - 1 flops per variable and inverse: inverses of the K factors by
+              `nearlin.linalg.block_inverse`
+            exact q flops per variable and inverse, K > 1: scaling
+            exact N + 2 q floats kept per variable
+Oracles     step: 1 forward, 1 backward
+            statistics: 1 backward more, at 1 draw of labels
+            warm start, per batch: 1 forward, 1 backward at 1 draw of labels
 Deviations  1. A variable without trace has no normalisation: its factors are I / damping.
             2. Inverses in intervals, and at every statistics step while t < inverse_every (not with early = False).
             3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic, as in

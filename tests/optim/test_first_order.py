@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.complexity import count, counting_like
 from nearlin.nn import LayerSpec, StepDecay
 
 ORACLES = pathlib.Path(__file__).parents[1] / "oracles"
@@ -286,31 +285,3 @@ def test_a_gradient_whose_square_overflows_is_not_taken_in(params, gradient, nam
 def test_a_hyper_parameter_outside_its_range_is_named(method, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(nl.optim, method)(**options)
-
-
-# ------------------------------------------------------------------------------------------------------------------------ cost
-
-FLOPS = {  # per parameter, in the first step and later ones, without decay; then the norms that see what is not finite
-    "sgd": (2, 4, 1),
-    "sgd-average": (3, 5, 1),
-    "adam": (9, 13, 2),
-    "adam-of-the-mean": (10, 14, 2),
-    "adamw": (9, 13, 2),
-    "adagrad": (6, 7, 2),
-    "rmsprop": (7, 9, 2),
-}
-
-
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("name", FLOPS)
-def test_updates_cost_what_the_heads_say(params, gradient, name, weight_decay):
-    first, later, norms = FLOPS[name]
-    opt, p = dataclasses.replace(METHODS[name], weight_decay=weight_decay), sum(W.size for W in params)
-    like, objective = counting_like(), GivenGradients()
-    found, state = [], opt.init(params, objective)
-    params, gradient = (tuple(nl.asarray(a, like=like) for a in tree) for tree in (params, gradient))
-    for _ in range(2):
-        with count() as tally:
-            params, state, _ = opt.step(params, state, objective, gradient)
-        found.append(tally.total - norms * (2 * p - len(params)))
-    assert found == [(first + (weight_decay > 0)) * p, (later + (weight_decay > 0)) * p]

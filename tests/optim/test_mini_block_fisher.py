@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.complexity import count, counting_like, wrap
 from nearlin.experiments.checkpoint import load, save
 from nearlin.nn import BatchNorm, Conv2d, Dense, Flatten, GraphNetwork, Objective, Sequential, SoftmaxCrossEntropy, SquaredLoss
 from nearlin.optim import MiniBlockFisher
@@ -461,45 +460,6 @@ def test_a_field_outside_its_range_is_named(field, value):
 
 
 # -------------------------------------------------------------------------------------------------------------------- cost
-
-
-def flops_beyond_the_gradient(opt, network, batch, t):
-    """Flops of step t less those of loss and gradient."""
-    objective, batch = Objective(network, SquaredLoss()), wrap(batch)
-    params = network.init(0, counting_like())
-    state = opt.init(params, objective)
-    for _ in range(t + 1):
-        at = params
-        with count() as step:
-            params, state, _ = opt.step(params, state, objective, batch)
-    with count() as gradient:
-        point = objective.at(at, batch)
-        point.grads()
-        float(point.loss)
-    return step.total - gradient.total
-
-
-@pytest.mark.parametrize("average", [True, False])
-@pytest.mark.parametrize("layout", ["out", "in", "chunk"])
-def test_dense_steps_cost_what_the_head_says(rng, layout, average):
-    o, D = 7, 31
-    network, batch = Sequential((Dense(D - 1, o),)), (rng.standard_normal((5, D - 1)), rng.standard_normal((5, o)))
-    opt = MiniBlockFisher(layout=layout, average=average, statistics_every=2, inverse_every=5, early=False)
-    plain, observing = (flops_beyond_the_gradient(opt, network, batch, t) for t in (1, 2))
-    blocks, k = (o, D) if layout == "out" else (D, o)
-    assert plain == 2 * blocks * k**2 + 6 * o * D - 1
-    statistics = 2 * blocks * k**2 + 2 * o * D + 3 * k**2 if average else blocks * (3 * k**2 + 3 * k)
-    assert observing - plain == statistics - 1
-
-
-def test_convolutions_cost_what_the_head_says(rng):
-    f, c, kappa = 3, 2, 9
-    network = Sequential((Conv2d(c, f, 3, bias=False), Flatten()), shape=(c, 5, 5))
-    batch = (rng.standard_normal((4, c, 5, 5)), rng.standard_normal((4, f * 9)))
-    opt = MiniBlockFisher(statistics_every=2, inverse_every=5, early=False)
-    plain, observing = (flops_beyond_the_gradient(opt, network, batch, t) for t in (1, 2))
-    assert plain == 2 * f * c * kappa**2 + 6 * f * c * kappa - 1
-    assert observing - plain == f * c * (3 * kappa**2 + 3 * kappa) - 1
 
 
 def test_a_state_survives_a_checkpoint(numpy_backend, rng, tmp_path):
