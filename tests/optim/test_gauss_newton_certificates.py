@@ -1,6 +1,7 @@
 """What the Gauss-Newton methods report about a step, recomputed by dense float64 code that shares nothing with them."""
 
 import dataclasses
+import math
 import sys
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import nearlin as nl
 from nearlin import nn
+from tests.families import FAMILIES
 
 NearLinear, GramGaussNewton, NaturalGradient = nl.optim.NearLinearGaussNewton, nl.optim.GramGaussNewton, nl.optim.NaturalGradient
 GaussNewton = nl.optim.GaussNewton
@@ -104,3 +106,292 @@ def test_a_solve_that_is_cut_short_where_it_is_worse_than_none_gives_no_step(gua
             assert info.reason == f"rejected: the solve is worse than none, its residual is {info.solve.residual:.2g}"
         attempts.append(info.attempts if guard else info.solve.residual)
     assert max(attempts) > 1
+
+
+# -------------------------------------------------------------------------------------------------- methods for least squares
+
+
+SLOPE = {"relu": lambda z: (z > 0).astype(float), "tanh": lambda z: 1 - np.tanh(z) ** 2}
+VALUE = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh}
+
+
+def dense(objective, params, batch):
+    """J (n, m d) and r of the two-layer network, written out."""
+    W, x, y = (np.asarray(a, dtype=float) for a in (params[0], *batch))
+    a = (-1.0) ** np.arange(len(W)) / math.sqrt(len(W))
+    z, name = x @ W.T, objective.network.activation
+    left = a * SLOPE[name](z)
+    return (left[:, :, None] * x[:, None, :]).reshape(len(x), -1), VALUE[name](z) @ a - y
+
+
+def check_report(objective, params, batch, new, info, lr=1.0, weight=1.0, rel=1e-6, floor=0.0):
+    """Residual, losses and ratio of an accepted step from the parameters before and after; returns the residual."""
+    J, r = dense(objective, params, batch)
+    delta = (flat(params) - flat(new)) / lr
+    g = np.linalg.lstsq(J.T, delta, rcond=1e-14)[0]
+    residual = np.linalg.norm(r - weight * (J @ delta) - info.damping * g) / np.linalg.norm(r)
+    assert info.solve.residual == pytest.approx(residual, rel=rel, abs=floor)
+    after = dense(objective, new, batch)[1]
+    assert info.loss == pytest.approx(0.5 * np.mean(r**2), rel=1e-10)
+    if hasattr(info, "new_loss"):
+        assert info.new_loss == pytest.approx(0.5 * np.mean(after**2), rel=1e-8)
+        predicted = (r @ r - np.sum((r - lr * (J @ delta)) ** 2)) / 2
+        assert info.ratio == pytest.approx((r @ r - after @ after) / 2 / predicted, rel=1e-5)
+    return residual
+
+
+def textbook_pcg(A, R, b, rtol, most=200):
+    """Iterations of preconditioned conjugate gradients with M = RᵀR, and the condition number that they see."""
+    M = R.T @ R
+    x, rest = np.zeros_like(b), b.copy()
+    z = np.linalg.solve(M, rest)
+    p, rho, alphas, betas = z.copy(), rest @ z, [], []
+    while np.linalg.norm(rest) > rtol * np.linalg.norm(b) and len(alphas) < most:
+        Ap = A @ p
+        alphas.append(rho / (p @ Ap))
+        x, rest = x + alphas[-1] * p, rest - alphas[-1] * Ap
+        z = np.linalg.solve(M, rest)
+        betas.append(rest @ z / rho)
+        rho = rest @ z
+        p = z + betas[-1] * p
+    k = len(alphas)
+    T = np.zeros((k, k))
+    for j in range(k):
+        T[j, j] = 1 / alphas[j] + (betas[j - 1] / alphas[j - 1] if j else 0.0)
+        if j + 1 < k:
+            T[j, j + 1] = T[j + 1, j] = math.sqrt(betas[j]) / alphas[j]
+    values = np.linalg.eigvalsh(T)
+    return k, values[-1] / values[0], values[-1]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("options", [{}, {"lr": 0.6}, {"inner_dtype": "float32"}, {"epsilon": 0.4, "reuse": False}], ids=str)
+def test_near_linear_steps_report_what_happened(options, activation):
+    """Fresh and kept R; λ of the step, not of R; iterations and condition by another PCG with the same R."""
+    opt = NearLinear(**options)
+    objective, params, batch = two_layer(activation=activation)
+    state, kept = None, 0
+    for t in range(4):
+        before = state
+        new, state, info = first(opt, objective, params, batch, state, key=t)
+        assert (info.accepted, info.attempts, info.solve.reason) == (True, 1, "converged")
+        check_report(objective, params, batch, new, info, opt.lr)
+        made = None if before is None else before.preconditioner
+        if info.solve.refreshed:
+            assert before is None or not opt.reuse or made is None
+            R = first(dataclasses.replace(opt, reuse=True), objective, params, batch, before, key=t)[1].preconditioner
+        else:
+            kept, R = kept + 1, made
+        if before is not None:
+            assert info.damping == before.damping.value
+        if R is not None and not opt.inner_dtype and opt.reuse:
+            J, r = dense(objective, params, batch)
+            k, condition, largest = textbook_pcg(J @ J.T + info.damping * np.eye(len(r)), np.asarray(R.R), r, opt.epsilon)
+            assert info.solve.iterations == k
+            assert info.solve.condition == pytest.approx(condition, rel=1e-5)
+            assert info.solve.largest == pytest.approx(largest, rel=1e-5)
+        assert info.solve.products == info.solve.iterations + 1
+        params = new
+    assert kept >= 2 if opt.reuse else kept == 0
+
+
+def test_the_damping_of_a_step_is_its_own_and_not_that_of_the_preconditioner():
+    """R made at a fifth of the step's λ still serves."""
+    objective, params, batch = two_layer()
+    opt = NearLinear(damping=0.02, guard=False, epsilon=1e-3)
+    new, state, _ = first(opt, objective, params, batch)
+    older = state._replace(preconditioner=state.preconditioner._replace(damping=0.004), recall=None)
+    after, _, info = first(opt, objective, new, batch, older, key=1)
+    assert (info.solve.refreshed, info.damping) == (False, 0.02)
+    check_report(objective, new, batch, after, info)
+
+
+def test_a_step_that_was_tried_again_reports_the_damping_and_the_solve_of_its_last_attempt():
+    """Nearly collinear inputs: the first attempts at a tiny λ overshoot; by all guarded methods."""
+    batch = FAMILIES["offset"](np.random.default_rng(0), 64), np.sign(np.random.default_rng(1).standard_normal(64))
+    objective, params, _ = two_layer(n=64, d=16, width=1024)
+    for opt in (NearLinear(), GramGaussNewton(), GaussNewton(plan="exact"), GaussNewton(plan="sketch")):
+        new, _, info = first(opt, objective, params, batch)
+        assert info.attempts > 1
+        assert info.accepted
+        times = 64 if isinstance(opt, GaussNewton) else 1
+        check_report(objective, params, batch, new, info._replace(damping=times * info.damping), rel=1e-4, floor=1e-10)
+
+
+@pytest.mark.parametrize(("effort", "limit"), [(0.5, 36), (1.25, 78)])
+def test_a_kept_r_is_given_up_after_four_times_its_effort_and_eight_iterations(effort, limit):
+    """⌈4 · effort · ln 1e6⌉ + 8, counted by the oracle; and never more than maxiter."""
+    objective, params, batch = two_layer(n=64, d=8, width=1024)
+    opt = NearLinear(epsilon=1e-6)
+    _, state, _ = first(opt, objective, params, batch)
+    useless = state.preconditioner._replace(R=np.diag(np.geomspace(1e-6, 1e6, 64)), effort=effort)
+    for maxiter, granted in ((200, limit), (30, 30)):
+        counted = nn.Counted(objective)
+        once = dataclasses.replace(opt, maxiter=maxiter)
+        info = first(once, counted, params, batch, state._replace(preconditioner=useless, recall=None), key=1)[2]
+        assert info.solve.refreshed
+        assert counted.calls["gram_matvec"] - info.solve.iterations == granted
+
+
+@pytest.mark.parametrize("growth", [1, 2])
+def test_the_oversampling_and_scale_of_r_are_those_of_its_sketch(growth):
+    """m' = growth · 3n/2 sums, RᵀR = G̃ + λ I and tr(G̃)/n, from the R that is kept."""
+    objective, params, batch = two_layer(width=960)
+    opt = NearLinear(damping=0.05, guard=False)
+    state = opt.init(params, objective)._replace(growth=growth)
+    P = first(opt, objective, params, batch, state)[1].preconditioner
+    G = P.R.T @ P.R - 0.05 * np.eye(24)
+    assert P.oversampling == 1.5 * growth
+    assert P.scale == pytest.approx(np.trace(G) / 24, rel=1e-10)
+    assert P.damping == 0.05
+    J, _ = dense(objective, params, batch)
+    assert np.linalg.norm(G - J @ J.T) < 0.5 * np.linalg.norm(J @ J.T)
+
+
+EXACT = [
+    (GramGaussNewton(damping=1e-4, gram_dtype="float32"), {"activation": "tanh"}, 1e-3, 1e-10),
+    (GramGaussNewton(damping=1e-11, guard=False, gram_weight=0.5, lr=0.5), {"noise": 1e-4}, 1e-3, 1e-13),
+    (NaturalGradient(damping=1e-11, lr=0.5), {"noise": 1e-4}, 1e-3, 1e-13),
+]
+
+
+@pytest.mark.parametrize(
+    ("opt", "options", "rel", "least"), EXACT, ids=["gram-in-float32", "mini-batch-form", "natural-gradient"]
+)
+def test_exact_methods_report_the_residual_that_rounding_left(opt, options, rel, least):
+    """Gram matrices in float32, or of near-duplicates: the residual of the solve is far above zero, and is what they say."""
+    objective, params, batch = two_layer(**options)
+    new, _, info = first(opt, objective, params, batch)
+    assert info.accepted
+    assert info.damping == opt.damping
+    residual = check_report(objective, params, batch, new, info, opt.lr, getattr(opt, "gram_weight", 1.0), rel=rel)
+    assert residual > least
+    assert (info.solve.iterations, info.solve.products, info.solve.refreshed) == (0, 1, True)
+
+
+# ------------------------------------------------------------------------------------------------- Gauss-Newton, on both sides
+
+
+def perceptron(loss="squared", n=9, outputs=3, seed=2):
+    """5-7-c with tanh, and its J, r̃ and roots C written out."""
+    g, net = np.random.default_rng(seed), nn.MLP((5, 7, outputs), "tanh")
+    x, y = g.standard_normal((n, 5)), g.random((n, outputs))
+    if loss == "squared":
+        y = 3 * y
+    losses = {"squared": nn.SquaredLoss(), "averaged": nn.SquaredLoss(average=True), "sigmoid": nn.SigmoidCrossEntropy()}
+    return nn.Objective(net, losses[loss]), net.init(seed, x), (x, y)
+
+
+def written_out(objective, params, batch):
+    """K = Cᵀ J (n c, p), r̃ (n c,) and the mean loss, for diagonal roots."""
+    (V, W), (x, y) = params, batch
+    ones = np.ones((len(x), 1))
+    a = np.hstack([x, ones])
+    h = np.tanh(a @ V.T)
+    b = np.hstack([h, ones])
+    f, c = b @ W.T, W.shape[0]
+    rows = []
+    for i in range(len(x)):
+        for k in range(c):
+            last = np.zeros_like(W)
+            last[k] = b[i]
+            rows.append(np.concatenate([np.outer(W[k, :-1] * (1 - h[i] ** 2), a[i]).ravel(), last.ravel()]))
+    p = 1 / (1 + np.exp(-f))
+    if isinstance(objective.loss, nn.SigmoidCrossEntropy):
+        root, gradient, loss = np.sqrt(p * (1 - p)), p - y, np.sum(np.log1p(np.exp(f)) - y * f)
+    else:
+        share = c if objective.loss.average else 1
+        root, gradient, loss = np.full_like(f, share**-0.5), (f - y) / share, 0.5 * np.sum((f - y) ** 2) / share
+    return np.array(rows) * root.reshape(-1, 1), (gradient / root).ravel(), loss / len(x)
+
+
+SAMPLE_SIDE = [
+    ("exact", {"inner_dtype": "float32"}),
+    ("sketch", {}),
+    ("sketch", {"solver": "lsqr"}),
+    ("sketch", {"solver": "craig"}),
+    ("sketch", {"inner_dtype": "float32", "epsilon": 1e-5}),
+    ("class-averaged", {}),
+    ("per-class", {}),
+    ("frozen", {"inner_dtype": "float32"}),
+    ("nystrom", {}),
+    ("cg", {}),
+    ("cg", {"epsilon": 1e-4, "maxiter": 12}),
+]
+
+
+@pytest.mark.parametrize("loss", ["squared", "averaged", "sigmoid"])
+@pytest.mark.parametrize(("plan", "options"), SAMPLE_SIDE, ids=str)
+def test_the_sample_side_reports_the_true_residual_and_the_damping_without_weight_decay(plan, options, loss):
+    """||b - (K Kᵀ + n (λ + ω)) u|| / ||b||, b = r̃ + K δ₀, u from the step itself; SPRING and weight decay in δ₀."""
+    lam, omega, mu, lr = 0.05, 0.02, 0.6, 0.8
+    opt = GaussNewton(**{"plan": plan, "damping": lam, "l2": omega, "momentum": mu, "lr": lr, "guard": False} | options)
+    objective, params, batch = perceptron(loss)
+    state, last = None, 0.0
+    for t in range(3):
+        new, state, info = first(opt, objective, params, batch, state, key=t)
+        K, r, before = written_out(objective, params, batch)
+        n, theta, delta = 9, flat(params), (flat(new) - flat(params)) / lr
+        centre = (lam * mu * last - omega * theta) / (lam + omega)
+        b = r + K @ centre
+        u = np.linalg.lstsq(K.T, centre - delta, rcond=1e-14)[0]
+        residual = np.linalg.norm(b - K @ (centre - delta) - n * (lam + omega) * u) / np.linalg.norm(b)
+        np.testing.assert_allclose(K.T @ u, centre - delta, atol=1e-6)
+        assert info.solve.residual == pytest.approx(residual, rel=1e-2 if "inner_dtype" in options else 1e-5)
+        assert (info.solve.reason == "converged") == (residual <= 1.01 * opt.epsilon)
+        assert info.damping == lam
+        slope, bend = r @ (K @ delta) / n + omega * theta @ delta, np.sum((K @ delta) ** 2) / n + omega * delta @ delta
+        losses = [before, written_out(objective, new, batch)[2]]
+        penalised = [one + omega / 2 * np.sum(flat(v) ** 2) for one, v in zip(losses, (params, new), strict=True)]
+        assert (info.loss, info.new_loss) == pytest.approx(tuple(losses), rel=1e-10)
+        predicted = -lr * slope - lr**2 / 2 * bend
+        assert info.ratio == pytest.approx((penalised[0] - penalised[1]) / predicted, rel=1e-4)
+        params, last = new, delta
+
+
+@pytest.mark.parametrize("solver", ["lsqr", "craig"])
+def test_a_solve_that_is_cut_short_does_not_say_that_it_converged(solver):
+    objective, params, batch = perceptron()
+    info = first(GaussNewton(plan="cg", solver=solver, epsilon=1e-9, maxiter=3, damping=1e-4), objective, params, batch)[2]
+    assert (info.solve.reason, info.solve.iterations) == ("maxiter", 3)
+    assert info.solve.residual > 1e-6
+
+
+DIMENSIONS = {"exact": 0.05, "sketch": 0.3, "class-averaged": 0.6, "per-class": 0.6}
+
+
+@pytest.mark.parametrize("plan", DIMENSIONS)
+def test_the_effective_dimension_is_that_of_the_matrices_that_were_factored(plan):
+    """The mean over keys of N - λ ||R⁻ᵀz||² is Σ s/(s + λ) over the spectrum of RᵀR - λ I, at n (λ + ω); near that of K Kᵀ."""
+    objective, params, batch = perceptron()
+    opt = GaussNewton(plan=plan, damping=0.03, l2=0.02, guard=False, epsilon=0.3)
+    found, wanted = [], []
+    for key in range(40):
+        state, info = first(opt, objective, params, batch, nl.optim.gauss_newton.State(efforts=((f"{plan}, again", 0.0),)), key)[
+            1:
+        ]
+        R = [np.asarray(one) for one in state.kept.source.factors]
+        spectra = [np.linalg.eigvalsh(one.T @ one) - 9 * 0.05 for one in R]
+        times = 27 // sum(map(len, spectra))
+        wanted.append(times * sum(np.sum(s / (s + 9 * 0.05)) for s in spectra))
+        found.append(info.effective_dimension)
+    assert np.mean(found) == pytest.approx(np.mean(wanted), abs=4 * np.std(found) / 40**0.5 + 1e-9)
+    assert np.std(found) > 1e-3
+    values = np.linalg.eigvalsh(written_out(objective, params, batch)[0] @ written_out(objective, params, batch)[0].T)
+    assert np.mean(wanted) == pytest.approx(np.sum(values / (values + 9 * 0.05)), rel=DIMENSIONS[plan])
+
+
+@pytest.mark.parametrize("plan", ["exact", "parameter-cg", "kfac"])
+def test_a_stalled_or_rejected_start_reports_no_residual_of_its_own(plan):
+    """Nothing was solved: the losses are equal, the damping is that of the state, and the ratio is not a number."""
+    objective, params, (x, y) = perceptron()
+    opt = GaussNewton(plan=plan)
+    _, state, _ = first(opt, objective, params, (x, y))
+    fitted = written_out(objective, params, (x, y))[1].reshape(y.shape) + y
+    new, after, info = first(opt, objective, params, (x, fitted), state._replace(recall=None))
+    assert new is params
+    assert after is not None
+    assert (info.loss, info.accepted, info.attempts) == (info.new_loss, False, 0)
+    assert (info.damping, info.reason) == (state.damping.value, "stalled: the residual is rounding")
+    assert math.isnan(info.ratio)
+    assert info.solve[:4] == (0.0, 0, 0, "converged")
