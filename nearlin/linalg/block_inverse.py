@@ -12,7 +12,6 @@ Cost        with N blocks that need no help:
 Deviations  1. A pivot counts as positive where it exceeds the rounding error of its diagonal entry: below that, it is noise.
 """
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -32,11 +31,12 @@ from nearlin._array import (
     unguarded,
     widest,
 )  # fmt: skip
+from nearlin.linalg.checks import check_damping, check_square
 from nearlin.linalg.cholesky import FactorizationError, _explain
+from nearlin.linalg.precision import is_thin
 
 SWEPT, STACKED = 16, 64  # largest blocks that are swept, and that are given to stacked routines: where the times cross
 GROUP = 4  # rows that a sweep updates in one call: fewer calls against less of the lower triangle
-THIN = 1e-5  # a float32 block whose damping is below this share of its trace is inverted in float64: above, errors are below 1 %
 CLIMBS = 5  # times that the damping of a failing block is multiplied by ten
 
 
@@ -87,9 +87,9 @@ def block_inverse(blocks, damping, name="block", previous=None):
     """(B + damping I)⁻¹ for every symmetric block B of a stack.
 
     A block that is not positive definite is tried again with ten times its damping, at most five times; then it keeps its
-    previous inverse. A block with NaN or Inf always keeps it. In float32, a block whose damping is below 1e-5 of its trace,
-    which bounds its eigenvalues, is inverted in float64 where the device has that, and cast back. The other blocks do not
-    notice: their inverses are the same to the bit.
+    previous inverse. A block with NaN or Inf always keeps it. In float32, a block whose damping is below 1e-5 of its trace is
+    inverted in float64 where the device has that, and cast back (`nearlin.linalg.precision`). The other blocks do not notice:
+    their inverses are the same to the bit.
 
     Parameters
     ----------
@@ -147,13 +147,12 @@ def block_inverse(blocks, damping, name="block", previous=None):
 
 def _checked(blocks, damping, previous):
     """The namespace of arguments that make sense together."""
-    xp = check(finite=False, blocks=blocks) if previous is None else check(finite=False, blocks=blocks, previous=previous)
-    if blocks.ndim < 2 or blocks.shape[-1] != blocks.shape[-2]:
-        raise ValueError(f"blocks have shape {tuple(blocks.shape)}; expected square blocks, (..., k, k)")
-    if previous is not None and previous.shape != blocks.shape:
-        raise ValueError(f"previous is a {describe(previous)}; expected the shape of blocks, {tuple(blocks.shape)}")
-    if not 0 <= damping < math.inf:
-        raise ValueError(f"damping is {damping!r}; expected a finite number, at least 0")
+    xp = check_square("blocks", blocks)
+    if previous is not None:
+        check(finite=False, beside=("blocks", blocks), previous=previous)
+        if previous.shape != blocks.shape:
+            raise ValueError(f"previous is a {describe(previous)}; expected the shape of blocks, {tuple(blocks.shape)}")
+    check_damping(damping)
     return xp
 
 
@@ -224,7 +223,7 @@ def _wide_enough(blocks, dampings):
     xp, wide = namespace(blocks), widest(blocks)
     if wide == blocks.dtype:
         return _attempt(blocks, dampings)
-    thin = dampings < THIN * xp.sum(xp.linalg.diagonal(blocks), axis=-1)
+    thin = is_thin(blocks, dampings)
     if not bool(xp.any(thin)):
         return _attempt(blocks, dampings)
     exact, good = _attempt(xp.astype(blocks, wide), xp.astype(dampings, wide))

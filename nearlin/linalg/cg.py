@@ -9,12 +9,14 @@ Cost        with one product with A and one with M⁻¹ per iteration, and one w
             at most 8 n floats at the peak: x, r, z, p, A p and what is added to them; 7 n without a preconditioner
 Deviations  1. Stops on ||r|| <= rtol ||b||, then recomputes the true residual (one more product).
             2. Non-positive curvature ends the iteration and is reported; no abs hides it.
+            3. Where squares of numbers of the size of b under- or overflow, b is divided by a power of two, and x multiplied.
 """
 
 import math
 
 from nearlin._array import namespace, tridiagonal_extremes
-from nearlin.linalg.operators import inner, norm
+from nearlin.linalg.checks import check_system
+from nearlin.linalg.operators import inner, norm, normalized
 from nearlin.linalg.solve_info import SolveInfo
 
 
@@ -51,11 +53,16 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
     -------
     x : array, shape (n,)
     info : SolveInfo
+
+    Raises
+    ------
+    BackendError, TypeError, ValueError
+        A b that is no vector of float32 or float64, or a tolerance outside of [0, 1). NaN and Inf in b end as non-finite.
     """
-    if not 0 <= rtol < 1:
-        raise ValueError(f"rtol is {rtol!r}; expected a number in [0, 1)")
+    check_system(b, rtol)
     maxiter = 10 * b.shape[0] if maxiter is None else maxiter
-    target = norm(b)
+    given, (b, unit, target) = b, normalized(b)
+    lifted = (lambda v: v) if unit == 1 else (lambda v: unit * v)
     x, r = namespace(b).zeros_like(b), b
     alphas, betas, size = [], [], target
     reason = "converged" if target == 0 else "maxiter" if math.isfinite(target) else "non-finite"
@@ -73,19 +80,20 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
             x, r = x + alpha * p, r - alpha * q  # x ← x + α p, r ← r - α A p
             alphas.append(alpha)
             if on_step:
-                on_step(alpha)
+                on_step(unit * alpha)
             size = norm(r)
-            if not size > rtol * target or (stop and stop(x, r)):
+            if not size > rtol * target or (stop and stop(lifted(x), lifted(r))):
                 reason = "converged" if math.isfinite(size) else "non-finite"
                 break
             z = preconditioner(r)
             rz, previous = inner(r, z), rz
             betas.append(rz / previous)
             p = z + betas[-1] * p  # p ← z + β p
-    products = len(alphas)
+    products, x = len(alphas), lifted(x)
     residual = size / target if target else 0.0
     if certify and target:
-        residual, products = norm(b - matvec(x)) / target, products + 1
+        rest = given - matvec(x)
+        residual, products = norm(rest if unit == 1 else rest / unit) / target, products + 1
         if reason == "converged" and residual > 1.05 * rtol and not stop:
             reason = "stalled"
     smallest, largest = _ritz(alphas, betas)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nearlin._array import NotPositiveDefinite, cholesky, namespace, solve_triangular
+from nearlin.linalg.checks import check_damping, check_square
 
 
 class FactorizationError(ArithmeticError):
@@ -29,11 +30,15 @@ def damped_cholesky(matrix, damping, name="matrix"):
     ------
     FactorizationError
         Not positive definite; names the matrix, its size, the damping and the smallest eigenvalue found.
+    BackendError, TypeError, ValueError
+        No square matrix of float32 or float64, or a negative damping.
 
     Notes
     -----
     n³/3 flops; one array of the matrix's size.
     """
+    check_square(name, matrix, stack=False)
+    check_damping(damping)
     try:
         return cholesky(matrix, shift=damping)
     except NotPositiveDefinite as error:
@@ -47,7 +52,7 @@ def _explain(matrix, damping, name):
     smallest = float(xp.min(xp.linalg.eigvalsh(matrix)))
     return (
         f"{name} ({n} x {n}, {dtype}) with damping {damping:.3g} is not positive definite: its smallest eigenvalue is "
-        f"{smallest:.3g}; raise the damping above {max(-smallest, 0.0):.3g}, or use float64"
+        f"{smallest:.3g}; raise the damping above {max(0.0, -smallest, damping):.3g}, or use float64"
     )
 
 

@@ -11,7 +11,8 @@ Reference   Golub, Kahan, SIAM J. Numer. Anal. B 2 (1965); Paige, Saunders, ACM 
             Meng, Saunders, Mahoney, LSRN, SIAM J. Sci. Comput. 36 (2014), arXiv:1109.5981
 Cost        an iteration: one product with J, one with Jᵀ, one triangular solve with R and one with Rᵀ; for p parameters and
             n samples 7 p + 18 n - 4 flops (CRAIG), 9 p + 22 n - 4 (LSQR); kept are 2 p + 5 n numbers (CRAIG), 3 p + 6 n (LSQR)
-Deviations  1. The second part of v_k is kept as √λ d_k: g is a sum of the d_k, and λ = 0 is no special case.
+Deviations  1. The second part of v_k is kept as √λ d_k: g is a sum of the d_k, and λ = 0 is no special case. Where g overflows,
+               as it may with ||J||² below the smallest normal number, δ does not; b is scaled as in `cg`.
             2. Rᵀ u_k is kept beside u_k: the tolerance is one for ||b - J δ - λ g||, whatever R is.
             3. The residual is recomputed at the end (one more product), as in `cg`.
             4. Ends as "stalled" where b is out of the range of B up to rounding: CRAIG where the next |τ_k| exceeds
@@ -22,8 +23,9 @@ import math
 from itertools import islice
 from typing import NamedTuple
 
-from nearlin._array import check, namespace, solve_triangular, tridiagonal_extremes
-from nearlin.linalg.operators import axpy, inner, norm
+from nearlin._array import check, namespace, solve_triangular, tridiagonal_extremes, unguarded
+from nearlin.linalg.checks import check_system
+from nearlin.linalg.operators import axpy, normalized, safe_norm
 from nearlin.linalg.solve_info import SolveInfo
 
 NEGLIGIBLE = 10  # a singular value of B below this many eps ||B|| is rounding
@@ -117,9 +119,14 @@ def craig(J, b, damping=0.0, R=None, *, rtol=1e-8, maxiter=None):
 def _solve(J, b, damping, R, rtol, maxiter, method):
     """`LeastNorm` and its certificate by ``method``, which follows the bidiagonalisation."""
     _check(b, damping, R, rtol)
-    maxiter = 10 * b.shape[0] if maxiter is None else maxiter
+    with unguarded():  # g may overflow where ||J||² underflows, and δ be fine
+        return _iterated(J, b, damping, R, rtol, 10 * b.shape[0] if maxiter is None else maxiter, method)
+
+
+def _iterated(J, given, damping, R, rtol, maxiter, method):
+    b, unit, target = normalized(given)
     u, rounding = _left(R, b), NEGLIGIBLE * float(namespace(b).finfo(b.dtype).eps)
-    target, first = norm(b), norm(u)
+    first = safe_norm(u)
     iterate, alphas, betas, products = method(None, b, first), [], [], 0
     reason = "converged" if target == 0 else "maxiter" if math.isfinite(target + first) else "non-finite"
     for alpha, v, beta, p in islice(_bidiagonalize(J, b, u, first, damping, R), maxiter if reason == "maxiter" else 0):
@@ -133,22 +140,24 @@ def _solve(J, b, damping, R, rtol, maxiter, method):
         iterate = iterate.advance(alpha, v, beta, p)
         alphas.append(alpha)
         betas.append(beta)
-        size = norm(iterate.r)
+        size = safe_norm(iterate.r)
         if not size > rtol * target:
             reason = "converged" if math.isfinite(size) else "non-finite"
             break
-    return _certified(J, b, damping, rtol, target, iterate.y, products, reason, alphas, betas)
+    y = iterate.y if iterate.y is None or unit == 1 else _scaled(unit, iterate.y)
+    return _certified(J, given, damping, rtol, unit, target, y, products, reason, alphas, betas)
 
 
-def _certified(J, b, damping, rtol, target, y, products, reason, alphas, betas):
+def _certified(J, b, damping, rtol, unit, target, y, products, reason, alphas, betas):
     if y is None:  # no iteration
         zero = namespace(b).zeros_like(b)
         return LeastNorm(J.rmatvec(zero), zero), SolveInfo(target / target if target else 0.0, 0, products + 1, reason)
-    residual = norm(b - J.matvec(y[0]) - damping * y[1]) / target
+    rest = b - J.matvec(y[0])
+    rest = rest - damping * y[1] if damping else rest
+    residual = safe_norm(rest if unit == 1 else rest / unit) / target
     if reason == "converged" and not residual <= 1.05 * rtol:
         reason = "stalled"
-    smallest, largest = _ritz(alphas, betas)
-    condition = largest / smallest if smallest > 0 else float("inf")
+    condition, largest = _ritz(alphas, betas)
     return LeastNorm(*y), SolveInfo(residual, len(alphas), products + 1, reason, condition, largest=largest)
 
 
@@ -159,14 +168,14 @@ def _bidiagonalize(J, p, u, beta, damping, R):
         p, u = p / beta, u / beta
         z = u if R is None else solve_triangular(R, u)
         v = _axpy(-beta, v, (J.rmatvec(z), z))  # α v = Bᵀ u - β v, √λ d its second part
-        alpha = math.sqrt(inner(v[0], v[0]) + damping * inner(v[1], v[1]))
+        alpha = math.hypot(safe_norm(v[0]), math.sqrt(damping) * safe_norm(v[1]))
         if not 0 < alpha < math.inf:
             yield alpha, v, alpha, p
             return
         v = _scaled(1 / alpha, v)
         p = J.matvec(v[0]) + damping * v[1] - alpha * p  # β Rᵀ u = Rᵀ (B v - α u)
         u = _left(R, p)
-        beta = norm(u)
+        beta = safe_norm(u)
         yield alpha, v, beta, p
 
 
@@ -212,13 +221,12 @@ class _LSQR(NamedTuple):
 
 
 def _check(b, damping, R, rtol):
-    check(ndim={"b": 1, "R": 2}, finite=False, b=b, **({} if R is None else {"R": R}))
-    if R is not None and tuple(R.shape) != (b.shape[0], b.shape[0]):
+    check_system(b, rtol, damping)
+    if R is None:
+        return
+    check(ndim={"R": 2}, finite=False, beside=("b", b), R=R)
+    if tuple(R.shape) != (b.shape[0], b.shape[0]):
         raise ValueError(f"R has shape {tuple(R.shape)}; expected {(b.shape[0], b.shape[0])}, as b has {b.shape[0]} entries")
-    if not 0 <= damping < math.inf:
-        raise ValueError(f"damping is {damping!r}; expected a finite number, at least 0")
-    if not 0 <= rtol < 1:
-        raise ValueError(f"rtol is {rtol!r}; expected a number in [0, 1)")
 
 
 def _left(R, p):
@@ -238,7 +246,10 @@ def _scaled(alpha, x):
 
 
 def _ritz(alphas, betas):
-    """The smallest and the largest eigenvalue of L Lᵀ, L with α on its diagonal and β below: the Lanczos matrix of `cg`."""
+    """Condition number and largest eigenvalue of L Lᵀ, L with α on its diagonal and β below: the Lanczos matrix of `cg`."""
+    unit = max(alphas)  # squares may underflow
+    alphas, betas = [alpha / unit for alpha in alphas], [beta / unit for beta in betas]
     diagonal = [alpha**2 + beta**2 for alpha, beta in zip(alphas, [0.0, *betas], strict=False)]
     off_diagonal = [alpha * beta for alpha, beta in zip(alphas, betas[:-1], strict=False)]
-    return tridiagonal_extremes(diagonal, off_diagonal)
+    smallest, largest = tridiagonal_extremes(diagonal, off_diagonal)
+    return largest / smallest if smallest > 0 else math.inf, unit * unit * largest

@@ -14,6 +14,7 @@ import math
 from typing import NamedTuple
 
 from nearlin._array import namespace
+from nearlin.linalg.checks import check_system
 from nearlin.linalg.operators import axpy, norm
 from nearlin.linalg.solve_info import SolveInfo
 
@@ -52,7 +53,13 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
     -------
     GramSolution
         Its ``info`` ends as converged, as the last inner solve did, as stalled, or as non-finite.
+
+    Raises
+    ------
+    BackendError, TypeError, ValueError
+        A b that is no vector of float32 or float64, a negative damping, or a tolerance outside of [0, 1).
     """
+    check_system(b, rtol, damping)
     target = norm(b)
     if not 0 < target < math.inf:
         zero, finite = namespace(b).zeros_like(b), target == 0

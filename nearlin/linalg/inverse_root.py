@@ -3,20 +3,30 @@
 Formula     X = (H + λ I)^(-1/p) for symmetric positive semidefinite H (n, n)
             eigh:    H = U diag(s) Uᵀ, X = U diag((max(s, 0) + λ)^(-1/p)) Uᵀ
             newton:  Z = H + λ I, z = (1 + p) / (2 ||Z||_F), M = z Z, Y = z^(1/p) I;
-                     E = (1 + 1/p) I - M/p, M ← Eᵖ M, Y ← Y E, until max |M - I| <= 1e-6
+                     E = (1 + 1/p) I - M/p, M ← Eᵖ M, Y ← Y E, until ||M - I||_F <= 1e-6
+            error:   ||Xᵃ (H + λ I) Xᵇ - X||_F / ||X||_F, a = ⌊(p + 1)/2⌋, a + b = p + 1; where X is off by F in the eigenvectors
+                     of H, the norm is that of c_ij F_ij, with c_ij >= 1 from the ratio of the eigenvalues i and j, 1 for p = 1
 Reference   Guo, Higham, A Schur-Newton method for the matrix pth root and its inverse, SIAM J. Matrix Anal. Appl. 28 (2006);
             stopping rules as in renyiryry/tnt_neurips_2021
 Cost        eigh: 11 n³ flops.  newton: 2n³ (b + 2) an iteration, b the products that Eᵖ takes (p = 2: 1, p = 4: 2, p = 6: 3)
+            n³/3 to see that H is semidefinite; error: (8 p + 21) n² + 24 n
 Deviations  1. Newton takes a 1 x 1 matrix (its power), and ends on NaN with the last finite root.
+            2. It stops and stalls by the Frobenius norm, which never grows in exact arithmetic; the largest entry may.
+            3. It runs in float64 where the device has it: M is a recursion, which loses touch with Yᵖ Z by eps cond(Z).
 """
 
 import math
 from typing import NamedTuple
 
-from nearlin._array import NotConverged, check, device, eigh, namespace, unguarded, widest
+from nearlin._array import NotConverged, NotPositiveDefinite, asarray, cholesky, device, eigh, namespace, unguarded, widest
+from nearlin.linalg.checks import check_damping, check_square
 from nearlin.linalg.cholesky import FactorizationError
+from nearlin.linalg.operators import norm, safe_norm
+from nearlin.linalg.precision import wide_enough
 
 GROWTH = 1.2  # Newton ends where the error grows by more than this factor: rounding has taken over
+TRUST = 10  # times the tolerance that the measured error of a converged root may be
+PROBES = (2, 3, 5, 7)  # the i-th entries are √2 cos(√q i²): as good as random, and no stream of draws
 
 
 class RootInfo(NamedTuple):
@@ -25,11 +35,15 @@ class RootInfo(NamedTuple):
     Attributes
     ----------
     error : float
-        Newton: max |Yᵖ Z - I| as the iteration carries it. Eigendecomposition: NaN, not measured.
+        Measured by four probe vectors: ||Xᵃ (H + λ I) Xᵇ - X||_F / ||X||_F, to first order at least the relative error of X and
+        equal to it for p = 1; for a stack the largest; with the rounding of a result that is cast back from float64. Eigenvalues
+        that were taken for 0 are part of it. NaN where p is no integer, and where it overflows.
     iterations : int
         Newton steps; 0 for the eigendecomposition.
     reason : str
-        ``"eigh"``, ``"converged"``, ``"maxiter"`` or ``"stalled"`` (the error grew; the root before that is returned).
+        ``"eigh"``, ``"converged"``, ``"maxiter"``, ``"stalled"`` (||M - I||_F grew, and the root before that is returned; or it
+        met the tolerance and ``error`` is above ten times that), or ``"indefinite"`` (it converged, but H has an eigenvalue below
+        -1e-5 p λ, or ten times another tolerance, which the eigendecomposition would take for 0).
     """
 
     error: float
@@ -65,8 +79,7 @@ def symmetric_eigh(matrix, name="matrix"):
     -----
     9 n³ flops (nominal); float32 stays float32 unless it does not converge.
     """
-    xp = check(**{name: matrix})
-    _check_square(matrix, name)
+    xp = check_square(name, matrix, finite=True)
     for dtype in (matrix.dtype, widest(matrix)):
         try:
             values, vectors = eigh(xp.astype(matrix, dtype, copy=False))
@@ -77,11 +90,6 @@ def symmetric_eigh(matrix, name="matrix"):
         return xp.astype(values, matrix.dtype, copy=False), xp.astype(vectors, matrix.dtype, copy=False)
     shape = f"{matrix.shape[-1]} x {matrix.shape[-1]}"
     raise FactorizationError(f"the eigenvalues of {name} ({shape}) do not converge ({failure}); raise the damping") from failure
-
-
-def _check_square(matrix, name):
-    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
-        raise ValueError(f"{name} has shape {tuple(matrix.shape)}; expected a square matrix")
 
 
 def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, name="matrix"):
@@ -98,7 +106,7 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
     method : str
         ``"eigh"`` or ``"newton"``.
     tol, maxiter : float, int
-        Newton: largest max |M - I| at the end, and most iterations.
+        Newton: largest ||M - I||_F at the end, at least 4 n eps, and most iterations.
     name : str
         What the matrix is, for messages.
 
@@ -106,7 +114,7 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
     -------
     root : array, like ``matrix``
     info : RootInfo
-        Newton's certificate.
+        The measured error, and how Newton's iteration ended.
 
     Raises
     ------
@@ -117,11 +125,32 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
 
     Notes
     -----
-    eigh: 9 n³ + 2 n³ flops. newton: 2n³ (b + 2) an iteration, b = ⌊log₂ p⌋ + (ones in the binary digits of p) - 1.
+    eigh: 9 n³ + 2 n³ flops. newton: 2n³ (b + 2) an iteration, b = ⌊log₂ p⌋ + (ones in the binary digits of p) - 1. The error:
+    (8 p + 21) n² + 24 n. float32 is rooted in float64, and cast back, by Newton always and by ``"eigh"`` where the
+    damping is below 1e-5 of a trace (`nearlin.linalg.precision`), if the device has float64.
     """
     _check_root(p, damping, method)
+    xp = check_square(name, matrix, finite=method == "newton", stack=method == "eigh")  # `symmetric_eigh` looks as well
+    work = wide_enough(matrix, damping if method == "eigh" else 0.0)
     if method == "newton":
-        return _newton(matrix, p, damping, tol, maxiter, name)
+        root, iterations, reason = _newton(work, int(p), damping, tol, maxiter, name)
+    else:
+        root, iterations, reason = _by_eigenvalues(work, p, damping, name), 0, "eigh"
+    error = _error(root, work, damping, int(p)) if p == int(p) else math.nan
+    if reason == "converged" and not error <= TRUST * tol:
+        reason = "stalled"
+    if reason == "converged" and not _is_semidefinite(work, TRUST * tol * p * damping):
+        reason = "indefinite"
+    if work.dtype != matrix.dtype:
+        error += float(xp.finfo(matrix.dtype).eps) / 2
+        with unguarded():
+            root = xp.astype(root, matrix.dtype)
+        if not bool(xp.all(xp.isfinite(root))):
+            raise _singular(matrix, damping, name)
+    return root, RootInfo(error, iterations, reason)
+
+
+def _by_eigenvalues(matrix, p, damping, name):
     values, vectors = symmetric_eigh(matrix, name)
     xp = namespace(matrix)
     with unguarded():
@@ -129,7 +158,7 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
     if not bool(xp.all(xp.isfinite(powers))):
         raise _singular(matrix, damping, name)
     half = vectors * powers[..., None, :]  # a product with its own transpose is symmetric, and half the work of a BLAS
-    return half @ xp.matrix_transpose(half), RootInfo(float("nan"), 0, "eigh")
+    return half @ xp.matrix_transpose(half)
 
 
 def _check_root(p, damping, method):
@@ -137,8 +166,7 @@ def _check_root(p, damping, method):
         raise ValueError(f"method is {method!r}; expected 'eigh' or 'newton'")
     if not 0 < p < math.inf or (method == "newton" and p != int(p)):
         raise ValueError(f"p is {p!r}; expected a positive {'integer' if method == 'newton' else 'number'}")
-    if not 0 <= damping < math.inf:
-        raise ValueError(f"damping is {damping!r}; expected a finite number, at least 0")
+    check_damping(damping)
 
 
 def _singular(matrix, damping, name):
@@ -146,36 +174,59 @@ def _singular(matrix, damping, name):
     return FactorizationError(f"{name} ({n} x {n}) with damping {damping:.3g} is singular; raise the damping")
 
 
+def _is_semidefinite(matrix, slack):
+    """Whether no eigenvalue is below -``slack``; n³/3 flops."""
+    try:
+        cholesky(matrix, slack)
+    except NotPositiveDefinite:
+        return False
+    return True
+
+
+def _error(X, matrix, damping, p):
+    """||Xᵃ (H + λ I) Xᵇ - X||_F / ||X||_F, estimated by products with the probes; in float64 where the device has it."""
+    xp, n = namespace(X), X.shape[-1]
+    X, matrix = (xp.astype(a, widest(a), copy=False) for a in (X, matrix))
+    probes = [[2**0.5 * math.cos(q**0.5 * i * i) for q in PROBES] for i in range(1, n + 1)]
+    left = (p + 1) // 2
+    with unguarded():
+        size = xp.max(xp.abs(X), axis=(-2, -1), keepdims=True)  # powers of X / size do not overflow
+        X = X / size
+        once = image = X @ asarray(probes, like=X)
+        for _ in range(p - left):
+            image = X @ image
+        image = size**p * (matrix @ image + damping * image)
+        for _ in range(left):
+            image = X @ image
+        square = xp.sum((image - once) ** 2, axis=(-2, -1)) / len(PROBES)
+        return float(xp.max(xp.sqrt(square / xp.sum(X * X, axis=(-2, -1)))))
+
+
 # ---------------------------------------------------------------------------------------------------------- coupled Newton
 
 
 def _newton(matrix, p, damping, tol, maxiter, name):
-    """Y ≈ Z^(-1/p) and its certificate."""
-    xp = check(ndim={name: 2}, **{name: matrix})
-    _check_square(matrix, name)
-    n, p = matrix.shape[0], int(p)
+    """Y ≈ Z^(-1/p), the iterations, and how they ended."""
+    xp, n = namespace(matrix), matrix.shape[0]
     eye = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
     Z = matrix + damping * eye
-    with unguarded():
-        size = float(xp.linalg.matrix_norm(Z))
-    if size == math.inf:
-        raise FactorizationError(f"the norm of {name} ({n} x {n}) overflows; scale it down, or take the method 'eigh'")
+    size = safe_norm(Z)
     if not size > 0 or (n == 1 and not float(Z[0, 0]) > 0):
         raise _singular(matrix, damping, name)
     if n == 1:
-        return Z ** (-1.0 / p), RootInfo(0.0, 0, "converged")
+        return Z ** (-1.0 / p), 0, "converged"
     z = (1 + p) / (2 * size)
     M, Y = z * Z, z ** (1 / p) * eye
-    error, iterations = float(xp.max(xp.abs(M - eye))), 0
+    error, iterations, tol = norm(M - eye), 0, max(tol, 4 * n * float(xp.finfo(Z.dtype).eps))
     while error > tol and iterations < maxiter:
         E = (1 + 1 / p) * eye - M / p
         with unguarded():
             M = _power(E, p) @ M
-            found = float(xp.max(xp.abs(M - eye)))
+            found = norm(M - eye)
         if not found <= GROWTH * error:
-            return Y, RootInfo(error, iterations, "stalled")
+            return Y, iterations, "stalled"
         Y, error, iterations = Y @ E, found, iterations + 1
-    return Y, RootInfo(error, iterations, "converged" if error <= tol else "maxiter")
+    return Y, iterations, "converged" if error <= tol else "maxiter"
 
 
 def _power(E, p):

@@ -16,7 +16,8 @@ import math
 
 from nearlin._array import namespace
 from nearlin.linalg.cg import identity
-from nearlin.linalg.operators import norm
+from nearlin.linalg.checks import check_system
+from nearlin.linalg.operators import norm, normalized
 from nearlin.linalg.solve_info import SolveInfo
 
 
@@ -72,7 +73,8 @@ def chebyshev(matvec, b, *, bounds, preconditioner=identity, rtol=1e-8, maxiter=
 
 def _iterate(matvec, b, advance, rtol, maxiter, products_each=1):
     """Repeat x ← advance(x, b - A x) until the true residual meets the tolerance."""
-    target = norm(b)
+    check_system(b, rtol)
+    b, unit, target = normalized(b)
     x, r, size = namespace(b).zeros_like(b), b, target
     k, memory = 0, None
     while rtol * target < size < 1e4 * target and k < maxiter:
@@ -86,4 +88,4 @@ def _iterate(matvec, b, advance, rtol, maxiter, products_each=1):
         reason = "converged"
     else:
         reason = "maxiter" if k == maxiter else "stalled"
-    return x, SolveInfo(size / target if target else 0.0, k, products_each * k, reason)
+    return x if unit == 1 else unit * x, SolveInfo(size / target if target else 0.0, k, products_each * k, reason)

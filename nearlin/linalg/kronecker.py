@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from nearlin._array import check, namespace
 from nearlin.linalg.block_inverse import block_inverse
+from nearlin.linalg.checks import check_damping
 from nearlin.linalg.inverse_root import symmetric_eigh
+from nearlin.linalg.precision import wide_enough
 
 
 class KroneckerInverse(NamedTuple):
@@ -88,8 +90,7 @@ def damped_factors(A, G, damping, pi=False, names=("input factor", "output facto
     D³ + o³ flops to leading order for large factors (`block_inverse`).
     """
     check(ndim={"A": 2, "G": 2}, finite=False, A=A, G=G)
-    if not 0 <= damping < math.inf:
-        raise ValueError(f"damping is {damping!r}; expected a finite number, at least 0")
+    check_damping(damping)
     share, root = trace_balance(A, G) if pi else 1.0, math.sqrt(damping)
     old = (None, None) if previous is None else (previous.A, previous.G)
     left = block_inverse(A, share * root, names[0], old[0])
@@ -107,16 +108,31 @@ class KroneckerEigenbasis(NamedTuple):
         Of the input side.
     UG, sG : array, shapes (o, o) and (o,)
         Of the output side.
+    eps : float
+        The rounding with which they were found; 0 where it is not known.
     """
 
     UA: object
     sA: object
     UG: object
     sG: object
+    eps: float = 0.0
 
     def scaling(self):
         """S = s_G s_Aᵀ (o, D): the eigenvalues of A ⊗ G."""
         return self.sG[:, None] * self.sA[None, :]
+
+    def error(self, damping):
+        """What the rounding of the eigenvalues may do to `solve` with this damping: about its relative error, to first order.
+
+        (√D + √o) eps ||A|| ||G|| / (the least of S + damping), and at least 2 eps of the arrays' own dtype.
+        """
+        xp = namespace(self.sA)
+        most, least = (float(f(self.sA)) * float(f(self.sG)) for f in (xp.max, xp.min))
+        if least + damping == 0:
+            return math.inf
+        found = self.eps * (self.sA.shape[0] ** 0.5 + self.sG.shape[0] ** 0.5) * most / (least + damping)
+        return max(found, 2 * float(xp.finfo(self.sA.dtype).eps))
 
     def second_moments(self, a, g):
         """S (o, D) = (1/n) Σᵢ (U_Gᵀ gᵢ)² ((U_Aᵀ aᵢ)²)ᵀ for inputs ``a`` (n, D) and output gradients ``g`` (n, o) per sample.
@@ -143,8 +159,9 @@ class KroneckerEigenbasis(NamedTuple):
 
         Notes
         -----
-        4o²D + 4oD² + 2oD flops (3oD where ``S`` is made).
+        4o²D + 4oD² + 2oD flops (3oD where ``S`` is made). A negative or non-finite damping is a `ValueError`.
         """
+        check_damping(damping)
         transposed = namespace(M).matrix_transpose
         S = self.scaling() if S is None else S
         return self.UG @ ((transposed(self.UG) @ M @ self.UA) / (S + damping)) @ transposed(self.UA)
@@ -173,9 +190,10 @@ def eigenbasis(A, G, names=("A", "G")):
 
     Notes
     -----
-    9D³ + 9o³ flops (nominal).
+    9D³ + 9o³ flops (nominal), in float64 where the device has it: no damping is known here that would be large beside the
+    rounding of the eigenvalues (`nearlin.linalg.precision`). The result has the dtype of the factors.
     """
-    check(ndim={"A": 2, "G": 2}, finite=False, A=A, G=G)
-    sA, UA = symmetric_eigh(A, names[0])
-    sG, UG = symmetric_eigh(G, names[1])
-    return KroneckerEigenbasis(UA, sA, UG, sG)
+    xp = check(ndim={"A": 2, "G": 2}, finite=False, A=A, G=G)
+    (sA, UA), (sG, UG) = symmetric_eigh(wide_enough(A), names[0]), symmetric_eigh(wide_enough(G), names[1])
+    eps = max(float(xp.finfo(s.dtype).eps) for s in (sA, sG))
+    return KroneckerEigenbasis(*(xp.astype(a, A.dtype, copy=False) for a in (UA, sA, UG, sG)), eps)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from nearlin._array import NotConverged, NotPositiveDefinite, check, cholesky, fold_in, namespace, normal, solve_triangular, svd
 from nearlin.linalg.cholesky import FactorizationError
-from nearlin.linalg.operators import norm
+from nearlin.linalg.operators import safe_norm
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _orthonormal(Z, Q):
 
 def _root(Q, Y):
     """B (n, k) with B Bᵀ = (Y + ν Q) (Qᵀ Y + ν I)⁻¹ (Y + ν Q)ᵀ, and ν; Y = A Q."""
-    xp, size = namespace(Y), norm(Y)
+    xp, size = namespace(Y), safe_norm(Y)
     if size == 0:
         return Y, 0.0
     eps = float(xp.finfo(Y.dtype).eps)
@@ -202,12 +202,12 @@ def _error(matmat, B, v, steps, enough):
     """||A - B Bᵀ|| from below by ``steps`` of the power method, fewer where it is more than ``enough``; and those made."""
     error, Bt = 0.0, namespace(B).matrix_transpose(B)
     for step in range(steps):
-        size = norm(v)
+        size = safe_norm(v)
         if size == 0:
             return 0.0, step
         v = v / size
         v = _product(matmat, v[:, None])[:, 0] - B @ (Bt @ v)
-        error = norm(v)
+        error = safe_norm(v)
         if error > enough:
             return error, step + 1
     return error, steps

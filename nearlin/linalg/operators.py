@@ -4,10 +4,11 @@ An operator has ``shape``, ``matvec(v)`` and ``rmatvec(u)``. Its domain may be a
 parameters); its range is a vector.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from nearlin._array import fold_in, namespace, normal
+from nearlin._array import fold_in, namespace, normal, unguarded
 
 
 class LinearOperator(Protocol):
@@ -49,8 +50,61 @@ def inner(a, b):
 
 
 def norm(a):
-    """Euclidean norm of an array or a tuple of arrays, as a float."""
-    return inner(a, a) ** 0.5
+    """Euclidean norm of an array or a tuple of arrays, as a float: 0 for zeros alone, Inf where the squares overflow."""
+    square = inner(a, a)
+    return square**0.5 if square >= _least_square(a) else _scaled_norm(a)
+
+
+def safe_norm(a):
+    """`norm` that is finite for all finite numbers: for solvers, while a step whose squares overflow is refused."""
+    with unguarded():
+        size = norm(a)
+    return size if size < math.inf else _scaled_norm(a)
+
+
+def _scaled_norm(a):
+    largest = _largest(a)
+    if not 0 < largest < math.inf:
+        return largest
+    scaled = _divided(a, largest)
+    return largest * inner(scaled, scaled) ** 0.5
+
+
+def normalized(b):
+    """``b`` (n,) divided by a power of two, that power, and the norm of the quotient.
+
+    The power is 1 unless squares of numbers of the size of b under- or overflow: the bits are those of b otherwise.
+    """
+    with unguarded():
+        square = inner(b, b)
+    if _least_square(b) <= square < math.inf:
+        return b, 1.0, square**0.5
+    largest = _largest(b)
+    if not 0 < largest < math.inf:
+        return b, 1.0, largest
+    unit = 2.0 ** (math.frexp(largest)[1] - 1)
+    return b / unit, unit, norm(b / unit)
+
+
+def _least_square(a):
+    """What a sum of squares has to be for underflow not to show in it."""
+    if isinstance(a, tuple):
+        return max(map(_least_square, a), default=0.0)
+    limits = namespace(a).finfo(a.dtype)
+    return float(limits.smallest_normal) / float(limits.eps)
+
+
+def _largest(a):
+    """max |a_i|, NaN where there is one."""
+    if isinstance(a, tuple):
+        sizes = [_largest(part) for part in a]
+        return math.nan if any(map(math.isnan, sizes)) else max(sizes)
+    xp = namespace(a)
+    return float(xp.max(xp.abs(a))) if 0 not in a.shape else 0.0
+
+
+def _divided(a, size):
+    return tuple(_divided(part, size) for part in a) if isinstance(a, tuple) else a / size
 
 
 def axpy(alpha, x, y):

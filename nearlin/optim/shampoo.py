@@ -12,7 +12,7 @@ Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = su
             exact 6 p - L flops per step: momentum, of that 2 p - L to see that the step is finite; p parameters in L matrices
             exact 2 N s + 2 q + N + N₀ - 1 flops per variable and statistics: a BLAS does half of 2 N s
             nominal 9 c flops per variable and inverse, root = "eigh": eigenvectors
-            exact 2 c + 7 q + 7 s - 5 K flops per variable and inverse, root = "eigh": roots
+            exact 2 c + (16 K + 28) q + 31 s - 4 K flops per variable and inverse, root = "eigh": roots and their errors
             exact N + 2 q floats kept per variable
 Oracles     step: 1 forward, 1 backward
             warm start, per batch: 1 forward, 1 backward
@@ -23,7 +23,8 @@ Deviations  1. Averages and a damping of every root instead of sums from H = ε 
                statistics are plain means until 1/t < 1 - decay; achrafba96/mbf leaves the first weights without a sum of one.
             4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
                (reshape = "filter") or filter and the rest ("matrix").
-            5. root = "newton" is the coupled Newton iteration of the authors named above.
+            5. root = "newton" is the coupled Newton iteration of the authors named above; a root that it misses is taken by
+               eigendecomposition, and named in the info.
             6. weight_decay is decoupled. A statistic with NaN or Inf is left out, and a root that fails is kept from before.
 """
 
@@ -160,13 +161,13 @@ class Shampoo:
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         grads = point.grads()
         v = velocity(state.velocity, grads, params, self.momentum)
-        modes, counted, kept = state.modes, state.statistics, []
+        modes, counted, kept, replaced = state.modes, state.statistics, [], []
         if self._statistics_due(state):
             variables = split_tensors(grads, layers, self.reshape)
             modes, kept = average_modes(modes, variables, partial(self._weights, state.warm), tensor_names(layers))
             counted += 1
         if refreshed := self._roots_due(state.t):
-            modes, failed = self._roots(modes, state.t, tensor_names(layers))
+            modes, failed, replaced = self._roots(modes, state.t, tensor_names(layers))
             kept = kept + failed
         pairs = zip(split_tensors(v, layers, self.reshape), modes, strict=True)
         direction = join_tensors([mode_products(u, variable.matrices) for u, variable in pairs], layers)
@@ -174,7 +175,7 @@ class Shampoo:
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept))
-        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
+        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept + replaced))
 
     def _statistics_due(self, state):
         return not state.statistics or (state.t > 0 and state.t % self.statistics_every == 0)
@@ -187,23 +188,30 @@ class Shampoo:
         return (1.0, 1.0) if self.accumulate == "sum" else mean_weights(self.decay, count, warm)
 
     def _roots(self, modes, t, called):
-        """The variables with new roots, and a sentence for each that keeps its old ones."""
-        made, kept = [], []
+        """The variables with new roots, a sentence for each that keeps its old ones, and one for each root that Newton missed."""
+        made, kept, replaced = [], [], []
         for name, variable in zip(called, modes, strict=True):
-            variable, why = self._root(variable, t)
+            variable, why, missed = self._root(variable, t)
             made.append(variable)
             kept += [f"{name}: {why}, roots of step {variable.made} kept"] * bool(why)
-        return tuple(made), kept
+            replaced += [f"{name}, {what}" for what in missed]
+        return tuple(made), kept, replaced
 
     def _root(self, variable, t):
-        """One variable with new roots, and why it keeps those it has."""
+        """One variable with new roots, why it keeps those it has, and which of its roots are not Newton's."""
         grams, p = variable.grams, 2 * len(variable.grams)
         if variable.matrices and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
-            return variable, "statistics hold NaN or Inf"
+            return variable, "statistics hold NaN or Inf", []
+        roots, missed = [], []
         try:
-            roots = tuple(inverse_root(H, p, self.damping, self.root)[0] for H in grams)
-            return variable._replace(matrices=roots, made=t), ""
+            for axis, H in enumerate(grams):
+                root, info = inverse_root(H, p, self.damping, self.root)
+                if info.reason not in ("eigh", "converged"):
+                    missed.append(f"axis {axis}: Newton {info.reason}, error {info.error:.1e}, root by eigendecomposition")
+                    root, _ = inverse_root(H, p, self.damping)
+                roots.append(root)
         except FactorizationError as error:
             if not variable.matrices:
                 raise
-            return variable, str(error)
+            return variable, str(error), []
+        return variable._replace(matrices=tuple(roots), made=t), "", missed

@@ -203,7 +203,7 @@ def test_nothing_given_is_changed(rng):
 @pytest.mark.parametrize(
     ("blocks", "damping", "previous", "error", "words"),
     [
-        (np.ones((2, 3)), 0.1, None, ValueError, r"blocks have shape \(2, 3\); expected square"),
+        (np.ones((2, 3)), 0.1, None, ValueError, r"blocks has shape \(2, 3\); expected a square matrix"),
         (np.eye(3), -1.0, None, ValueError, "damping is -1.0; expected a finite number"),
         (np.eye(3), float("nan"), None, ValueError, "damping is nan"),
         (np.eye(3), 0.1, np.eye(2), ValueError, r"previous is a float64 numpy array of shape \(2, 2\)"),
