@@ -104,6 +104,41 @@ def test_the_closed_form_equals_what_the_command_prints():
     assert totals == [f"{flops(step):.3e}", in_words(sum(step.bytes.values())).split()[0]]
 
 
+def printed(text):
+    """Two tables: a dict of rows, each the numbers of its cells in order, by its first words."""
+    tables = []
+    for line in text.splitlines():
+        if line.startswith(("flops", "bytes")):
+            tables.append({})
+        elif tables and (cells := re.findall(r"(\d[\d.e+]*)(?: (B|KiB|MiB|GiB))?(?=\s|$)", line)):
+            scale = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+            tables[-1].setdefault(re.match(r"[a-z ]*", line)[0].strip(), [float(cell) * scale[unit] for cell, unit in cells])
+    return tables
+
+
+def test_the_near_linear_table_has_the_counted_flops_and_the_bytes_of_the_arrays():
+    """Columns: the first step, a later one with R made anew, one with R kept; totals are the sums of what stands above them."""
+    found, sizes = [], ("--rows", N, "--features", D, "--width", M)
+    runs = [second_step("near-linear-gauss-newton", reuse=reuse) for reuse in (True, False)]
+    for (counted, iterations), column in ((runs[0][0], 0), (runs[1][1], 1), (runs[0][1], 2)):
+        found = printed(nearlin(*sizes, "--iterations", iterations).stdout)
+        assert found[0]["total"][column] == pytest.approx(counted, rel=1e-3)
+    for table in found:
+        for column in range(3):
+            parts = [cells for name, cells in table.items() if name != "total" and len(cells) == 3]
+            partial = {"sketch": 2, "factorisation": 2, "forward": 1}
+            extra = sum(table[name][column] for name, length in partial.items() if name in table and column < length)
+            extra += table["recall"][column - 1] if "recall" in table and column else 0
+            assert table["total"][column] == pytest.approx(sum(cells[column] for cells in parts) + extra, rel=1e-2)
+    held = {"data": N * D + N, "parameters": M * D, "masks": N * M / 64, "preconditioner": N * N + N * D}
+    assert {name: found[1][name][0] for name in held} == pytest.approx(
+        {name: 8 * floats for name, floats in held.items()}, rel=6e-3
+    )
+    assert found[1]["recall"] == pytest.approx([8 * (M * D + N * D + N)] * 2, rel=1e-3)
+    single = printed(nearlin(*sizes, "--dtype", "float32").stdout)
+    assert single[1]["parameters"][0] == 4 * M * D
+
+
 SIZES = {"rows": 60000, "features": 64, "width": 2**17}
 
 

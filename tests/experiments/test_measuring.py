@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin.complexity import counting
 from nearlin.experiments import measuring, registry
 from nearlin.experiments.config import Config, differences
 from nearlin.linalg import Rates
@@ -28,6 +29,38 @@ def at_once(monkeypatch, tmp_path):
 
 def numbers(rates):
     return [*(rate for name in PAIRED for rate in getattr(rates, name)), rates.calls]
+
+
+@pytest.mark.parametrize("primitive", measuring.BODIES)
+def test_the_amount_of_a_body_is_what_it_does(primitive):
+    """Its flops are counted, up to what is of lower order; of the array of ones its bytes."""
+    sizes = measuring.Sizes(matmul=60, thin=(64, 512, 32), cholesky=60, triangular=60, eigh=60, memory=2**14)
+    like = counting.xp.empty((0,), dtype=counting.xp.float32)
+    amount, body = measuring.BODIES[primitive](getattr(sizes, primitive), like)
+    with counting.count() as tally:
+        body()
+    done = tally.bytes["multiply"] if primitive == "memory" else tally.total
+    assert done == pytest.approx(amount, rel=0.03)
+
+
+def test_a_round_of_calls_is_six():
+    amount, body = measuring._calls(5, counting.xp.empty((0,), dtype=counting.xp.float32))
+    with counting.count() as tally:
+        body()
+    assert amount == sum(tally.calls.values()) == 30
+
+
+def test_a_rate_is_the_amount_over_the_median_time_after_one_run_that_is_not_timed(monkeypatch):
+    clock, runs = [0.0], []
+
+    def body():
+        runs.append(1)
+        clock[0] += [100.0, 0.5, 4.0, 0.25, 8.0][len(runs) - 1]
+
+    monkeypatch.setattr(measuring, "SPAN", 10.0)
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock[0])
+    assert measuring._rate(30.0, body, np.empty(0)) == 13.3  # 30 / 2.25 to three digits
+    assert len(runs) == 5
 
 
 @pytest.mark.filterwarnings("ignore:the device:UserWarning")

@@ -4,6 +4,7 @@ The problems are tiny, so that every loss, error and count is formed anew at the
 """
 
 import csv
+import dataclasses
 import json
 import math
 from types import SimpleNamespace
@@ -257,6 +258,23 @@ def test_the_losses_of_least_squares(monkeypatch, optimizer, batch_size):
     assert close(result.relative_residual, math.sqrt(after / first))
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_arrays_are_trained_on_the_rows_that_are_not_held_out(monkeypatch, fraction):
+    """The first column of x is the number of its row."""
+    seen, x, y = Seen(monkeypatch, nl.optim.SGD), RNG.normal(0, 1, (20, 3)), RNG.normal(0, 1, 20)
+    x[:, 0] = np.arange(20)
+    result = train((x, y), optimizer="sgd", lr=1e-4, test_fraction=fraction, steps=1, width=8, progress=False)
+    rows = [int(row) for row in result.problem.train[0][:, 0]]
+    test_rows = [] if result.problem.test is None else [int(row) for row in result.problem.test[0][:, 0]]
+    assert len(test_rows) == 20 * fraction
+    assert sorted(rows + test_rows) == list(range(20))
+    outputs = two_layer(seen.after[0], x)
+    assert close(result.final_loss, squared(outputs[rows], y[rows]))
+    assert close(result.train_error.value, math.sqrt(np.mean((outputs[rows, 0] - y[rows]) ** 2)))
+    if fraction:
+        assert close(result.test_error.value, math.sqrt(np.mean((outputs[test_rows, 0] - y[test_rows]) ** 2)))
+
+
 # ---------------------------------------------------------------------------------------------------------------- errors
 
 
@@ -406,6 +424,75 @@ def test_seconds_are_those_of_steps_alone_and_processor_seconds_those_of_all_thr
     assert result.seconds == 12.0
     limited = train("labels", optimizer="sgd", time_limit=18.0, progress=False)
     assert (limited.ended, limited.steps) == ("time limit", 4)
+
+
+def test_a_resumed_run_has_used_the_time_that_was_used_before_it(monkeypatch, tmp_path):
+    from nearlin.experiments import training
+
+    ticks = iter(range(10**6))
+    clock = lambda: 5.0 * next(ticks)  # noqa: E731
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: 0.0, process_time=clock))
+    half = train("labels", optimizer="sgd", time_limit=10.0, out=tmp_path, progress=False)
+    rest = train(resume=half.checkpoint, time_limit=20.0, progress=False)
+    assert [(run.ended, run.steps) for run in (half, rest)] == [("time limit", 2), ("time limit", 4)]
+
+
+def test_a_record_holds_what_the_step_said(monkeypatch, tmp_path):
+    """Every number of the certificate and of the plan, in the log as well."""
+    solve = {"iterations": 3, "products": 5, "residual": 0.25, "reason": "maxiter", "preconditioner": "signs", "condition": 7.0}
+    told = {"layer": 1, "guarantee": 0.125, "decrease": 0.5, "attempts": 2, "side": "sample", "plan": "exact: by name"}
+    told |= {"damping": 0.75, "effective_dimension": 4.5, "accepted": False}
+
+    def step(optimizer, params, state, objective, batch, key=0):
+        info = SimpleNamespace(solve=SimpleNamespace(**solve, refreshed=False), loss=1.5, reason="kept it", kept="a root", **told)
+        return params, state, info
+
+    monkeypatch.setattr(nl.optim.SGD, "step", step)
+    result = train("labels", optimizer="sgd", steps=1, out=tmp_path, progress=False)
+    logged = json.loads(result.log.read_text().splitlines()[1])
+    for record in (result.records[0], logged):
+        assert {name: record[name] for name in told} == told
+        assert (record["loss"], record["reason"]) == (1.5, "kept it; a root")
+        inner = ("inner_iterations", "products", "inner_residual", "inner_reason", "preconditioner", "condition")
+        assert [record[name] for name in inner] == list(solve.values())
+        assert record["refreshed"] is False
+
+
+def test_the_header_and_the_end_of_a_log_are_those_of_the_run(tmp_path):
+    result = train("pictures", optimizer="sgd", steps=4, out=tmp_path, progress=False)
+    header, *steps, end = map(json.loads, result.log.read_text().splitlines())
+    assert header["parameters"] == 3 * 19 + 3 * 2 + 3 * 4 == sum(W.size for W in result.params)
+    assert (header["data"]["train_rows"], header["data"]["test_rows"], header["data"]["features"]) == (23, 9, 32)
+    assert header["initial_loss"] == end["initial_loss"] == result.initial_loss
+    assert [step["step"] for step in steps] == [0, 1, 2, 3]
+    for name in ("final_loss", "final_test_loss", "ended", "steps", "seconds", "message"):
+        assert end[name] == getattr(result, name)
+    assert end["train_error"] == result.train_error._asdict()
+    assert end["test_error"] == result.test_error._asdict()
+    saved = checkpoint.load(result.checkpoint)
+    assert (saved["step"], saved["seed"], len(saved["records"])) == (4, 0, 4)
+    assert all(np.array_equal(a, b) for a, b in zip(saved["params"], result.params, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(saved["statistics"][0], result.statistics[0], strict=True))
+
+
+def test_a_warm_start_sees_every_whole_batch_of_the_training_set_once(monkeypatch):
+    """In the order of the rows, without the incomplete one, and not where a step takes all rows."""
+    seen = []
+    monkeypatch.setattr(
+        nl.optim.KFAC, "warm_start", lambda self, params, state, objective, batches, key: (seen.extend(batches), state)[1]
+    )
+    train("labels", optimizer="kfac", steps=1, batch_size=4, progress=False)
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in seen]), ROWS[:20])
+    np.testing.assert_array_equal(np.concatenate([y for _, y in seen]), LABELS[:20])
+    seen.clear()
+    monkeypatch.setitem(
+        RECIPES, "labels", dataclasses.replace(TINY["labels"], load=lambda c: Parts((ROWS[:8], LABELS[:8]), (ROWS, LABELS)))
+    )
+    train("labels", optimizer="kfac", steps=1, batch_size=4, progress=False)
+    assert [len(x) for x, _ in seen] == [4, 4]
+    seen.clear()
+    train("labels", optimizer="kfac", steps=1, batch_size="all", progress=False)
+    assert seen == []
 
 
 # ------------------------------------------------------------------------------------------------------- keys and endings

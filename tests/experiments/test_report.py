@@ -1,0 +1,251 @@
+"""What is printed and drawn, from runs whose numbers are made up here."""
+
+import io
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nearlin.experiments import tuning
+from nearlin.experiments.problems import Error
+from nearlin.experiments.training import Record
+
+report = pytest.importorskip("nearlin.experiments.report")
+plots = pytest.importorskip("nearlin.experiments.plots")
+
+
+def record(step, **fields):
+    """A step of a first-order method that took a quarter of a second, but for ``fields``."""
+    empty = dict.fromkeys(Record._fields)
+    known = {"step": step, "loss": 9.0 - step, "accepted": True, "reason": "accepted", "seconds": 0.25, "cpu_seconds": 0.5}
+    return {**empty, **known, "gradients": 1.5, **fields}
+
+
+def run(records=(), task="labels", recipe=True, **fields):
+    """A run of so many records on a problem whose targets have an entropy of 1 and 2."""
+    problem = SimpleNamespace(name="made up", recipe=recipe, task=task, least=1.0, test_least=2.0, train=(np.empty((23, 5)),))
+    known = {"initial_loss": 9.0, "final_loss": 4.0, "final_test_loss": 6.0, "relative_residual": 0.5, "ended": "steps"}
+    known |= {"train_error": Error("error rate", 10.0, 1, 10), "test_error": Error("error rate", 30.0, 3, 10), "message": "Done."}
+    known["config"] = SimpleNamespace(
+        batch_rows=None, batch_size=None, optimizer="sgd", activation="tanh", dtype="float64", width=16
+    )
+    known |= dict.fromkeys(("optimizer", "folder", "log", "checkpoint", "plot"))
+    known |= {"steps": len(records), "seconds": 0.25 * len(records), "params": (), "records": tuple(records), "problem": problem}
+    problem.describe = lambda: {"features": 5, "train_rows": 23}
+    return SimpleNamespace(**(known | fields))
+
+
+def cells(text, **names):
+    """The cells of the first row of every optimizer, by column; ``names`` are columns of two words."""
+    lines = [line for line in text.replace("wrong %", "wrong").replace("/ sgd", "over").splitlines() if line.strip()]
+    head = lines[0].split()
+    rows = {}
+    for line in lines[2:]:
+        words = line.split()
+        if len(words) == len(head) and "[" not in line:
+            rows[words[0]] = dict(zip(head, words, strict=True))
+    return rows
+
+
+def compared(runs):
+    stream = io.StringIO()
+    report.print_comparison(SimpleNamespace(runs=runs, folder=None, json=None, plot=None), stream)
+    return stream.getvalue()
+
+
+def test_the_row_of_a_recipe_holds_medians_over_the_seeds():
+    def seed(loss, seconds, wrong, steps=8, **fields):
+        error = Error("error rate", wrong, 1, 10)
+        return run(
+            [record(t) for t in range(steps)],
+            final_loss=loss,
+            final_test_loss=2 * loss,
+            seconds=seconds,
+            test_error=error,
+            **fields,
+        )
+
+    text = compared(
+        {
+            "sgd": [seed(4.0, 0.8, 10.0), seed(5.0, 0.4, 50.0), seed(11.0, 1.6, 30.0)],
+            "kfac": [seed(2.0, 3.2, 5.0, 4), seed(2.0, 3.2, 5.0, 4), seed(2.0, 3.2, 5.0, 4, ended="stalled")],
+        }
+    )
+    rows = cells(text)
+    assert rows["sgd"] == {
+        "optimizer": "sgd", "train": "4", "test": "8", "wrong": "30.00", "steps": "8", "seconds": "0.8", "grads": "12",
+        "ms/step": "100.00", "over": "1.00", "end": "steps",
+    }  # fmt: skip
+    assert rows["kfac"] == {
+        "optimizer": "kfac", "train": "1", "test": "2", "wrong": "5.00", "steps": "4", "seconds": "3.2", "grads": "6",
+        "ms/step": "800.00", "over": "8.00", "end": "steps/stalled",
+    }  # fmt: skip
+    assert "[3, 10]" in text
+    assert "[6, 20]" in text
+    assert "[10.00, 50.00]" in text
+    assert "losses above the least possible ones, 1.0000 and 2.0000" in text
+    assert "medians of 3 seeds" in text
+
+
+def test_the_row_of_a_two_layer_network_holds_medians_over_the_seeds():
+    def seed(loss, residual, seconds, train, test):
+        errors = {"train_error": Error("rmse", train, None, 9), "test_error": Error("rmse", test, None, 9)}
+        return run(
+            [record(t) for t in range(4)], recipe=False, final_loss=loss, relative_residual=residual, seconds=seconds, **errors
+        )
+
+    text = compared({"adam": [seed(1.0, 0.1, 2.0, 5.0, 7.0), seed(3.0, 0.3, 6.0, 6.0, 9.0), seed(2.0, 0.2, 4.0, 8.0, 8.0)]})
+    assert cells(text)["adam"] == {
+        "optimizer": "adam", "loss": "2.000e+00", "residual": "2.0e-01", "steps": "4", "seconds": "4.00", "s/step": "1.0000",
+        "train": "6", "test": "8", "end": "steps",
+    }  # fmt: skip
+    assert "[1.000e+00, 3.000e+00]" in text
+    assert "root mean squared errors in the units of the data" in text
+
+
+def printed(result):
+    stream = io.StringIO()
+    report.print_result(result, stream)
+    return stream.getvalue()
+
+
+def certified(step, **fields):
+    known = {"loss_after": 8.0 - step, "contraction": 0.25, "inner_iterations": 3 + step, "inner_residual": 0.1, "damping": 1e-3}
+    return record(
+        step, **(known | {"inner_reason": "converged", "refreshed": step == 0, "preconditioner": "signs", "attempts": 1} | fields)
+    )
+
+
+def test_the_table_of_steps_holds_the_records():
+    records = [
+        certified(0, contraction=0.375),
+        certified(1, contraction=0.7),
+        certified(2, inner_reason="maxiter", inner_residual=0.02),
+        certified(3, accepted=False, reason="rejected: no decrease"),
+        certified(4, contraction=0.9, attempts=3),
+        certified(5, contraction=0.5),
+    ]
+    text = printed(run(records, recipe=False, optimizer=SimpleNamespace(guard=True)))
+    rows = [line.strip().split(maxsplit=7) for line in text.splitlines() if line[:6].split()[:1] and line.split()[0].isdigit()]
+    assert rows[:6] == [
+        ["0", "9.000e+00", "0.375", "3", "1.0e-01", "fresh", "0.250"],
+        ["1", "8.000e+00", "0.700", "4", "1.0e-01", "reused", "0.250", "not halved"],
+        ["2", "7.000e+00", "0.250", "5", "2.0e-02", "reused", "0.250", "inner solve: maxiter"],
+        ["3", "6.000e+00", "0.250", "6", "1.0e-01", "reused", "0.250", "rejected: no decrease"],
+        ["4", "5.000e+00", "0.900", "7", "1.0e-01", "reused", "0.250", "3 tries, not halved"],
+        ["5", "4.000e+00", "0.500", "8", "1.0e-01", "reused", "0.250"],
+    ]
+    assert rows[6] == ["6", "4.000e+00", "end"]
+    assert "The residual did not halve at 2 of 6 steps (worst contraction 0.90, at step 4)." in text
+    facts = {line.split()[0]: line.split(maxsplit=1)[1] for line in text.splitlines() if line[:1].isalpha() and " " in line}
+    assert facts["loss"] == "9.000e+00 before, 4.000e+00 after"
+    assert facts["train"] == "10.00 % wrong (1 of 10)"
+    assert "30.00 % wrong (3 of 10)" in text
+    assert facts["time"] == "1.50 s in 6 steps"
+    assert facts["preconditioner"] == "signs"
+    assert text.splitlines()[-1] == "Done."
+
+
+@pytest.mark.parametrize(
+    ("last", "guarded", "says"),
+    [(9.0, False, None), (9.5, False, "a smaller --lr may help"), (9.5, True, "grew from batch to batch"), (8.0, True, None)],
+)
+def test_a_loss_that_grew_is_said_so(last, guarded, says):
+    optimizer = SimpleNamespace(guard=True) if guarded else SimpleNamespace()
+    text = printed(run([record(0, loss_after=last)], final_loss=last, optimizer=optimizer))
+    assert ("grew" in text) == (says is not None)
+    assert says is None or says in text
+
+
+def test_a_search_is_listed_with_its_best_run_marked():
+    runs = (
+        tuning.Run(0.1, 1e-2, 3.0, 4.0, 7, "steps"), tuning.Run(0.3, 1e-2, 1.5, 6.0, 8, "steps"),
+        tuning.Run(1.0, None, math.inf, None, 2, "non-finite"),
+    )  # fmt: skip
+    stream = io.StringIO()
+    found = tuning.Tuning("made up", {"kfac": tuning.Search(runs, "damping")})
+    report.print_tuning(found, stream)
+    rows = [line.split() for line in stream.getvalue().splitlines()]
+    assert ["1", "0.1", "0.01", "3.000e+00", "4.000e+00", "7", "steps"] in rows
+    assert ["2*", "0.3", "0.01", "1.500e+00", "6.000e+00", "8", "steps"] in rows
+    assert ["3", "1", "inf", "2", "non-finite"] in rows
+    assert "kfac: 3 runs; best: lr 0.3, damping 0.01, excess loss 1.5" in stream.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------------ plots
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, in place of their files."""
+    drawn = []
+    monkeypatch.setattr(plots, "write_atomically", lambda path, draw: drawn.append(draw.__closure__[0].cell_contents))
+    return drawn
+
+
+def lines(panel):
+    return [(line.get_linestyle(), list(line.get_xdata()), list(line.get_ydata())) for line in panel.get_lines()]
+
+
+EPOCHS = [record(t, loss_after=7.0 - t if t % 3 == 2 else None, test_loss=8.0 - t if t % 3 == 2 else None) for t in range(7)]
+
+
+def test_a_curve_is_the_training_loss_above_the_least_one_where_it_is_known():
+    """After 0, 3, 6 steps, and at the end of a run that ended inside an epoch; seconds are those of all steps up to there."""
+    steps, seconds, losses, accepted = plots.curve(run(EPOCHS, final_loss=1.5))
+    assert (steps, seconds, losses, accepted) == ([0, 3, 6, 7], [0.0, 0.75, 1.5, 1.75], [8.0, 4.0, 1.0, 0.5], [True] * 4)
+    whole = [record(0, loss_after=5.0), record(1, loss_after=math.nan), record(2, loss_after=5.0, accepted=False)]
+    steps, seconds, losses, accepted = plots.curve(run(whole))
+    assert (steps, seconds, losses, accepted) == ([0, 1, 3], [0.0, 0.25, 0.75], [8.0, 4.0, 4.0], [True, True, False])
+
+
+def test_a_run_is_drawn_over_epochs_and_over_seconds_with_its_test_loss(figures):
+    result = run(EPOCHS[:6], final_loss=2.0)
+    result.config.batch_rows = result.config.batch_size = 7  # 3 batches of 23 rows
+    plots.plot_result(result, "run.png")
+    by_epoch, by_time = figures[0].axes
+    assert lines(by_epoch) == [("-", [0, 1, 2], [8.0, 4.0, 1.0]), (":", [1, 2], [4.0, 1.0])]
+    assert lines(by_time) == [("-", [0.0, 0.75, 1.5], [8.0, 4.0, 1.0]), (":", [0.75, 1.5], [4.0, 1.0])]
+    assert (by_epoch.get_xlabel(), by_epoch.get_yscale()) == ("epoch", "log")
+    assert by_epoch.get_ylabel() == "training loss above the least (dotted: test)"
+
+
+def test_rejected_steps_are_crossed(figures):
+    whole = [record(0, loss_after=5.0), record(1, loss_after=5.0, accepted=False), record(2, loss_after=3.0)]
+    plots.plot_result(run(whole, recipe=False, final_loss=3.0), "run.png")
+    _, crosses = figures[0].axes[0].get_lines()
+    assert (list(crosses.get_xdata()), list(crosses.get_ydata()), crosses.get_marker()) == ([2], [4.0], "x")
+
+
+def test_the_shares_of_the_layers_are_of_the_steps_so_far(figures):
+    chosen = [0, 1, 1, 0, 1]
+    result = run([record(t, layer=layer) for t, layer in enumerate(chosen)], params=(np.ones((2, 2)), np.ones((1, 3))))
+    plots.plot_layers(result, "layers.png")
+    layers, shares = figures[0].axes
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in layers.get_lines()] == [
+        ([0, 3], [0, 0]), ([1, 2, 4], [1, 1, 1])
+    ]  # fmt: skip
+    for layer, line in enumerate(shares.get_lines()):
+        assert list(line.get_xdata()) == [0, 1, 2, 3, 4]
+        assert list(line.get_ydata()) == pytest.approx([chosen[: t + 1].count(layer) / (t + 1) for t in range(5)])
+        assert line.get_label() == f"layer {layer}: {chosen.count(layer)}"
+
+
+def test_damping_and_iterations_are_drawn_at_their_steps(figures):
+    records = [certified(t, damping=10.0**-t, effective_dimension=None) for t in range(4)]
+    plots.plot_curvature(run(records), "curvature.png")
+    damping, inner = figures[0].axes
+    assert [panel.get_ylabel() for panel in (damping, inner)] == ["damping λ", "inner iterations"]
+    for panel, field in ((damping, "damping"), (inner, "inner_iterations")):
+        path, fresh, kept = panel.get_lines()
+        assert list(path.get_ydata()) == [r[field] for r in records]
+        assert (list(fresh.get_xdata()), list(kept.get_xdata())) == ([0], [1, 2, 3])
+        assert list(kept.get_ydata()) == [r[field] for r in records[1:]]
+
+
+def test_a_comparison_draws_every_seed_of_every_optimizer(figures):
+    whole = lambda *losses: run([record(t, loss_after=loss) for t, loss in enumerate(losses)], final_loss=losses[-1])  # noqa: E731
+    plots.plot_comparison({"sgd": [whole(5.0, 4.0), whole(6.0, 3.0)], "adam": [whole(2.0, 1.5)]}, "compare.png")
+    drawn = [(line.get_label(), list(line.get_ydata())) for line in figures[0].axes[0].get_lines() if line.get_linestyle() == "-"]
+    assert drawn == [("sgd", [8.0, 4.0, 3.0]), ("sgd", [8.0, 5.0, 2.0]), ("adam", [8.0, 1.0, 0.5])]
