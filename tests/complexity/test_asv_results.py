@@ -65,7 +65,9 @@ def test_an_exponent_is_judged(tmp_path, exponent, verdict):
 
 
 def test_a_floor_is_no_exponent(tmp_path):
-    assert judged(folder(tmp_path, [cg(1.0, floor=5e-3)])).verdict == HOLDS
+    outcome = judged(folder(tmp_path, [cg(1.0, floor=5e-3)]))
+    assert outcome.verdict == HOLDS
+    np.testing.assert_allclose(outcome.series[0].predicted, [5e-3 + 1e-6 * n for n in SIZES], rtol=0.03)
 
 
 def test_noise_decides_nothing(tmp_path):

@@ -92,6 +92,12 @@ def test_cifar100(tmp_path, form, labels, y, classes):
     assert train.classes == tuple(map(str, range(classes)))
 
 
+def test_the_ten_classes_are_called_what_they_are(tmp_path):
+    train, test = load_cifar10(write10(tmp_path, "binary"))
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    assert train.classes == test.classes == tuple(names.split())
+
+
 def test_cifar100_names_its_classes_where_it_can(tmp_path):
     fine, coarse = [f"kind-{i}" for i in range(100)], [f"group-{i}" for i in range(20)]
     write100(tmp_path / "b", "binary")

@@ -1,12 +1,17 @@
 """CURVES: drawn by its definition, or read from the published file."""
 
+import sys
+
 import numpy as np
 import pytest
 import scipy.io
+import scipy.stats
 
 from nearlin.data import DataError, load_curves
 from nearlin.data import curves as draw_curves
 from nearlin.data.curves import _strokes, _vertices
+
+curves_module = sys.modules["nearlin.data.curves"]  # the function of that name hides it
 
 
 def dense_image(p, q, r, steps=20000):
@@ -58,6 +63,16 @@ def test_images_are_in_the_unit_interval_and_hold_some_ink():
     assert train.max() == 1
     assert 0.04 < train.mean() < 0.08
     assert train.sum(axis=1).min() > 3  # a dot at least
+
+
+def test_the_points_of_the_curves_are_uniform_on_their_square(monkeypatch):
+    """[4, 24] in both directions, all six numbers alike."""
+    seen = []
+    monkeypatch.setattr(curves_module, "_vertices", lambda points: (seen.append(points), _vertices(points))[1])
+    draw_curves(600, 1)
+    numbers = np.concatenate(seen[:-1]).reshape(600, 6)
+    assert all(scipy.stats.kstest(column, "uniform", (4, 20)).pvalue > 1e-3 for column in numbers.T)
+    assert np.max(np.abs(np.corrcoef(numbers.T) - np.eye(6))) < 0.15
 
 
 def test_fewer_images_are_the_first_of_more():

@@ -46,6 +46,7 @@ def test_mnist(tmp_path, dash, packed, inside):
 def test_fashion_mnist_has_its_own_classes(tmp_path):
     train, _ = load_fashion_mnist(write(tmp_path))
     assert train.classes[train.y[0]] == "Dress"
+    assert " ".join(train.classes) == "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle boot"
 
 
 def test_a_folder_given_as_text(tmp_path):

@@ -63,6 +63,7 @@ def test_take_keeps_images_and_labels_together():
     assert len(part) == 2
     np.testing.assert_array_equal(part.x, X[[4, 2]])
     np.testing.assert_array_equal(part.y, [1, 2])
+    np.testing.assert_array_equal(IMAGES.take([2, 4]).y, [2, 1])
     assert part.y.dtype == np.int64
 
 

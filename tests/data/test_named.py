@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import nearlin as nl
 from nearlin.data import named
@@ -17,6 +18,11 @@ def test_sphere_is_on_the_sphere_and_follows_its_seed():
     np.testing.assert_array_equal(x, again[0])
     np.testing.assert_array_equal(y, again[1])
     assert not np.allclose(x, other[0])
+
+
+def test_the_labels_of_the_sphere_are_standard_normal():
+    _, y = nl.data.sphere(n=4000, d=2, seed=0)
+    assert scipy.stats.kstest(y, "norm").pvalue > 1e-3
 
 
 def test_sphere_is_independent_of_the_weights_of_the_same_seed():

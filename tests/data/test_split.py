@@ -11,7 +11,9 @@ def make(n):
     return Dataset("toy", np.arange(2.0 * n).reshape(n, 2), np.arange(float(n)))
 
 
-@pytest.mark.parametrize(("n", "fraction", "held_out"), [(10, 0.2, 2), (10, 0.01, 1), (10, 0.99, 9), (2, 0.5, 1), (3, 0.2, 1)])
+@pytest.mark.parametrize(
+    ("n", "fraction", "held_out"), [(10, 0.2, 2), (10, 0.01, 1), (10, 0.99, 9), (10, 0.28, 3), (2, 0.5, 1), (3, 0.2, 1)]
+)
 def test_sizes_and_disjoint_cover(n, fraction, held_out):
     train, test = split(make(n), fraction, seed=1)
     assert len(test) == held_out
