@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import io
+import itertools
 import json
 import math
 import struct
@@ -13,7 +14,8 @@ import pytest
 from nearlin import nn
 from nearlin._array import to_numpy
 from nearlin.data import DataError, planted_graph
-from nearlin.experiments import RECIPES, Config, build, compare, train, tune, tuning
+from nearlin.experiments import OPTIMIZERS, RECIPES, Config, build, compare, train, tune, tuning
+from nearlin.experiments.registry import make_optimizer
 
 pytest.importorskip("sklearn")
 HERE = ("digits", "digits-ae", "digits-cnn", "planted-graph")
@@ -247,12 +249,13 @@ def test_the_best_run_of_a_search_has_the_smallest_training_loss():
     assert tuning.Search((tuning.Run(0.3, None, 1.0, None, 1, "steps"),), None).settings == {"lr": 0.3}
 
 
-def test_the_runs_of_a_search_tell_losses_above_the_least_ones(monkeypatch):
+def test_the_runs_of_a_search_tell_losses_above_the_least_ones():
     """Each run is that of `train` with its settings; its losses are less the entropies of the targets."""
-    search = tune("digits-ae", ["sgd"], steps=1, batch_size="all", runs=2, progress=False).searches["sgd"]
+    options = {"settings": (("momentum", 0.0),), "steps": 2, "batch_size": "all", "progress": False}
+    search = tune("digits-ae", ["sgd"], runs=2, **options).searches["sgd"]
     assert [run.lr for run in search.runs] == [0.1, 0.03]
     for run in search.runs:
-        alone = train("digits-ae", optimizer="sgd", lr=run.lr, steps=1, batch_size="all", dtype="float32", progress=False)
+        alone = train("digits-ae", optimizer="sgd", lr=run.lr, **options)
         for excess, loss, (_, t) in (
             (run.excess, alone.final_loss, alone.problem.train),
             (run.test_excess, alone.final_test_loss, alone.problem.test),
@@ -262,7 +265,8 @@ def test_the_runs_of_a_search_tell_losses_above_the_least_ones(monkeypatch):
                 np.where(t > 0, t * np.log(np.maximum(t, 1e-9)), 0) + (1 - t) * np.log1p(-np.minimum(t, 1 - 1e-9))
             ) / len(t)
             assert excess == pytest.approx(loss - entropy, abs=1e-3)
-        assert (run.steps, run.ended, run.damping, run.began) == (1, "steps", None, None)
+        assert (run.steps, run.ended, run.damping, run.began) == (2, "steps", None, None)
+        assert run.excess == alone.final_loss - alone.problem.least
 
 
 def test_the_search_takes_twelve_runs_at_most_and_survives_divergence(monkeypatch):
@@ -317,6 +321,58 @@ def test_the_search_really_trains():
 def test_the_grid_has_one_and_three_in_a_decade(value, index):
     assert tuning._index(value) == index
     assert value / 1.9 < tuning._value(index) < 1.9 * value
+
+
+PAPERS = {  # widths from inputs to outputs, rows of a batch, epochs, activation
+    "digits-ae": ((64, 200, 100, 50, 12, 50, 100, 200, 64), 200, 50, "tanh"),
+    "curves-ae": ((784, 400, 200, 100, 50, 25, 6, 25, 50, 100, 200, 400, 784), 1000, 10, "relu"),
+    "mnist-ae": ((784, 1000, 500, 250, 30, 250, 500, 1000, 784), 1000, 10, "relu"),
+    "digits": ((64, 256, 256, 10), 200, 20, "relu"),
+    "planted-graph": ((1433, 16, 7), None, 100, "relu"),
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_sizes_of_a_recipe_are_those_that_it_names(name):
+    widths, rows, epochs, activation = PAPERS[name]
+    recipe, config = RECIPES[name], Config(dtype="float32", activation=activation)
+    parts = recipe.load(config) if name == "planted-graph" else None
+    network = recipe.network(config, parts, lambda a: a)
+    assert [(layer.inp, layer.out) for layer in network.layers] == list(itertools.pairwise(widths))
+    assert (recipe.batch_size, recipe.epochs, recipe.activation, recipe.dtype) == (rows, epochs, activation, "float32")
+    assert isinstance(recipe.loss, nn.SigmoidCrossEntropy if name.endswith("-ae") else nn.SoftmaxCrossEntropy)
+    assert (
+        name == "planted-graph" or "-".join(map(str, widths[: 1 + len(widths) // 2] if "ae" in name else widths)) in recipe.about
+    )
+
+
+def test_the_digits_meet_two_convolutions_with_normalisation():
+    recipe = RECIPES["digits-cnn"]
+    network = recipe.network(Config(activation="relu"), recipe.load(Config(dtype="float32")), None)
+    assert [(layer.kind, layer.out) for layer in network.layers] == [
+        ("conv", 16), ("norm", 16), ("conv", 32), ("norm", 32), ("dense", 10)
+    ]  # fmt: skip
+    assert (recipe.batch_size, recipe.epochs, recipe.augment) == (128, 20, False)
+
+
+def test_every_optimizer_is_called_what_it_is():
+    for name, cls in OPTIMIZERS.items():
+        assert name.replace("-", "") == cls.lower()
+        assert type(make_optimizer(name)).__name__ == cls
+
+
+@pytest.mark.parametrize(("options", "limit"), [({"budget": 30.0}, 6.0), ({}, 12.0), ({"budget": 30.0, "steps": 2}, None)])
+def test_a_run_of_a_search_takes_a_fifth_of_the_budget(monkeypatch, options, limit):
+    seen = []
+
+    def run(name, problem, config, params, settings, damping_name, progress):
+        seen.append((config.time_limit, config.steps))
+        return tuning.Run(settings["lr"], None, 1.0, None, 1, "steps")
+
+    monkeypatch.setattr(tuning, "_run", run)
+    tune("digits-ae", ["sgd"], progress=False, **options)
+    assert {one[0] for one in seen} == {limit}
+    assert limit or {one[1] for one in seen} == {2}
 
 
 def test_every_recipe_says_what_it_is():

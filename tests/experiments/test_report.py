@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import nearlin as nl
+from nearlin.complexity.claims.table import Series
 from nearlin.experiments import tuning
 from nearlin.experiments.problems import Error
 from nearlin.experiments.training import Record
@@ -145,6 +147,52 @@ def test_the_table_of_steps_holds_the_records():
     assert facts["time"] == "1.50 s in 6 steps"
     assert facts["preconditioner"] == "signs"
     assert text.splitlines()[-1] == "Done."
+
+
+def test_of_a_long_run_the_first_and_the_last_steps_are_shown():
+    text = printed(run([record(t, loss=100.0 + t) for t in range(50)]))
+    shown = [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()]
+    assert [int(row[0]) for row in shown] == [*range(20), *range(30, 51)]
+    assert [row[1] for row in shown[:-1]] == [f"{100 + t:.3e}" for t in (*range(20), *range(30, 50))]
+    assert "10 steps not shown" in text
+
+
+def test_the_head_of_a_run_says_what_is_about_to_happen():
+    pictures = {"name": "pets", "train_rows": 23, "test_rows": 9, "features": 5, "class_names": ("cat", "dog"), "spread": 400.0}
+    header = {"parameters": 80, "data": {**pictures, "task": "classification", "preprocessing": "inputs centred"}}
+    config = SimpleNamespace(width=16, activation="relu", backend="numpy", dtype="float64", seed=3, batch_size=7, optimizer="sgd")
+    batches, snapshot = SimpleNamespace(full=False, per_epoch=4), SimpleNamespace(step=12)
+    stream = io.StringIO()
+    report.print_header(
+        SimpleNamespace(header=header, config=config, problem=run().problem.__class__(recipe=False, train=(np.empty((23, 5)),)),
+                        optimizer=nl.optim.SGD(lr=0.25), batches=batches, snapshot=snapshot, folder="runs/pets"),
+        stream,
+    )  # fmt: skip
+    text = stream.getvalue()
+    for words in (
+        "pets: 23 training, 9 test rows, 5 features, classification (cat = -1, dog = +1)",
+        "inputs centred",
+        "differ up to 4.0e+02 times; --scale",
+        "5 inputs, 16 relu neurons, 80 parameters",
+        "SGD(lr=0.25, momentum=0.9",
+        "numpy, float64, seed 3",
+        "of 7 rows, 4 an epoch",
+        "at step 12",
+        "runs/pets",
+    ):
+        assert words in text
+
+
+def test_the_claims_are_drawn_with_what_was_predicted(figures):
+    series = Series("cost", (8, 16, 32), (60.0, 250.0, 1000.0), (64, 256, 1024), "n", "flops")
+    claim = SimpleNamespace(id="cost-of-it")
+    result = SimpleNamespace(claim=claim, verdict="holds", outcome=SimpleNamespace(series=(series,)))
+    plots.plot_claims([result], "counted", "claims.png")
+    (panel,) = figures[0].axes
+    measured, predicted = panel.get_lines()
+    assert (list(measured.get_xdata()), list(measured.get_ydata())) == ([8, 16, 32], [60.0, 250.0, 1000.0])
+    assert (list(predicted.get_xdata()), list(predicted.get_ydata())) == ([8, 16, 32], [64, 256, 1024])
+    assert panel.get_title() == "cost-of-it: holds"
 
 
 @pytest.mark.parametrize(

@@ -345,6 +345,25 @@ def test_the_least_losses_are_entropies_of_the_targets():
     assert (labelled.least, labelled.test_least) == (0, 0)
 
 
+def test_the_spread_of_the_features_is_that_of_the_training_rows_that_vary():
+    dataset = data()
+    x = np.column_stack([dataset.x * [1.0, 30.0, 0.2, 1.0], np.full(40, 7.0)])
+    part = parts(wide := Dataset("wide", x, dataset.y), nl.experiments.Config())[0]
+    deviations = [math.sqrt(np.mean((column - column.mean()) ** 2)) for column in part.x[:, :4].T]
+    problem, _ = nl.experiments.build(wide, nl.experiments.Config(width=4))
+    assert close(problem.spread, max(deviations) / min(deviations))
+    assert problem.describe()["spread"] == problem.spread
+    assert nl.experiments.build(wide, nl.experiments.Config(width=4, scale=True))[0].spread == 1.0
+
+
+def test_the_message_tells_the_loss_above_the_least_one():
+    result = train("shades", optimizer="sgd", steps=4, progress=False)
+    entropy = -sum(v * math.log(v) + (1 - v) * math.log(1 - v) for v in SHADES.flat) / 23
+    assert result.message == f"Took all 4 steps; the loss is {result.final_loss - entropy:.4g} above the least possible."
+    labelled = train("labels", optimizer="sgd", steps=4, progress=False)
+    assert labelled.message == f"Took all 4 steps; the loss is {labelled.final_loss:.4g}."
+
+
 # ----------------------------------------------------------------------------------------------------------------- counts
 
 

@@ -13,6 +13,7 @@ import nearlin as nl
 from nearlin._array import prototype, unusable
 from nearlin.data import Dataset
 from nearlin.experiments import CheckpointError, Config, registry, train, training
+from nearlin.experiments.config import differences
 from nearlin.optim import SGD
 
 X, Y = nl.data.sphere(n=40, d=6, seed=1)
@@ -185,6 +186,21 @@ def test_a_tolerance_given_on_resuming_counts_though_it_equals_the_default(tmp_p
     default, left = (train(SPHERE, resume=half.checkpoint, steps=30, progress=False, **o) for o in ({"tol": 1e-8}, {}))
     assert (default.config.tol, default.ended) == (1e-8, "converged")
     assert (left.config.tol, left.ended) == (0, "stalled")
+
+
+OTHERS = {
+    "target": "y", "task": "regression", "standardize": True, "optimizer": "adam", "damping": 0.5, "activation": "tanh",
+    "batch_size": 3, "backend": "torch", "dtype": "float32", "lr_factor": 0.5, "lr_period": 2,
+}  # fmt: skip
+FREE = {"data": "b", "data_dir": "d", "steps": 9, "epochs": 3, "time_limit": 2.0, "tol": 0.5}
+
+
+def test_what_determines_the_iterates_may_not_change_on_resuming_and_the_end_may():
+    config = Config()
+    assert {*OTHERS, *FREE, *EXPLICIT} == set(config.to_dict())
+    for name, value in OTHERS.items():
+        assert differences(config, {name: value}) == [f"{name} is {value!r} here and {getattr(config, name)!r} in the checkpoint"]
+    assert differences(config, FREE) == []
 
 
 def test_the_signature_shows_the_defaults():
