@@ -12,7 +12,7 @@ TERM = re.compile(
     rf"(?P<label>{'|'.join(LABELS)}) (?P<expression>.+?) (?P<unit>flops|floats kept|floats at the peak)(?: per (?P<per>[\w ]+?))?"
     rf"(?P<conditions>(?:, {CONDITION})*)(?:: (?P<why>.+))?"
 )
-CLAUSE = re.compile(rf"(?P<occasion>[a-z][a-zA-Z ]*?)(?P<conditions>(?:, {CONDITION})*)(?:, per batch)?: (?P<asks>.+)")
+CLAUSE = re.compile(rf"(?P<occasion>[a-z][a-zA-Z ]*?)(?:, per batch)?(?P<conditions>(?:, {CONDITION})*): (?P<asks>.+)")
 ASK = re.compile(r"(?P<number>\w+) (?P<oracle>[a-z_]+)(?: more)?")
 TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d²³][^\W²³]*|\*\*|[²³]|[-+*/(),]")
 FUNCTIONS = ("min", "max", "inverse")

@@ -23,8 +23,8 @@ Cost        with layers (o, D), r = min(o, D), k = max(o, D), N samples, c outpu
               layer
             at most o D floats kept per layer, q = 2: weights whose norms are remembered
 Oracles     step: 1 forward, 1 backward
-            step, verify = True: 2 forward, 1 backward
-            warm start, per batch: 1 forward
+            step, verify = True: 1 forward more
+            warm start, per batch, form = "stochastic": 1 forward
 Deviations  1. The constants are derived here; the paper's may differ by constant factors.
             2. sharp bounds the squared loss and a bounded last activation as one function.
             3. Biases belong to their layer's matrix ("augmented"), are blocks of their own ("separate"), or stay ("none").

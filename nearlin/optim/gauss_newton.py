@@ -10,14 +10,38 @@ Update      θ ← θ + lr δ,   (JᵀHJ/n + (λ + ω) I) δ = -g + λ μ δ_pre
             until ||residual|| <= ε ||right-hand side||, for at most ``maxiter`` iterations
 Notation    λ → damping, which ``info`` reports (of the mean; `NearLinearGaussNewton` has n λ),  λ + ω → strength,
             n (λ + ω) → shift,  ω → l2,  μ → momentum,  ε → epsilon
-Cost        flops beyond the forward pass, dense networks, k iterations: up to c = 4 outputs 2 c n p factors, 4 n p k products;
-            else 8 n p k products. Preconditioners: exact (n c)² sum(out) + (n c)³/3; sketch (n c)² s + (n c)³/3;
-            class-averaged, per-class n² c sum(out) + n³/3 (times c); Kronecker factors 9 (D³ + o³) a layer, 4 o D (o + D) a solve
-            memory: the factors that are kept, and what `NetworkJacobian`'s budget allows
-Oracles     1 forward and 1 jacobian; k products, 4 more in the first step, 1 more for a warm start; per attempt 1 forward;
-            dense networks of up to 4 outputs: c backward for the factors; others: a product is 1 jvp and 1 backward, and
-            c backward make the rows of a Gram matrix or sketch; parameter side: 1 backward, 1 more for Kronecker factors or a
-            diagonal
+Cost        with dense layers (o, D), n samples, c outputs, p parameters, q of them in the first layer, k iterations, s sketch
+              rows, beyond the forward passes:
+            leading 2 c n (p - q) flops per step, c <= 4: backward passes that make the factors
+            leading 4 n p flops per iteration, c <= 4: products with factors
+            leading 8 n p - 4 n q flops per iteration, c > 4: products by passes
+            leading 4 o D (o + D) flops per layer and iteration, plan = "kfac"
+            leading 2 n² D + 2 (n c)² o flops per layer and fresh R, plan = "exact": half as rank-k updates
+            leading (n c)³/3 flops per fresh R, plan = "exact" or "sketch"
+            leading 2 (n c)² s flops per fresh R, plan = "sketch": half as a rank-k update
+            leading 2 n² (D + c o) flops per layer and fresh R, plan = "class-averaged"
+            leading n³/3 flops per fresh R, plan = "class-averaged"
+            leading 2 c n² (D + o) flops per layer and fresh R, plan = "per-class"
+            leading c n³/3 flops per fresh R, plan = "per-class"
+            leading 9 D³ + 9 o³ + 2 n D² + 2 n o² flops per layer and fresh R, plan = "kfac": eigenvectors are nominal
+            leading 2 n (p - q) flops per fresh R, plan = "kfac": a backward pass
+Oracles     step: 1 jacobian
+            first step: 1 forward, 4 product
+            attempt: k product, 1 forward
+            product, side = "sample", c <= 4: 1 gram_matvec
+            product, side = "parameter", c <= 4: 1 matvec, 1 rmatvec
+            product, c > 4: 1 jvp, 1 backward
+            step, c <= 4: c backward: they make the factors of dense layers
+            step, side = "parameter": 1 backward: the gradient
+            later step, side = "parameter", momentum > 0: 1 product
+            attempt, plan = "exact", c <= 4: 1 rmatvec, 1 matvec
+            attempt, plan = "exact", c > 4: 1 jvp, 1 backward
+            fresh R, plan = "exact": 1 gram
+            fresh R, plan = "sketch": 1 sketch
+            fresh R, plan = "class-averaged": 1 mean_gram
+            fresh R, plan = "per-class": 1 class_grams
+            fresh R, plan = "exact" or "sketch" or "class-averaged" or "per-class", c > 4: c backward
+            fresh R, plan = "kfac" or "diagonal": 1 backward
 Deviations  1. The sample side where n c < p, the loss is squared and no layer couples samples, and always for the two-layer
                network; else the parameter side. By name (``plan``) cross-entropies go to the sample side too; where a target's
                probability falls below √eps, r̃ has no bound, and the step goes back.

@@ -15,9 +15,8 @@ Cost        with d > τ entries of a tensor, beyond forward and backward passes 
             exact (20 τ³ + 117 τ² + 247 τ + 78)/6 flops per tensor and step: small matrices
             nominal 9 (τ + 1)³ flops per tensor and step: eigenvectors of a small matrix
             exact d τ + d + τ floats kept per tensor
-Oracles     step: 1 forward, 2 backward: at the true labels, and at 1 draw of labels
-            step, curvature = "empirical_fisher": 1 forward, 1 backward
-            step between statistics: 1 forward, 1 backward
+Oracles     step: 1 forward, 1 backward
+            statistics, curvature = "fisher": 1 backward more, at 1 draw of labels
 Deviations  1. The matrix is updated and truncated, not its inverse. In exact arithmetic both are one, for any damping, as a
                larger σ has the smaller inverse; in float32 MANGA-UOFA/Ginger turns a σ above some 1e5 γ into 0, and the
                steepest directions into the flattest. Here they are kept. For d > τ the step is rounding still in float32
