@@ -246,8 +246,9 @@ class Jacobian:
     def class_work(self, mean):
         """The `Work` of `mean_gram`, or of `class_grams`."""
         n, c = self.samples, self.outputs
+        matrices = len(self.factor_shapes) * (1 if mean else c)
         flops = self._gram_flops(n * n * c, n * n * (1 if mean else c))
-        return Work(matmul=flops, memory=6 * n * n * self._item * (1 if mean else c) * len(self.factor_shapes))
+        return Work(matmul=flops, memory=6 * n * n * self._item * matrices, calls=10 * matrices)
 
     def _gram_flops(self, left, right):
         """Half the flops of Hadamard products with ``left`` entries of Δ̂ Δ̂ᵀ and ``right`` of A Aᵀ, or of plain rows' products."""

@@ -248,6 +248,59 @@ def test_the_oversampling_and_scale_of_r_are_those_of_its_sketch(growth):
     assert np.linalg.norm(G - J @ J.T) < 0.5 * np.linalg.norm(J @ J.T)
 
 
+@pytest.mark.parametrize("inner", ["chebyshev", "richardson"])
+@pytest.mark.parametrize("ratio", [4, 9])
+def test_parameters_from_the_size_of_the_sketch_give_its_rate(inner, ratio):
+    """γ = √(n/s): Chebyshev contracts by γ in an iteration, Richardson by 2γ/(1+γ²); measured over a whole solve."""
+    gamma = ratio**-0.5
+    rate = gamma if inner == "chebyshev" else 2 * gamma / (1 + gamma**2)
+    objective, params, batch = two_layer(n=64, d=8, width=1024)
+    opt = NearLinear(sketch=nl.sketch.Gaussian(), sketch_size=ratio, inner=inner, epsilon=1e-6, damping=1e-9, guard=False)
+    info = first(opt, objective, params, batch)[2]
+    assert info.solve.reason == "converged"
+    assert info.solve.iterations == pytest.approx(math.log(1e-6) / math.log(rate), rel=0.25)
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-11])
+def test_below_a_thousandth_a_float32_solve_still_gives_the_float64_step(epsilon):
+    """δ = Jᵀg in float64: a sum of float32 steps would be no better than 1e-7, whatever the residual says."""
+    objective, params, batch = two_layer()
+    J, _ = dense(objective, params, batch)
+    opt = NearLinear(inner_dtype="float32", epsilon=epsilon, damping=1e-3, guard=False)
+    new, _, info = first(opt, objective, params, batch)
+    assert info.solve.residual <= 1.001 * epsilon
+    delta = flat(params) - flat(new)
+    g = np.linalg.lstsq(J.T, delta, rcond=1e-14)[0]
+    assert np.linalg.norm(J.T @ g - delta) <= 1e-13 * np.linalg.norm(delta)
+
+
+def test_steps_that_fail_until_the_damping_is_at_its_largest_end_as_stalled():
+    objective, params, batch = two_layer()
+    for opt in (NearLinear(lr=1e30), GramGaussNewton(lr=1e30)):
+        state, reasons = None, []
+        for t in range(6):
+            new, state, info = first(opt, objective, params, batch, state, key=t)
+            assert new is params
+            assert (info.accepted, info.new_loss) == (False, info.loss)
+            reasons.append(info.reason)
+        J, _ = dense(objective, params, batch)
+        largest = nl.linalg.CEILING * np.trace(J @ J.T) / 24
+        assert state.damping.value == pytest.approx(largest, rel=0.3)
+        assert reasons[0].startswith("rejected: no decrease in 7 attempt(s), damping now ")
+        assert reasons[-1] == "stalled: no decrease is left above rounding"
+
+
+def test_superlinear_forcing_starts_anew_on_another_batch():
+    """Residuals of different data say nothing about contraction."""
+    objective, params, (x, y) = two_layer(n=48)
+    opt = NearLinear(forcing="superlinear", reuse=False)
+    state = first(opt, objective, params, (x[:24], 1e4 * y[:24]))[1]
+    info = first(opt, objective, params, (x[24:], y[24:]), state, key=1)[2]
+    assert 1e-2 < info.solve.residual <= 1.001 / 6
+    again = first(opt, objective, params, (x[:24], y[:24]), state._replace(recall=None), key=1)[2]
+    assert again.solve.residual < 1e-3
+
+
 EXACT = [
     (GramGaussNewton(damping=1e-4, gram_dtype="float32"), {"activation": "tanh"}, 1e-3, 1e-10),
     (GramGaussNewton(damping=1e-11, guard=False, gram_weight=0.5, lr=0.5), {"noise": 1e-4}, 1e-3, 1e-13),
@@ -267,6 +320,16 @@ def test_exact_methods_report_the_residual_that_rounding_left(opt, options, rel,
     residual = check_report(objective, params, batch, new, info, opt.lr, getattr(opt, "gram_weight", 1.0), rel=rel)
     assert residual > least
     assert (info.solve.iterations, info.solve.products, info.solve.refreshed) == (0, 1, True)
+
+
+@pytest.mark.parametrize("opt", [GramGaussNewton(guard=False), NaturalGradient()], ids=["gram", "natural-gradient"])
+def test_an_exact_solve_that_leaves_more_than_the_root_of_rounding_is_not_called_converged(opt):
+    """Forty points on a circle in float32: the factor is of a matrix that is singular to its precision."""
+    for d, reason in ((2, "stalled"), (12, "converged")):
+        objective, params, batch = two_layer(n=40, d=d, width=64 if d == 2 else 512, dtype=np.float32)
+        info = first(opt, objective, params, batch)[2]
+        assert info.solve.reason == reason
+        assert (info.solve.residual > np.finfo(np.float32).eps ** 0.5) == (reason == "stalled")
 
 
 # ------------------------------------------------------------------------------------------------- Gauss-Newton, on both sides
