@@ -277,7 +277,6 @@ def test_a_method_uses_its_key_unless_it_says_that_it_does_not(recorder, name):
 
 ON_PURPOSE = {
     "Batches.__call__": "the order of an epoch is drawn at each of its steps, so that none is kept in a checkpoint",
-    "nystrom": "within a step, a retry at another damping looks at the same vectors",
 }
 ROWS = nl.data.sphere(n=24, d=3, seed=1)
 
