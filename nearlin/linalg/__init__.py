@@ -26,13 +26,13 @@ from nearlin.linalg.levenberg_marquardt import CEILING, Damping, judge, least_da
 from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowrank_solve, lowrank_step, lowrank_update
 from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.nystrom import Nystrom, columns, nystrom
-from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm
+from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, safe_norm
 from nearlin.linalg.rates import Rates, Work
 from nearlin.linalg.solve_info import Info, SolveInfo, StepInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
-    "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm",
+    "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm", "safe_norm",
     "Info", "SolveInfo", "StepInfo", "SlowProgress", "cg", "identity",
     "DampedGram", "GramSolution", "gram_solve",
     "LeastNorm", "craig", "lsqr",

@@ -119,6 +119,7 @@ def nystrom(matmat, n, key, damping, *, like, rank=16, max_rank=None, accuracy=0
     k products with A, and up to ``power`` for each rank tried: a rank that is far too small takes one or two. 25 n k² flops
     (nominal). Errors below eps ||A|| are not seen: a damping below that takes the rank to its largest.
     """
+    namespace(like)  # refuses what is no array
     _check(n, damping, rank, max_rank, accuracy, power)
     most = min(n, max(rank, n // 2) if max_rank is None else max_rank)
     Q = Y = None

@@ -160,3 +160,38 @@ def test_bad_factors_are_named(A, G, words):
 def test_a_damping_out_of_range_is_named():
     with pytest.raises(ValueError, match=r"damping is -1\.0; expected a finite number, at least 0"):
         linalg.damped_factors(np.eye(2), np.eye(2), -1.0)
+
+
+# ------------------------------------------------------------------------------------------------------------------- float32
+
+
+@pytest.mark.parametrize("damping", [1e-5, 1e-2, 1.0])
+def test_a_large_factor_in_float32_is_solved_or_its_error_is_told(be, rng, damping):
+    """||A|| = 1e4, as where it sums over positions: eigenvalues in float32 would be off by 1e-3."""
+    A, G = 1e4 * semidefinite(rng, 30, 1e8), semidefinite(rng, 6)
+    A, G, M = (a.astype("float32") for a in (A, G, rng.standard_normal((6, 30))))
+    basis = linalg.eigenbasis(*(be.array(a, "float32") for a in (A, G)))
+    found = be.numpy(basis.solve(be.array(M, "float32"), damping))
+    want = np.linalg.solve(np.kron(G.astype(float), A.astype(float)) + damping * np.eye(180), M.astype(float).reshape(180))
+    wrong = np.linalg.norm(found.reshape(180) - want) / np.linalg.norm(want)
+    assert wrong < 3 * basis.error(damping)
+    if be.name.endswith("no_float64"):
+        assert basis.error(damping) > 5e-3
+    else:
+        assert max(wrong, basis.error(damping)) < 1e-5
+
+
+def test_the_error_of_a_basis_is_its_rounding_over_the_least_eigenvalue():
+    basis = linalg.KroneckerEigenbasis(np.eye(4), np.array([0.5, 1, 2, 8]), np.eye(9), np.linspace(1, 3, 9), 1e-6)
+    assert basis.error(0.25) == pytest.approx((2 + 3) * 1e-6 * 24 / 0.75)
+    assert basis.error(1e13) == 2 * np.finfo("float64").eps
+    assert basis._replace(sA=np.array([0.0, 1, 2, 8])).error(0.0) == np.inf
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_basis_says_in_which_precision_it_was_found(be, rng, dtype):
+    if dtype == "float64" and be.eps > 1e-10:
+        pytest.skip("no float64")
+    basis = linalg.eigenbasis(*(be.array(semidefinite(rng, n), dtype) for n in (5, 3)))
+    assert basis.eps == be.eps
+    assert {str(a.dtype).split(".")[-1] for a in basis[:4]} == {dtype}

@@ -201,3 +201,33 @@ def test_the_cost_is_that_of_the_head(rng, spec):
     direction = total(lambda N, n: 2 * N * n) + 6 * p - 1  # velocity, update and norm: 2 p each
     statistics = total(lambda N, n: 2 * N * n + 2 * n * n) + p + sum(a[0] - 1 for a in axes)
     assert found == [direction, direction + statistics]
+
+
+# ------------------------------------------------------------------------------------------------------------ Newton's misses
+
+
+def test_a_root_that_newton_misses_is_taken_by_eigenvalues_and_named(rng):
+    """float32 Gram matrices of rank one have eigenvalues below 0; the step is that of the eigendecomposition, nothing is kept."""
+    layers = (LayerSpec("dense", 6, 9),)
+    g = (np.outer(np.linspace(-1, 1, 6), rng.permutation(10) / 3.0).astype("float32"),)
+    steps, said = [], []
+    for root in ("newton", "eigh"):
+        opt = nl.optim.Shampoo(root=root, damping=1e-4)
+        params, state, info = opt.step((0 * g[0],), opt.init(g, None), Given(layers), (g, g))
+        steps.append(params[0])
+        said.append(info.kept)
+        assert state.kept == 0
+    assert said[1] == ""
+    names = [one for one in said[0].split("; ") if one]
+    assert names
+    assert all("Newton indefinite, error" in one and one.endswith("root by eigendecomposition") for one in names)
+    assert {one.split(":")[0] for one in names} <= {f"layer 0 {v}, axis {k}" for v in ("weights", "bias") for k in (0, 1)}
+    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-3, atol=1e-6)
+
+
+def test_roots_that_newton_finds_are_not_named(rng):
+    g = (rng.standard_normal((3, 4)),)
+    info = nl.optim.Shampoo(root="newton", damping=0.1).step(
+        g, nl.optim.Shampoo().init(g, None), Given((LayerSpec("dense", 3, 3),)), (g, g)
+    )[2]
+    assert info.kept == ""
