@@ -48,13 +48,22 @@ DEEP = (
 FAR = (Sequential((Dense(1, 1), TANH)), (np.array([[0.0, 0.3]]),), (np.array([[1e-9]]), np.array([[10.0]])))
 BELOW = (
     Sequential((Dense(1, 1), TANH, Dense(1, 1))),
-    (np.array([[0.0, 0.3]]), np.array([[1.0, 0.0]])),
-    (np.array([[1e-9]]), np.array([[10.0]])),
+    (np.array([[0.0, 0.3]]), np.array([[1.0, -5.0]])),
+    (np.array([[1e-9]]), np.array([[5.0]])),
+)
+PAIR = (Sequential((Dense(3, 2, bias=False),)), (np.zeros((2, 3)),), (np.outer([4.0, 0.5], X), np.outer([4.0, 0.5], TWO)))
+FULL = (
+    Sequential((Dense(3, 4), TANH, Dense(4, 2))),
+    (np.full((4, 4), 50.0), np.zeros((2, 5))),
+    (np.ones((1, 3)), TWO),
 )
 BENT = (Sequential((Dense(3, 2), TANH)), (np.zeros((2, 4)),), (X, np.array([[0.05, 0.05]])))
 NOISY = (Sequential((Dense(3, 2),)), (np.zeros((2, 4)),), (np.repeat(X, 10, axis=0), np.array([0] * 6 + [1] * 4)))
 TIGHT = {  # problem, options, and the most that a step may gain over its guarantee
     "one linear layer": (LINEAR, {}, 1 + 1e-9),
+    "one linear layer, lr = 1.5": (LINEAR, {"lr": 1.5}, 1 + 1e-9),
+    "two samples": (PAIR, {}, 1 + 1e-9),
+    "saturated inputs": (FULL, {"inputs": "bound"}, 1 + 1e-9),
     "two linear layers": (DEEP, {"layers": "cyclic"}, 1 + 1e-9),
     "far targets": (FAR, {"sharp": False}, 1.5),
     "far targets, folded": (FAR, {}, 1.5),
@@ -71,6 +80,27 @@ def tight(name):
     return (Objective(network, loss), params, batch), options
 
 
+def drawn(key):
+    """A small tanh network of two or three layers, far targets or classes, and the options of a step in one of its layers."""
+    draws = generator(fold_in(7, key))
+    sizes = draws.integers(1, 4, 3 + key % 2)
+    modules = [module for inp, out in pairwise(sizes.tolist()) for module in (Dense(inp, out), TANH)]
+    classes = key % 3 == 2 and sizes[-1] > 1
+    network = Sequential(tuple(modules[: len(modules) - key // 2 % 2]))
+    x = draws.standard_normal((2, sizes[0]))
+    y = draws.integers(0, sizes[-1], 2) if classes else 5 * draws.standard_normal((2, sizes[-1]))
+    params = tuple(draws.uniform(0.5, 3) * draws.standard_normal(spec.shape) for spec in network.layers)
+    options = {"q": QS[key % 3], "sharp": key % 4 < 2, "inputs": INPUTS[key // 4 % 2]}
+    return (Objective(network, SoftmaxCrossEntropy() if classes else SquaredLoss()), params, (x, y)), options
+
+
+DUALS = {  # of matrices, by q
+    1: lambda G: np.abs(G).max(0).sum(),
+    2: lambda G: np.linalg.norm(G, "nuc"),
+    math.inf: lambda G: np.abs(G).max(1).sum(),
+}
+
+
 def loss_at(objective, params, batch):
     """The mean loss, from the outputs."""
     outputs, y = objective.network.forward(params, batch[0])[0], batch[1]
@@ -79,9 +109,9 @@ def loss_at(objective, params, batch):
     return float(np.mean(np.log(np.sum(np.exp(outputs), axis=1)) - outputs[np.arange(len(outputs)), y]))
 
 
-def descend(optimizer, objective, params, batch, steps):
-    """(`Info`, loss before, loss after) of every step until one is not taken."""
-    state, before = optimizer.init(params, objective), loss_at(objective, params, batch)
+def descend(optimizer, objective, params, batch, steps, first=0):
+    """(`Info`, loss before, loss after) of every step from the ``first`` on until one is not taken."""
+    state, before = optimizer.init(params, objective)._replace(t=first), loss_at(objective, params, batch)
     for t in range(steps):
         params, state, info = optimizer.step(params, state, objective, batch, t)
         if not info.accepted:
@@ -110,6 +140,14 @@ def guarantee_sweep(full, optimizer=DSGD, steps=None):
     for q, name in product(QS, TIGHT):
         problem, options = tight(name)
         yield {"q": q, "problem": name, "shortfall": shortfall(descend(optimizer(q=q, **options), *problem, 1))}
+    for key in range(1000 if full else 240):
+        (objective, params, batch), options = drawn(key)
+        for info, before, after in descend(optimizer(layers="cyclic", **options), objective, params, batch, 1, first=key // 8):
+            yield {"problem": "drawn", "shortfall": shortfall([(info, before, after)])}
+        grads, dual = objective.at(params, batch).grads(), DUALS[options["q"]]
+        for info, *_ in descend(optimizer(**options), objective, params, batch, 1):
+            largest = max(dual(G) / p for G, p in zip(grads, info.p, strict=True) if p > 0)
+            yield {"problem": "drawn", "guarantee": info.guarantee, "half the squared dual norm": largest**2 / 2}
 
 
 def tight_sweep(full, optimizer=DSGD):
@@ -199,9 +237,9 @@ def bound_sweep(full, bound=spectral_bound):
 
 def no_svd_sweep(full, orth="newton_schulz"):
     """Decompositions called in steps with Newton-Schulz, and the most by which a guarantee is missed."""
-    for name in ("three tanh layers", "one linear layer", "two linear layers"):
+    for name, polish in (("three tanh layers", 2), ("one linear layer", 2), ("one linear layer", 0), ("two linear layers", 2)):
         objective, params, batch = task(3) if name == "three tanh layers" else tight(name)[0]
-        optimizer, missed = DSGD(orth=orth), []
+        optimizer, missed = DSGD(orth=orth, polish=polish), []
         params, batch = wrap(params), wrap(batch)
         state = optimizer.init(params, objective)
         with count() as tally:
@@ -230,6 +268,7 @@ CLAIMS = (
         "at most 1, for q = 1, 2, ∞, input sizes from data and from bounds, three depths and tight problems",
         "full batch, smooth activations, lr = 1", Check(
             guarantee_sweep, Bound("shortfall", high=1),
+            Bound("guarantee", per="half the squared dual norm", low=1 - 1e-9, high=1 + 1e-9),
             Bound("decrease", low=0, per="guaranteed", over="step", by="norm"),
         ),
     ),
