@@ -20,6 +20,18 @@ def test_sphere_is_on_the_sphere_and_follows_its_seed():
     assert not np.allclose(x, other[0])
 
 
+def test_drawn_data_are_what_they_always_were():
+    """Numbers that were measured on them stay true, and no stream is another's."""
+    x, y = nl.data.sphere(n=2, d=2, seed=0)
+    np.testing.assert_allclose(x, [[0.1267863484729181, 0.9919300488647895], [-0.10890550321464595, -0.9940521069690285]])
+    np.testing.assert_allclose(y, [1.1321553515705678, -2.033433988460376])
+    graph = nl.data.planted_graph(60, 20, 3, 4, 9, 9, seed=0)
+    assert graph.train.tolist() == [3, 5, 10, 11, 15, 35, 39, 41, 43, 45, 51, 56]
+    assert graph.test.tolist() == [0, 2, 25, 29, 36, 40, 50, 54, 57]
+    image = nl.data.curves(1, 1, dtype="float64")[0]
+    assert (int(image.argmax()), round(float(image.sum()), 4)) == (231, 56.1583)
+
+
 def test_the_labels_of_the_sphere_are_standard_normal():
     _, y = nl.data.sphere(n=4000, d=2, seed=0)
     assert scipy.stats.kstest(y, "norm").pvalue > 1e-3

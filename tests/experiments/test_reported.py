@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from nearlin import nn
 from nearlin.data import Dataset
 from nearlin.experiments import RECIPES, checkpoint, compare, predict, train
 from nearlin.experiments.recipes import Parts, Recipe
+from nearlin.nn.two_layer import TwoLayerJacobian
 
 # ---------------------------------------------------------------------------------------------------- networks and losses
 
@@ -367,41 +369,54 @@ def test_the_message_tells_the_loss_above_the_least_one():
 # ----------------------------------------------------------------------------------------------------------------- counts
 
 
+def passes_of_steps(monkeypatch, optimizer, *watched):
+    """A Counter of the calls of (class, method) inside steps, at the network itself; what a pass asks in turn is part of it."""
+    calls, inside = Counter(), []
+
+    def wrapped(cls, name, note):
+        original = getattr(cls, name)
+
+        def wrapper(*args, **options):
+            calls.update([note] if inside == ["step"] else [])
+            inside.append(note)
+            try:
+                return original(*args, **options)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(cls, name, wrapper)
+
+    for cls, name in watched:
+        wrapped(cls, name, name)
+    wrapped(getattr(nl.optim, nl.experiments.OPTIMIZERS[optimizer]), "step", "step")
+    return calls
+
+
 @pytest.mark.parametrize(
     ("optimizer", "asked"),
     [("sgd", (1, 1)), ("adam", (1, 1)), ("kfac", (1, 2)), ("mini-block-fisher", (1, 1)), ("kbfgs", (2, 2))],
 )
 def test_gradient_equivalents_are_a_third_for_a_pass_forward_and_two_for_one_back(monkeypatch, optimizer, asked):
-    """Counted at the network itself; what the loop asks for its records is not the method's."""
-    passes, inside = [], []
-    for name in ("forward", "grads", "traces"):
-        original = getattr(nn.Sequential, name)
-
-        def counted(self, *args, name=name, original=original):
-            passes.extend([name] if inside == [True] else [])
-            inside.append(name)  # a gradient by way of traces is one
-            try:
-                return original(self, *args)
-            finally:
-                inside.pop()
-
-        monkeypatch.setattr(nn.Sequential, name, counted)
-    cls = getattr(nl.optim, nl.experiments.OPTIMIZERS[optimizer])
-    step = cls.step
-
-    def stepping(*args, **options):
-        inside.append(True)
-        try:
-            return step(*args, **options)
-        finally:
-            inside.pop()
-
-    monkeypatch.setattr(cls, "step", stepping)
-    both = compare("labels", [optimizer], epochs=2, progress=False)
-    (result,) = both.runs[optimizer]
-    assert (passes.count("forward"), len(passes) - passes.count("forward")) == tuple(6 * number for number in asked)
+    """What the loop asks for its records is not the method's."""
+    calls = passes_of_steps(monkeypatch, optimizer, *((nn.Sequential, name) for name in ("forward", "grads", "traces")))
+    (result,) = compare("labels", [optimizer], epochs=2, progress=False).runs[optimizer]
     forward, back = asked
+    assert (calls["forward"], calls["grads"] + calls["traces"]) == (6 * forward, 6 * back)
     assert [record["gradients"] for record in result.records] == pytest.approx([forward / 3 + 2 * back / 3] * 6)
+
+
+@pytest.mark.parametrize("optimizer", ["near-linear-gauss-newton", "gram-gauss-newton"])
+def test_gradient_equivalents_of_the_wide_network_are_thirds_of_its_thin_products(monkeypatch, optimizer):
+    """One of 2 n m d flops in f, J v and Jᵀ u, two in J Jᵀ u: each counts a third."""
+    thirds = {"forward": 1, "matvec": 1, "rmatvec": 1, "gram_matvec": 2, "gram_matvec_with_adjoint": 2}
+    watched = [(nn.TwoLayer, "forward"), *((TwoLayerJacobian, name) for name in thirds if name != "forward")]
+    calls = passes_of_steps(monkeypatch, optimizer, *watched)
+    result = train(data(), optimizer=optimizer, steps=3, width=64, tol=0, progress=False)
+    assert sum(record["gradients"] for record in result.records) == pytest.approx(
+        sum(thirds[c] * k for c, k in calls.items()) / 3
+    )
+    if optimizer == "near-linear-gauss-newton":
+        assert calls["gram_matvec_with_adjoint"] >= sum(record["inner_iterations"] for record in result.records) > 0
 
 
 # ------------------------------------------------------------------------------------------------------- what is written
