@@ -12,7 +12,7 @@ import pytest
 import nearlin as nl
 from nearlin._array import prototype, unusable
 from nearlin.data import Dataset
-from nearlin.experiments import CheckpointError, Config, registry, train, training
+from nearlin.experiments import CheckpointError, Config, folders, registry, train, training
 from nearlin.experiments.config import differences
 from nearlin.optim import SGD
 
@@ -381,3 +381,28 @@ def test_one_sample_and_duplicates_are_finite():
     twice = train((X[rows], Y), test_fraction=0, steps=8, **SMALL)
     assert math.isfinite(twice.final_loss)
     assert twice.final_loss <= twice.initial_loss
+
+
+def test_a_folder_that_is_free_and_numbers_that_json_has(tmp_path):
+    base = tmp_path / "run"
+    for name in ("run", "run-2", "run-3"):
+        assert folders.free(base, "mark") == tmp_path / name
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mark").touch()
+    assert folders.plain({"a": [math.nan, (math.inf, 1.5)], "b": -math.inf}) == {"a": [None, [None, 1.5]], "b": None}
+
+
+def test_three_copies_of_the_weights_must_fit(monkeypatch):
+    for dtype, size in (("float64", 8), ("float32", 4)):
+        least = 3 * 16 * 6 * size
+        monkeypatch.setattr("nearlin.experiments.problems.machine_memory", lambda least=least: least)
+        assert train(SPHERE, width=16, dtype=dtype, steps=1, progress=False).steps == 1
+        monkeypatch.setattr("nearlin.experiments.problems.machine_memory", lambda least=least: least - 1)
+        with pytest.raises(ValueError, match="3 copies of 16 x 6 weights"):
+            train(SPHERE, width=16, dtype=dtype, steps=1, progress=False)
+
+
+def test_one_layer_that_is_not_finite_is_enough():
+    assert training._finite((X, Y))
+    assert not training._finite((X, math.nan * Y))
+    assert not training._finite((math.inf * X, Y))
