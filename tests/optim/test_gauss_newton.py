@@ -476,6 +476,21 @@ def test_a_preconditioner_that_no_longer_serves_is_replaced_within_the_step(nump
     assert (info.solve.refreshed, info.solve.reason) == (True, "converged")
 
 
+@pytest.mark.parametrize(("cholesky", "granted"), [(1e30, 8), (1.0, 20)])
+def test_a_kept_preconditioner_is_given_up_at_twice_what_a_new_one_would_cost(numpy_backend, cholesky, granted):
+    """2 (build/each + fresh) + 2 iterations, of 3 with a fresh one: nothing to build, or N³/3 where an iteration takes 2 N²."""
+    objective, params, batch = mlp(numpy_backend)
+    table = rates(matmul=1e30, memory=1e30, calls=1e30, triangular=1.0, cholesky=cholesky)
+    opt = exactly("exact", epsilon=1e-6, maxiter=100, rates=table)
+    new, state, _ = opt.step(params, lasting("exact"), objective, batch)
+    useless = state.kept.source._replace(factors=(np.diag(np.geomspace(1e-6, 1e6, 36)),))
+    counted = nn.Counted(objective)
+    state = state._replace(kept=state.kept._replace(source=useless, fresh=3), recall=None)
+    info = opt.step(new, state, counted, batch, key=1)[2]
+    assert (info.solve.refreshed, info.solve.reason) == (True, "converged")
+    assert counted.calls["gram_matvec"] - info.solve.iterations == granted
+
+
 @pytest.mark.parametrize("plan", ["cg", "parameter-cg"])
 def test_a_solve_without_preconditioner_that_does_not_end_is_not_repeated(numpy_backend, plan):
     objective, params, batch = mlp(numpy_backend)
@@ -971,6 +986,26 @@ def test_accuracies_near_rounding_are_certified_by_one_more_pass(numpy_backend):
     info = exactly("parameter-cg", epsilon=1e-13).step(params, State(), counted, batch)[2]
     assert counted.calls["backward"] == counted.calls["jvp"] + 2
     assert info.solve.products == info.solve.iterations + 1
+
+
+@pytest.mark.parametrize("plan", ["cg", "sketch"])
+def test_on_the_sample_side_the_image_is_summed_up_above_rounding_and_made_anew_near_it(numpy_backend, plan):
+    """No product beyond the iterations at ε = .1; near rounding one for every correction."""
+    objective, params, batch = mlp(numpy_backend)
+    for epsilon, anew in ((0.1, False), (1e-13, True)):
+        counted = nn.Counted(objective)
+        info = exactly(plan, epsilon=epsilon).step(params, State(), counted, batch)[2]
+        assert (counted.calls["matvec"] > 0) is anew
+        assert info.solve.products == info.solve.iterations + counted.calls["matvec"]
+
+
+def test_on_the_parameter_side_a_residual_that_lost_touch_is_not_called_converged(numpy_backend):
+    """float32, damping far below rounding of the curvature: the recursion goes on to fall, the residual does not."""
+    objective, params, (x, y) = mlp(numpy_backend, n=40)
+    batch = ((x * np.geomspace(1e-2, 1e2, 5)).astype(np.float32), y.astype(np.float32))
+    params = tuple(W.astype(np.float32) for W in params)
+    info = exactly("parameter-cg", epsilon=1e-6, damping=1e-9, maxiter=5000).step(params, State(), objective, batch)[2]
+    assert (info.solve.reason, info.solve.residual > 1.05e-6) == ("stalled", True)
 
 
 def test_an_accepted_trial_point_is_the_next_steps_forward_pass_and_normalisation_has_none(numpy_backend):

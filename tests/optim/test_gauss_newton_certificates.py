@@ -87,7 +87,7 @@ def test_a_step_whose_solve_is_worse_than_none_is_not_taken_and_says_so(wrong, o
 def test_an_exact_factor_that_solves_worse_than_none_preconditions_the_next_attempt(wrong):
     objective, params, batch = two_layer()
     wrong(GaussNewton)
-    info = first(GaussNewton(plan="exact", damping=1e-3, lr=0.05), objective, params, batch)[2]
+    info = first(GaussNewton(plan="exact", damping=1e-3, lr=1e-3), objective, params, batch)[2]
     assert (info.accepted, info.attempts, info.damping) == (True, 2, pytest.approx(4e-3))
     assert info.solve.iterations > 0
     assert info.solve.residual <= 0.1
@@ -106,6 +106,18 @@ def test_a_solve_that_is_cut_short_where_it_is_worse_than_none_gives_no_step(gua
             assert info.reason == f"rejected: the solve is worse than none, its residual is {info.solve.residual:.2g}"
         attempts.append(info.attempts if guard else info.solve.residual)
     assert max(attempts) > 1
+
+
+def test_a_step_from_it_is_not_taken_though_the_loss_falls_along_it():
+    """Near-duplicates, one iteration, a small step size: a descent direction, with a residual above that of none."""
+    seen = 0
+    for seed in range(4):
+        objective, params, batch = two_layer(n=40, d=3, width=256, seed=seed, noise=1e-3)
+        info = first(NearLinear(sketch_size=0.3, damping=1e-9, maxiter=1, lr=1e-6), objective, params, batch)[2]
+        assert not (info.accepted and info.solve.residual >= 1)
+        assert info.accepted or info.solve.residual >= 1
+        seen += info.attempts > 1
+    assert seen
 
 
 # -------------------------------------------------------------------------------------------------- methods for least squares
@@ -410,6 +422,24 @@ def test_the_sample_side_reports_the_true_residual_and_the_damping_without_weigh
         predicted = -lr * slope - lr**2 / 2 * bend
         assert info.ratio == pytest.approx((penalised[0] - penalised[1]) / predicted, rel=1e-4)
         params, last = new, delta
+
+
+def test_solvers_and_precisions_take_about_as_many_iterations_as_cg_in_float64():
+    """A wrong shift, or float32 solves beyond float32's accuracy, would be repaired by corrections, at many times the cost."""
+    objective, params, batch = perceptron()
+    opt = GaussNewton(plan="sketch", damping=0.03, l2=0.02, guard=False, epsilon=1e-8, maxiter=2000)
+    plain = first(opt, objective, params, batch)[2].solve.iterations
+    for options in ({"solver": "lsqr"}, {"solver": "craig"}, {"inner_dtype": "float32"}):
+        solve = first(dataclasses.replace(opt, **options), objective, params, batch)[2].solve
+        assert solve.reason == "converged"
+        assert 0.5 * plain <= solve.iterations <= 1.6 * plain
+
+
+def test_a_low_rank_that_is_the_whole_solves_at_once():
+    """15 rows are within the first rank of 16: P is K Kᵀ + n (λ + ω) I itself."""
+    objective, params, batch = perceptron(n=5)
+    opt = GaussNewton(plan="nystrom", damping=0.03, l2=0.02, guard=False, epsilon=1e-8)
+    assert first(opt, objective, params, batch)[2].solve.iterations <= 2
 
 
 @pytest.mark.parametrize("solver", ["lsqr", "craig"])

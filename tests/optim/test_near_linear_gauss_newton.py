@@ -429,3 +429,19 @@ def test_a_state_of_another_problem_is_not_reused(numpy_backend):
     first, second = sphere_problem(numpy_backend, n=16), sphere_problem(numpy_backend, n=24)
     state = run(opt, *first, steps=2)[1]
     assert opt.step(second[1], state, second[0], second[2], key=0)[2].solve.refreshed
+
+
+@pytest.mark.parametrize("sketch", [nl.sketch.NeuronSigns(), nl.sketch.NeuronSamples(), nl.sketch.KroneckerSRHT()], ids=repr)
+def test_networks_of_many_outputs_take_the_dense_step_by_every_sketch(numpy_backend, sketch):
+    """Six outputs: a sketch of neurons takes the Jacobian in factors, others by passes."""
+    g, net = np.random.default_rng(0), nl.nn.MLP((5, 9, 6), "tanh")
+    objective, params = nl.nn.Objective(net, nl.nn.SquaredLoss()), net.init(0, np.empty(0))
+    batch = g.standard_normal((7, 5)), g.standard_normal((7, 6))
+    point = objective.at(params, batch)
+    J = point.jacobian().to_dense()
+    step = J.T @ np.linalg.solve(J @ J.T + 1e-2 * np.eye(42), point.residual)
+    opt = NearLinear(sketch=sketch, epsilon=1e-11, damping=1e-2, guard=False)
+    new, _, info = opt.step(params, opt.init(params, objective), objective, batch, key=0)
+    assert info.solve.reason == "converged"
+    moved = np.concatenate([(a - b).ravel() for a, b in zip(params, new, strict=True)])
+    np.testing.assert_allclose(moved, step, atol=1e-8)
