@@ -108,14 +108,14 @@ def test_a_solve_that_is_cut_short_where_it_is_worse_than_none_gives_no_step(gua
     assert max(attempts) > 1
 
 
-def test_a_step_from_it_is_not_taken_though_the_loss_falls_along_it():
+@pytest.mark.parametrize("method", [NearLinear, lambda **options: GaussNewton(plan="sketch", **options)], ids=["near", "gauss"])
+def test_a_step_from_it_is_not_taken_though_the_loss_falls_along_it(method):
     """Near-duplicates, one iteration, a small step size: a descent direction, with a residual above that of none."""
     seen = 0
     for seed in range(4):
         objective, params, batch = two_layer(n=40, d=3, width=256, seed=seed, noise=1e-3)
-        info = first(NearLinear(sketch_size=0.3, damping=1e-9, maxiter=1, lr=1e-6), objective, params, batch)[2]
+        info = first(method(sketch_size=0.3, damping=1e-10, maxiter=1, lr=1e-6), objective, params, batch)[2]
         assert not (info.accepted and info.solve.residual >= 1)
-        assert info.accepted or info.solve.residual >= 1
         seen += info.attempts > 1
     assert seen
 
