@@ -188,7 +188,7 @@ SAMPLED = [(False, "batch"), (True, "sample"), (False, "sample")]
 CASES = {
     "sgd": [o.SGD(), o.SGD(form="average"), o.SGD(weight_decay=0.1)],
     "adagrad": [o.AdaGrad(), o.AdaGrad(weight_decay=0.1)],
-    "rmsprop": [o.RMSprop(), o.RMSprop(weight_decay=0.1)],
+    "rmsprop": [o.RMSprop(), o.RMSprop(weight_decay=0.1), o.RMSprop(momentum=0.9)],
     "adam": [o.Adam(), o.Adam(second_moment_of="mean"), o.Adam(weight_decay=0.1)],
     "adamw": [o.AdamW(weight_decay=0.0), o.AdamW()],
     "muon": [o.Muon(), o.Muon(ns_steps=3, polish=2)],

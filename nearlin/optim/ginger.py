@@ -115,7 +115,7 @@ class Info(NamedTuple):
     kept : str
         Which tensors were left as they were, and why.
     stiffness : float
-        The largest σ / γ.
+        The largest σ / γ, both as the step has them: σ after ``correct_curvature``, γ after ``relative_damping``.
     """
 
     loss: float
@@ -197,10 +197,10 @@ class Ginger:
         return State()
 
     def step(self, params, state, objective, batch, key=0):
-        """One step; returns parameters, state and `Info`. Nothing given is changed. Labels are drawn from ``key``."""
+        """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, due = objective.at(params, batch), state.t % self.statistics_every == 0 and self.rank > 0
         lr, grads = rate(self.lr, state.t), point.grads()
-        increments, after, lost = self._update(state, grads, self._vector(point, grads, key) if due else None)
+        increments, after, lost = self._update(state, grads, self._vector(point, grads, fold_in(key, state.t)) if due else None)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
         if len(lost) == len(after.blocks):
@@ -209,7 +209,7 @@ class Ginger:
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         kept = "; ".join(f"{self._name(i)}: {LOST}, left as it is" for i in lost)
-        stiffness = max((float(block.curvature.sigma[-1]) for block in after.blocks if self.rank), default=0.0) / self.damping
+        stiffness = max(map(self._stiffness, after.blocks))
         return trial, after, Info(float(point.loss), True, "accepted", refreshed=due, kept=kept, stiffness=stiffness)
 
     def update(self, state, grads, h=None):
@@ -256,10 +256,9 @@ class Ginger:
     def _advance(self, block, g, h, lr):
         """The increment of one tensor and what is kept for it; None and the old block where g or h is not finite."""
         m, t, seen = self.momentum * block.m + (1 - self.momentum) * g, block.t + 1, block.seen + (h is not None)
-        amplify = 1 / (1 - self.decay**seen) if self.correct_curvature and seen else 1.0
         scale = -lr / (1 - self.momentum**t)
         bound = None if self.clip is None else self.clip * (1 - self.momentum**t)
-        inverse = Inverse(self.damping, self.relative_damping, amplify, scale, bound)
+        inverse = Inverse(self.damping, self.relative_damping, self._amplify(seen), scale, bound)
         if h is not None:
             made = lowrank_step(block.curvature, h, m, self.decay, inverse)
             return (made.x, Block(m, made.curvature, t, seen, made.dropped)) if made.finite else (None, block)
@@ -267,9 +266,20 @@ class Ginger:
             return None, block
         return lowrank_solve(block.curvature, m, inverse), Block(m, block.curvature, t, seen, block.dropped)
 
+    def _amplify(self, seen):
+        """What σ is multiplied by after ``seen`` vectors h."""
+        return 1 / (1 - self.decay**seen) if self.correct_curvature and seen else 1.0
+
+    def _stiffness(self, block):
+        """The largest σ / γ of one tensor."""
+        if not self.rank:
+            return 0.0
+        sigma = self._amplify(block.seen) * float(block.curvature.sigma[-1])
+        return sigma / max(self.damping, self.relative_damping * sigma)
+
     def _vector(self, point, grads, key):
         """h, like the parameters."""
-        drawn = point.grads(targets=point.draw(fold_in(key, 0))) if self.curvature == "fisher" else grads
+        drawn = point.grads(targets=point.draw(key)) if self.curvature == "fisher" else grads
         return tuple(point.samples**0.5 * g for g in drawn)
 
     def _name(self, i):

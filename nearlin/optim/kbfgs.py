@@ -28,7 +28,8 @@ Oracles     step: 2 forward, 2 backward: the second pair at the new parameters g
 Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the gradient as l2 W) follow
                renyiryry/kbfgs_neurips2020_public, which takes l2 = 1e-5.
             2. Without a warm start, the mean over given batches, A is a plain mean until 1/t < 1 - decay; the authors, on full
-               batches, start from 0. There they take pair_decay = 0.
+               batches, start from 0, which is start = "zero". There they take pair_decay = 0. A batch of n samples counts
+               n times.
             3. Pairs where yᵀHg y or sᵀs is at most the smallest normal number are skipped: the formulas divide by them. So are
                pairs with ||y|| below 32 ε times the root mean square of the ∂L/∂z: ahead of a normalisation their mean is 0, y is
                rounding, and the damping would put it in the place of s. There Hg stays the identity.
@@ -64,6 +65,7 @@ from nearlin.nn import (
     observe,
     rate,
     velocity,
+    weigh,
 )
 
 
@@ -97,6 +99,8 @@ class State(NamedTuple):
         Whether they come from a warm start.
     kept : int
         How many times a layer kept an old inverse, or left out a statistic.
+    size : float
+        Mean number of samples of the batches, weighted as the statistics are.
     """
 
     t: int = 0
@@ -105,6 +109,7 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,8 @@ class KBFGS:
         Positive. Its root is added to A, and is the least curvature sᵀy / sᵀs of a pair.
     powell : float
         In (0, 1): the least sᵀy / yᵀHg y of a pair.
+    start : str
+        Without a warm start: ``"mean"``, A is a plain mean at first; ``"zero"``: it starts from 0, A = (1 - decay) mean(a aᵀ).
     statistics_every : int
         Steps between two statistics A.
     l2 : float
@@ -146,6 +153,7 @@ class KBFGS:
     pair_decay: float = 0.9
     damping: float = 0.3
     powell: float = 0.2
+    start: str = "mean"
     statistics_every: int = 1
     l2: float = 0.0
     weight_decay: float = 0.0
@@ -154,7 +162,7 @@ class KBFGS:
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self)
-        check_words(self, form=("average", "sum"))
+        check_words(self, form=("average", "sum"), start=("mean", "zero"))
         check_shares(self, "momentum", "decay", "pair_decay")
         check_positive(self, "damping")
         check_fractions(self, "powell")
@@ -170,15 +178,17 @@ class KBFGS:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        factors, count = None, 0
+        factors, count, size, weights = None, 0, 0.0, partial(mean_weights, 1.0)
         for count, batch in enumerate(batches, start=1):
-            _, seen = observe(objective.at(params, batch), objective.layers, gram=True)
-            factors, lost = _statistics(factors, seen, partial(mean_weights, 1.0))
+            point = objective.at(params, batch)
+            _, seen = observe(point, objective.layers, gram=True)
+            share, size = weigh(point.samples, size, *weights(count - 1))
+            factors, lost = _statistics(factors, seen, partial(weights, share=share))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite second moments")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
-        return state._replace(factors=factors, statistics=count, warm=True)
+        return state._replace(factors=factors, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
@@ -186,8 +196,11 @@ class KBFGS:
         loss, due = float(point.loss), self._statistics_due(state)
         grads, seen = observe(point, layers, gram=due)
         v = velocity(state.velocity, grads, params, self.momentum, self.form, self.l2)
-        weights = partial(mean_weights, self.decay, warm=state.warm)
-        factors, kept = _statistics(state.factors, seen, weights) if due else (state.factors, [])
+        factors, size, kept = state.factors, state.size, []
+        if due:
+            weights = partial(mean_weights, self.decay, warm=state.warm or self.start == "zero")
+            share, size = weigh(point.samples, size, *weights(state.statistics))
+            factors, kept = _statistics(factors, seen, partial(weights, share=share))
         factors = tuple(f and self._started(f, spec) for f, spec in zip(factors, layers, strict=True))
         direction = tuple(self._product(f.Hg, u) @ f.Ha if f else u for f, u in zip(factors, v, strict=True))
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
@@ -200,7 +213,7 @@ class KBFGS:
         factors, words = self._update(factors, seen, params, trial, after)
         kept = kept + [f"{factor} {word}" for factor, word in words if word != "updated"]
         refreshed = any(word == "updated" for _, word in words)
-        state = State(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept))
+        state = State(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept), size)
         return trial, state, Info(loss, True, "accepted", refreshed=refreshed, kept="; ".join(kept), new_loss=new_loss)
 
     def _statistics_due(self, state):

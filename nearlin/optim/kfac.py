@@ -36,19 +36,26 @@ Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic mod
             2. π is the paper's trace-balanced one. Those codes have π = 1 (pi = False), which depends on how A ⊗ G is split.
             3. Drawn labels see a backward pass of their own. Two of those codes add the gradients at the true labels to it.
             4. Without a warm start, statistics are plain means until 1/t < 1 - decay; the paper's weights are those, up to 0.95.
+               A batch of n samples counts n times (`nearlin.nn.weigh`).
             5. Inverses are taken at every statistics step while t <= inverse_every, as in those codes; not so with early = False.
             6. Scales and shifts of normalisation layers step along the momentum, as in those codes.
             7. form = "average" is v ← momentum v + (1 - momentum) g, and l2 adds l2 W to g (not to A and G), as in
                renyiryry/kbfgs_neurips2020_public. weight_decay is decoupled and comes first.
-            8. "rescaled" estimates S anew from the batch at hand whenever the basis changes.
+            8. "rescaled" estimates S anew from the batch at hand whenever the basis changes. Where a factor is singular, S
+               depends on the basis of its null space, which is up to the library and changes with the order of the rows: steps
+               then differ between orders and backends by more than rounding.
             9. In a graph layer the rows are nodes: A = Σ a aᵀ over the n samples of the loss, G a mean over all nodes.
             10. A statistic with NaN or Inf is left out; a factor without an inverse keeps the one it has.
+            11. fisher = "type-2" takes d = C e_k pulled back for every column k of the root C Cᵀ = H of the output Hessian, and
+               sums d dᵀ over k: the expectation over drawn labels, without noise. "empirical" takes d at the true labels: no
+               Fisher matrix.
 """
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 from nearlin._array import block_length, fold_in, namespace, slices, unguarded
@@ -67,7 +74,11 @@ from nearlin.nn import (
     outer_sums,
     rate,
     velocity,
+    warm_key,
+    weigh,
 )
+
+FISHERS = ("drawn", "type-2", "empirical")
 
 
 class Layer(NamedTuple):
@@ -110,6 +121,8 @@ class State(NamedTuple):
         Whether they come from a warm start.
     kept : int
         How many times an inverse was kept from before, or a statistic left out.
+    size : float
+        Mean number of samples of the batches, weighted as the statistics are.
     """
 
     t: int = 0
@@ -118,6 +131,7 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,9 @@ class KFAC:
         λ; its root goes on each factor, all of it on the product where ``inverse`` is not ``"factored"``.
     pi : bool
         Balance the two roots by the traces of the factors.
+    fisher : str
+        Where the d come from: ``"drawn"``, labels drawn from the model; ``"type-2"``, the columns of the root of the loss's
+        Hessian by the outputs, whose sum is the expectation over such labels; ``"empirical"``, the true labels.
     inverse : str
         ``"factored"``; ``"exact"``: the product of the factors is damped; ``"rescaled"``: so is E-KFAC's S.
     statistics_every, inverse_every : int
@@ -162,6 +179,7 @@ class KFAC:
     decay: float = 0.9
     damping: float = 0.3
     pi: bool = True
+    fisher: str = "drawn"
     inverse: str = "factored"
     statistics_every: int = 1
     inverse_every: int = 20
@@ -178,39 +196,41 @@ class KFAC:
         check_not_negative(self, "l2")
         check_counts(self, "statistics_every", "inverse_every")
         check_flags(self, "pi", "early")
-        check_words(self, form=("sum", "average"), inverse=("factored", "exact", "rescaled"))
+        check_words(self, form=("sum", "average"), inverse=("factored", "exact", "rescaled"), fisher=FISHERS)
 
     def init(self, params, objective):
         """The state before the first step."""
         return State(layers=(Layer(),) * len(objective.layers))
 
     def warm_start(self, params, state, objective, batches, key=0):
-        """The state with A and G the means of the statistics of ``batches`` at ``params``, with labels drawn from the model.
+        """The state with A and G the means of the statistics of ``batches`` at ``params``.
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        layers, count = state.layers, 0
+        layers, count, size, weights = state.layers, 0, 0.0, partial(mean_weights, 1.0)
         for count, batch in enumerate(batches, start=1):
             point = objective.at(params, batch)
-            traces = point.traces(targets=point.draw(fold_in(key, count)))
-            layers, lost = self._observe(layers, objective.layers, traces, point.samples, partial(mean_weights, 1.0))
+            traces = self._traces(point, warm_key(key, count))
+            share, size = weigh(point.samples, size, *weights(count - 1))
+            layers, lost = self._observe(layers, objective.layers, traces, point.samples, partial(weights, share=share))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
-        return state._replace(layers=layers, statistics=count, warm=True)
+        return state._replace(layers=layers, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
-        """One step; returns parameters, state and `Info`. Nothing given is changed. Labels are drawn from ``key``."""
+        """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         v = velocity(state.velocity, point.grads(), params, self.momentum, self.form, self.l2)
-        layers, (lost, notes, kept) = state.layers, ([], [], 0)
+        layers, size, (lost, notes, kept) = state.layers, state.size, ([], [], 0)
         due, inverses_due = self._due(state)
         if due or (inverses_due and self.inverse == "rescaled"):
-            traces = point.traces(targets=point.draw(fold_in(key, 0)))
+            traces = self._traces(point, fold_in(key, state.t))
         if due:
             weights = partial(mean_weights, self.decay, warm=state.warm)
-            layers, lost = self._observe(layers, specs, traces, point.samples, weights)
+            share, size = weigh(point.samples, size, *weights(state.statistics))
+            layers, lost = self._observe(layers, specs, traces, point.samples, partial(weights, share=share))
         if inverses_due:
             layers, notes, kept = self._invert(layers, state.t)
         if self.inverse == "rescaled" and (due or inverses_due):
@@ -219,7 +239,7 @@ class KFAC:
         trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
+        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
 
     def _due(self, state):
@@ -228,15 +248,26 @@ class KFAC:
         due = t % T1 == 0 or not state.statistics
         return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
 
+    def _traces(self, point, key):
+        """For every layer its traces: one at drawn or true labels, or one for each column of the root of the output Hessian."""
+        if self.fisher == "type-2":
+            xp, like = namespace(point.outputs), point.outputs
+            columns = xp.eye(like.shape[1], dtype=like.dtype, device=like.device)
+            signals = [point.root.apply(xp.broadcast_to(columns[k, :], like.shape)) for k in range(like.shape[1])]
+            return tuple(zip(*map(point.pullback, signals), strict=True))
+        return tuple((trace,) for trace in point.traces(targets=point.draw(key) if self.fisher == "drawn" else None))
+
     def _observe(self, layers, specs, traces, samples, weights):
         """Layers with A ← old A + new Σ a aᵀ / n and G alike, by the ``weights`` of a count, and a sentence for each whose
         statistic is not finite."""
         made, lost = [], []
-        for i, (layer, spec, trace) in enumerate(zip(layers, specs, traces, strict=True)):
+        for i, (layer, spec, (trace, *others)) in enumerate(zip(layers, specs, traces, strict=True)):
             if spec.kind != "norm":
                 old, new = weights(layer.count)
                 with unguarded():
                     A, G = trace.accumulate(outer_sums)
+                    for other in others:
+                        G = G + other.accumulate(_signal_squares)
                     A, G = new / samples * A, new / trace.rows * G
                     finite = all(math.isfinite(float(namespace(X).linalg.trace(X))) for X in (A, G))  # no entry is larger
                 if not finite:
@@ -273,12 +304,12 @@ class KFAC:
                 raise
             return layer.inverse, f"{error}, previous eigenvectors kept", 1
 
-    def _rescale(self, layer, trace, samples):
+    def _rescale(self, layer, traces, samples):
         """The layer with its S renewed: estimated anew in a new basis, else averaged."""
         if layer.inverse is None:
             return layer
         with unguarded():
-            S = _second_moments(trace, layer.inverse, samples)
+            S = reduce(operator.add, (_second_moments(trace, layer.inverse, samples) for trace in traces))
         if not math.isfinite(float(namespace(S).sum(S))):
             S = layer.inverse.scaling() if layer.S is None else layer.S
         return layer._replace(S=_blend(layer.S, S if layer.S is None else (1 - self.decay) * S, self.decay, True))
@@ -294,6 +325,11 @@ def _blend(old_value, new_value, old, finite):
     if old_value is None:
         return new_value
     return old * old_value + new_value if finite else old_value
+
+
+def _signal_squares(A, G):
+    """Σ d dᵀ over columns."""
+    return G @ namespace(G).matrix_transpose(G)
 
 
 def _second_moments(trace, basis, samples):

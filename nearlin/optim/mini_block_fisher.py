@@ -42,7 +42,8 @@ Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views
                instead of g. diagonal = "adam" mends both. The gradient of a bias ahead of a normalisation is rounding, and so are
                its steps.
             4. Without a warm start, statistics are plain means until 1/t < 1 - decay; start = "first" and "zero" begin with
-               F = g gᵀ and F = (1 - decay) g gᵀ instead.
+               F = g gᵀ and F = (1 - decay) g gᵀ instead. A batch of n samples counts n² times, n times for "sample"
+               (`nearlin.nn.weigh`); in achrafba96/mbf all count once.
             5. Inverses are taken at every statistics step while t <= inverse_every, as in achrafba96/mbf; not so with
                early = False.
             6. weight_decay is decoupled and comes first, as in achrafba96/mbf; diag_scale is 1 there.
@@ -57,7 +58,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import block_length, fold_in, map_blocks, namespace, slices, unguarded
+from nearlin._array import block_length, map_blocks, namespace, slices, unguarded
 from nearlin.linalg import Info, axpy, block_inverse, inner, norm
 from nearlin.nn import (
     check_counts,
@@ -73,6 +74,8 @@ from nearlin.nn import (
     rate,
     split_bias,
     velocity,
+    warm_key,
+    weigh,
 )
 
 
@@ -116,6 +119,8 @@ class State(NamedTuple):
         Whether they come from a warm start.
     kept : int
         How many times an inverse was kept from before, or a statistic left out.
+    size : float
+        Mean of what the batches weighed, weighted as the statistics are: their samples, squared for ``statistic="batch"``.
     """
 
     t: int = 0
@@ -124,6 +129,7 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -199,16 +205,17 @@ class MiniBlockFisher:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        layers, count = state.layers, 0
+        layers, count, size, weights = state.layers, 0, 0.0, partial(mean_weights, 1.0)
         for count, batch in enumerate(batches, start=1):
             point = objective.at(params, batch)
-            grads, traces = self._gradients(point, True, point.draw(fold_in(key, count)))
-            layers, lost = self._observe(layers, objective.layers, grads, traces, point.samples, partial(mean_weights, 1.0))
+            grads, traces = self._gradients(point, True, point.draw(warm_key(key, count)))
+            share, size = weigh(self._size(point), size, *weights(count - 1))
+            layers, lost = self._observe(layers, objective.layers, grads, traces, point.samples, partial(weights, share=share))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
-        return state._replace(layers=layers, statistics=count, warm=True)
+        return state._replace(layers=layers, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
@@ -216,9 +223,11 @@ class MiniBlockFisher:
         due, inverses_due = self._due(state)
         grads, traces = self._gradients(point, due)
         v = velocity(state.velocity, grads, params, self.momentum)
-        layers, lost, notes, kept = state.layers, [], [], 0
+        layers, size, lost, notes, kept = state.layers, state.size, [], [], 0
         if due:
-            layers, lost = self._observe(layers, specs, grads, traces, point.samples, partial(self._weights, state.warm))
+            weights = partial(self._weights, state.warm)
+            share, size = weigh(self._size(point), size, *weights(state.statistics))
+            layers, lost = self._observe(layers, specs, grads, traces, point.samples, partial(weights, share=share))
         if inverses_due:
             layers, notes, kept = self._invert(layers, state.t)
         layers = tuple(map(self._moments, layers, specs, grads))
@@ -226,7 +235,7 @@ class MiniBlockFisher:
         trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept)
+        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
 
     def _due(self, state):
@@ -235,11 +244,15 @@ class MiniBlockFisher:
         due = t % T1 == 0 or not state.statistics
         return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
 
-    def _weights(self, warm, count):
+    def _size(self, point):
+        """What a batch weighs."""
+        return point.samples**2 if self.statistic == "batch" else point.samples
+
+    def _weights(self, warm, count, share=1.0):
         """Weights of the old and of the new statistic."""
         if self.start == "first" and not warm and not count:
             return 0.0, 1.0
-        return mean_weights(self.decay, count, warm or self.start != "mean")
+        return mean_weights(self.decay, count, warm or self.start != "mean", share)
 
     def _gradients(self, point, due, targets=None):
         """The gradient of the mean loss, and traces where per-sample statistics are due."""

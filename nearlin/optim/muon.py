@@ -14,6 +14,8 @@ Cost        with m x n weights and m biases a layer, r = min(m, n) and k = max(m
 Oracles     step: 1 forward, 1 backward
 Deviations  1. Momentum is a sum, not an average: O does not depend on the length of u.
             2. Newton-Schulz runs in the dtype of the parameters (KellerJordan/Muon: bfloat16), and ||u||_F is taken without 1e-7.
+               Weights of one row or column become u / ||u||_F, which is P Qᵀ; the iteration, as others run it there, stops
+               short of length 1.
             3. Biases, normalisation layers and, with head = False, the last layer's weights take Adam's steps, by lr adam_scale.
             4. Kernels are matrices (out, inp kernel²). polish > 0 adds cubic steps, which converge to P Qᵀ itself.
 """

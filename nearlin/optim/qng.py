@@ -17,7 +17,8 @@ Deviations  1. Every factor is applied to the product of those before it. The co
             2. c in a form without cancellation, also for q = 0, where the code divides 0 by 0.
             3. After τ steps the oldest pair is dropped, as in the code: q and c of the others, made with it, stay; the factor of
                I stays at β₂^-τ. What is left is no average of the last curvature, and positive definite still.
-            4. There is no damping: the identity fades as β₂ᵗ.
+            4. There is no damping: the identity fades as β₂ᵗ, and steps may diverge, as from the defaults on small convolutional
+               networks. `Info` says so in ``kept`` where the loss is 10 times that of the first step; no step is refused for it.
 """
 
 import math
@@ -40,6 +41,8 @@ from nearlin.nn import (
     unravel,
 )
 
+DIVERGED = 10.0  # times the first loss, more than what batches differ by
+
 
 class State(NamedTuple):
     """What a step hands to the next.
@@ -56,6 +59,8 @@ class State(NamedTuple):
         c of each.
     skipped : int
         How many vectors h were left out.
+    start : float or None
+        The loss before the first step.
     """
 
     t: int = 0
@@ -63,6 +68,7 @@ class State(NamedTuple):
     vectors: tuple = ()
     factors: tuple = ()
     skipped: int = 0
+    start: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,19 +119,23 @@ class QNG:
         return State()
 
     def step(self, params, state, objective, batch, key=0):
-        """One step; returns parameters, state and `Info`. Nothing given is changed. Labels are drawn from ``key``."""
+        """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, lr = objective.at(params, batch), rate(self.lr, state.t)
-        h = tuple(point.samples**0.5 * g for g in point.grads(targets=point.draw(fold_in(key, 0))))
+        loss, start = float(point.loss), float(point.loss) if state.start is None else state.start
+        h = tuple(point.samples**0.5 * g for g in point.grads(targets=point.draw(fold_in(key, state.t))))
         with unguarded():
             increments, after = self.update(state, point.grads(), h)
             decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
             trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
             finite = math.isfinite(norm(trial))
         if not finite:
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
+            return params, state, Info(loss, False, "rejected: the step is not finite")
         lost = after.skipped > state.skipped
-        kept = "the curvature vector is not finite, left out" if lost else ""
-        return trial, after, Info(float(point.loss), True, "accepted", refreshed=not lost, kept=kept)
+        words = ["the curvature vector is not finite, left out"] * lost
+        if loss > DIVERGED * start > 0:
+            words.append(f"diverging: the loss is {loss / start:.3g} times that of the first step")
+        after = after._replace(start=start)
+        return trial, after, Info(loss, True, "accepted", refreshed=not lost, kept="; ".join(words))
 
     def update(self, state, grads, h):
         """The arithmetic of a step: increments, to be added to the parameters, and the state after it.
@@ -153,7 +163,7 @@ class QNG:
             after = state._replace(t=state.t + 1, velocity=m, skipped=state.skipped + 1)
         else:
             vectors, factors = (*state.vectors, q)[-self.rank :], (*state.factors, self._factor(square))[-self.rank :]
-            after = State(state.t + 1, m, vectors, factors, state.skipped)
+            after = State(state.t + 1, m, vectors, factors, state.skipped, state.start)
         return unravel(-lr * direction, grads), after
 
     def _forwards(self, state, v):

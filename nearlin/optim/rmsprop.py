@@ -2,16 +2,21 @@ r"""RMSprop.
 
 Paper       Tieleman, Hinton, Lecture 6.5, Neural Networks for Machine Learning, Coursera 2012; as in Ruder, An overview of
             gradient descent optimization algorithms, 2016, arXiv:1609.04747
-Update      V ← decay V + (1 - decay) g²,   W ← W - lr g / (√V + epsilon);   g gradient of the mean loss, like W
+Update      V ← decay V + (1 - decay) g²,   v ← momentum v + g / (√V + epsilon),   W ← W - lr v
+            g gradient of the mean loss, like W
 Notation    paper → code:  η → lr,  γ → decay,  ε → epsilon_hat,  E[g²] → V
 Cost        with p parameters in L matrices, beyond forward and backward:
             exact 13 p - 2 L flops per step: of that 4 p - 2 L to see that g² and the step are finite
             exact 11 p - 2 L flops per first step
             exact p flops per step, weight_decay > 0
+            exact 2 p flops per step, momentum > 0
+            exact -2 p flops per first step, momentum > 0
             exact p floats kept
+            exact p floats kept, momentum > 0
 Oracles     step: 1 forward, 1 backward
 Deviations  1. epsilon_hat is added to the root, not under it; decay = 0.99 and epsilon_hat = 1e-8 as in PyTorch.
-            2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
+            2. momentum is not in the lecture: 0 by default, and PyTorch's where it is positive.
+            3. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
 """
 
 import math
@@ -25,10 +30,11 @@ from nearlin.nn import check_lr, check_positive, check_shares, check_weight_deca
 
 
 class State(NamedTuple):
-    """Step count and the average of squared gradients, like the parameters; None before the first step."""
+    """Step count, the average of squared gradients and, with momentum, the velocity, like the parameters; None at first."""
 
     t: int = 0
     square: tuple | None = None
+    velocity: tuple | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class RMSprop:
         Of the average of squared gradients, in [0, 1). The average starts at 0 and is not corrected for that.
     epsilon_hat : float
         Added to the root of the average.
+    momentum : float
+        In [0, 1): of the scaled gradients.
     weight_decay : float
         Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
     exempt_bias : bool
@@ -52,13 +60,14 @@ class RMSprop:
     lr: float | Callable = 1e-2
     decay: float = 0.99
     epsilon_hat: float = 1e-8
+    momentum: float = 0.0
     weight_decay: float = 0.0
     exempt_bias: bool = False
 
     def __post_init__(self):
         check_lr(self.lr)
         check_weight_decay(self)
-        check_shares(self, "decay")
+        check_shares(self, "decay", "momentum")
         check_positive(self, "epsilon_hat")
 
     def init(self, params, objective):
@@ -71,13 +80,16 @@ class RMSprop:
         grads = point.grads()
         lr = rate(self.lr, state.t)
         decayed = parameters.decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
-        averages = zip(grads, state.square or (None,) * len(params), decayed, strict=True)
-        square, trial = zip(*(self._update(g, V, W, lr) for g, V, W in averages), strict=True)
+        nothing = (None,) * len(params)
+        known = zip(grads, state.square or nothing, state.velocity or nothing, strict=True)
+        square, v = zip(*(self._update(*one) for one in known), strict=True)
+        trial = tuple(W - lr * step for W, step in zip(decayed, v, strict=True))
         if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(state.t + 1, square), Info(float(point.loss), True, "accepted")
+        return trial, State(state.t + 1, square, v if self.momentum else None), Info(float(point.loss), True, "accepted")
 
-    def _update(self, g, V, W, lr):
+    def _update(self, g, V, v):
         new = (1 - self.decay) * g * g
         V = new if V is None else self.decay * V + new
-        return V, W - lr * g / (namespace(g).sqrt(V) + self.epsilon_hat)
+        step = g / (namespace(g).sqrt(V) + self.epsilon_hat)
+        return V, self.momentum * v + step if self.momentum and v is not None else step

@@ -21,6 +21,7 @@ Deviations  1. Averages and a damping of every root instead of sums from H = ε 
             2. Roots and statistics in intervals; roots at every statistics step while t < inverse_every (not with early = False).
             3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic. Without one,
                statistics are plain means until 1/t < 1 - decay; achrafba96/mbf leaves the first weights without a sum of one.
+               A batch of n samples counts n² times in a mean (`nearlin.nn.weigh`), and once in a sum; there, all count once.
             4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
                (reshape = "filter") or filter and the rest ("matrix").
             5. root = "newton" is the coupled Newton iteration of the authors named above; a root that it misses is taken by
@@ -51,6 +52,7 @@ from nearlin.nn import (
     split_tensors,
     tensor_names,
     velocity,
+    weigh,
 )
 
 
@@ -71,6 +73,8 @@ class State(NamedTuple):
         Whether they come from a warm start.
     kept : int
         How many times a variable kept its old roots, or left out a statistic.
+    size : float
+        Mean of the batches' squared numbers of samples, weighted as the statistics are.
     """
 
     t: int = 0
@@ -79,6 +83,7 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,25 +151,28 @@ class Shampoo:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        modes, count = None, 0
+        modes, count, size, weights = None, 0, 0.0, partial(mean_weights, 1.0)
         for count, batch in enumerate(batches, start=1):
-            variables = split_tensors(objective.at(params, batch).grads(), objective.layers, self.reshape)
-            modes, lost = average_modes(modes, variables, partial(mean_weights, 1.0), tensor_names(objective.layers))
+            point = objective.at(params, batch)
+            variables = split_tensors(point.grads(), objective.layers, self.reshape)
+            share, size = weigh(point.samples**2, size, *weights(count - 1))
+            modes, lost = average_modes(modes, variables, partial(weights, share=share), tensor_names(objective.layers))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
-        return state._replace(modes=modes, statistics=count, warm=True)
+        return state._replace(modes=modes, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         grads = point.grads()
         v = velocity(state.velocity, grads, params, self.momentum)
-        modes, counted, kept, replaced = state.modes, state.statistics, [], []
+        modes, counted, size, kept, replaced = state.modes, state.statistics, state.size, [], []
         if self._statistics_due(state):
-            variables = split_tensors(grads, layers, self.reshape)
-            modes, kept = average_modes(modes, variables, partial(self._weights, state.warm), tensor_names(layers))
+            variables, weights = split_tensors(grads, layers, self.reshape), partial(self._weights, state.warm)
+            share, size = weigh(point.samples**2, size, *weights(counted))
+            modes, kept = average_modes(modes, variables, partial(weights, share=share), tensor_names(layers))
             counted += 1
         if refreshed := self._roots_due(state.t):
             modes, failed, replaced = self._roots(modes, state.t, tensor_names(layers))
@@ -174,7 +182,7 @@ class Shampoo:
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept))
+        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept + replaced))
 
     def _statistics_due(self, state):
@@ -183,9 +191,9 @@ class Shampoo:
     def _roots_due(self, t):
         return t % (self.statistics_every if self.early and t < self.inverse_every else self.inverse_every) == 0
 
-    def _weights(self, warm, count):
+    def _weights(self, warm, count, share=1.0):
         """Weights of the old and of the new statistic."""
-        return (1.0, 1.0) if self.accumulate == "sum" else mean_weights(self.decay, count, warm)
+        return (1.0, 1.0) if self.accumulate == "sum" else mean_weights(self.decay, count, warm, share)
 
     def _roots(self, modes, t, called):
         """The variables with new roots, a sentence for each that keeps its old ones, and one for each root that Newton missed."""

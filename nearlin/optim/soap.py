@@ -4,7 +4,8 @@ Paper       Vyas, Morwani, Zhao, Kwun, Shapira, Brandfonbrener, Janson, Kakade, 
             Adam, ICLR 2025, arXiv:2409.11321, Algorithm 3
 Update      M ← β₁ M + (1 - β₁) g,   V ← β₂ V + (1 - β₂) ĝ²,   ĝ = g x₀ Q₀ᵀ x₁ Q₁ᵀ ...,   M̂ likewise of M
             θ ← θ - lr N x₀ Q₀ x₁ Q₁ ...,   N = (M̂ / (1 - β₁ᵗ)) / (√(V / (1 - β₂ᵗ)) + epsilon)
-            Hⱼ ← decay Hⱼ + (1 - decay) gⱼ;   every inverse_every steps Qⱼ ← QR(Hⱼ Qⱼ), the orthogonal factor
+            Hⱼ ← decay Hⱼ + (1 - decay) gⱼ;   every inverse_every steps the columns q of Qⱼ, and axis j of V along with them, are
+            put in the order of falling qᵀ Hⱼ q, and Qⱼ ← QR(Hⱼ Qⱼ), the orthogonal factor
             g gradient of the mean loss, gⱼ (Nⱼ, Nⱼ) its contraction with itself over all axes but j: g gᵀ and gᵀ g for a matrix
 Notation    paper → code:  η → lr,  ε → epsilon_hat,  L, R → grams,  Q_L, Q_R → bases,  f → inverse_every
 Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = sum(Nⱼ), q = sum(Nⱼ²), c = sum(Nⱼ³), beyond forward
@@ -14,18 +15,20 @@ Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = su
             exact 17 p - 2 L flops per step: Adam, and 4 p - 2 L to see that g and the step are finite; p parameters in L
               matrices
             leading 14/3 c flops per variable and inverse, refresh = "qr", K > 1: H Q and its QR
-            leading 9 c flops per variable and inverse, refresh = "eigh", K > 1: nominal
+            leading 11 c flops per variable and inverse, refresh = "eigh", K > 1: 9 c of them nominal, 2 c for the order
             exact 2 N + 2 q floats kept per variable, K > 1
             exact 2 N floats kept per variable, K = 1
 Oracles     step: 1 forward, 1 backward
 Deviations  1. Step 0 makes the eigenbases of its gradient and leaves the parameters, as in nikhilvyas/SOAP: in its own
                eigenbasis a gradient is diagonal, and Adam would take the sign of rounding errors.
-            2. Statistics are plain means until 1/t < 1 - decay. The columns of Q are not sorted by their eigenvalues.
-            3. refresh = "eigh" takes new eigenvectors instead of one power iteration.
+            2. Statistics are plain means until 1/t < 1 - decay; a batch of n samples counts n² times (`nearlin.nn.weigh`).
+               The order of the columns is that of nikhilvyas/SOAP, and not in Algorithm 3: QR takes the first columns for the
+               steepest, and in ascending order iterates from the wrong end.
+            3. refresh = "eigh" takes new eigenvectors, in descending order, instead of one power iteration.
             4. Variables with one axis, biases, scales and shifts, take Adam's step. Kernels have the axes filter, channel and
                position (reshape = "filter") or filter and the rest ("matrix"); the paper has matrices alone.
-            5. Which basis spans the null space of a Gram matrix is up to the library that finds it: unlike those of the other
-               methods, iterates of one seed differ between backends by more than rounding.
+            5. Which basis spans the null space of a Gram matrix is up to the library that finds it: iterates of one seed differ
+               between backends by more than rounding, as those of E-KFAC do, by less, where a factor is singular.
             6. weight_decay is decoupled. A gradient whose square overflows rejects the step; a basis that fails stays.
 """
 
@@ -46,9 +49,11 @@ from nearlin.nn import (
     check_words,
     decay,
     join_tensors,
+    mean_weights,
     rate,
     split_tensors,
     tensor_names,
+    weigh,
 )
 
 
@@ -74,11 +79,14 @@ class State(NamedTuple):
         One for every variable.
     kept : int
         How many times a variable kept its old bases.
+    size : float
+        Mean of the batches' squared numbers of samples, weighted as the statistics are.
     """
 
     t: int = 0
     modes: tuple | None = None
     kept: int = 0
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,11 +150,12 @@ class SOAP:
             modes = [variable for variable, _ in pairs]
         if not math.isfinite(norm(trial)) or not math.isfinite(norm(tuple(variables))):  # squares would stay in V and H
             return params, state, Info(loss, False, "rejected: the step is not finite")
-        modes, kept = self._statistics(modes, variables, t), []
+        share, size = weigh(point.samples**2, state.size, *mean_weights(self.decay, t))
+        modes, kept = self._statistics(modes, variables, *mean_weights(self.decay, t, share=share)), []
         if refreshed := t % self.inverse_every == 0:
             modes, kept = self._refreshed(modes, t, tensor_names(layers))
         reason = "accepted" if t else "accepted: eigenbases made, no step yet"
-        state = State(t + 1, tuple(modes), state.kept + len(kept))
+        state = State(t + 1, tuple(modes), state.kept + len(kept), size)
         return trial, state, Info(loss, True, reason, refreshed=refreshed, kept="; ".join(kept))
 
     def _adam(self, variable, g, t):
@@ -160,11 +169,10 @@ class SOAP:
         N = mode_products(mean, inverse) / ((1 - beta1**t) * root)
         return variable._replace(mean=mean, square=square), mode_products(N, variable.bases)
 
-    def _statistics(self, modes, variables, t):
-        """Every H as decay H + (1 - decay) gⱼ."""
-        new = max(1 - self.decay, 1 / (t + 1))
+    def _statistics(self, modes, variables, old, new):
+        """Every H as old H + new gⱼ."""
         pairs = zip(modes, variables, strict=True)
-        return [v if g.ndim == 1 else v._replace(grams=mix_grams(v.grams, g, 1 - new, new)) for v, g in pairs]
+        return [v if g.ndim == 1 else v._replace(grams=mix_grams(v.grams, g, old, new)) for v, g in pairs]
 
     def _refreshed(self, modes, t, called):
         """The variables with new bases, and a sentence for each that keeps its old ones."""
@@ -177,16 +185,28 @@ class SOAP:
 
     def _refresh(self, variable, t):
         """One variable with new bases, and why it keeps those it has."""
-        grams, old = variable.grams, variable.bases
+        grams, old, square, bases = variable.grams, variable.bases, variable.square, []
         if old and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
             return variable, "statistics hold NaN or Inf"
         try:
-            if old and self.refresh == "qr":
-                bases = tuple(namespace(H).linalg.qr(H @ Q).Q for H, Q in zip(grams, old, strict=True))
-            else:
-                bases = tuple(symmetric_eigh(H)[1] for H in grams)
+            for axis, H in enumerate(grams):
+                xp = namespace(H)
+                if old:
+                    HQ, order = _descending(H, old[axis])
+                    square = xp.take(square, order, axis=axis)
+                if old and self.refresh == "qr":
+                    bases.append(xp.linalg.qr(HQ).Q)
+                else:
+                    bases.append(xp.flip(symmetric_eigh(H)[1], axis=1))
         except FactorizationError as error:
             if not old:
                 raise
             return variable, str(error)
-        return variable._replace(bases=bases, made=t), ""
+        return variable._replace(bases=tuple(bases), square=square, made=t), ""
+
+
+def _descending(H, Q):
+    """H Q with its columns by falling estimates qᵀ H q of the eigenvalues, and that order of the columns."""
+    xp, HQ = namespace(H), H @ Q
+    order = xp.argsort(xp.sum(Q * HQ, axis=0), descending=True)
+    return xp.take(HQ, order, axis=1), order

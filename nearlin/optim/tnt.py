@@ -22,7 +22,8 @@ Oracles     step: 1 forward, 1 backward
 Deviations  1. A variable without trace has no normalisation: its factors are I / damping.
             2. Inverses in intervals, and at every statistics step while t < inverse_every (not with early = False).
             3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic, as in
-               renyiryry/tnt_neurips_2021. Without one, statistics are plain means until 1/t < 1 - decay.
+               renyiryry/tnt_neurips_2021. Without one, statistics are plain means until 1/t < 1 - decay. A batch of n samples
+               counts n² times (`nearlin.nn.weigh`); there, all count once.
             4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
                (reshape = "filter") or filter and the rest ("matrix").
             5. weight_decay is decoupled. A statistic with NaN or Inf is left out; an inverse that fails is tried with larger
@@ -52,6 +53,8 @@ from nearlin.nn import (
     split_tensors,
     tensor_names,
     velocity,
+    warm_key,
+    weigh,
 )
 
 
@@ -72,6 +75,8 @@ class State(NamedTuple):
         Whether they come from a warm start.
     kept : int
         How many times a variable kept an old inverse, or left out a statistic.
+    size : float
+        Mean of the batches' squared numbers of samples, weighted as the statistics are.
     """
 
     t: int = 0
@@ -80,6 +85,7 @@ class State(NamedTuple):
     statistics: int = 0
     warm: bool = False
     kept: int = 0
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -141,25 +147,29 @@ class TNT:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        modes, count = None, 0
+        modes, count, size, weights = None, 0, 0.0, partial(mean_weights, 1.0)
         for count, batch in enumerate(batches, start=1):
-            drawn = self._drawn_gradient(objective.at(params, batch), objective.layers, fold_in(key, count))
-            modes, lost = average_modes(modes, drawn, partial(mean_weights, 1.0), tensor_names(objective.layers))
+            point = objective.at(params, batch)
+            drawn = self._drawn_gradient(point, objective.layers, warm_key(key, count))
+            share, size = weigh(point.samples**2, size, *weights(count - 1))
+            modes, lost = average_modes(modes, drawn, partial(weights, share=share), tensor_names(objective.layers))
             if lost:
                 raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
         if not count:
             raise ValueError("batches is empty; expected at least one (x, y)")
-        return state._replace(modes=modes, statistics=count, warm=True)
+        return state._replace(modes=modes, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         grads = point.grads()
         v = velocity(state.velocity, grads, params, self.momentum)
-        modes, counted, kept = state.modes, state.statistics, []
+        modes, counted, size, kept = state.modes, state.statistics, state.size, []
         if self._statistics_due(state):
             drawn = self._drawn_gradient(point, layers, fold_in(key, state.t))
-            modes, kept = average_modes(modes, drawn, partial(mean_weights, self.decay, warm=state.warm), tensor_names(layers))
+            weights = partial(mean_weights, self.decay, warm=state.warm)
+            share, size = weigh(point.samples**2, size, *weights(counted))
+            modes, kept = average_modes(modes, drawn, partial(weights, share=share), tensor_names(layers))
             counted += 1
         if refreshed := self._inverses_due(state.t):
             modes, failed = self._inverses(modes, state.t, tensor_names(layers))
@@ -169,7 +179,7 @@ class TNT:
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept))
+        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
 
     def _drawn_gradient(self, point, layers, key):

@@ -10,6 +10,7 @@ class Point:
     true: tuple
     drawn: tuple
     loss: float = 1.0
+    samples: int = 4
 
     def draw(self, key):
         return "drawn"

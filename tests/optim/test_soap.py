@@ -15,12 +15,17 @@ SPEC = LayerSpec("dense", 4, 6, bias=False)
 
 def run(opt, gradients, spec=SPEC, like=None):
     """Parameters from zeros, after every step."""
+    return [W for W, _ in walk(opt, gradients, spec)]
+
+
+def walk(opt, gradients, spec=SPEC):
+    """Parameters from zeros and the state, after every step."""
     objective, path = Given((spec,)), []
     params, state = (0 * gradients[0],), opt.init((), None)
     for g in gradients:
         params, state, info = opt.step(params, state, objective, ((g,), (g,)))
         assert info.accepted
-        path.append(params[0])
+        path.append((params[0], state))
     return path
 
 
@@ -35,7 +40,7 @@ def test_algorithm_3(rng, refresh):
     opt = nl.optim.SOAP(lr=0.1, betas=(0.9, 0.8), decay=0.7, inverse_every=3, refresh=refresh)
     G = gradients(rng)
     L, R = G[0] @ G[0].T, G[0].T @ G[0]
-    QL, QR = np.linalg.eigh(L)[1], np.linalg.eigh(R)[1]
+    QL, QR = falling(L), falling(R)
     M, V, W, path = 0.0, 0.0, np.zeros((4, 6)), run(opt, G)
     np.testing.assert_array_equal(path[0], W)
     for t, g in enumerate(G[1:], start=1):
@@ -47,11 +52,56 @@ def test_algorithm_3(rng, refresh):
         w = max(1 / (t + 1), 0.3)
         L, R = (1 - w) * L + w * g @ g.T, (1 - w) * R + w * g.T @ g
         if t % 3 == 0:
-            QL, QR = (
-                (np.linalg.qr(L @ QL)[0], np.linalg.qr(R @ QR)[0])
-                if refresh == "qr"
-                else (np.linalg.eigh(L)[1], np.linalg.eigh(R)[1])
-            )
+            left = np.argsort([-q @ L @ q for q in QL.T])
+            right = np.argsort([-q @ R @ q for q in QR.T])
+            V = V[left][:, right]
+            QL = np.linalg.qr(L @ QL[:, left])[0] if refresh == "qr" else falling(L)
+            QR = np.linalg.qr(R @ QR[:, right])[0] if refresh == "qr" else falling(R)
+
+
+def falling(H):
+    """Eigenvectors, the steepest first."""
+    return np.linalg.eigh(H)[1][:, ::-1]
+
+
+def covariance(rng, n=32):
+    """A random one with the eigenvalues 1 ... 1e-3."""
+    Q = orthogonal(rng, n)
+    return Q * np.geomspace(1, 1e-3, n) @ Q.T
+
+
+def root(H):
+    s, U = np.linalg.eigh(H)
+    return U * np.sqrt(s) @ U.T
+
+
+def off_diagonal(H, Q):
+    D = Q.T @ H @ Q
+    return np.sum((D - np.diag(np.diag(D))) ** 2) / np.sum(D**2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_power_iteration_brings_the_basis_nearer_to_statistics_that_have_changed(seed):
+    """H is .6 H0 + .4 H1 at the refresh after step 2: means of two equal gradients, then decay .6."""
+    rng, spec = np.random.default_rng(seed), LayerSpec("dense", 32, 32, bias=False)
+    G = [root(covariance(rng)) @ orthogonal(rng, 32) for _ in range(2)]
+    path = walk(nl.optim.SOAP(decay=0.6, inverse_every=2), [G[0], G[0], G[1]], spec)
+    before, after = (state.modes[0] for _, state in path[1:])
+    for j, (H, stale, fresh) in enumerate(zip(after.grams, before.bases, after.bases, strict=True)):
+        old, new = (g @ g.T if j == 0 else g.T @ g for g in G)
+        np.testing.assert_allclose(H, 0.6 * old + 0.4 * new, atol=1e-12)
+        np.testing.assert_allclose(fresh.T @ fresh, np.eye(32), atol=1e-12)
+        assert off_diagonal(H, fresh) < 0.5 * off_diagonal(H, stale)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_steps_after_a_power_iteration_are_as_long_as_after_new_eigenvectors(seed):
+    """Noise with covariances that change on the way; the refresh is that after step 10."""
+    rng, spec = np.random.default_rng(seed), LayerSpec("dense", 32, 32, bias=False)
+    left, right = ([H0, 0.6 * H0 + 0.4 * H1] for H0, H1 in [[covariance(rng) for _ in range(2)] for _ in range(2)])
+    G = [root(left[t > 5]) @ rng.standard_normal((32, 32)) @ root(right[t > 5]) for t in range(12)]
+    qr, eigh = (run(nl.optim.SOAP(inverse_every=10, refresh=refresh), G, spec) for refresh in ("qr", "eigh"))
+    assert np.linalg.norm(qr[11] - qr[10]) == pytest.approx(np.linalg.norm(eigh[11] - eigh[10]), rel=0.1)
 
 
 def orthogonal(rng, n):

@@ -19,6 +19,7 @@ PAIRS = {
     "adagrad, large epsilon": (lambda p: T.Adagrad(p, 1.0, eps=0.01), O.AdaGrad(lr=1.0, epsilon_hat=0.01)),
     "rmsprop": (lambda p: T.RMSprop(p, 0.01), O.RMSprop(lr=0.01)),
     "rmsprop, other decay": (lambda p: T.RMSprop(p, 0.1, 0.5, 0.01), O.RMSprop(lr=0.1, decay=0.5, epsilon_hat=0.01)),
+    "rmsprop with momentum": (lambda p: T.RMSprop(p, 0.01, momentum=0.9), O.RMSprop(lr=0.01, momentum=0.9)),
 }
 
 
