@@ -31,7 +31,11 @@ def counts(f, *args):
 # -------------------------------------------------------------------------------------------------------- the same numbers
 
 
-@pytest.mark.parametrize("network", [nl.nn.TwoLayer(5, 200), nl.nn.TwoLayer(5, 100, "tanh"), nl.nn.MLP((5, 20, 1))], ids=repr)
+@pytest.mark.parametrize(
+    "network",
+    [nl.nn.TwoLayer(5, 200), nl.nn.TwoLayer(5, 100, "tanh"), nl.nn.MLP((5, 20, 1))],
+    ids=["two layers", "two layers, tanh", "perceptron"],
+)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_two_steps_are_those_of_numpy_to_the_bit(name, network):
     opt, host = OPTIMIZERS[name], nl.data.sphere(n=20, d=5, seed=1)
