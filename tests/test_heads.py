@@ -192,7 +192,7 @@ CASES = {
     "adam": [o.Adam(), o.Adam(second_moment_of="mean"), o.Adam(weight_decay=0.1)],
     "adamw": [o.AdamW(weight_decay=0.0), o.AdamW()],
     "muon": [o.Muon(), o.Muon(ns_steps=3, polish=2)],
-    "ginger": [o.Ginger(rank=1, **SMALL), o.Ginger(rank=4, **SMALL)],
+    "ginger": [o.Ginger(rank=1, **SMALL), o.Ginger(rank=4, **SMALL), o.Ginger(rank=1, clip=None, damping=1.0, **SMALL)],
     "qng": [o.QNG(**SMALL)],
     "shampoo": [o.Shampoo(**EVERY)],
     "tnt": [o.TNT(**EVERY)],

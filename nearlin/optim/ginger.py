@@ -12,6 +12,7 @@ Notation    paper → code:  τ → rank,  γ → damping,  β₁ → momentum, 
 Cost        with d > τ entries of a tensor, beyond forward and backward passes and the draw of labels:
             exact d (4 τ² + 12 τ + 17) flops per tensor and step: products with U, of that d for the clip and 2 d to see that
               all is finite
+            exact -d flops per tensor and step, clip = None
             exact (20 τ³ + 117 τ² + 247 τ + 78)/6 flops per tensor and step: small matrices
             nominal 9 (τ + 1)³ flops per tensor and step: eigenvectors of a small matrix
             exact d τ + d + τ floats kept per tensor

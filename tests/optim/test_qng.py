@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.complexity import count, wrap
 from nearlin.experiments import checkpoint
 from nearlin.optim import QNG
 from tests.optim.given import Given
@@ -197,16 +196,3 @@ def test_the_weight_decay_may_leave_biases_out(rng, exempt):
         wanted = 0.025 * W
         wanted[:, -1] *= not exempt
         np.testing.assert_allclose(a - b, wanted, atol=1e-15)
-
-
-def test_the_cost_is_that_of_the_head(rng):
-    """12 flops an entry and vector kept, and 8 of the 12 others: √n h, the sum with θ and the look at it take 4."""
-    rest = set()
-    for p in (20, 30, 40):
-        g, h = wrap(tuple(rng.standard_normal((2, p))))
-        opt = QNG(rank=3)
-        state = run(opt, [g] * 3, [h] * 3)[1]
-        with count() as tally:
-            opt.update(state, (g,), (h,))
-        rest.add(tally.total - 12 * p * 3 - 8 * p)
-    assert len(rest) == 1

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.complexity import count, wrap
 from nearlin.nn import LayerSpec
 from tests.optim.given import Given
 
@@ -169,15 +168,3 @@ def test_bases_are_refreshed_when_due_and_step_0_moves_nothing(rng):
 def test_a_field_outside_its_range_is_named(field, value):
     with pytest.raises(ValueError, match=f"{field} "):
         dataclasses.replace(nl.optim.SOAP(), **{field: value})
-
-
-def test_the_cost_is_that_of_the_head(rng):
-    opt, (o, d) = nl.optim.SOAP(inverse_every=100), (5, 7)
-    spec, g = LayerSpec("dense", o, d, bias=False), wrap(rng.standard_normal((o, d)))
-    params, state, _ = opt.step((0 * g,), opt.init((), None), Given((spec,)), ((g,), (g,)))
-    params, state, _ = opt.step(params, state, Given((spec,)), ((g,), (g,)))
-    with count() as tally:
-        opt.step(params, state, Given((spec,)), ((g,), (g,)))
-    N = o * d
-    exact = 8 * N * (o + d) + 2 * (o * o + d * d) + N
-    assert tally.total - exact == 14 * N + 2 * (2 * N - 1)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.complexity import count, wrap
 from nearlin.linalg import Modes
 from nearlin.nn import LayerSpec
 from nearlin.optim.tnt import State, equalising_scales
@@ -186,24 +185,3 @@ def test_a_warm_start_is_the_mean_over_batches(rng):
 def test_a_field_outside_its_range_is_named(field, value):
     with pytest.raises(ValueError, match=f"{field} is"):
         nl.optim.TNT(**{field: value})
-
-
-# -------------------------------------------------------------------------------------------------------------------- cost
-
-
-@pytest.mark.parametrize("spec", [LayerSpec("dense", 5, 7), LayerSpec("conv", 3, 2, 3, bias=False)], ids=["dense", "conv"])
-def test_the_cost_is_that_of_the_head(rng, spec):
-    """Direction, statistics, velocity, update, and the check that the step is finite; inverses are left out of steps 1 and 2."""
-    axes = [(5, 7), (5,)] if spec.kind == "dense" else [(3, 2, 9)]
-    opt, objective = nl.optim.TNT(statistics_every=2, inverse_every=100, early=False), Given((spec,))
-    g = wrap((rng.standard_normal(spec.shape),))
-    params, state, _ = opt.step(wrap((np.zeros(spec.shape),)), opt.init(g, None), objective, (g, g))
-    found = []
-    for _ in range(2):
-        with count() as tally:
-            params, state, _ = opt.step(params, state, objective, (g, g))
-        found.append(tally.total)
-    p, total = int(np.prod(spec.shape)), lambda f: sum(f(int(np.prod(a)), n) for a in axes for n in a)
-    direction = total(lambda N, n: 2 * N * n) + 6 * p - 1  # velocity, update and norm: 2 p each
-    statistics = total(lambda N, n: 2 * N * n + 2 * n * n) + p + sum(a[0] - 1 for a in axes)
-    assert found == [direction, direction + statistics]
