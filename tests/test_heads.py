@@ -389,6 +389,20 @@ def test_the_gram_matrix_of_a_perceptron_has_the_leading_term_of_the_head():
     )
 
 
+@pytest.mark.parametrize("stem", cost.FIRST_ORDER)
+def test_memory_of_first_order_methods_keeps_what_their_states_hold(stem):
+    _, kept, (whole, _, _) = measured(stem, 0)[0]
+    assert cost.FIRST_ORDER[stem][0] * whole["p"] == kept
+
+
+def test_memory_of_a_recalled_point_is_that_of_the_copies_in_the_state():
+    x, y = nl.data.sphere(n=12, d=5, seed=1)
+    objective = nl.nn.Objective(nl.nn.TwoLayer(5, 64), nl.nn.SquaredLoss())
+    opt, params = o.NearLinearGaussNewton(), objective.network.init(0, x)
+    state = opt.step(params, opt.init(params, objective), objective, (x, y), 0)[1]
+    assert sum(a.nbytes for a in state.recall.inputs) == cost.near_linear_memory(12, 5, 64)["recall"]
+
+
 # ------------------------------------------------------------------------------------------------------ Gauss-Newton by plan
 
 

@@ -1,8 +1,9 @@
 """Counting arrays: NumPy's numbers, exact counts, the memory that tracemalloc sees, and no way out uncounted."""
 
 import gc
+import sys
 import tracemalloc
-from collections import namedtuple
+from collections import Counter, namedtuple
 from fractions import Fraction
 
 import numpy as np
@@ -13,8 +14,8 @@ import threadpoolctl
 
 import nearlin as nl
 from nearlin import _array
-from nearlin.complexity import count, counting_like, flops_of, wrap
-from nearlin.complexity.counting import Array, xp
+from nearlin.complexity import count, counting, counting_like, flops_of, wrap
+from nearlin.complexity.counting import Array, _leaves, xp
 from tests.optim.test_laws import OPTIMIZERS
 
 LIKE = counting_like()
@@ -79,6 +80,8 @@ QR = (12 * 4 * 9 - 4 * 27 + 6 * 12 + 3 * 9 + 10 * 3) // 3
         (lambda: xp.sum(A, axis=1), {"sum": 9}),
         (lambda: xp.all(A > 0, axis=0), {"greater": 12, "all": 8}),
         (lambda: xp.mean(A), {"mean": 12}),
+        (lambda: xp.var(A, axis=0), {"var": 4 * 12}),
+        (lambda: xp.std(A), {"std": 4 * 12}),
         (lambda: A @ B, {"matmul": 2 * 3 * 3 * 4}),
         (lambda: A @ V, {"matmul": 2 * 3 * 4}),
         (lambda: V @ V, {"matmul": 8}),
@@ -98,6 +101,12 @@ QR = (12 * 4 * 9 - 4 * 27 + 6 * 12 + 3 * 9 + 10 * 3) // 3
         (lambda: xp.linalg.eigvalsh(S), {"eigvalsh": Fraction(256, 3)}),
         (lambda: xp.linalg.qr(B), {"qr": QR}),
         (lambda: xp.linalg.svd(B), {"svd": 14 * 4 * 9 + 8 * 27}),
+        (lambda: xp.linalg.svdvals(B), {"svdvals": 4 * 4 * 9 - 4 * 27 // 3}),
+        (lambda: xp.linalg.pinv(A), {"pinv": 14 * 4 * 9 + 8 * 27 + 2 * 4 * 9}),
+        (lambda: xp.linalg.det(S), {"det": 6 + 28 + 4}),
+        (lambda: xp.linalg.slogdet(S), {"slogdet": 6 + 28 + 4}),
+        (lambda: xp.linalg.eigh(xp.stack([S, S, S])), {"stack": 0, "eigh": 3 * 9 * 64}),
+        (lambda: xp.linalg.cholesky(xp.stack([S, S])), {"stack": 0, "cholesky": 2 * 30}),
         (lambda: nl.linalg.fwht(B), {"ones": 0, "negative": 1 + 4, "concat": 0, "reshape": 0, "matmul": 2 * 4 * 12}),
         (lambda: nl.linalg.fwht(V), {"ones": 0, "negative": 1 + 4, "concat": 0, "reshape": 0, "matmul": 2 * 4 * 4}),
         (lambda: xp.sort(V), {"sort": 8}),
@@ -129,6 +138,7 @@ def test_flops_are_those_of_the_cost_model(f, flops):
         (lambda: xp.zeros((2, 2)), {"zeros": 32}),
         (lambda: xp.take(A, xp.asarray([0]), axis=0), {"take": 2 * 32 + 8}),
         (lambda: xp.asarray(A, copy=True), {"asarray": 192}),
+        (lambda: xp.broadcast_arrays(A, xp.astype(A, xp.float32, copy=False)), {"astype": 96 + 48, "broadcast_arrays": 0}),
     ],
 )
 def test_bytes_are_those_read_and_written_and_views_move_none(f, moved):
@@ -260,6 +270,75 @@ def test_peak_bytes_are_those_of_tracemalloc(f):
     with count() as tally:
         f(objective, params, batch)
     assert tally.peak == pytest.approx(measured, rel=0.01)
+
+
+class Recorder:
+    """Flops of what array_api_strict does, by the models of the counting namespace; calls inside of calls do not count again."""
+
+    def __init__(self):
+        self.flops, self._inside = Counter(), False
+
+    def watch(self, name, function, model):
+        def watched(*args, **kwargs):
+            if self._inside:
+                return function(*args, **kwargs)
+            self._inside = True
+            try:
+                result = function(*args, **kwargs)
+            finally:
+                self._inside = False
+            given, made = list(_leaves(bare((*args, *kwargs.values())))), list(_leaves(bare(result)))
+            if given and result is not NotImplemented:
+                self.flops[name] += model(given, made, **{key: value for key, value in kwargs.items() if key == "axis"})
+            return result
+
+        return watched
+
+
+def bare(x):
+    """The NumPy arrays behind array_api_strict's."""
+    return tuple(map(bare, x)) if isinstance(x, tuple | list) else getattr(x, "_array", x)
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    strict, found = pytest.importorskip("array_api_strict"), Recorder()
+    for space, table in ((strict, counting.FUNCTIONS), (strict.linalg, counting.LINALG)):
+        for (model, _), names in table.items():
+            for name in set(names.split()) & set(dir(space)):
+                monkeypatch.setattr(space, name, found.watch(name, getattr(space, name), model))
+    kind = type(strict.ones(1))
+    for symbol, name in counting.OPERATORS.items():
+        model = counting._product if symbol == "matmul" else counting._each_output
+        plain = symbol.rstrip("_")
+        for method in (f"__{plain}__", f"__r{plain}__", f"__i{plain}__"):
+            if hasattr(kind, method):
+                monkeypatch.setattr(kind, method, found.watch(name, getattr(kind, method), model))
+    for name, (function, model) in counting.PRIMITIVES.items():  # each namespace has its own way there
+        for module in [module for key, module in sys.modules.items() if key.startswith("nearlin")]:
+            for attribute, value in list(vars(module).items()):
+                if value is function and attribute != "PRIMITIVES":
+                    monkeypatch.setattr(module, attribute, found.watch(name, function, model))
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_array_api_strict_is_asked_for_the_same_flops(name, recorder):
+    """So the counts do not depend on the namespace: on counting arrays the library takes the way of any other."""
+    import array_api_strict as strict
+
+    opt, host = OPTIMIZERS[name], nl.data.sphere(n=20, d=5, seed=1)
+    objective, totals = nl.nn.Objective(nl.nn.MLP((5, 20, 1)), nl.nn.SquaredLoss()), []
+    for like in (LIKE, strict.ones(1, dtype=strict.float64)):
+        batch = tuple(nl.asarray(a, like=like) for a in host)
+        params = objective.network.init(0, like)
+        state = opt.init(params, objective)
+        recorder.flops.clear()
+        with count() as tally:
+            for t in range(2):
+                params, state, _ = opt.step(params, state, objective, batch, key=t)
+        totals.append({key: flops for key, flops in (tally if like is LIKE else recorder).flops.items() if flops})
+    assert totals[0] == totals[1]
 
 
 def test_matrix_products_are_those_of_torch():

@@ -83,6 +83,7 @@ def test_the_table_of_differences():
 @pytest.mark.parametrize(
     ("f", "sizes", "words"),
     [
+        (lambda n: min(n, 2), [1, 2, 3], "no polynomial of degree <= 1"),
         (lambda n: n**3, [1, 2, 3, 4], "no polynomial of degree <= 2; expected at least degree . 2 sizes"),
         (lambda n: n * (n.bit_length() - 1), SIZES, "no polynomial"),
         (lambda n: n, [1], "1 sizes are too few"),
