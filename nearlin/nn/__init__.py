@@ -35,7 +35,7 @@ from nearlin.nn.models import (
     ResNet32,
     autoencoder,
 )
-from nearlin.nn.moments import Means, Moments, average, change, mean_weights, means, moments, observe, warm_key, weigh
+from nearlin.nn.moments import Means, Moments, average, change, label_key, mean_weights, means, moments, observe, warm_key, weigh
 from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
@@ -67,7 +67,7 @@ __all__ = [
     "StepDecay", "rate", "check_betas", "check_counts", "check_flags", "check_fractions", "check_lr", "check_not_negative",
     "check_positive", "check_shares", "check_weight_decay", "check_words",
     "adam_moments", "decay", "join_bias", "ravel", "split_bias", "unravel", "velocity",
-    "Means", "Moments", "average", "change", "mean_weights", "means", "moments", "observe", "warm_key", "weigh",
+    "Means", "Moments", "average", "change", "label_key", "mean_weights", "means", "moments", "observe", "warm_key", "weigh",
     "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
     "join_tensors", "split_tensors", "tensor_names",
     "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from nearlin._array import fold_in, namespace, unguarded
 from nearlin.nn.convolution import ConvTrace
 
-_WARM = 0x7761726D  # keeps the draws of a warm start apart from those of the steps
+_WARM, _LABELS = 0x7761726D, 0x6C61626C  # keep the draws of a warm start and of labels apart from each other and from all else
 ROUNDING = 32  # a mean that changes by fewer ε of what it averages shows rounding: 0.4 or less was measured, and 3e3 else
 
 
@@ -101,6 +101,11 @@ def change(W, before, W_new, after):
     """
     s, y = W_new @ after.inputs - W @ before.inputs, after.signals - before.signals
     return s, y, ROUNDING * float(namespace(y).finfo(y.dtype).eps) * max(before.size, after.size)
+
+
+def label_key(key, t):
+    """The key of the labels that step t draws."""
+    return fold_in(key, _LABELS, t)
 
 
 def warm_key(key, count):

@@ -41,7 +41,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check, fold_in, namespace
+from nearlin._array import check, namespace
 from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
 from nearlin.nn import (
     check_counts,
@@ -53,6 +53,7 @@ from nearlin.nn import (
     check_weight_decay,
     check_words,
     decay,
+    label_key,
     rate,
     ravel,
     unravel,
@@ -201,7 +202,7 @@ class Ginger:
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, due = objective.at(params, batch), state.t % self.statistics_every == 0 and self.rank > 0
         lr, grads = rate(self.lr, state.t), point.grads()
-        increments, after, lost = self._update(state, grads, self._vector(point, grads, fold_in(key, state.t)) if due else None)
+        increments, after, lost = self._update(state, grads, self._vector(point, grads, label_key(key, state.t)) if due else None)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
         if len(lost) == len(after.blocks):

@@ -58,7 +58,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import NamedTuple
 
-from nearlin._array import block_length, fold_in, namespace, slices, unguarded
+from nearlin._array import block_length, namespace, slices, unguarded
 from nearlin.linalg import FactorizationError, Info, axpy, damped_factors, eigenbasis, norm
 from nearlin.nn import (
     check_counts,
@@ -70,6 +70,7 @@ from nearlin.nn import (
     check_weight_decay,
     check_words,
     decay,
+    label_key,
     mean_weights,
     outer_sums,
     rate,
@@ -226,7 +227,7 @@ class KFAC:
         layers, size, (lost, notes, kept) = state.layers, state.size, ([], [], 0)
         due, inverses_due = self._due(state)
         if due or (inverses_due and self.inverse == "rescaled"):
-            traces = self._traces(point, fold_in(key, state.t))
+            traces = self._traces(point, label_key(key, state.t))
         if due:
             weights = partial(mean_weights, self.decay, warm=state.warm)
             share, size = weigh(point.samples, size, *weights(state.statistics))

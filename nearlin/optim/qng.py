@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import fold_in, unguarded
+from nearlin._array import unguarded
 from nearlin.linalg import Info, norm
 from nearlin.nn import (
     check_counts,
@@ -36,6 +36,7 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     decay,
+    label_key,
     rate,
     ravel,
     unravel,
@@ -122,7 +123,7 @@ class QNG:
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, lr = objective.at(params, batch), rate(self.lr, state.t)
         loss, start = float(point.loss), float(point.loss) if state.start is None else state.start
-        h = tuple(point.samples**0.5 * g for g in point.grads(targets=point.draw(fold_in(key, state.t))))
+        h = tuple(point.samples**0.5 * g for g in point.grads(targets=point.draw(label_key(key, state.t))))
         with unguarded():
             increments, after = self.update(state, point.grads(), h)
             decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)

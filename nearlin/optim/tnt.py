@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import fold_in, namespace
+from nearlin._array import namespace
 from nearlin.linalg import Info, average_modes, axpy, block_inverse, mode_products, norm
 from nearlin.nn import (
     check_counts,
@@ -48,6 +48,7 @@ from nearlin.nn import (
     check_words,
     decay,
     join_tensors,
+    label_key,
     mean_weights,
     rate,
     split_tensors,
@@ -166,7 +167,7 @@ class TNT:
         v = velocity(state.velocity, grads, params, self.momentum)
         modes, counted, size, kept = state.modes, state.statistics, state.size, []
         if self._statistics_due(state):
-            drawn = self._drawn_gradient(point, layers, fold_in(key, state.t))
+            drawn = self._drawn_gradient(point, layers, label_key(key, state.t))
             weights = partial(mean_weights, self.decay, warm=state.warm)
             share, size = weigh(point.samples**2, size, *weights(counted))
             modes, kept = average_modes(modes, drawn, partial(weights, share=share), tensor_names(layers))
