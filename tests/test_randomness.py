@@ -273,6 +273,24 @@ def test_a_method_uses_its_key_unless_it_says_that_it_does_not(recorder, name):
         assert bool(recorder) != ("``key`` is not used" in type(optimizer).warm_start.__doc__)
 
 
+DRAWING = {"k-fac": optim.KFAC(), "tnt": optim.TNT(), "ginger": optim.Ginger(), "qng": optim.QNG()}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_steps_that_are_given_one_key_draw_labels_of_their_own(recorder, name):
+    """Nor do they meet the weights or the first pass, where these were given the same key."""
+    optimizer, (objective, _, batches) = DRAWING[name], _given()
+    params = objective.network.init(0, LIKE)
+    state = optimizer.init(params, objective)
+    if hasattr(optimizer, "warm_start"):
+        state = optimizer.warm_start(params, state, objective, iter(batches))
+    before = len(recorder)
+    for _ in range(4):
+        params, state, _ = optimizer.step(params, state, objective, batches[0])
+    assert len(recorder) == before + 4
+    assert recorder.twice() == []
+
+
 # ------------------------------------------------------------------------------------------------------------ runs of the loop
 
 ON_PURPOSE = {
