@@ -287,7 +287,7 @@ def test_steps_that_are_given_one_key_draw_labels_of_their_own(recorder, name):
     before = len(recorder)
     for _ in range(4):
         params, state, _ = optimizer.step(params, state, objective, batches[0])
-    assert len(recorder) == before + 4
+    assert len(recorder) == before + 4 - (name == "tnt")  # whose first step after a warm start adds no statistic
     assert recorder.twice() == []
 
 

@@ -6,7 +6,10 @@ from typing import NamedTuple
 from nearlin._array import fold_in, namespace, unguarded
 from nearlin.nn.convolution import ConvTrace
 
-_WARM, _LABELS = 0x7761726D, 0x6C61626C  # keep the draws of a warm start and of labels apart from each other and from all else
+_WARM, _LABELS = (
+    0x7761726D,
+    0x6C6162656C73,
+)  # keep the draws of a warm start and of labels apart from each other and from all else
 ROUNDING = 32  # a mean that changes by fewer ε of what it averages shows rounding: 0.4 or less was measured, and 3e3 else
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin._array import BackendError, fold_in
+from nearlin._array import BackendError
 from nearlin.complexity import count, wrap
 from nearlin.experiments import checkpoint
 from nearlin.nn import LayerSpec
@@ -304,7 +304,7 @@ def test_labels_are_drawn_from_the_key(numpy_backend):
     objective, params, batch = small(numpy_backend, nl.nn.SquaredLoss())
     opt = Ginger(rank=1, block="all", decay=0.0)
     _, state, _ = opt.step(params, opt.init(params, objective), objective, batch, key=11)
-    drawn = objective.at(params, batch).draw(fold_in(11, 0))
+    drawn = objective.at(params, batch).draw(nl.nn.label_key(11, 0))
     U, sigma = state.blocks[0].curvature
     h = vector(objective, params, batch, drawn)
     np.testing.assert_allclose(sigma[0] * np.outer(U[0], U[0]), np.outer(h, h), atol=1e-14)

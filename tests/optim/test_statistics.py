@@ -17,13 +17,16 @@ def squared(n=60, d=5, c=4, seed=0):
 
 def test_the_statistics_of_kfac_converge_at_the_default_key():
     objective, params, batch = squared()
-    opt = nl.optim.KFAC(lr=1e-6, decay=0.99)
+    opt = nl.optim.KFAC(lr=1e-6, decay=0.99, inverse_every=500)
     state, apart = opt.init(params, objective), []
     for _ in range(400):
         params, state, info = opt.step(params, state, objective, batch)
         assert info.accepted
         apart.append(np.linalg.norm(state.layers[0].G - np.eye(4)) / 2)
     assert apart[-1] <= 0.12 * apart[0]
+    assert (
+        np.sqrt(np.mean(np.square(apart[200:]))) < 1.5 * (20 / 60 / 199) ** 0.5 / 2
+    )  # (c² + c) / n by (1 - decay) / (1 + decay)
 
 
 @pytest.mark.parametrize("make", [nl.optim.KFAC, nl.optim.TNT, nl.optim.Ginger, nl.optim.QNG], ids=lambda make: make.__name__)
