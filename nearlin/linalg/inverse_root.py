@@ -130,6 +130,7 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
     damping is below 1e-5 of a trace (`nearlin.linalg.precision`), if the device has float64.
     """
     _check_root(p, damping, method)
+    damping = float(damping)  # a scalar of float64 would widen float32
     xp = check_square(name, matrix, finite=method == "newton", stack=method == "eigh")  # `symmetric_eigh` looks as well
     work = wide_enough(matrix, damping if method == "eigh" else 0.0)
     if method == "newton":

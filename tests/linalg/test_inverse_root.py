@@ -255,7 +255,7 @@ def test_newton_says_converged_of_no_root_that_is_not(rng, dtype):
         n = int(rng.integers(2, 16))
         A = rng.standard_normal((n, (2 * n, max(1, n // 2), 1, n)[trial % 4]))
         H = A @ A.T if trial % 4 < 3 else semidefinite(rng, np.geomspace(1, 10.0 ** -rng.uniform(0, 10), n))
-        H, damping, p = H.astype(dtype), 10.0 ** rng.uniform(-6, 0) * np.trace(H), int(rng.choice([1, 2, 4, 6]))
+        H, damping, p = H.astype(dtype), 10.0 ** rng.uniform(-6, 0) * float(np.trace(H)), int(rng.choice([1, 2, 4, 6]))
         root, info = linalg.inverse_root(H, p, damping, "newton")
         seen[info.reason] += 1
         want = exact_root(H, damping, p)
@@ -305,6 +305,12 @@ def test_the_damping_that_is_thin_is_a_share_of_the_trace(rng, share, wide):
     want = exact_root(H, damping, 1)
     for made in (linalg.inverse_root(H, 1, damping)[0], linalg.block_inverse(H, damping).inverse):
         assert (np.linalg.norm(made - want) < 2e-7 * np.linalg.norm(want)) == wide
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_damping_of_float64_does_not_widen_float32(rng, method):
+    H = semidefinite(rng, np.linspace(1, 2, 5)).astype("float32")
+    assert linalg.inverse_root(H, 2, np.float64(0.1), method)[0].dtype == np.float32
 
 
 def test_a_root_that_float32_does_not_hold_is_an_error():

@@ -82,6 +82,14 @@ def test_a_matrix_of_low_rank_is_found_exactly(rng, dtype):
     assert (P.rank, P.reason) == (20, "converged")
 
 
+def test_the_shift_that_a_factorisation_takes_is_taken_off_again(rng):
+    """At full rank B Bᵀ = A + ν I; an eigenvalue of -200 eps makes ν more than that."""
+    eps, spectrum = np.finfo(float).eps, np.array([1.0] * 5 + [0.5] * 4 + [0.0])
+    a = symmetric(rng, spectrum - 200 * eps * (spectrum == 0))
+    P = nystrom(lambda Z: a @ Z, 10, 0, 1.0, like=a, rank=10)
+    np.testing.assert_allclose(P.values, spectrum, rtol=0, atol=60 * eps)
+
+
 def test_of_a_zero_matrix_nothing_is_left(be, rng):
     P, r = nystrom(lambda Z: 0 * Z, 9, 0, 0.1, like=be.like, rank=3), be.array(rng.standard_normal(9))
     assert np.array_equal(be.numpy(P(r)), be.numpy(r))

@@ -188,12 +188,13 @@ def test_a_root_that_newton_misses_is_taken_by_eigenvalues_and_named(rng):
     """float32 Gram matrices of rank one have eigenvalues below 0; the step is that of the eigendecomposition, nothing is kept."""
     layers = (LayerSpec("dense", 6, 9),)
     g = (np.outer(np.linspace(-1, 1, 6), rng.permutation(10) / 3.0).astype("float32"),)
-    steps, said = [], []
+    steps, said, roots = [], [], []
     for root in ("newton", "eigh"):
         opt = nl.optim.Shampoo(root=root, damping=1e-4)
         params, state, info = opt.step((0 * g[0],), opt.init(g, None), Given(layers), (g, g))
         steps.append(params[0])
         said.append(info.kept)
+        roots.append([X for variable in state.modes for X in variable.matrices])
         assert state.kept == 0
     assert said[1] == ""
     names = [one for one in said[0].split("; ") if one]
@@ -201,6 +202,9 @@ def test_a_root_that_newton_misses_is_taken_by_eigenvalues_and_named(rng):
     assert all("Newton indefinite, error" in one and one.endswith("root by eigendecomposition") for one in names)
     assert {one.split(":")[0] for one in names} <= {f"layer 0 {v}, axis {k}" for v in ("weights", "bias") for k in (0, 1)}
     np.testing.assert_allclose(steps[0], steps[1], rtol=1e-3, atol=1e-6)
+    places = ["layer 0 weights, axis 0", "layer 0 weights, axis 1", "layer 0 bias, axis 0"]
+    same = [np.array_equal(*pair) for pair in zip(*roots, strict=True)]
+    assert same == [place in said[0] for place in places]
 
 
 def test_roots_that_newton_finds_are_not_named(rng):
