@@ -14,7 +14,8 @@ Cost        m x n, r = min(m, n), k = max(m, n).  q = 1, ∞: 2 m n norm, 2 m n 
             q = 2 (nominal): 4 k r² - 4 r³/3 norm, dual norm, 14 k r² + 8 r³ + 2 k r² map
             4 k r² + 2 r³ a quintic step, 4 k r² a cubic one
 Deviations  1. Singular values of at most s₁ k ε, rounding, count as zero in the duality map and in the dual norm that it returns.
-            2. A matrix of one row or column is orthogonalised by its norm, exactly.
+            2. A matrix of one row or column is orthogonalised exactly: G / ||G||_F, whatever the steps, where other codes run the
+               quintic steps on it too.
 """
 
 import math
