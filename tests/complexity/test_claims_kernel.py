@@ -1,7 +1,5 @@
 """Claims on the limit kernel and damping: their quick verdicts, that what is wrong fails, and the data families."""
 
-import functools
-
 import numpy as np
 import pytest
 
@@ -32,14 +30,16 @@ def undamped(guard, damping):
     return GramGaussNewton(guard=guard, damping=0.0)
 
 
+MEASURE = {claim.id: claim.measure for claim in kernel.CLAIMS}
+
 WRONG = {
-    "another kernel is not approached": functools.partial(kernel.gram_to_kernel, kernel=wrong_kernel),
-    "without the angle λ_min is quadratic": functools.partial(kernel.near_duplicates_kernel, kernel=wrong_kernel),
-    "a wide network is not quadratic in θ": functools.partial(kernel.near_duplicates_wide, expected=2.0),
-    "a narrow network is not linear in θ": functools.partial(kernel.near_duplicates_narrow, expected=1.0),
-    "the linear kernel is singular before d pairs": functools.partial(kernel.antipodal_pairs, kernel=wrong_kernel),
-    "no damping, no averaged fit": functools.partial(kernel.damping_fixes_duplicates, optimizer=undamped),
-    "with damping nothing explodes": functools.partial(kernel.undamped_duplicates, damping=1e-4),
+    "another kernel is not approached": MEASURE["gram-to-kernel"].given(kernel=wrong_kernel),
+    "without the angle λ_min is quadratic": MEASURE["near-duplicates-kernel"].given(kernel=wrong_kernel),
+    "a narrow network is not linear in θ": MEASURE["near-duplicates-wide"].given(width=(64, 64), angles=kernel.NARROW),
+    "a wide network is not quadratic in θ": MEASURE["near-duplicates-narrow"].given(width=(2**17, 2**17), angles=kernel.WIDE),
+    "the linear kernel is singular before d pairs": MEASURE["antipodal-pairs"].given(kernel=wrong_kernel),
+    "no damping, no averaged fit": MEASURE["damping-fixes-duplicates"].given(optimizer=undamped),
+    "with damping nothing explodes": MEASURE["undamped-duplicates"].given(damping=1e-4),
 }
 
 

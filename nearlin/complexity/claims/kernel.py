@@ -1,22 +1,31 @@
 """Claims on the limit kernel, on duplicated and antipodal data, and on damping.
 
-Every measurement takes what is under test as a parameter, so that a deliberately wrong formula or method can be put in its place.
+Points, labels and masks are those of `data`, where the kernel stands in a second form; Gram matrices are those of the networks.
 """
+
+from functools import partial
+from itertools import product
 
 import numpy as np
 
 from nearlin._array import fold_in
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.table import Claim, Outcome, Series
-from nearlin.complexity.claims.trajectory import judged, neurons, power_law, through, train
+from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.claims.trajectory import neurons, train
 from nearlin.nn import Objective, SquaredLoss, TwoLayer
 from nearlin.optim import GramGaussNewton
 
 
-def jacobian(x, width, key):
+def jacobian(x, width, key=0):
     """The Jacobian of a two-layer ReLU network at its Gaussian start, an operator."""
     objective = Objective(TwoLayer(x.shape[1], width), SquaredLoss())
     return objective.at((neurons(x.shape[1], width, key),), (x, np.zeros(x.shape[0]))).jacobian()
+
+
+def limit_kernel(x):
+    """K as the network's Jacobian has it."""
+    return jacobian(x, 8).kernel_gram()
 
 
 def smallest_eigenvalue(gram):
@@ -27,72 +36,42 @@ def smallest_eigenvalue(gram):
 # ------------------------------------------------------------------------------------------------------- the limit kernel
 
 
-def gram_to_kernel(full, kernel=data.limit_kernel, expected=-0.5, tolerance=0.1):
-    """Exponent in m of ||G - K||₂."""
-    widths, seeds = tuple(2**k for k in range(7, 18 if full else 16, 2)), 16 if full else 6
+def gram_to_kernel(full, kernel=limit_kernel):
+    """||G - K||₂ over m, and the distance of K from its second form."""
     x = data.sphere(100, 10, 0)
     K = kernel(x)
-    distances = [[np.linalg.norm(jacobian(x, m, fold_in(key, m)).gram() - K, 2) for m in widths] for key in range(seeds)]
-    exponent, means, words, _ = power_law(widths, distances)
-    curve = Series("‖G - K‖₂", widths, means, through(widths, means, expected), "m", "‖G - K‖₂")
-    detail = f"n = 100, d = 10, m = {widths[0]} ... {widths[-1]}, {seeds} seeds; {means[0]:.2f} falls to {means[-1]:.3f}"
-    return Outcome(words, judged(abs(exponent - expected) <= tolerance), detail, (curve,))
+    yield {"distance of both forms of K": float(np.max(np.abs(K - data.limit_kernel(x))))}
+    for m, key in product((2**k for k in range(7, 18 if full else 16, 2)), range(16 if full else 6)):
+        yield {"n": 100, "d": 10, "m": m, "seed": key, "‖G - K‖₂": np.linalg.norm(jacobian(x, m, fold_in(key, m)).gram() - K, 2)}
 
 
-def near_duplicates_kernel(full, kernel=data.limit_kernel, expected=1.0, tolerance=0.05):
-    """Exponent in θ of λ_min(K) of two points at the angle θ, and its factor beside 1/2π."""
-    angles = np.geomspace(1e-6 if full else 1e-4, 3e-2, 8)
-    least = np.array([smallest_eigenvalue(kernel(data.pair_at_angle(theta, 10, 0))) for theta in angles])
-    exponent, means, words, _ = power_law(angles, least[None])
-    factor = float(least[0] / angles[0])
-    holds = abs(exponent - expected) <= tolerance and abs(2 * np.pi * factor - 1) <= 0.05
-    curve = Series("λ_min(K)", tuple(angles), means, tuple(angles / (2 * np.pi)), "θ", "λ_min of the pair")
-    detail = f"two points at θ = {angles[0]:.0e} ... {angles[-1]:.0e}, d = 10"
-    return Outcome(f"{words}, λ_min = {2 * np.pi * factor:.3f} θ/2π", judged(holds), detail, (curve,))
+def near_duplicates_kernel(full, kernel=limit_kernel):
+    """λ_min(K) of two points at the angle θ, beside θ/2π."""
+    for theta in np.geomspace(1e-6 if full else 1e-4, 3e-2, 8):
+        yield {
+            "d": 10,
+            "θ": theta,
+            "λ_min(K)": smallest_eigenvalue(kernel(data.pair_at_angle(theta, 10, 0))),
+            "θ/2π": theta / (2 * np.pi),
+        }
 
 
-def near_duplicates_network(full, width, angles, expected, tolerance=0.15):
-    """Exponent in θ of the median over seeds of λ_min(G) at finite width."""
-    seeds = 41 if full else 11
-    least = [[_pair_least(theta, width, key) for theta in angles] for key in range(seeds)]
-    medians = np.median(least, axis=0)
-    exponent, means, words, _ = power_law(angles, medians[None])
-    predicted = tuple(a / (2 * np.pi) if expected == 1.0 else a**2 / 4 for a in angles)
-    curve = Series(f"λ_min(G), m = {width}", tuple(angles), means, predicted, "θ", "λ_min of the pair")
-    crossings = f"{width * angles[0] / np.pi:.1g} ... {width * angles[-1] / np.pi:.1g}"
-    detail = f"m = {width}, θ = {angles[0]:.0e} ... {angles[-1]:.0e}: m θ/π = {crossings} separating neurons; {seeds} seeds"
-    return Outcome(words, judged(abs(exponent - expected) <= tolerance), detail, (curve,))
+def near_duplicates_network(full, width, angles):
+    """λ_min(G) of two points at the angle θ at finite width, whose crossing neurons number m θ/π."""
+    m, thetas = (sizes[full] for sizes in (width, angles))
+    for key, theta in product(range(41 if full else 11), thetas):
+        least = smallest_eigenvalue(jacobian(data.pair_at_angle(theta, 4, key), m, fold_in(key, 7)).gram())
+        yield {"d": 4, "m": m, "θ": theta, "m θ/π": m * theta / np.pi, "seed": key, "λ_min(G)": least}
 
 
-def _pair_least(theta, width, key):
-    return smallest_eigenvalue(jacobian(data.pair_at_angle(theta, 4, key), width, fold_in(key, 7)).gram())
+WIDE, NARROW = 2 * (np.geomspace(2e-3, 5e-2, 5),), 2 * (np.geomspace(1e-5, 3e-3, 6),)
 
 
-def near_duplicates_wide(full, expected=1.0):
-    """Many separating neurons: m ≫ π/θ."""
-    return near_duplicates_network(full, 2**19 if full else 2**17, np.geomspace(2e-3, 5e-2, 5), expected)
-
-
-def near_duplicates_narrow(full, expected=2.0):
-    """No separating neuron in most draws: m ≪ π/θ."""
-    return near_duplicates_network(full, 64, np.geomspace(1e-5, 3e-3, 6), expected)
-
-
-def antipodal_pairs(full, kernel=data.limit_kernel):
-    """λ_min(K) of up to d and of d + 1 antipodal pairs in dimension d."""
-    dimensions, seeds = (3, 4, 5, 6, 8, 12, 16) if full else (3, 4, 6), range(10 if full else 3)
-
-    def extreme(pick, d, pairs):
-        return pick(smallest_eigenvalue(kernel(data.antipodal_pairs(pairs, d, fold_in(key, d)))) for key in seeds)
-
-    with_d = [extreme(min, d, d) for d in dimensions]
-    beyond = [extreme(max, d, d + 1) for d in dimensions]
-    counts = tuple(range(1, 7))
-    medians = tuple(max(float(np.median([extreme(max, 4, k)])), 1e-17) for k in counts)
-    curve = Series("λ_min(K), d = 4", counts, medians, None, "antipodal pairs", "λ_min(K)", "y")
-    holds = min(with_d) >= 1e-10 and max(abs(v) for v in beyond) <= 1e-14
-    detail = f"d = {', '.join(map(str, dimensions))}; {len(seeds)} seeds"
-    return Outcome(f"d pairs: {min(with_d):.1e}; d + 1 pairs: {max(beyond):.0e}", judged(holds), detail, (curve,))
+def antipodal_pairs(full, kernel=limit_kernel):
+    """λ_min(K) of d and of d + 1 antipodal pairs in dimension d; the arc cosine costs half of the digits at angle π."""
+    for d, key in product((3, 4, 5, 6, 8, 12, 16) if full else (3, 4, 6), range(10 if full else 3)):
+        few, many = (smallest_eigenvalue(kernel(data.antipodal_pairs(pairs, d, fold_in(key, d)))) for pairs in (d, d + 1))
+        yield {"d": d, "seed": key, "λ_min(K), d pairs": few, "λ_min(K), d + 1 pairs": many}
 
 
 # ---------------------------------------------------------------------------------------------------------------- damping
@@ -105,26 +84,20 @@ def duplicated_problem(key, n=100, d=10, copies=10):
     return x, y, float(np.sum((y[:copies] - y[-copies:]) ** 2) / 4)
 
 
-def damping_fixes_duplicates(full, optimizer=GramGaussNewton, tolerance=0.01):
-    """½||r||² at the end for several λ_d beside the label-averaged fit, which no network can undercut."""
+def damping_fixes_duplicates(full, optimizer=GramGaussNewton):
+    """½||r||² at the end for several λ_d over that of the label-averaged fit, which no network can undercut."""
     dampings = tuple(10.0**k for k in range(-6, 0)) if full else (1e-6, 1e-4, 1e-2, 1e-1)
-    seeds = range(3 if full else 1)
-    losses, off, steps = [], 0.0, []
-    for damping in dampings:
-        for key in seeds:
-            x, y, floor = duplicated_problem(key)
-            run = train(optimizer(guard=False, damping=damping), x, y, 8192, key, steps=_patience(damping))
-            final = 0.5 * run.residuals[-1] ** 2
-            off = max(off, abs(final / floor - 1))
-            at_floor = [0.5 * r**2 <= (1 + tolerance) * floor for r in run.residuals]
-        losses.append(final / floor)
-        steps.append(at_floor.index(True) if True in at_floor else run.steps)
-    curve = Series(
-        "final loss over that of the label-averaged fit", dampings, tuple(losses), (1.0,) * len(dampings), "damping", "ratio"
-    )
-    detail = f"n = 100, 10 points twice with other labels, d = 10, m = 8192, λ_d = {dampings[0]:.0e} ... {dampings[-1]:.0e}; "
-    detail += f"steps to within {tolerance:.0%}: {', '.join(map(str, steps))}"
-    return Outcome(f"off by {off:.1e}", judged(off <= tolerance), detail, (curve,))
+    for damping, key in product(dampings, range(3 if full else 1)):
+        x, y, floor = duplicated_problem(key)
+        run = train(optimizer(guard=False, damping=damping), x, y, 8192, key, steps=_patience(damping))
+        yield {
+            "n": 100,
+            "d": 10,
+            "m": 8192,
+            "λ_d": damping,
+            "seed": key,
+            "loss over the floor": 0.5 * run.residuals[-1] ** 2 / floor,
+        }
 
 
 def _patience(damping):
@@ -133,110 +106,69 @@ def _patience(damping):
 
 
 def undamped_duplicates(full, damping=0.0):
-    """Whether the undamped step fails on inconsistent duplicates."""
-    seeds = range(5 if full else 2)
-    worst = []
-    for key in seeds:
+    """Growth of the residual without damping, inverted: 0 where there is no such step."""
+    for key in range(5 if full else 2):
         x, y, _ = duplicated_problem(key)
         run = train(GramGaussNewton(guard=False, damping=damping), x, y, 8192, key, steps=8)
-        worst.append(max(run.ratios))
-    curve = Series(
-        "worst ratio of residuals, undamped", tuple(seeds), tuple(min(w, 1e30) for w in worst), None, "seed", "ratio", "y"
-    )
-    value = (
-        "no such step: the Gram matrix is singular" if np.isinf(min(worst)) else f"the residual grows by {min(worst):.0e} or more"
-    )
-    detail = f"n = 100, 10 points twice with other labels, d = 10, m = 8192, {len(seeds)} seeds"
-    return Outcome(value, judged(min(worst) > 10), detail, (curve,))
+        yield {"n": 100, "d": 10, "m": 8192, "seed": key, "1 / largest ratio of residuals": 1 / max(run.ratios)}
 
 
 # -------------------------------------------------------------------------------------------------------------- the table
 
 BPSW = "arXiv:2006.11648"
+LEAST = "exponent in θ of the median smallest eigenvalue"
+
+
+def _claim(id, number, family, paper, statement, quantity, expected, condition, *check):
+    return Claim(id, number, family, paper, statement, quantity, "convergence", expected, condition, Check(*check))
+
 
 CLAIMS = (
-    Claim(
-        id="gram-to-kernel",
-        number=24,
-        family="limit kernel",
-        paper=f"derived; the concentration lemma of {BPSW}",
-        statement="The Gram matrix at the start approaches its limit kernel like m^{-1/2}.",
-        quantity="exponent in m of the spectral norm of the difference",
-        how="convergence",
-        expected="-1/2 ± .1",
-        condition="Gaussian weights, points on the sphere",
-        measure=gram_to_kernel,
+    _claim(
+        "gram-to-kernel", 24, "limit kernel", f"derived; the concentration lemma of {BPSW}",
+        "The Gram matrix at the start approaches its limit kernel like m^{-1/2}.",
+        "exponent in m of the spectral norm of the difference", "-1/2 ± .1", "Gaussian weights, points on the sphere",
+        gram_to_kernel,
+        Bound("‖G - K‖₂", -0.6, -0.4, over="m", draws="geometric mean", reduce="exponent"),
+        Bound("distance of both forms of K", high=1e-7),
     ),
-    Claim(
-        id="near-duplicates-kernel",
-        number=25,
-        family="near-duplicates",
-        paper="derived",
-        statement="The smallest eigenvalue of the limit kernel of two points at a small angle θ is θ/2π.",
-        quantity="exponent in θ, and the factor",
-        how="convergence",
-        expected="1 ± .05; θ/2π within 5 %",
-        condition="θ at most .03",
-        measure=near_duplicates_kernel,
+    _claim(
+        "near-duplicates-kernel", 25, "near-duplicates", "derived",
+        "The smallest eigenvalue of the limit kernel of two points at a small angle θ is θ/2π.",
+        "exponent in θ, and the factor", "1 ± .05; θ/2π within 5 %", "θ at most .03",
+        near_duplicates_kernel,
+        Bound("λ_min(K)", 0.95, 1.05, over="θ", reduce="exponent"), Bound("λ_min(K)", 0.95, 1.05, over="θ", per="θ/2π"),
     ),
-    Claim(
-        id="near-duplicates-wide",
-        number=25,
-        family="near-duplicates",
-        paper="derived",
-        statement="At finite width the smallest eigenvalue is linear in θ when many neurons separate the two points.",
-        quantity="exponent in θ of the median smallest eigenvalue",
-        how="convergence",
-        expected="1 ± .15",
-        condition="m well above π/θ",
-        measure=near_duplicates_wide,
+    _claim(
+        "near-duplicates-wide", 25, "near-duplicates", "derived",
+        "At finite width the smallest eigenvalue is linear in θ when many neurons separate the two points.",
+        LEAST, "1 ± .15", "m well above π/θ", partial(near_duplicates_network, width=(2**17, 2**19), angles=WIDE),
+        Bound("λ_min(G)", 0.85, 1.15, over="θ", draws="median", reduce="exponent"),
     ),
-    Claim(
-        id="near-duplicates-narrow",
-        number=25,
-        family="near-duplicates",
-        paper="derived",
-        statement="At finite width the smallest eigenvalue is θ²/4 in most draws when no neuron separates the two points.",
-        quantity="exponent in θ of the median smallest eigenvalue",
-        how="convergence",
-        expected="2 ± .15",
-        condition="m well below π/θ",
-        measure=near_duplicates_narrow,
+    _claim(
+        "near-duplicates-narrow", 25, "near-duplicates", "derived",
+        "At finite width the smallest eigenvalue is θ²/4 in most draws when no neuron separates the two points.",
+        LEAST, "2 ± .15", "m well below π/θ", partial(near_duplicates_network, width=(64, 64), angles=NARROW),
+        Bound("λ_min(G)", 1.85, 2.15, over="θ", draws="median", reduce="exponent"),
     ),
-    Claim(
-        id="antipodal-pairs",
-        number=26,
-        family="antipodal pairs",
-        paper="derived",
-        statement="Antipodal pairs of points are harmless up to d of them; with d + 1 the limit kernel is singular.",
-        quantity="smallest eigenvalue of the limit kernel",
-        how="convergence",
-        expected="positive (above 1e-10) at d pairs, 0 to 1e-14 at d + 1",
-        condition="points in general position",
-        measure=antipodal_pairs,
+    _claim(
+        "antipodal-pairs", 26, "antipodal pairs", "derived",
+        "Antipodal pairs of points are harmless up to d of them; with d + 1 the limit kernel is singular.",
+        "smallest eigenvalue of the limit kernel", "positive (above 2e-8) at d pairs, 0 to 5e-9 at d + 1",
+        "points in general position", antipodal_pairs,
+        Bound("λ_min(K), d pairs", low=2e-8, over="d", log="y"), Bound("λ_min(K), d + 1 pairs", -5e-9, 5e-9),
     ),
-    Claim(
-        id="damping-fixes-duplicates",
-        number=27,
-        family="damping",
-        paper="derived",
-        statement="With any damping, training on repeated points with contradicting labels ends at the fit of their averages.",
-        quantity="final loss over that of the label-averaged fit",
-        how="convergence",
-        expected="1 within 1 %, for every damping from 1e-6 to .1",
-        condition="wide ReLU network, exact steps",
-        measure=damping_fixes_duplicates,
+    _claim(
+        "damping-fixes-duplicates", 27, "damping", "derived",
+        "With any damping, training on repeated points with contradicting labels ends at the fit of their averages.",
+        "final loss over that of the label-averaged fit", "1 within 1 %, for every damping from 1e-6 to .1",
+        "wide ReLU network, exact steps", damping_fixes_duplicates, Bound("loss over the floor", 0.99, 1.01, over="λ_d"),
     ),
-    Claim(
-        id="undamped-duplicates",
-        number=27,
-        family="undamped duplicates",
-        paper="derived",
-        statement="Without damping the step on repeated points with contradicting labels explodes or does not exist.",
-        quantity="worst ratio of successive residuals",
-        how="convergence",
-        expected="above 10, or no step",
-        condition="wide ReLU network, exact steps",
-        measure=undamped_duplicates,
+    _claim(
+        "undamped-duplicates", 27, "undamped duplicates", "derived",
+        "Without damping the step on repeated points with contradicting labels explodes or does not exist.",
+        "worst ratio of successive residuals, inverted", "at most 1/10; 0 where there is no step",
+        "wide ReLU network, exact steps",
+        undamped_duplicates, Bound("1 / largest ratio of residuals", 0, 0.1, over="seed", log=""),
     ),
-)
+)  # fmt: skip
