@@ -37,7 +37,7 @@ def blocks(be, point):
 
 def kron(be, layer):
     """A ⊗ G as a matrix on row-major (o, D)."""
-    UA, sA, UG, sG = map(be.numpy, layer)
+    UA, sA, UG, sG = map(be.numpy, layer[:4])
     return np.kron((UG * sG) @ UG.T, (UA * sA) @ UA.T)
 
 
