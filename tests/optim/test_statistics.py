@@ -168,3 +168,31 @@ def test_kbfgs_averages_from_the_first_statistic_or_from_zero(start):
     homogeneous = np.concatenate([x, np.ones((8, 1))], axis=1)
     want = homogeneous.T @ homogeneous / 8 * (1 if start == "mean" else 0.1)
     np.testing.assert_allclose(state.factors[0].A, want, atol=1e-14)
+
+
+def test_qng_takes_the_root_of_the_samples_times_the_gradient_at_drawn_labels():
+    objective, params, batch = squared()
+    opt = nl.optim.QNG(lr=0.1)
+    state = opt.init(params, objective)
+    got, after, _ = opt.step(params, state, objective, batch, key=3)
+    point = objective.at(params, batch)
+    h = tuple(np.sqrt(60) * g for g in point.grads(targets=point.draw(nl.nn.label_key(3, 0))))
+    want, same = opt.update(state, point.grads(), h)
+    np.testing.assert_allclose(got[0] - params[0], want[0], atol=1e-14)
+    np.testing.assert_allclose(after.vectors[0], same.vectors[0], atol=1e-14)
+
+
+@pytest.mark.parametrize("make", [nl.optim.KFAC, nl.optim.TNT, nl.optim.MiniBlockFisher], ids=lambda make: make.__name__)
+def test_batches_of_a_warm_start_draw_labels_of_their_own(make):
+    """The same rows twice: with equal draws, the mean of two statistics would be the first."""
+    objective, params, batch = squared()
+    opt = make()
+    once, twice = (opt.warm_start(params, opt.init(params, objective), objective, [batch] * k, key=1) for k in (1, 2))
+    leaves = lambda state: np.concatenate([np.ravel(a) for a in _arrays(state)])  # noqa: E731
+    assert not np.allclose(leaves(once), leaves(twice), rtol=1e-3, atol=1e-6)
+
+
+def _arrays(tree):
+    if isinstance(tree, np.ndarray):
+        return [tree]
+    return [a for part in tree for a in _arrays(part)] if isinstance(tree, tuple) else []
