@@ -89,12 +89,16 @@ def test_movement_is_not_1_over_m():
         ("λ over 1e-8 tr(G)/n", 0.5, FAILS),
         ("accuracy of the step over ε", 1.1, FAILS),
         ("accuracy of the step over ε", 0.1, FAILS),
+        ("accuracy after a refusal over ε", 1.1, FAILS),
+        ("accuracy after a refusal over ε", 0.1, FAILS),
+        ("attempts after a refusal", 1, FAILS),
         ("R is fresh on other inputs", 0, FAILS),
     ],
 )
 def test_the_rate_fails_by_each_of_its_bounds(column, value, verdict):
     row = {"n": 64, "ratio of residuals": 0.2, "exact step's ratio": 0.1, "K": 2, "λ over 1e-8 tr(G)/n": 1.0}
     row |= {"accuracy of the step over ε": 0.3, "R is fresh on other inputs": 1}
+    row |= {"accuracy after a refusal over ε": 0.3, "attempts after a refusal": 2}
     assert MEASURE["outer-rate"].judge([row]).verdict == HOLDS
     assert MEASURE["outer-rate"].judge([{**row, column: value}]).verdict == verdict
 

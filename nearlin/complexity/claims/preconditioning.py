@@ -63,6 +63,11 @@ def conditions(J, distribution, ratio, draws, damping=0.0):
     return np.sort([damped_condition(G, sketched_gram(J, distribution, ratio, key), damping) for key in range(draws)])
 
 
+def scale(J, distribution, ratio, draws):
+    """tr(G̃) over tr(G), the mean over draws: 1 for every sketch with E[SᵀS] = I, and what κ cannot see."""
+    return float(np.mean([np.trace(sketched_gram(J, distribution, ratio, key)) for key in range(draws)]) / np.trace(J.gram()))
+
+
 def median_condition(J, distribution, ratio, draws, damping=0.0):
     """The median of `conditions`."""
     return float(np.median(conditions(J, distribution, ratio, draws, damping)))

@@ -8,7 +8,6 @@ import numpy as np
 
 from nearlin._array import fold_in
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
-from nearlin.complexity.fit import fit_exponent
 from nearlin.linalg import FactorizationError
 from nearlin.nn import Objective, SquaredLoss, TwoLayer
 from nearlin.nn.two_layer import DRAW
@@ -95,22 +94,3 @@ def judged(holds, in_regime=True):
     if not in_regime:
         return OUT_OF_REGIME
     return HOLDS if holds else FAILS
-
-
-def geometric_mean(values, axis=0):
-    """exp of the mean logarithm; infinite where a value is."""
-    return np.exp(np.mean(np.log(np.asarray(values, dtype=float)), axis=axis))
-
-
-def power_law(sizes, values):
-    """Exponent, fitted curve and a few words for geometric means over seeds; ``values`` is (seeds, sizes)."""
-    means = geometric_mean(values)
-    fit = fit_exponent(sizes, means)
-    curve = tuple(fit.scale * np.asarray(sizes, dtype=float) ** fit.exponent)
-    return fit.exponent, tuple(means), f"{fit.exponent:.2f} ± {fit.halfwidth:.2f}", curve
-
-
-def through(sizes, values, exponent):
-    """The curve of this exponent through the geometric middle of the measured ``values``: what is predicted up to a factor."""
-    powers = np.asarray(sizes, dtype=float) ** exponent
-    return tuple(float(p) for p in powers * geometric_mean(np.asarray(values) / powers))
