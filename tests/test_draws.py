@@ -148,3 +148,15 @@ def test_neurons_of_the_two_layer_network_do_not_depend_on_its_width():
     chunks = [many[i : i + 2**8] for i in (0, 2**16, 2**17)]
     assert max(abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in combinations(chunks, 2)) < 4 / (3 * 2**8) ** 0.5
     assert np.mean(many**2) == pytest.approx(1, abs=0.01)
+
+
+def test_the_last_class_takes_what_rounding_leaves_of_the_probabilities(monkeypatch):
+    """Where probabilities sum to less than 1 in float32, and a draw lies above their sum."""
+    outputs = np.random.default_rng(0).standard_normal((400, 50)).astype(np.float32)
+    most = np.float32(1 - 2**-24)
+    monkeypatch.setattr("nearlin.nn.losses.uniform", lambda key, shape, like: np.full(shape, most))
+    p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    sums = np.cumsum(p / p.sum(axis=1, keepdims=True), axis=1)[:, -1]
+    assert np.any(sums <= most)
+    y = nn.SoftmaxCrossEntropy().draw(0, outputs)
+    assert np.all(y.sum(axis=1) == 1)

@@ -115,6 +115,18 @@ def test_the_diagonal_of_a_convolution_is_not_that_of_its_kronecker_factors(nump
     assert np.linalg.norm(values - exact.values) > 0.2 * np.linalg.norm(exact.values)
 
 
+def test_output_factors_of_convolutions_are_means_over_positions(numpy_backend):
+    """Its outputs are those of the network: signs as signals, so that Σ d² / rows is 1 for every channel."""
+    net = nn.Sequential((nn.Conv2d(1, 3, 2), nn.Flatten()), shape=(1, 4, 4))
+    x, params = np.random.default_rng(4).standard_normal((7, 1, 4, 4)), net.init(1, numpy_backend.like)
+    objective = nn.Objective(net, nn.SquaredLoss())
+    point, layers = objective.at(params, (x, np.zeros((7, 27)))), objective.layers
+    UA, sA, UG, sG = nn.kronecker_curvature(point, layers, 3).layers[0][:4]
+    np.testing.assert_allclose(np.diag(UG * sG @ UG.T), 1, atol=1e-13)
+    patches = np.stack([point.x[:, 0, i : i + 2, j : j + 2].reshape(7, 4) for i in range(3) for j in range(3)])
+    np.testing.assert_allclose(np.diag(UA * sA @ UA.T)[:4], np.sum(patches**2, axis=(0, 1)) / 7, atol=1e-12)
+
+
 @pytest.mark.parametrize("net", [nn.MLP((4, 5, 3), "tanh"), CONV], ids=["dense", "conv"])
 @pytest.mark.parametrize("loss", ["softmax", "squared"])
 def test_the_diagonal_is_unbiased(numpy_backend, loss, net):

@@ -257,6 +257,25 @@ def test_input_sizes_are_mean_squares_of_norms_and_below_their_bounds(be, rng, q
     assert nn.input_bound(1.0, 5, q, bias) == pytest.approx(top, rel=be.tol(1e-13))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("q", QS)
+@pytest.mark.parametrize("h0", [0.5, 3.0])
+def test_input_bounds_are_the_norms_of_the_largest_inputs(h0, q, bias):
+    """An input of ones stands for the bias, whatever bounds the others."""
+    full = np.append(np.full(4, h0), [1.0] * bias)
+    assert nn.input_bound(h0, 4, q, bias) == pytest.approx(np.linalg.norm(full, q) ** 2, rel=1e-14)
+
+
+def test_bounds_of_curvature_compose_as_second_derivatives_do():
+    """softmax's slope bound 1 for q = 1: s - r²/4 bounds (d/da)² tanh(z tanh a), and is not far above it."""
+    z, a = 6.0, np.linspace(-4, 4, 20001)
+    net = network((1, 1, 2), ("tanh", "tanh"))
+    params = net.init(0, np.ones(1))
+    s = nn.layer_constants(1, params, net.layers, nn.chain(net), nn.SoftmaxCrossEntropy(), [0.0, z], None)[0]
+    second = np.gradient(np.gradient(np.tanh(z * np.tanh(a)), a), a)
+    assert 0.7 * (s - z * z / 4) < np.max(np.abs(second)) < s - z * z / 4
+
+
 def test_layers_below_weights_of_zero_have_the_constant_zero():
     net = network((4, 3, 2), ("tanh", "identity"))
     params = net.init(0, np.ones(1))

@@ -182,6 +182,19 @@ def test_steps_along_a_constant_gradient(be, params, gradient, name):
             np.testing.assert_allclose(be.numpy(found), W - 0.1 * total * np.sign(g), atol=be.tol(1e-13))
 
 
+def test_momentum_of_rmsprop_adds_up_scaled_gradients(be, params, rng):
+    batches = [tuple(rng.standard_normal(spec.shape) for spec in LAYERS) for _ in range(5)]
+    opt = nl.optim.RMSprop(lr=0.1, decay=0.9, epsilon_hat=1e-3, momentum=0.7)
+    path = run(opt, tuple(map(be.array, params)), [tuple(map(be.array, grads)) for grads in batches])
+    for i, W in enumerate(params):
+        V, v = 0.0, 0.0
+        for grads, found in zip(batches, path, strict=True):
+            V = 0.9 * V + 0.1 * grads[i] ** 2
+            v = 0.7 * v + grads[i] / (np.sqrt(V) + 1e-3)
+            W = W - 0.1 * v
+            np.testing.assert_allclose(be.numpy(found[i]), W, atol=be.tol(1e-12))
+
+
 def test_the_average_is_the_sum_with_a_smaller_step(params, rng):
     batches = [tuple(rng.standard_normal(spec.shape) for spec in LAYERS) for _ in range(4)]
     average = run(nl.optim.SGD(lr=0.5, momentum=0.8, form="average"), params, batches)

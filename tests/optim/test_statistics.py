@@ -196,3 +196,67 @@ def _arrays(tree):
     if isinstance(tree, np.ndarray):
         return [tree]
     return [a for part in tree for a in _arrays(part)] if isinstance(tree, tuple) else []
+
+
+def test_qng_says_how_far_it_diverged():
+    """Losses that grow by a factor of less than 10 a step, so that neither the last loss nor another limit will do."""
+    objective, params, batch = squared()
+    opt, losses, words = nl.optim.QNG(lr=2.0, momentum=0.0, decay=0.999, rank=1), [], []
+    state = opt.init(params, objective)
+    for t in range(30):
+        params, state, info = opt.step(params, state, objective, batch, key=t)
+        losses.append(info.loss)
+        words.append(info.kept)
+    growth = np.array(losses) / losses[0]
+    assert growth.max() > 100
+    assert np.max(growth[1:] / growth[:-1]) < 10
+    assert words == [f"diverging: the loss is {g:.3g} times that of the first step" if g > 10 else "" for g in growth]
+
+
+STEPS = {  # the method, what is kept of the first layer, the power of n that a batch counts by, and the statistic of gradients
+    "SOAP": (nl.optim.SOAP(lr=1e-12, decay=0.6), lambda state: state.modes[0].grams[1], 2, "mean"),
+    "Shampoo": (nl.optim.Shampoo(lr=1e-12, decay=0.6), lambda state: state.modes[0].grams[1], 2, "mean"),
+    "TNT": (nl.optim.TNT(lr=1e-12, decay=0.6), lambda state: state.modes[0].grams[1], 2, "mean"),
+    "MBF": (nl.optim.MiniBlockFisher(lr=1e-12, decay=0.6, statistics_every=1), lambda state: 4 * state.layers[0].F, 2, "mean"),
+    "K-FAC": (nl.optim.KFAC(lr=1e-12, decay=0.6), lambda state: state.layers[0].A, 1, "inputs"),
+    "K-BFGS": (nl.optim.KBFGS(lr=1e-12, decay=0.6), lambda state: state.factors[0].A, 1, "inputs"),
+}
+
+
+class TrueLabels:
+    """An objective whose drawn labels are the true ones."""
+
+    def __init__(self, objective):
+        self.objective, self.layers = objective, objective.layers
+
+    def at(self, params, batch):
+        point = self.objective.at(params, batch)
+        point.draw = lambda key: point.y
+        return point
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_batches_of_a_run_count_by_their_samples(name):
+    """A weighted mean of the batches' statistics: n or n² of each times the weights of an average of equal batches."""
+    opt, kept, power, what = STEPS[name]
+    objective, params, (x, y) = squared(n=23)
+    state, total, weight = opt.init(params, objective), 0.0, 0.0
+    for t, rows in enumerate([slice(0, 8), slice(8, 9), slice(9, 20), slice(20, 23)]):
+        (W,), batch = params, (x[rows], y[rows])
+        params, state, _ = opt.step(params, state, TrueLabels(objective), batch)
+        inputs = np.concatenate([batch[0], np.ones((len(batch[0]), 1))], axis=1)
+        G = (inputs @ W.T - batch[1]).T @ inputs / len(inputs)
+        G = G if name == "MBF" else G[:, :-1]
+        S = G.T @ G if what == "mean" else inputs.T @ inputs / len(inputs)
+        new = max(0.4, 1 / (t + 1))
+        total, weight = (1 - new) * total + new * len(inputs) ** power * S, (1 - new) * weight + new * len(inputs) ** power
+        np.testing.assert_allclose(kept(state), total / weight, rtol=1e-7, atol=1e-10)
+
+
+def test_type_2_scalings_are_the_diagonal_of_the_whole_matrix():
+    """One layer under the squared loss: Σ a aᵀ / n for every output, so that each row of S holds the eigenvalues of A."""
+    objective, params, batch = squared()
+    opt = nl.optim.KFAC(fisher="type-2", inverse="rescaled")
+    layer = opt.step(params, opt.init(params, objective), objective, batch)[1].layers[0]
+    inputs = np.concatenate([batch[0], np.ones((60, 1))], axis=1)
+    np.testing.assert_allclose(layer.S, np.tile(np.linalg.eigvalsh(inputs.T @ inputs / 60), (4, 1)), atol=1e-12)
