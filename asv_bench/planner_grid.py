@@ -65,7 +65,7 @@ def candidates(rates, objective, params, batch):
     """Routes by name that can be taken and are not predicted to be hopeless."""
     opt = nl.optim.GaussNewton(rates=rates)
     point = objective.at(params, batch)
-    J = opt._jacobian(point, objective)
+    J = point.jacobian(weighted=True)
     side = opt._candidates(J, objective)
     routes = [r for r in ROUTES if r in side and not _obstacle(r, J, objective)]
     predicted = {r: opt._seconds(r, J, point, State()) for r in routes}

@@ -6,10 +6,8 @@ from typing import NamedTuple
 from nearlin._array import fold_in, namespace, unguarded
 from nearlin.nn.convolution import ConvTrace
 
-_WARM, _LABELS = (
-    0x7761726D,
-    0x6C6162656C73,
-)  # keep the draws of a warm start and of labels apart from each other and from all else
+_WARM = 0x7761726D  # keeps the draws of a warm start apart from those of the steps
+_LABELS = 0x6C6162656C73  # and both apart from the weights, where these were drawn from the same key
 ROUNDING = 32  # a mean that changes by fewer ε of what it averages shows rounding: 0.4 or less was measured, and 3e3 else
 
 

@@ -11,9 +11,7 @@ from nearlin.nn.layers import Dense, Elementwise
 from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, Cache
 
-_BODY = 0x626F6479  # keeps the layers of a body apart from the steps of a run, which fold in what small numbers they like
-
-
+_BODY = 0x626F6479  # keeps the layers of a body apart from the steps of a run, which fold small numbers into the same key
 FEW_OUTPUTS = 4  # up to which a dense network's Jacobian is kept in factors
 
 
