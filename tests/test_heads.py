@@ -70,6 +70,7 @@ def symbols(objective, params, batch, opt):
         out, D = W.shape
         T = math.prod(batch[0].shape[2:]) if spec.kind == "conv" else 1
         weights = {"m": out, "n": n * T, "o": out, "D": D, "N": n, "r": min(out, D), "k": max(out, D), "inverse": inverse}
+        weights["c"] = batch[1].shape[1]
         if isinstance(opt, o.Muon):
             weights.update(n=D - 1, r=min(out, D - 1), k=max(out, D - 1))
         kernel = (spec.inp, spec.kernel**2) if spec.kind == "conv" else (spec.inp,)
@@ -111,7 +112,6 @@ def said(terms, occasion, unit, found):
 # ------------------------------------------------------------------------------------------------------------ what is counted
 
 PASSES = {  # what a step asks of the objective beside the forward pass; with statistics due
-    "kfac": (("grads",), ("drawn traces",)),
     "tnt": (("grads",), ("drawn grads",)),
     "ginger": (("grads", "drawn grads"), ()),
     "qng": (("grads", "drawn grads"), ()),
@@ -128,6 +128,9 @@ def ask(what, point, objective, params, batch):
         after = objective.at(params, batch)
         after.traces()
         float(after.loss)
+    elif what == "type-2 traces":
+        for column in np.eye(point.outputs.shape[1]):
+            point.pullback(point.root.apply(wrap(np.tile(column, (point.samples, 1)))))
     else:
         targets = point.draw(0) if what.startswith("drawn") else None
         (point.traces if what.endswith("traces") else point.grads)(targets=targets)
@@ -168,6 +171,7 @@ def counted(stem, opt, problem, steps=6):
         with count() as oracles:
             point = objective.at(at, batch)
             float(point.loss)
+            due = (f"{opt.fisher} traces",) if stem == "kfac" else due
             passes = (*always, *due) if t % T1 == 0 else always
             for what in ("traced grads",) if sampled and t % T1 == 0 else passes:
                 ask(what, point, objective, params, batch)
@@ -197,7 +201,9 @@ CASES = {
     "shampoo": [o.Shampoo(**EVERY)],
     "tnt": [o.TNT(**EVERY)],
     "soap": [o.SOAP(inverse_every=T2)],
-    "kfac": [o.KFAC(inverse=i, **EVERY) for i in ("factored", "exact", "rescaled")] + [o.KFAC(pi=False, **EVERY)],
+    "kfac": [o.KFAC(inverse=i, **EVERY) for i in ("factored", "exact", "rescaled")]
+    + [o.KFAC(pi=False, **EVERY)]
+    + [o.KFAC(fisher=fisher, **EVERY) for fisher in ("type-2", "empirical")],
     "mini_block_fisher": [o.MiniBlockFisher(layout=layout, **EVERY) for layout in ("out", "in", "chunk")]
     + [o.MiniBlockFisher(average=average, statistic=s, **EVERY) for average, s in SAMPLED],
     "kbfgs": [o.KBFGS(statistics_every=T1, **SMALL), *(o.KBFGSL(statistics_every=T1, memory=h, **SMALL) for h in (1, 3))],
@@ -583,7 +589,7 @@ def test_oracles_are_asked_for_as_often_as_the_head_says(stem, k):
     state = opt.init(params, objective)
     if hasattr(opt, "warm_start"):
         state = opt.warm_start(params, state, objective, [(x, y), (x[:7], y[:7])])
-        assert objective.calls == total(clauses, {"warm start": 2}, options)
+        assert objective.calls == total(clauses, {"warm start": 2}, options, c=2)
     for t in range(5):
         objective.calls.clear()
         params, state, info = opt.step(params, state, objective, (x, y), t)

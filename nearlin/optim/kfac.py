@@ -12,11 +12,12 @@ Update      v ← momentum v + g,   A ← decay A + (1 - decay) Σ a aᵀ / n,  
             (George, Laurent, Bouthillier, Ballas, Vincent, arXiv:1806.03884)
 Notation    paper → code:  Ā → A,  g → d,  ∇h → g,  λ + η → damping,  ε → decay,  γ → √damping,  T3 → inverse_every
 Cost        with dense layers (o, D) and n rows (convolutions: D = inp kernel² (+ 1), n T), beyond forward, backward and the
-              pass at drawn labels:
+              passes for statistics:
             exact 2 o² D + 2 o D² + 6 o D - 1 flops per layer and step, inverse = "factored"
             exact 4 o² D + 4 o D² + 9 o D - 1 flops per layer and step, inverse = "exact"
             exact 4 o² D + 4 o D² + 8 o D - 1 flops per layer and step, inverse = "rescaled"
             exact 2 n D² + 2 n o² + 3 D² + 3 o² + D + o - 2 flops per layer and statistics: a BLAS does half of the products
+            exact (c - 1) (2 n o² + o²) flops per layer and statistics, fisher = "type-2": c outputs
             exact 2 n (D² + o² + o D) + n (o + D) + 6 o D - 1 flops per layer and statistics, inverse = "rescaled": in dense
               layers
             exact inverse(D) + inverse(o) flops per layer and inverse, inverse = "factored": those of
@@ -29,8 +30,12 @@ Cost        with dense layers (o, D) and n rows (convolutions: D = inp kernel² 
             exact D + o floats kept per layer, inverse = "exact" or "rescaled"
             exact o D floats kept per layer, inverse = "rescaled"
 Oracles     step: 1 forward, 1 backward
-            statistics: 1 backward more, at 1 draw of labels
-            warm start, per batch: 1 forward, 1 backward at 1 draw of labels
+            statistics, fisher = "drawn": 1 backward more, at 1 draw of labels
+            statistics, fisher = "empirical": 1 backward more
+            statistics, fisher = "type-2": c backward more: as many traces are kept together
+            warm start, per batch, fisher = "drawn": 1 forward, 1 backward at 1 draw of labels
+            warm start, per batch, fisher = "empirical": 1 forward, 1 backward
+            warm start, per batch, fisher = "type-2": 1 forward, c backward
 Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic model, no adaptation, no block-tridiagonal form: the
                baseline of renyiryry/kbfgs_neurips2020_public, renyiryry/tnt_neurips_2021 and achrafba96/mbf.
             2. π is the paper's trace-balanced one. Those codes have π = 1 (pi = False), which depends on how A ⊗ G is split.
