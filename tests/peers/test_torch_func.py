@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 from nearlin import nn  # noqa: E402
 from tests.peers import in_torch  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.func compiles by means that torch has deprecated
+# torch.func compiles by means that torch has deprecated: some releases warn of it by the one class, some by the other.
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}:torch") for kind in ("FutureWarning", "DeprecationWarning")]
 
 
 def phi(name):
