@@ -66,6 +66,7 @@ WITH_PLAN = ({}, {"momentum": 0.5, "l2": 1e-3}, {"reuse": False}, {"inner_dtype"
 def problems():
     """Name → (objective, params, batch)."""
     import numpy as np
+
     from nearlin import nn
 
     draw = np.random.default_rng(0)

@@ -3,13 +3,13 @@
 from importlib import import_module
 from importlib.metadata import version
 
-from nearlin import data, linalg, nn, optim, sketch
+from nearlin import curvature, data, linalg, nn, optim, sketch, steps
 from nearlin._array import BackendError, asarray, fold_in, synchronize, to_numpy
 
 __version__ = version("nearlin")
 
 __all__ = [
-    "complexity", "data", "experiments", "linalg", "nn", "optim", "sketch",
+    "complexity", "curvature", "data", "experiments", "linalg", "nn", "optim", "sketch", "steps",
     "BackendError", "asarray", "fold_in", "synchronize", "to_numpy",
     "__version__",
 ]  # fmt: skip

@@ -94,15 +94,15 @@ def test_blocks_come_back_in_order_whatever_the_number_of_workers(threads):
 
 def test_workers_keep_the_context_of_the_caller(monkeypatch):
     """NumPy's errors are a context variable: what is silenced around the walk is silent in its workers, and only then."""
-    monkeypatch.setattr(_array, "blas_threads", lambda: 2)
-    seen = lambda _: (np.geterr()["over"], _array.threading.get_ident())  # noqa: E731
+    monkeypatch.setattr(_array.blocks, "blas_threads", lambda: 2)
+    seen = lambda _: (np.geterr()["over"], _array.blocks.threading.get_ident())  # noqa: E731
     with _array.unguarded():
         inside = list(_array.map_blocks(seen, range(20), np.zeros(1)))
     with np.errstate(over="raise"):
         outside = list(_array.map_blocks(seen, range(20), np.zeros(1)))
     assert {error for error, _ in inside} == {"ignore"}
     assert {error for error, _ in outside} == {"raise"}
-    assert _array.threading.get_ident() not in {thread for _, thread in inside + outside}
+    assert _array.blocks.threading.get_ident() not in {thread for _, thread in inside + outside}
 
 
 def test_an_error_in_a_block_reaches_the_caller():

@@ -43,7 +43,7 @@ def test_uniform_draws_fill_the_half_open_interval():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_uniform_draw_is_rounded_up_to_one(monkeypatch, dtype):
     largest = type("Largest", (), {"random": lambda _, shape: np.full(shape, 1 - 2.0**-53)})()
-    monkeypatch.setattr(_array, "generator", lambda key: largest)
+    monkeypatch.setattr(_array.random, "generator", lambda key: largest)
     assert _array.uniform(0, (3,), np.empty(0, dtype)).max() < 1
 
 

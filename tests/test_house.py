@@ -36,7 +36,7 @@ def test_an_optimizer_file_opens_with_the_six_fields(path):
     assert "none" in deviations or "1. " in deviations
 
 
-@pytest.mark.parametrize("room", ["linalg", "sketch", "nn", "data", "optim", "complexity", "experiments"])
+@pytest.mark.parametrize("room", ["linalg", "sketch", "nn", "curvature", "steps", "data", "optim", "complexity", "experiments"])
 def test_exports_exist_and_are_documented(room):
     module = importlib.import_module(f"nearlin.{room}")
     for name in module.__all__:

@@ -15,12 +15,12 @@ import pytest
 import nearlin as nl
 from nearlin import _array, linalg, nn, optim, sketch
 from nearlin.complexity.claims import data as families
+from nearlin.curvature import diagonal_curvature, kronecker_curvature
 from nearlin.data import dataset
 from nearlin.experiments import recipes
 from nearlin.experiments.comparison import compare
 from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, make_optimizer
 from nearlin.linalg.triangular_blocks import TriangularBlocks
-from nearlin.nn.kronecker_curvature import diagonal_curvature, kronecker_curvature
 
 PACKAGE = Path(nl.__file__).parent
 LIKE = np.empty(0)
@@ -38,7 +38,7 @@ class Recorder(list):
     def __call__(self, key=None, counter=None):
         assert key is not None, "a generator without a key draws something else in every process"
         frame = sys._getframe(1)
-        while frame.f_code.co_filename == _array.__file__:
+        while frame.f_code.co_filename == _array.random.__file__:
             frame = frame.f_back
         self.append(((int(key), counter), frame.f_code.co_qualname))
         return REAL(key=key, counter=counter)
@@ -241,7 +241,8 @@ def test_another_key_draws_something_else_in_every_part(name):
 
 
 def test_the_recorder_sees_a_stream_that_is_opened_twice(recorder, monkeypatch):
-    monkeypatch.setattr(_array, "fold_in", lambda key, *_: key)
+    for where in (_array, _array.random):
+        monkeypatch.setattr(where, "fold_in", lambda key, *_: key)
     sketch.CountSketch().sample(0, 4, 4, like=LIKE)
     assert recorder.twice() == [["CountSketch.sample"] * 2]
 
@@ -251,8 +252,8 @@ def test_generators_are_opened_in_one_place():
     elsewhere = {"data/named.py", "complexity/claims/deep.py", "complexity/claims/layerwise.py"}
     opens = ("default_rng", "RandomState", "np.random.Generator", "np.random.Philox", "np.random.seed")
     found = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if any(word in p.read_text() for word in opens)}
-    assert "_array.py" in found
-    assert found <= {"_array.py", *elsewhere}
+    assert "_array/random.py" in found
+    assert found <= {"_array/random.py", *elsewhere}
 
 
 def _made(name):

@@ -45,14 +45,14 @@ class ByLayer(Timed):
 
     def setup(self, backend, width):
         self.objective, self.point = perceptron(backend, 512, width=width)
-        self.kfac = nl.nn.kronecker_curvature(self.point, self.objective.layers, 0)
+        self.kfac = nl.curvature.kronecker_curvature(self.point, self.objective.layers, 0)
         self.grads = self.point.grads()
 
     def time_kronecker(self, backend, width):
-        wait(*(layer.UA for layer in nl.nn.kronecker_curvature(self.point, self.objective.layers, 0).layers))
+        wait(*(layer.UA for layer in nl.curvature.kronecker_curvature(self.point, self.objective.layers, 0).layers))
 
     def time_diagonal(self, backend, width):
-        wait(*(layer.values for layer in nl.nn.diagonal_curvature(self.point, self.objective.layers, 0).layers))
+        wait(*(layer.values for layer in nl.curvature.diagonal_curvature(self.point, self.objective.layers, 0).layers))
 
     def time_solve(self, backend, width):
         wait(*self.kfac.solve(self.grads, 1e-3))

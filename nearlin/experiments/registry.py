@@ -5,7 +5,7 @@ import difflib
 
 from nearlin import optim
 from nearlin.linalg import Rates
-from nearlin.nn import StepDecay
+from nearlin.steps import StepDecay
 
 OPTIMIZERS = {
     "near-linear-gauss-newton": "NearLinearGaussNewton",

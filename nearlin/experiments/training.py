@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin import nn
+from nearlin import nn, steps
 from nearlin._array import asarray, fold_in, namespace, permutation, synchronize, to_numpy
 from nearlin.data import augment
 from nearlin.experiments import checkpoint, folders
@@ -283,7 +283,7 @@ def configured(config, problem):
         if not takes_schedules(config.optimizer):
             raise ValueError(f"{config.optimizer} takes one step size for all steps; expected neither lr_factor nor lr_period")
         period = config.lr_period * Batches(problem, config.batch_rows, config.seed).per_epoch
-        lr = nn.StepDecay(default_lr(config.optimizer) if lr is None else lr, config.lr_factor, period)
+        lr = steps.StepDecay(default_lr(config.optimizer) if lr is None else lr, config.lr_factor, period)
     settings = dict(config.settings)
     named = {"epsilon": config.epsilon, "lr": lr, "damping": config.damping}
     if twice := [name for name, value in named.items() if value is not None and name in settings]:

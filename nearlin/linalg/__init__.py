@@ -17,24 +17,21 @@ from nearlin.linalg.cg import SlowProgress, cg, identity
 from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
 from nearlin.linalg.duality import Orthogonalized, dual_norm, duality_map, operator_norm, orthogonalize, spectral_bound
 from nearlin.linalg.golub_kahan import LeastNorm, craig, lsqr
-from nearlin.linalg.gram_solve import DampedGram, GramSolution, gram_solve
 from nearlin.linalg.hadamard import fwht
 from nearlin.linalg.inverse_root import RootInfo, inverse_root, symmetric_eigh
 from nearlin.linalg.iterations import best_step, chebyshev, double_product, richardson, sketch_spectrum
 from nearlin.linalg.kronecker import KroneckerEigenbasis, KroneckerInverse, damped_factors, eigenbasis, trace_balance
-from nearlin.linalg.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowrank_solve, lowrank_step, lowrank_update
 from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.nystrom import Nystrom, columns, nystrom
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, safe_norm
 from nearlin.linalg.rates import Rates, Work
-from nearlin.linalg.solve_info import Info, SolveInfo, StepInfo
+from nearlin.linalg.solve_info import SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
     "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm", "safe_norm",
-    "Info", "SolveInfo", "StepInfo", "SlowProgress", "cg", "identity",
-    "DampedGram", "GramSolution", "gram_solve",
+    "SolveInfo", "SlowProgress", "cg", "identity",
     "LeastNorm", "craig", "lsqr",
     "Nystrom", "columns", "nystrom",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
@@ -47,7 +44,6 @@ __all__ = [
     "Orthogonalized", "dual_norm", "duality_map", "operator_norm", "orthogonalize", "spectral_bound",
     "Inverse", "LowRank", "LowRankStep", "lowrank", "lowrank_solve", "lowrank_step", "lowrank_update",
     "Modes", "average_grams", "average_modes", "mix_grams", "mode_gram", "mode_product", "mode_products",
-    "CEILING", "Damping", "judge", "least_damping",
     "fwht",
     "Rates", "Work",
 ]  # fmt: skip

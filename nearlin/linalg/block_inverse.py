@@ -20,6 +20,8 @@ from nearlin._array import (
     asarray,
     block_length,
     check,
+    check_damping,
+    check_square,
     cholesky_pivots,
     describe,
     device,
@@ -31,7 +33,6 @@ from nearlin._array import (
     unguarded,
     widest,
 )  # fmt: skip
-from nearlin.linalg.checks import check_damping, check_square
 from nearlin.linalg.cholesky import FactorizationError, _explain
 from nearlin.linalg.precision import is_thin
 

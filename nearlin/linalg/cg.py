@@ -14,8 +14,7 @@ Deviations  1. Stops on ||r|| <= rtol ||b||, then recomputes the true residual (
 
 import math
 
-from nearlin._array import namespace, tridiagonal_extremes
-from nearlin.linalg.checks import check_system
+from nearlin._array import check_system, namespace, tridiagonal_extremes
 from nearlin.linalg.operators import inner, norm, normalized
 from nearlin.linalg.solve_info import SolveInfo
 

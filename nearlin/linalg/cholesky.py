@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from nearlin._array import NotPositiveDefinite, cholesky, namespace, solve_triangular
-from nearlin.linalg.checks import check_damping, check_square
+from nearlin._array import NotPositiveDefinite, check_damping, check_square, cholesky, namespace, solve_triangular
 
 
 class FactorizationError(ArithmeticError):

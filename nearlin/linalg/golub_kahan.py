@@ -23,8 +23,7 @@ import math
 from itertools import islice
 from typing import NamedTuple
 
-from nearlin._array import check, namespace, solve_triangular, tridiagonal_extremes, unguarded
-from nearlin.linalg.checks import check_system
+from nearlin._array import check, check_system, namespace, solve_triangular, tridiagonal_extremes, unguarded
 from nearlin.linalg.operators import axpy, normalized, safe_norm
 from nearlin.linalg.solve_info import SolveInfo
 

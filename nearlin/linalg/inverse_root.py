@@ -18,8 +18,19 @@ Deviations  1. Newton takes a 1 x 1 matrix (its power), and ends on NaN with the
 import math
 from typing import NamedTuple
 
-from nearlin._array import NotConverged, NotPositiveDefinite, asarray, cholesky, device, eigh, namespace, unguarded, widest
-from nearlin.linalg.checks import check_damping, check_square
+from nearlin._array import (
+    NotConverged,
+    NotPositiveDefinite,
+    asarray,
+    check_damping,
+    check_square,
+    cholesky,
+    device,
+    eigh,
+    namespace,
+    unguarded,
+    widest,
+)
 from nearlin.linalg.cholesky import FactorizationError
 from nearlin.linalg.operators import norm, safe_norm
 from nearlin.linalg.precision import wide_enough

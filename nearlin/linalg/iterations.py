@@ -14,9 +14,8 @@ Deviations  1. Written in x = R z instead of the paper's z, so that only M⁻¹ 
 
 import math
 
-from nearlin._array import namespace
+from nearlin._array import check_system, namespace
 from nearlin.linalg.cg import identity
-from nearlin.linalg.checks import check_system
 from nearlin.linalg.operators import norm, normalized
 from nearlin.linalg.solve_info import SolveInfo
 

@@ -14,9 +14,8 @@ Deviations  none
 import math
 from typing import NamedTuple
 
-from nearlin._array import check, namespace
+from nearlin._array import check, check_damping, namespace
 from nearlin.linalg.block_inverse import block_inverse
-from nearlin.linalg.checks import check_damping
 from nearlin.linalg.inverse_root import symmetric_eigh
 from nearlin.linalg.precision import wide_enough
 

@@ -2,28 +2,7 @@
 
 from nearlin.nn.activations import ACTIVATIONS, Activation, activation
 from nearlin.nn.convolution import Conv2d, ConvTrace
-from nearlin.nn.hyperparameters import (
-    StepDecay,
-    check_betas,
-    check_counts,
-    check_flags,
-    check_fractions,
-    check_lr,
-    check_not_negative,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
-    rate,
-)  # fmt: skip
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian, Positions, Rows
-from nearlin.nn.kronecker_curvature import (
-    DiagonalLayer,
-    KroneckerCurvature,
-    diagonal_curvature,
-    kronecker_curvature,
-    outer_sums,
-)
 from nearlin.nn.layers import Dense, Elementwise, Flatten, LayerSpec, Trace
 from nearlin.nn.losses import LOSSES, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss
 from nearlin.nn.models import (
@@ -35,23 +14,13 @@ from nearlin.nn.models import (
     ResNet32,
     autoencoder,
 )
-from nearlin.nn.moments import Means, Moments, average, change, label_key, mean_weights, means, moments, observe, warm_key, weigh
 from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
-from nearlin.nn.objective import Counted, Objective, Point, Recall, Trial, attempt, recalled
+from nearlin.nn.objective import Counted, Objective, Point
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
-from nearlin.nn.parameters import adam_moments, decay, join_bias, ravel, split_bias, unravel, velocity
+from nearlin.nn.parameters import join_bias, ravel, split_bias, unravel
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
-from nearlin.nn.smoothness import (
-    Targets,
-    check_smooth,
-    deviation,
-    input_bound,
-    input_size,
-    layer_constants,
-    target_range,
-)  # fmt: skip
 from nearlin.nn.two_layer import TwoLayer, TwoLayerJacobian
 from nearlin.nn.variables import join_tensors, split_tensors, tensor_names
 
@@ -63,14 +32,11 @@ __all__ = [
     "MLP", "chain", "GraphNetwork", "Residual", "Sequential", "TwoLayer",
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
-    "Counted", "Objective", "Point", "Recall", "Trial", "attempt", "recalled",
-    "StepDecay", "rate", "check_betas", "check_counts", "check_flags", "check_fractions", "check_lr", "check_not_negative",
-    "check_positive", "check_shares", "check_weight_decay", "check_words",
-    "adam_moments", "decay", "join_bias", "ravel", "split_bias", "unravel", "velocity",
-    "Means", "Moments", "average", "change", "label_key", "mean_weights", "means", "moments", "observe", "warm_key", "weigh",
-    "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
+    "Counted", "Objective", "Point",
+
+    "join_bias", "ravel", "split_bias", "unravel",
+
     "join_tensors", "split_tensors", "tensor_names",
     "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot",
-    "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature", "outer_sums",
     "Factor", "Jacobian", "LayeredJacobian", "NetworkJacobian", "Positions", "Rows", "TwoLayerJacobian",
 ]  # fmt: skip

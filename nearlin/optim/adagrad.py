@@ -20,9 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import Info, norm
-from nearlin.nn import check_lr, check_positive, check_weight_decay, decay, rate
+from nearlin._array import check_lr, check_positive, check_weight_decay, namespace
+from nearlin.linalg import norm
+from nearlin.steps import Info, decay, rate
 
 
 class State(NamedTuple):
@@ -39,7 +39,7 @@ class AdaGrad:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     epsilon_hat : float
         Added to the root of the sum of squared gradients.
     weight_decay : float

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin.linalg import Info, norm
-from nearlin.nn import adam_moments, check_betas, check_lr, check_positive, check_weight_decay, decay, rate
+from nearlin._array import check_betas, check_lr, check_positive, check_weight_decay
+from nearlin.linalg import norm
+from nearlin.steps import Info, adam_moments, decay, rate
 
 
 class State(NamedTuple):
@@ -38,7 +39,7 @@ class AdamW:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     betas : tuple of float
         Decay of the first and second moment, each in [0, 1).
     epsilon_hat : float

@@ -6,7 +6,7 @@ Update      i = argmax_j ||G_j||_* / p_j,   W_i ← W_i - lr ρ(G_i) / p_i²,   
             G_j gradient of the mean loss by [W_j b_j]; ρ, ||·||_* duality map and dual norm of ||·||_q, q = 1, 2 or ∞
             p_j² = L_j + delta, L_j a Lipschitz constant of G_j in layer j alone, from the norms of the layers above it
             f falls by at least (lr - lr²/2) (||G_i||_* / p_i)²: the guarantee
-Notation    paper → code:  ε → lr;   the constants s and L of layers: `nearlin.nn.smoothness`
+Notation    paper → code:  ε → lr;   the constants s and L of layers: `nearlin.curvature.smoothness`
 Cost        with layers (o, D), r = min(o, D), k = max(o, D), N samples, c outputs, beyond forward and backward; the chosen
               layer is the one that moves:
             leading 2 N D + 2 o D flops per layer and step: sizes of inputs, and what is finite
@@ -41,25 +41,11 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import NamedTuple
 
-from nearlin._array import copies, namespace, same
+from nearlin._array import check_counts, check_flags, check_lr, check_not_negative, check_words, copies, namespace, same
+from nearlin.curvature import Targets, check_smooth, input_bound, input_size, layer_constants, target_range
 from nearlin.linalg import dual_norm, duality_map, norm, operator_norm, orthogonalize, spectral_bound
-from nearlin.nn import (
-    SquaredLoss,
-    Targets,
-    check_counts,
-    check_flags,
-    check_lr,
-    check_not_negative,
-    check_smooth,
-    check_words,
-    input_bound,
-    input_size,
-    join_bias,
-    layer_constants,
-    rate,
-    split_bias,
-    target_range,
-)
+from nearlin.nn import SquaredLoss, join_bias, split_bias
+from nearlin.steps import rate
 
 
 class Seen(NamedTuple):

@@ -51,7 +51,7 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                step that is refused is tried again without it, and drops it.
             4. A preconditioner is kept while, at the predicted rates, it costs no more than a new one; never on another batch,
                but for Kronecker factors and diagonals, which serve any.
-            5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`linalg.judge`), and never
+            5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`steps.judge`), and never
                where δ = 0 has the smaller residual. λ does not fall where a smaller one was just refused, nor after a solve that
                was cut short: its step says nothing about λ.
             6. Where ε is above 1e4 rounding errors, the residual that certifies a solve is summed up from CG's own products, on
@@ -62,36 +62,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import copies, fold_in, namespace, same, unguarded, widest
-from nearlin.linalg import (
-    CEILING,
-    DampedGram,
-    Damping,
-    Nystrom,
-    Rates,
-    SlowProgress,
-    SolveInfo,
-    StepInfo,
-    TriangularBlocks,
-    Work,
-    axpy,
-    cg,
-    columns,
-    craig,
-    gram_solve,
-    inner,
-    judge,
-    least_damping,
-    lsqr,
-    norm,
-    nystrom,
-    sketch_factor,
-)
-from nearlin.nn import (
-    KroneckerCurvature,
-    Point,
-    Recall,
-    SquaredLoss,
+from nearlin._array import (
     check_counts,
     check_flags,
     check_fractions,
@@ -99,13 +70,34 @@ from nearlin.nn import (
     check_positive,
     check_shares,
     check_words,
-    diagonal_curvature,
-    kronecker_curvature,
-    ravel,
-    recalled,
-    unravel,
+    copies,
+    fold_in,
+    namespace,
+    same,
+    unguarded,
+    widest,
 )
+from nearlin.curvature import DampedGram, KroneckerCurvature, diagonal_curvature, gram_solve, kronecker_curvature
+from nearlin.linalg import (
+    Nystrom,
+    Rates,
+    SlowProgress,
+    SolveInfo,
+    TriangularBlocks,
+    Work,
+    axpy,
+    cg,
+    columns,
+    craig,
+    inner,
+    lsqr,
+    norm,
+    nystrom,
+    sketch_factor,
+)
+from nearlin.nn import Point, SquaredLoss, ravel, unravel
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
+from nearlin.steps import CEILING, Damping, Recall, StepInfo, judge, least_damping, recalled
 
 ATTEMPTS = 7  # the first and at most 6 retries
 RITZ = 4  # iterations that estimate the largest eigenvalue before the first step

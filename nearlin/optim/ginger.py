@@ -41,9 +41,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check, namespace
-from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
-from nearlin.nn import (
+from nearlin._array import (
+    check,
     check_counts,
     check_flags,
     check_lr,
@@ -52,12 +51,11 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    label_key,
-    rate,
-    ravel,
-    unravel,
+    namespace,
 )
+from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
+from nearlin.nn import ravel, unravel
+from nearlin.steps import decay, label_key, rate
 
 LOST = "its gradient or curvature vector is not finite, or its squares overflow"
 
@@ -136,7 +134,7 @@ class Ginger:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         β₁ in [0, 1), with bias correction.
     decay : float

@@ -26,19 +26,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import (
-    CEILING,
-    Damping,
-    SolveInfo,
-    StepInfo,
-    TriangularPreconditioner,
-    damped_cholesky,
-    judge,
-    least_damping,
-    norm,
-)
-from nearlin.nn import attempt, check_flags, check_not_negative, check_positive, check_words
+from nearlin._array import check_flags, check_not_negative, check_positive, check_words, namespace
+from nearlin.linalg import SolveInfo, TriangularPreconditioner, damped_cholesky, norm
+from nearlin.steps import CEILING, Damping, StepInfo, attempt, judge, least_damping
 
 ATTEMPTS = 7  # the first and at most 6 retries
 

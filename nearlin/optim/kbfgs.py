@@ -46,11 +46,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import Info, LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
-from nearlin.nn import (
-    average,
-    change,
+from nearlin._array import (
     check_counts,
     check_fractions,
     check_lr,
@@ -59,14 +55,11 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    mean_weights,
-    means,
-    observe,
-    rate,
-    velocity,
-    weigh,
+    namespace,
 )
+from nearlin.curvature import change, means, observe
+from nearlin.linalg import LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
+from nearlin.steps import Info, average, decay, mean_weights, rate, velocity, weigh
 
 
 class Factors(NamedTuple):
@@ -119,7 +112,7 @@ class KBFGS:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1).
     form : str

@@ -41,7 +41,7 @@ Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic mod
             2. π is the paper's trace-balanced one. Those codes have π = 1 (pi = False), which depends on how A ⊗ G is split.
             3. Drawn labels see a backward pass of their own. Two of those codes add the gradients at the true labels to it.
             4. Without a warm start, statistics are plain means until 1/t < 1 - decay; the paper's weights are those, up to 0.95.
-               A batch of n samples counts n times (`nearlin.nn.weigh`).
+               A batch of n samples counts n times (`nearlin.steps.weigh`).
             5. Inverses are taken at every statistics step while t <= inverse_every, as in those codes; not so with early = False.
             6. Scales and shifts of normalisation layers step along the momentum, as in those codes.
             7. form = "average" is v ← momentum v + (1 - momentum) g, and l2 adds l2 W to g (not to A and G), as in
@@ -63,9 +63,8 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import NamedTuple
 
-from nearlin._array import block_length, namespace, slices, unguarded
-from nearlin.linalg import FactorizationError, Info, axpy, damped_factors, eigenbasis, norm
-from nearlin.nn import (
+from nearlin._array import (
+    block_length,
     check_counts,
     check_flags,
     check_lr,
@@ -74,15 +73,13 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    label_key,
-    mean_weights,
-    outer_sums,
-    rate,
-    velocity,
-    warm_key,
-    weigh,
+    namespace,
+    slices,
+    unguarded,
 )
+from nearlin.curvature import outer_sums
+from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
+from nearlin.steps import Info, decay, label_key, mean_weights, rate, velocity, warm_key, weigh
 
 FISHERS = ("drawn", "type-2", "empirical")
 
@@ -147,7 +144,7 @@ class KFAC:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1).
     form : str

@@ -43,7 +43,7 @@ Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views
                its steps.
             4. Without a warm start, statistics are plain means until 1/t < 1 - decay; start = "first" and "zero" begin with
                F = g gᵀ and F = (1 - decay) g gᵀ instead. A batch of n samples counts n² times, n times for "sample"
-               (`nearlin.nn.weigh`); in achrafba96/mbf all count once.
+               (`nearlin.steps.weigh`); in achrafba96/mbf all count once.
             5. Inverses are taken at every statistics step while t <= inverse_every, as in achrafba96/mbf; not so with
                early = False.
             6. weight_decay is decoupled and comes first, as in achrafba96/mbf; diag_scale is 1 there.
@@ -58,9 +58,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import block_length, map_blocks, namespace, slices, unguarded
-from nearlin.linalg import Info, axpy, block_inverse, inner, norm
-from nearlin.nn import (
+from nearlin._array import (
+    block_length,
     check_counts,
     check_flags,
     check_lr,
@@ -68,15 +67,14 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    join_bias,
-    mean_weights,
-    rate,
-    split_bias,
-    velocity,
-    warm_key,
-    weigh,
+    map_blocks,
+    namespace,
+    slices,
+    unguarded,
 )
+from nearlin.linalg import axpy, block_inverse, inner, norm
+from nearlin.nn import join_bias, split_bias
+from nearlin.steps import Info, decay, mean_weights, rate, velocity, warm_key, weigh
 
 
 class Layer(NamedTuple):
@@ -139,8 +137,8 @@ class MiniBlockFisher:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`. For ``statistic="batch"`` about 0.01 to 0.03
-        of the damping, for ``"sample"`` 0.1 to 1.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`. For ``statistic="batch"`` about 0.01 to
+        0.03 of the damping, for ``"sample"`` 0.1 to 1.
     momentum : float
         In [0, 1): v ← momentum v + g.
     decay : float

@@ -25,9 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin.linalg import Info, axpy, norm, orthogonalize
-from nearlin.nn import (
-    adam_moments,
+from nearlin._array import (
     check_betas,
     check_counts,
     check_flags,
@@ -36,11 +34,10 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    join_tensors,
-    rate,
-    split_tensors,
 )
+from nearlin.linalg import axpy, norm, orthogonalize
+from nearlin.nn import join_tensors, split_tensors
+from nearlin.steps import Info, adam_moments, decay, rate
 
 
 class Velocity(NamedTuple):
@@ -70,7 +67,7 @@ class Muon:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1): v ← momentum v + g.
     nesterov : bool

@@ -22,9 +22,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace
+from nearlin._array import check_not_negative, check_positive, namespace
 from nearlin.linalg import SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, norm
-from nearlin.nn import check_not_negative, check_positive
 
 
 class State(NamedTuple):

@@ -35,38 +35,33 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import copies, fold_in, namespace, same
-from nearlin.linalg import (
-    CEILING,
-    DampedGram,
-    Damping,
-    SolveInfo,
-    StepInfo,
-    TriangularPreconditioner,
-    best_step,
-    cg,
-    chebyshev,
-    double_product,
-    gram_solve,
-    judge,
-    least_damping,
-    norm,
-    richardson,
-    sketch_factor,
-    sketch_spectrum,
-)
-from nearlin.nn import (
-    Recall,
-    attempt,
+from nearlin._array import (
     check_counts,
     check_flags,
     check_fractions,
     check_not_negative,
     check_positive,
     check_words,
-    recalled,
+    copies,
+    fold_in,
+    namespace,
+    same,
+)
+from nearlin.curvature import DampedGram, gram_solve
+from nearlin.linalg import (
+    SolveInfo,
+    TriangularPreconditioner,
+    best_step,
+    cg,
+    chebyshev,
+    double_product,
+    norm,
+    richardson,
+    sketch_factor,
+    sketch_spectrum,
 )
 from nearlin.sketch import NeuronSamples, NeuronSigns
+from nearlin.steps import CEILING, Damping, Recall, StepInfo, attempt, judge, least_damping, recalled
 
 ATTEMPTS = 7  # the first and at most 6 retries
 SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh R is too rough

@@ -26,21 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import unguarded
-from nearlin.linalg import Info, norm
-from nearlin.nn import (
-    check_counts,
-    check_fractions,
-    check_lr,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    decay,
-    label_key,
-    rate,
-    ravel,
-    unravel,
-)
+from nearlin._array import check_counts, check_fractions, check_lr, check_positive, check_shares, check_weight_decay, unguarded
+from nearlin.linalg import norm
+from nearlin.nn import ravel, unravel
+from nearlin.steps import Info, decay, label_key, rate
 
 DIVERGED = 10.0  # times the first loss, more than what batches differ by
 
@@ -79,7 +68,7 @@ class QNG:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         β₁ in [0, 1).
     decay : float

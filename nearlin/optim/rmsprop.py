@@ -24,9 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import Info, norm
-from nearlin.nn import check_lr, check_positive, check_shares, check_weight_decay, parameters, rate
+from nearlin._array import check_lr, check_positive, check_shares, check_weight_decay, namespace
+from nearlin.linalg import norm
+from nearlin.steps import Info, decay, rate
 
 
 class State(NamedTuple):
@@ -44,7 +44,7 @@ class RMSprop:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     decay : float
         Of the average of squared gradients, in [0, 1). The average starts at 0 and is not corrected for that.
     epsilon_hat : float
@@ -79,7 +79,7 @@ class RMSprop:
         point = objective.at(params, batch)
         grads = point.grads()
         lr = rate(self.lr, state.t)
-        decayed = parameters.decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
+        decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         nothing = (None,) * len(params)
         known = zip(grads, state.square or nothing, state.velocity or nothing, strict=True)
         square, v = zip(*(self._update(*one) for one in known), strict=True)

@@ -22,8 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin.linalg import Info, axpy, norm
-from nearlin.nn import check_lr, check_shares, check_weight_decay, check_words, decay, rate, velocity
+from nearlin._array import check_lr, check_shares, check_weight_decay, check_words
+from nearlin.linalg import axpy, norm
+from nearlin.steps import Info, decay, rate, velocity
 
 
 class State(NamedTuple):
@@ -40,7 +41,7 @@ class SGD:
     Parameters
     ----------
     lr : float or callable
-        Step size on the gradient of the mean loss, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size on the gradient of the mean loss, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1).
     weight_decay : float

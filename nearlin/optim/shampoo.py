@@ -21,7 +21,7 @@ Deviations  1. Averages and a damping of every root instead of sums from H = ε 
             2. Roots and statistics in intervals; roots at every statistics step while t < inverse_every (not with early = False).
             3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic. Without one,
                statistics are plain means until 1/t < 1 - decay; achrafba96/mbf leaves the first weights without a sum of one.
-               A batch of n samples counts n² times in a mean (`nearlin.nn.weigh`), and once in a sum; there, all count once.
+               A batch of n samples counts n² times in a mean (`nearlin.steps.weigh`), and once in a sum; there, all count once.
             4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
                (reshape = "filter") or filter and the rest ("matrix").
             5. root = "newton" is the coupled Newton iteration of the authors named above; a root that it misses is taken by
@@ -35,9 +35,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import FactorizationError, Info, average_modes, axpy, inverse_root, mode_products, norm
-from nearlin.nn import (
+from nearlin._array import (
     check_counts,
     check_flags,
     check_lr,
@@ -45,15 +43,11 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    join_tensors,
-    mean_weights,
-    rate,
-    split_tensors,
-    tensor_names,
-    velocity,
-    weigh,
+    namespace,
 )
+from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products, norm
+from nearlin.nn import join_tensors, split_tensors, tensor_names
+from nearlin.steps import Info, decay, mean_weights, rate, velocity, weigh
 
 
 class State(NamedTuple):
@@ -93,7 +87,7 @@ class Shampoo:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1): v ← momentum v + g.
     decay : float

@@ -21,7 +21,7 @@ Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = su
 Oracles     step: 1 forward, 1 backward
 Deviations  1. Step 0 makes the eigenbases of its gradient and leaves the parameters, as in nikhilvyas/SOAP: in its own
                eigenbasis a gradient is diagonal, and Adam would take the sign of rounding errors.
-            2. Statistics are plain means until 1/t < 1 - decay; a batch of n samples counts n² times (`nearlin.nn.weigh`).
+            2. Statistics are plain means until 1/t < 1 - decay; a batch of n samples counts n² times (`nearlin.steps.weigh`).
                The order of the columns is that of nikhilvyas/SOAP, and not in Algorithm 3: QR takes the first columns for the
                steepest, and in ascending order iterates from the wrong end.
             3. refresh = "eigh" takes new eigenvectors, in descending order, instead of one power iteration.
@@ -37,9 +37,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import FactorizationError, Info, axpy, mix_grams, mode_products, norm, symmetric_eigh
-from nearlin.nn import (
+from nearlin._array import (
     check_betas,
     check_counts,
     check_lr,
@@ -47,14 +45,11 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    join_tensors,
-    mean_weights,
-    rate,
-    split_tensors,
-    tensor_names,
-    weigh,
+    namespace,
 )
+from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
+from nearlin.nn import join_tensors, split_tensors, tensor_names
+from nearlin.steps import Info, decay, mean_weights, rate, weigh
 
 
 class Modes(NamedTuple):
@@ -96,7 +91,7 @@ class SOAP:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     betas : tuple of float
         Decay of the first and second moment, each in [0, 1).
     epsilon_hat : float

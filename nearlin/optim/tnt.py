@@ -23,7 +23,7 @@ Deviations  1. A variable without trace has no normalisation: its factors are I 
             2. Inverses in intervals, and at every statistics step while t < inverse_every (not with early = False).
             3. After a warm start, the mean of the statistics over given batches, step 0 adds no statistic, as in
                renyiryry/tnt_neurips_2021. Without one, statistics are plain means until 1/t < 1 - decay. A batch of n samples
-               counts n² times (`nearlin.nn.weigh`); there, all count once.
+               counts n² times (`nearlin.steps.weigh`); there, all count once.
             4. Weights, biases, scales and shifts are variables of their own; kernels have the axes filter, channel and position
                (reshape = "filter") or filter and the rest ("matrix").
             5. weight_decay is decoupled. A statistic with NaN or Inf is left out; an inverse that fails is tried with larger
@@ -36,9 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg import Info, average_modes, axpy, block_inverse, mode_products, norm
-from nearlin.nn import (
+from nearlin._array import (
     check_counts,
     check_flags,
     check_lr,
@@ -46,17 +44,11 @@ from nearlin.nn import (
     check_shares,
     check_weight_decay,
     check_words,
-    decay,
-    join_tensors,
-    label_key,
-    mean_weights,
-    rate,
-    split_tensors,
-    tensor_names,
-    velocity,
-    warm_key,
-    weigh,
+    namespace,
 )
+from nearlin.linalg import average_modes, axpy, block_inverse, mode_products, norm
+from nearlin.nn import join_tensors, split_tensors, tensor_names
+from nearlin.steps import Info, decay, label_key, mean_weights, rate, velocity, warm_key, weigh
 
 
 class State(NamedTuple):
@@ -96,7 +88,7 @@ class TNT:
     Parameters
     ----------
     lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.nn.StepDecay`.
+        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1): v ← momentum v + g.
     decay : float

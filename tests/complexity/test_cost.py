@@ -24,7 +24,7 @@ def blocks(monkeypatch):
     """Sets the number of neurons per block for n samples."""
 
     def fix(n, neurons=BLOCK):
-        monkeypatch.setattr(_array, "CPU_BLOCK_BYTES", 8 * n * neurons)
+        monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 8 * n * neurons)
 
     return fix
 

@@ -155,7 +155,7 @@ def test_parts_of_convolutions_cost_what_the_formulas_say(method, sizes, bias):
 
 @pytest.mark.parametrize("method", ["mbf out", "mbf sample", "kfac", "kfac exact"])
 def test_convolutions_in_several_blocks_of_samples(method, monkeypatch):
-    monkeypatch.setattr(_array, "CPU_BLOCK_BYTES", 2 * 8 * 3 * 9 * 16)  # two samples' patches
+    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 2 * 8 * 3 * 9 * 16)  # two samples' patches
     counted, expected = conv_parts(method, (7, 3, 4, 3, 4), True)
     assert counted == expected
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from nearlin import linalg
-from nearlin.linalg import DampedGram, DenseOperator, SolveInfo
+from nearlin import curvature, linalg, steps
+from nearlin.curvature import DampedGram
+from nearlin.linalg import DenseOperator, SolveInfo
 
 N, P, DAMPING = 24, 50, 1e-2
 SIZES = [("float32", 1.0), ("float32", 1e-22), ("float32", 1e-30), ("float32", 1e25), ("float64", 1e-170), ("float64", 1e170)]
@@ -224,7 +225,7 @@ def test_every_correction_aims_at_the_tolerance_of_the_whole(rng, scale):
     """rtol ||b|| / ||rest|| in the k-th call, so that the last one ends at rtol ||b||; the limit is shared."""
     a, b = jacobian(rng), scale * rng.standard_normal(N)
     solve, calls = exactly(a, lambda k: 0.1)
-    g, (delta,), image, info = linalg.gram_solve(_Gram(a), b, DAMPING, solve, 1e-5, 100)
+    g, (delta,), image, info = curvature.gram_solve(_Gram(a), b, DAMPING, solve, 1e-5, 100)
     assert [rtol * size for size, rtol, _ in calls] == pytest.approx([1e-5 * np.linalg.norm(b)] * len(calls))
     assert [limit for _, _, limit in calls] == [100 - 3 * k for k in range(len(calls))]
     assert (len(calls), info.iterations, info.products) == (5, 15, 20)
@@ -237,7 +238,7 @@ def test_corrections_converge_at_the_tolerance_and_not_above(rng, left, reason):
     """The first solve leaves ``left`` times the tolerance, the next ones leave all of that."""
     a, b = jacobian(rng), rng.standard_normal(N)
     solve, _ = exactly(a, lambda k: left * 1e-3 if k == 1 else 1.0)
-    info = linalg.gram_solve(_Gram(a), b, DAMPING, solve, 1e-3, 100).info
+    info = curvature.gram_solve(_Gram(a), b, DAMPING, solve, 1e-3, 100).info
     assert info.reason == reason
     assert info.residual == pytest.approx(left * 1e-3, rel=1e-6)
 
@@ -246,7 +247,7 @@ def test_a_correction_that_leaves_more_than_nine_tenths_is_the_last(rng):
     a, b = jacobian(rng), rng.standard_normal(N)
     for share, most in ((0.95, 2), (0.8, 22)):
         solve, calls = exactly(a, lambda k, share=share: share)
-        linalg.gram_solve(_Gram(a), b, DAMPING, solve, 1e-2, 1000)
+        curvature.gram_solve(_Gram(a), b, DAMPING, solve, 1e-2, 1000)
         assert len(calls) == (most if share > 0.9 else pytest.approx(most, abs=2))
 
 
@@ -304,13 +305,13 @@ def test_the_damping_follows_the_rule(ratio):
     for value in (1e-9, 1e-3, 2.0, 3e9):
         for growth in (4.0, 32.0):
             for scale in (0.1, 30.0):
-                accepted, new = linalg.judge(linalg.Damping(value, growth), ratio, 1e-8 * scale, scale)
+                accepted, new = steps.judge(steps.Damping(value, growth), ratio, 1e-8 * scale, scale)
                 assert (accepted, new.value, new.growth) == pytest.approx(rule(value, growth, ratio, 1e-8 * scale, scale))
 
 
 def test_the_floor_of_the_damping_is_that_of_the_dtype():
-    assert [linalg.least_damping(float(np.finfo(d).eps)) for d in ("float32", "float64")] == [1e-5, 1e-8]
-    assert linalg.Damping(1.0).growth == 4
+    assert [steps.least_damping(float(np.finfo(d).eps)) for d in ("float32", "float64")] == [1e-5, 1e-8]
+    assert steps.Damping(1.0).growth == 4
 
 
 def test_a_sketched_matrix_is_shifted_by_the_rounding_of_its_mean_eigenvalue(rng):

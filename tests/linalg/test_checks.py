@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearlin import linalg
+from nearlin import curvature, linalg
 from nearlin._array import BackendError
 
 EYE = np.eye(3)
@@ -14,7 +14,7 @@ SYSTEMS = {
     "double_product": lambda b, **given: linalg.double_product(lambda v: v, b, **given),
     "lsqr": lambda b, damping=0.0, **given: linalg.lsqr(linalg.DenseOperator(EYE), b, damping, **given),
     "craig": lambda b, damping=0.0, **given: linalg.craig(linalg.DenseOperator(EYE), b, damping, **given),
-    "gram_solve": lambda b, damping=0.1, rtol=1e-3: linalg.gram_solve(linalg.DenseOperator(EYE), b, damping, None, rtol, 10),
+    "gram_solve": lambda b, damping=0.1, rtol=1e-3: curvature.gram_solve(linalg.DenseOperator(EYE), b, damping, None, rtol, 10),
 }
 MATRICES = {
     "damped_cholesky": (linalg.damped_cholesky, "matrix"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearlin import _array, linalg
+from nearlin import _array, linalg, steps
 
 
 def symmetric(rng, eigenvalues):
@@ -227,30 +227,30 @@ def test_the_dot_test_catches_a_wrong_adjoint(be, rng):
     ],
 )
 def test_the_damping_follows_the_ratio(ratio, accepted, value, growth):
-    before = linalg.Damping(1.0, 8.0)
-    got = linalg.judge(before, ratio, floor=1e-8, scale=1.0)
+    before = steps.Damping(1.0, 8.0)
+    got = steps.judge(before, ratio, floor=1e-8, scale=1.0)
     assert got[0] is accepted
     assert got[1].value == value
     assert got[1].growth == (growth if not accepted else 4.0)
 
 
 def test_a_rejection_lifts_a_tiny_damping_to_the_scale_of_the_matrix():
-    assert linalg.judge(linalg.Damping(1e-12), -1.0, 1e-12, scale=3.0)[1].value == pytest.approx(3e-4)
+    assert steps.judge(steps.Damping(1e-12), -1.0, 1e-12, scale=3.0)[1].value == pytest.approx(3e-4)
 
 
 @pytest.mark.parametrize(("ceiling", "most"), [(None, 1e8 * 3.0), (50.0, 50.0)])
 def test_the_damping_stops_at_its_ceiling(ceiling, most):
     """By default 1e8 times the scale; rejections and poor steps alike."""
-    damping = linalg.Damping(1.0)
+    damping = steps.Damping(1.0)
     for _ in range(30):
-        damping = linalg.judge(damping, -1.0, 1e-8, scale=3.0, ceiling=ceiling)[1]
+        damping = steps.judge(damping, -1.0, 1e-8, scale=3.0, ceiling=ceiling)[1]
     assert damping.value == most
-    assert linalg.judge(linalg.Damping(0.9 * most), 0.1, 1e-8, 3.0, ceiling) == (True, linalg.Damping(most))
-    assert linalg.judge(linalg.Damping(most), 1.0, 1e-8, 3.0, ceiling)[1].value == most / 4
+    assert steps.judge(steps.Damping(0.9 * most), 0.1, 1e-8, 3.0, ceiling) == (True, steps.Damping(most))
+    assert steps.judge(steps.Damping(most), 1.0, 1e-8, 3.0, ceiling)[1].value == most / 4
 
 
 def test_the_damping_stops_at_its_floor():
-    assert linalg.judge(linalg.Damping(1e-8), 1.0, 1e-8, 1.0)[1].value == 1e-8
+    assert steps.judge(steps.Damping(1e-8), 1.0, 1e-8, 1.0)[1].value == 1e-8
 
 
 def test_extremes_of_a_tridiagonal_matrix():

@@ -165,7 +165,7 @@ def test_convolution_equals_its_definition(be, kernel, stride, pad, bias):
 def test_blocks_of_samples_do_not_change_the_numbers(monkeypatch, numpy_backend):
     objective, params, batch = make(numpy_backend, NETWORKS["conv-pad"])
     whole = objective.at(params, batch)
-    monkeypatch.setattr(_array, "CPU_BLOCK_BYTES", 1)  # one sample at a time
+    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 1)  # one sample at a time
     parts = objective.at(params, batch)
     np.testing.assert_allclose(parts.outputs, whole.outputs, atol=1e-13)
     for a, b in zip(parts.grads(), whole.grads(), strict=True):

@@ -230,7 +230,7 @@ def test_blocks_of_neurons_do_not_change_the_numbers(numpy_backend, width, monke
     objective, params, batch = make(numpy_backend, net)
     u = np.random.default_rng(2).standard_normal(N)
     whole = objective.at(params, batch)
-    monkeypatch.setattr(_array, "CPU_BLOCK_BYTES", width * N * 8)
+    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", width * N * 8)
     parts = objective.at(params, batch)
     np.testing.assert_allclose(parts.outputs, whole.outputs, atol=1e-13)
     np.testing.assert_allclose(parts.jacobian().gram_matvec(u), whole.jacobian().gram_matvec(u), atol=1e-12)

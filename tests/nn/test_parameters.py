@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin._array import check_lr, check_weight_decay
 from nearlin.complexity import flops_of
-from nearlin.nn import LayerSpec, StepDecay, check_lr, check_weight_decay, decay, join_bias, rate, split_bias, velocity
+from nearlin.nn import LayerSpec, join_bias, split_bias
+from nearlin.steps import StepDecay, decay, rate, velocity
 
 LAYERS = (
     LayerSpec("dense", 4, 3),

@@ -4,19 +4,9 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.nn import (
-    LayerSpec,
-    Means,
-    average,
-    change,
-    join_tensors,
-    mean_weights,
-    means,
-    moments,
-    observe,
-    split_tensors,
-    tensor_names,
-)  # fmt: skip
+from nearlin.curvature import Means, change, means, moments, observe
+from nearlin.nn import LayerSpec, join_tensors, split_tensors, tensor_names
+from nearlin.steps import average, mean_weights
 
 LAYERS = (
     LayerSpec("dense", 4, 3),

@@ -493,7 +493,7 @@ def test_fields_that_do_not_go_together_are_named(numpy_backend):
     objective, params, batch = problem(numpy_backend, *NETS["softmax"])
     with pytest.raises(ValueError, match="p holds 3 numbers; expected 2, one per block"):
         DSGD(p=(1.0, 1.0, 1.0)).init(params, objective)
-    opt = DSGD(lr=nl.nn.StepDecay(1.0, 0.5, 2))
+    opt = DSGD(lr=nl.steps.StepDecay(1.0, 0.5, 2))
     assert [info.guarantee / info.scores[info.layer] ** 2 for info in descend(opt, objective, params, batch, 4)[2]] == [
         pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.375), pytest.approx(0.375)
     ]  # fmt: skip

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.nn import LayerSpec, StepDecay
+from nearlin.nn import LayerSpec
+from nearlin.steps import StepDecay
 
 ORACLES = pathlib.Path(__file__).parents[1] / "oracles"
 METHODS = {

@@ -11,8 +11,9 @@ import pytest
 import nearlin as nl
 from nearlin import nn
 from nearlin.experiments import checkpoint, training
-from nearlin.linalg import Rates, judge
+from nearlin.linalg import Rates
 from nearlin.optim.gauss_newton import AGAIN, RITZ, ROUTES, SAMPLE, Kept, State, _Applied, _serving
+from nearlin.steps import judge
 from tests.families import FAMILIES
 
 GaussNewton = nl.optim.GaussNewton

@@ -296,7 +296,7 @@ def test_steps_that_fail_until_the_damping_is_at_its_largest_end_as_stalled():
             assert (info.accepted, info.new_loss) == (False, info.loss)
             reasons.append(info.reason)
         J, _ = dense(objective, params, batch)
-        largest = nl.linalg.CEILING * np.trace(J @ J.T) / 24
+        largest = nl.steps.CEILING * np.trace(J @ J.T) / 24
         assert state.damping.value == pytest.approx(largest, rel=0.3)
         assert reasons[0].startswith("rejected: no decrease in 7 attempt(s), damping now ")
         assert reasons[-1] == "stalled: no decrease is left above rounding"

@@ -148,7 +148,7 @@ def test_all_tensors_as_one(rng):
 @pytest.mark.parametrize("relative", [0.0, 0.3])
 def test_dense_algebra(rng, correct, relative):
     """Up to ``rank`` steps, with every option, against d x d matrices."""
-    opt = Ginger(nl.nn.StepDecay(2.0, 0.5, 2), 0.8, 0.7, 0.05, 6, 0.4, correct_curvature=correct, relative_damping=relative)
+    opt = Ginger(nl.steps.StepDecay(2.0, 0.5, 2), 0.8, 0.7, 0.05, 6, 0.4, correct_curvature=correct, relative_damping=relative)
     steps, m, G = given(rng, ((3, 4),)), 0.0, 0.0
     for t, ((g,), (h,), (x,)) in enumerate(((*s, x) for s, x in zip(steps, run(opt, steps)[0], strict=True)), start=1):
         m, G = 0.8 * m + 0.2 * g.ravel(), 0.7 * G + 0.3 * np.outer(h, h)
@@ -304,7 +304,7 @@ def test_labels_are_drawn_from_the_key(numpy_backend):
     objective, params, batch = small(numpy_backend, nl.nn.SquaredLoss())
     opt = Ginger(rank=1, block="all", decay=0.0)
     _, state, _ = opt.step(params, opt.init(params, objective), objective, batch, key=11)
-    drawn = objective.at(params, batch).draw(nl.nn.label_key(11, 0))
+    drawn = objective.at(params, batch).draw(nl.steps.label_key(11, 0))
     U, sigma = state.blocks[0].curvature
     h = vector(objective, params, batch, drawn)
     np.testing.assert_allclose(sigma[0] * np.outer(U[0], U[0]), np.outer(h, h), atol=1e-14)

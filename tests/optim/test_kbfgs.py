@@ -8,8 +8,8 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import count, degree, wrap
+from nearlin.curvature import means, observe
 from nearlin.linalg import double_damping, two_loop_product
-from nearlin.nn import means, observe
 from tests.optim.replay import batch, cnn, mlp, oracle, parameters, warm_batches
 
 BOTH = {"full": nl.optim.KBFGS, "limited": nl.optim.KBFGSL}

@@ -22,7 +22,7 @@ OPTIMIZERS = {
     "sgd-average": nl.optim.SGD(lr=1.0, form="average", weight_decay=1e-2, exempt_bias=True),
     "adam": nl.optim.Adam(lr=1e-2),
     "adam-of-the-mean": nl.optim.Adam(lr=1e-2, second_moment_of="mean"),
-    "adamw": nl.optim.AdamW(lr=nl.nn.StepDecay(1e-2, 0.5, 3)),
+    "adamw": nl.optim.AdamW(lr=nl.steps.StepDecay(1e-2, 0.5, 3)),
     "adagrad": nl.optim.AdaGrad(lr=3e-2),
     "rmsprop": nl.optim.RMSprop(lr=3e-3),
     "mini-block-fisher": nl.optim.MiniBlockFisher(lr=3e-3, damping=1e-2),
@@ -166,7 +166,7 @@ def first_step(opt):
 def decaying(opt):
     if "weight_decay" not in {f.name for f in dataclasses.fields(opt)}:
         pytest.skip("the method has no weight decay")
-    return dataclasses.replace(opt, lr=nl.nn.StepDecay(0.5, 0.5, 2), weight_decay=0.2)
+    return dataclasses.replace(opt, lr=nl.steps.StepDecay(0.5, 0.5, 2), weight_decay=0.2)
 
 
 @pytest.mark.parametrize("exempt", [False, True])

@@ -299,7 +299,7 @@ def test_a_loss_with_a_floor_ends_as_stalled_and_the_damping_stays_finite(numpy_
     for opt in (NearLinear(), nl.optim.GramGaussNewton()):
         _, state, infos = run(opt, *problem, steps=40)
         assert any(info.reason.startswith("stalled") for info in infos)
-        assert state.damping.value <= nl.linalg.CEILING
+        assert state.damping.value <= nl.steps.CEILING
 
 
 def test_a_residual_that_overflows_is_reported_as_such(numpy_backend):

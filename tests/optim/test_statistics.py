@@ -176,7 +176,7 @@ def test_qng_takes_the_root_of_the_samples_times_the_gradient_at_drawn_labels():
     state = opt.init(params, objective)
     got, after, _ = opt.step(params, state, objective, batch, key=3)
     point = objective.at(params, batch)
-    h = tuple(np.sqrt(60) * g for g in point.grads(targets=point.draw(nl.nn.label_key(3, 0))))
+    h = tuple(np.sqrt(60) * g for g in point.grads(targets=point.draw(nl.steps.label_key(3, 0))))
     want, same = opt.update(state, point.grads(), h)
     np.testing.assert_allclose(got[0] - params[0], want[0], atol=1e-14)
     np.testing.assert_allclose(after.vectors[0], same.vectors[0], atol=1e-14)

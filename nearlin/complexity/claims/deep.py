@@ -26,18 +26,9 @@ from nearlin.complexity.claims.preconditioning import (
 )
 from nearlin.complexity.claims.table import OUT_OF_REGIME, Claim, Outcome, Series
 from nearlin.complexity.claims.trajectory import follow, judged
+from nearlin.curvature import DampedGram
 from nearlin.data import digits
-from nearlin.linalg import (
-    DampedGram,
-    FactorizationError,
-    TriangularPreconditioner,
-    axpy,
-    cg,
-    damped_cholesky,
-    norm,
-    nystrom,
-    sketch_factor,
-)
+from nearlin.linalg import FactorizationError, TriangularPreconditioner, axpy, cg, damped_cholesky, norm, nystrom, sketch_factor
 from nearlin.nn import MLP, Objective, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss, autoencoder
 from nearlin.optim import GaussNewton, GramGaussNewton
 

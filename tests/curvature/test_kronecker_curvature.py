@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearlin import nn
+from nearlin import curvature, nn
 
 TANH = nn.Elementwise(nn.activation("tanh"))
 LOSSES = {"squared": nn.SquaredLoss(), "averaged": nn.SquaredLoss(average=True), "sigmoid": nn.SigmoidCrossEntropy(),
@@ -46,7 +46,7 @@ def test_one_linear_layer_is_its_factors(be, loss):
     """Squared loss and one output: the Gauss-Newton matrix is Σ a aᵀ/n, whatever the signs."""
     point, layers = at(be, nn.MLP((4, 1)), loss)
     (want,) = blocks(be, point)
-    (layer,) = nn.kronecker_curvature(point, layers, 3).layers
+    (layer,) = curvature.kronecker_curvature(point, layers, 3).layers
     np.testing.assert_allclose(kron(be, layer), want, atol=be.tol(1e-12))
     values = np.linalg.eigvalsh(want)
     assert values[-1] > 5 * values[0] > 0
@@ -55,7 +55,7 @@ def test_one_linear_layer_is_its_factors(be, loss):
 def test_several_outputs_share_the_factor_of_the_inputs_and_the_other_is_the_identity_in_the_mean(numpy_backend):
     point, layers = at(numpy_backend, nn.MLP((4, 3)), n=40)
     (want,) = blocks(numpy_backend, point)
-    found = [kron(numpy_backend, nn.kronecker_curvature(point, layers, key).layers[0]) for key in range(150)]
+    found = [kron(numpy_backend, curvature.kronecker_curvature(point, layers, key).layers[0]) for key in range(150)]
     np.testing.assert_allclose(np.mean(found, axis=0), want, atol=0.06)
     np.testing.assert_allclose(np.diag(found[0]), np.diag(want), rtol=1e-12)
     assert np.max(np.abs(found[0] - want)) > 0.1
@@ -66,7 +66,7 @@ def test_several_outputs_share_the_factor_of_the_inputs_and_the_other_is_the_ide
 def test_the_diagonal_of_one_output_is_exact(be, net, loss):
     """Signs square to one: per-sample gradients of one output are the rows of J."""
     point, layers = at(be, net, loss)
-    found = nn.diagonal_curvature(point, layers, 3).layers
+    found = curvature.diagonal_curvature(point, layers, 3).layers
     for layer, want in zip(found, blocks(be, point), strict=True):
         np.testing.assert_allclose(be.numpy(layer.values).ravel(), np.diag(want), atol=be.tol(1e-12))
 
@@ -74,7 +74,7 @@ def test_the_diagonal_of_one_output_is_exact(be, net, loss):
 @pytest.mark.parametrize("loss", ["squared", "averaged", "sigmoid"])
 def test_the_diagonal_of_one_layer_is_exact_for_independent_outputs(be, loss):
     point, layers = at(be, nn.MLP((4, 3)), loss)
-    (found,) = nn.diagonal_curvature(point, layers, 3).layers
+    (found,) = curvature.diagonal_curvature(point, layers, 3).layers
     np.testing.assert_allclose(be.numpy(found.values).ravel(), np.diag(blocks(be, point)[0]), atol=be.tol(1e-12))
 
 
@@ -88,7 +88,7 @@ CONV_ONE = nn.Sequential(
 def test_the_diagonal_of_a_convolution_is_exact_by_central_differences(be, loss):
     """One output: the mean over samples of h (df/dθ)², each derivative from two forward passes."""
     point, layers = at(be, CONV_ONE, loss)
-    found = nn.diagonal_curvature(point, layers, 3).layers
+    found = curvature.diagonal_curvature(point, layers, 3).layers
     f = lambda params: be.numpy(CONV_ONE.forward(tuple(map(be.array, params)), point.x)[0])[:, 0].astype(np.float64)  # noqa: E731
     params, step = [be.numpy(W).astype(np.float64) for W in point.params], be.eps ** (1 / 3)
     p = 1 / (1 + np.exp(-f(params)))
@@ -110,7 +110,7 @@ def test_the_diagonal_of_a_convolution_is_exact_by_central_differences(be, loss)
 def test_the_diagonal_of_a_convolution_is_not_that_of_its_kronecker_factors(numpy_backend):
     """Negative control: the product of the factors' means forgets how patches and signals go together."""
     point, layers = at(numpy_backend, CONV_ONE)
-    exact, whole = (make(point, layers, 3).layers[0] for make in (nn.diagonal_curvature, nn.kronecker_curvature))
+    exact, whole = (make(point, layers, 3).layers[0] for make in (curvature.diagonal_curvature, curvature.kronecker_curvature))
     values = np.diag(kron(numpy_backend, whole)).reshape(exact.values.shape)
     assert np.linalg.norm(values - exact.values) > 0.2 * np.linalg.norm(exact.values)
 
@@ -121,7 +121,7 @@ def test_output_factors_of_convolutions_are_means_over_positions(numpy_backend):
     x, params = np.random.default_rng(4).standard_normal((7, 1, 4, 4)), net.init(1, numpy_backend.like)
     objective = nn.Objective(net, nn.SquaredLoss())
     point, layers = objective.at(params, (x, np.zeros((7, 27)))), objective.layers
-    UA, sA, UG, sG = nn.kronecker_curvature(point, layers, 3).layers[0][:4]
+    UA, sA, UG, sG = curvature.kronecker_curvature(point, layers, 3).layers[0][:4]
     np.testing.assert_allclose(np.diag(UG * sG @ UG.T), 1, atol=1e-13)
     patches = np.stack([point.x[:, 0, i : i + 2, j : j + 2].reshape(7, 4) for i in range(3) for j in range(3)])
     np.testing.assert_allclose(np.diag(UA * sA @ UA.T)[:4], np.sum(patches**2, axis=(0, 1)) / 7, atol=1e-12)
@@ -131,14 +131,14 @@ def test_output_factors_of_convolutions_are_means_over_positions(numpy_backend):
 @pytest.mark.parametrize("loss", ["softmax", "squared"])
 def test_the_diagonal_is_unbiased(numpy_backend, loss, net):
     point, layers = at(numpy_backend, net, loss)
-    found = [nn.diagonal_curvature(point, layers, key).layers for key in range(400)]
+    found = [curvature.diagonal_curvature(point, layers, key).layers for key in range(400)]
     for l, want in enumerate(blocks(numpy_backend, point)):
         values = np.stack([layers[l].values.ravel() for layers in found])
         error = np.abs(np.mean(values, axis=0) - np.diag(want))
         assert np.all(error <= 4.5 * np.std(values, axis=0) / 20 + 1e-12)
 
 
-@pytest.mark.parametrize("make", [nn.kronecker_curvature, nn.diagonal_curvature])
+@pytest.mark.parametrize("make", [curvature.kronecker_curvature, curvature.diagonal_curvature])
 def test_it_is_solved_and_measured_exactly(be, make):
     """(block + λ I)⁻¹ and Σ s/(s + λ) of the matrices that the layers stand for, at two dampings."""
     point, layers = at(be, NORMALISED)
@@ -157,8 +157,8 @@ def test_it_is_solved_and_measured_exactly(be, make):
 
 def test_the_key_decides_the_signs_and_the_targets_do_not_matter(numpy_backend):
     point, layers = at(numpy_backend, nn.MLP((4, 5, 3), "tanh"))
-    a, b, c = (nn.kronecker_curvature(point, layers, key).layers[0].sG for key in (0, 0, 1))
+    a, b, c = (curvature.kronecker_curvature(point, layers, key).layers[0].sG for key in (0, 0, 1))
     assert np.array_equal(a, b)
     assert np.max(np.abs(a - c)) > 1e-3
     other = point._objective.at(point.params, (point.x, point.y + 1.0))
-    assert np.array_equal(nn.kronecker_curvature(other, layers, 0).layers[0].sG, a)
+    assert np.array_equal(curvature.kronecker_curvature(other, layers, 0).layers[0].sG, a)

@@ -2,7 +2,7 @@
 
 Formula     ratio > .75: λ ← max(λ/4, floor).  ratio < .25: λ ← 4 λ.
             ratio <= .05 or not finite: reject, λ ← max(ν λ, 1e-4 scale), ν ← 2ν (ν = 4 at first, reset on success)
-            λ <= 1e8 scale throughout: there the step is 1e-8 of a gradient step, and to stay is all that is left
+            λ <= 1e8 scale throughout: there the step is 1e-8 of a gradient step
 Reference   Levenberg (1944); Marquardt (1963); the growing factor ν is Nielsen's (IMM-REP-1999-05)
 Cost        O(1)
 Deviations  1. The jump to 1e-4 scale on a rejection, scale = tr(G)/n: from a tiny damping, ν alone would need many rejections.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nearlin import linalg, nn
+from nearlin import curvature, linalg, nn
 from nearlin.nn import polynomials
 
 QS = (1, 2, math.inf)
@@ -41,20 +41,20 @@ def test_other_networks_say_why_they_are_no_chain(name):
     why = nn.Objective(network, nn.SoftmaxCrossEntropy()).chain
     assert words in why
     with pytest.raises(ValueError, match=f"no bounds of the loss's curvature: {words}"):
-        nn.check_smooth(why, nn.SquaredLoss())
+        curvature.check_smooth(why, nn.SquaredLoss())
 
 
 def test_activations_without_bounds_are_named():
     relu, softplus, tanh, identity = map(nn.activation, ("relu", "softplus", "tanh", "identity"))
     with pytest.raises(ValueError, match="layer 1 has the activation relu"):
-        nn.check_smooth((tanh, relu), nn.SoftmaxCrossEntropy())
+        curvature.check_smooth((tanh, relu), nn.SoftmaxCrossEntropy())
     with pytest.raises(ValueError, match="layer 1 has the unbounded activation softplus"):
-        nn.check_smooth((tanh, softplus, identity), nn.SquaredLoss())
+        curvature.check_smooth((tanh, softplus, identity), nn.SquaredLoss())
     with pytest.raises(ValueError, match="layer 0 has the activation tanh; expected one with bounded first and second"):
-        nn.check_smooth((dataclasses.replace(tanh, h1=math.inf),), nn.SoftmaxCrossEntropy())
-    nn.check_smooth((softplus, tanh, identity), nn.SquaredLoss())
-    nn.check_smooth((softplus, identity), nn.SigmoidCrossEntropy())
-    nn.check_smooth((identity,), nn.SquaredLoss())
+        curvature.check_smooth((dataclasses.replace(tanh, h1=math.inf),), nn.SoftmaxCrossEntropy())
+    curvature.check_smooth((softplus, tanh, identity), nn.SquaredLoss())
+    curvature.check_smooth((softplus, identity), nn.SigmoidCrossEntropy())
+    curvature.check_smooth((identity,), nn.SquaredLoss())
 
 
 # ------------------------------------------------------------------------------------------------- constants of activations
@@ -183,9 +183,9 @@ def network(sizes, activations):
 def lipschitz(q, objective, params, point, sharp):
     """L_i of every layer, for [W b]."""
     norms = [linalg.operator_norm(W[:, :-1], q) for W in params]
-    targets = nn.target_range(point.y)
-    s = nn.layer_constants(q, params, objective.layers, objective.chain, objective.loss, norms, targets, sharp)
-    return [si * nn.input_size(trace.inputs, q, True) for si, trace in zip(s, point.traces(), strict=True)]
+    targets = curvature.target_range(point.y)
+    s = curvature.layer_constants(q, params, objective.layers, objective.chain, objective.loss, norms, targets, sharp)
+    return [si * curvature.input_size(trace.inputs, q, True) for si, trace in zip(s, point.traces(), strict=True)]
 
 
 @pytest.mark.parametrize("q", QS)
@@ -227,7 +227,7 @@ def test_outputs_deviate_by_no_more_than_is_said(rng, q):
     """Whatever the lower layers: here they are drawn anew."""
     net = network((4, 3, 3, 2), ("tanh", "identity", "identity"))
     params, y = net.init(0, np.ones(1)), rng.standard_normal((5, 2))
-    bound = nn.deviation(params, net.layers, nn.chain(net), nn.target_range(y))
+    bound = curvature.deviation(params, net.layers, nn.chain(net), curvature.target_range(y))
     seen = 0.0
     for scale in (0.1, 1.0, 100.0):
         for seed in range(200):
@@ -241,7 +241,7 @@ def test_outputs_deviate_by_no_more_than_is_said(rng, q):
 def test_biases_above_are_a_part_of_what_outputs_deviate_by():
     net = network((2, 2, 2), ("tanh", "identity"))
     params = np.zeros((2, 3)), np.array([[1.0, -2.0, -5.0], [0.5, 0.0, 7.0]])
-    bound = nn.deviation(params, net.layers, nn.chain(net), nn.target_range(np.array([[1.0, -1.0]])))
+    bound = curvature.deviation(params, net.layers, nn.chain(net), curvature.target_range(np.array([[1.0, -1.0]])))
     np.testing.assert_allclose(bound, [[3 + 5 + 1, 0.5 + 7 + 1]])
 
 
@@ -251,10 +251,10 @@ def test_input_sizes_are_mean_squares_of_norms_and_below_their_bounds(be, rng, q
     x = rng.uniform(-1, 1, (7, 5))
     full = np.concatenate([x, np.ones((7, 1))], axis=1) if bias else x
     want = np.mean(np.linalg.norm(full, {1: 1, 2: 2, math.inf: np.inf}[q], axis=1) ** 2)
-    assert nn.input_size(be.array(x), q, bias) == pytest.approx(want, rel=be.tol(1e-13))
-    assert nn.input_bound(1.0, 5, q, bias) >= want
-    top = nn.input_size(be.array(np.ones((2, 5))), q, bias)
-    assert nn.input_bound(1.0, 5, q, bias) == pytest.approx(top, rel=be.tol(1e-13))
+    assert curvature.input_size(be.array(x), q, bias) == pytest.approx(want, rel=be.tol(1e-13))
+    assert curvature.input_bound(1.0, 5, q, bias) >= want
+    top = curvature.input_size(be.array(np.ones((2, 5))), q, bias)
+    assert curvature.input_bound(1.0, 5, q, bias) == pytest.approx(top, rel=be.tol(1e-13))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -263,7 +263,7 @@ def test_input_sizes_are_mean_squares_of_norms_and_below_their_bounds(be, rng, q
 def test_input_bounds_are_the_norms_of_the_largest_inputs(h0, q, bias):
     """An input of ones stands for the bias, whatever bounds the others."""
     full = np.append(np.full(4, h0), [1.0] * bias)
-    assert nn.input_bound(h0, 4, q, bias) == pytest.approx(np.linalg.norm(full, q) ** 2, rel=1e-14)
+    assert curvature.input_bound(h0, 4, q, bias) == pytest.approx(np.linalg.norm(full, q) ** 2, rel=1e-14)
 
 
 def test_bounds_of_curvature_compose_as_second_derivatives_do():
@@ -271,7 +271,7 @@ def test_bounds_of_curvature_compose_as_second_derivatives_do():
     z, a = 6.0, np.linspace(-4, 4, 20001)
     net = network((1, 1, 2), ("tanh", "tanh"))
     params = net.init(0, np.ones(1))
-    s = nn.layer_constants(1, params, net.layers, nn.chain(net), nn.SoftmaxCrossEntropy(), [0.0, z], None)[0]
+    s = curvature.layer_constants(1, params, net.layers, nn.chain(net), nn.SoftmaxCrossEntropy(), [0.0, z], None)[0]
     second = np.gradient(np.gradient(np.tanh(z * np.tanh(a)), a), a)
     assert 0.7 * (s - z * z / 4) < np.max(np.abs(second)) < s - z * z / 4
 
@@ -279,5 +279,5 @@ def test_bounds_of_curvature_compose_as_second_derivatives_do():
 def test_layers_below_weights_of_zero_have_the_constant_zero():
     net = network((4, 3, 2), ("tanh", "identity"))
     params = net.init(0, np.ones(1))
-    s = nn.layer_constants(2, params, net.layers, nn.chain(net), nn.SoftmaxCrossEntropy(), [0.0, 0.0], None)
+    s = curvature.layer_constants(2, params, net.layers, nn.chain(net), nn.SoftmaxCrossEntropy(), [0.0, 0.0], None)
     assert s == (0.0, 0.5)

@@ -13,8 +13,7 @@ Deviations  1. The inner solves keep Jᵀdg, and may keep J Jᵀdg, from their o
 import math
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.linalg.checks import check_system
+from nearlin._array import check_system, namespace
 from nearlin.linalg.operators import axpy, norm
 from nearlin.linalg.solve_info import SolveInfo
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nearlin import linalg
-from nearlin.linalg import DampedGram, SolveInfo, cg, gram_solve
+from nearlin.curvature import DampedGram, gram_solve
+from nearlin.linalg import SolveInfo, cg
 
 N, P, DAMPING = 20, 35, 1e-3
 

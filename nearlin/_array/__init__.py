@@ -1,0 +1,74 @@
+"""The only room that names a backend.
+
+Everything above takes its namespace from the arrays it is given. What the array API standard does not offer lives here:
+random draws, triangular solves, a Cholesky factorisation that fails the same way everywhere, walks over blocks,
+bit-packed masks, synchronisation, and the way back to NumPy.
+"""
+
+from nearlin._array.backends import (
+    NAMES,
+    BackendError,
+    asarray,
+    backend_name,
+    copies,
+    cupy_unusable,
+    describe,
+    device,
+    is_array,
+    is_numpy,
+    namespace,
+    prototype,
+    same,
+    synchronize,
+    to_numpy,
+    unguarded,
+    unusable,
+    widest,
+)
+from nearlin._array.blocks import CPU_BLOCK_BYTES, blas_threads, block_length, map_blocks, pack_mask, slices, unpack_mask
+from nearlin._array.checks import (
+    check,
+    check_betas,
+    check_counts,
+    check_damping,
+    check_finite,
+    check_flags,
+    check_fractions,
+    check_indices,
+    check_lr,
+    check_not_negative,
+    check_positive,
+    check_shares,
+    check_square,
+    check_system,
+    check_weight_decay,
+    check_words,
+    is_integer,
+    is_number,
+)
+from nearlin._array.factor import (
+    NotConverged,
+    NotPositiveDefinite,
+    cholesky,
+    cholesky_pivots,
+    eigh,
+    flushed,
+    singular_values,
+    solve_triangular,
+    spd_inverse,
+    svd,
+    tridiagonal_extremes,
+)
+from nearlin._array.random import fold_in, generator, normal, permutation, signs, uniform
+
+__all__ = [
+    "BackendError", "NAMES", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device", "is_array",
+    "is_numpy", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded", "unusable", "widest",
+    "check", "check_betas", "check_counts", "check_damping", "check_finite", "check_flags", "check_fractions",
+    "check_indices", "check_lr", "check_not_negative", "check_positive", "check_shares", "check_square", "check_system",
+    "check_weight_decay", "check_words", "is_integer", "is_number",
+    "fold_in", "generator", "normal", "permutation", "signs", "uniform",
+    "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
+    "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
+    "CPU_BLOCK_BYTES", "blas_threads", "block_length", "map_blocks", "pack_mask", "slices", "unpack_mask",
+]  # fmt: skip

@@ -1,0 +1,149 @@
+"""Which backend an array belongs to, where it lives, and the ways between backends and NumPy."""
+
+import functools
+import importlib
+
+import array_api_compat as compat
+import numpy as np
+
+NAMES = ("numpy", "cupy", "torch", "array_api_strict")
+
+
+class BackendError(TypeError):
+    """Arrays of two backends, devices or dtypes met in one call, or a backend cannot be used."""
+
+
+def namespace(*arrays):
+    """The array API namespace shared by ``arrays``; `BackendError` where there is none."""
+    try:
+        return compat.array_namespace(*arrays)
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(a).__module__.split(".")[0] + "." + type(a).__name__ for a in arrays}))
+        raise BackendError(f"expected arrays of one array-API backend, found {kinds}") from error
+
+
+def device(x):
+    """The device that ``x`` lives on."""
+    return compat.device(x)
+
+
+def is_array(x):
+    """Whether ``x`` is an array of some array-API backend (a list or a number is not)."""
+    return compat.is_array_api_obj(x)
+
+
+def is_numpy(x):
+    """Whether ``x`` is a plain NumPy array."""
+    return compat.is_numpy_array(x)
+
+
+def describe(x):
+    """A few words about an array, for error messages: ``float32 numpy array of shape (3, 4) on cpu``."""
+    if not is_array(x):
+        return type(x).__name__
+    return f"{str(x.dtype).split('.')[-1]} {backend_name(x)} array of shape {tuple(x.shape)} on {device(x)}"
+
+
+def backend_name(x):
+    """``numpy``, ``cupy``, ``torch``, ... of an array."""
+    return compat.array_namespace(x).__name__.replace("array_api_compat.", "").split(".")[0]
+
+
+def asarray(a, *, like, dtype=None):
+    """``a`` (an array of any backend, or nested numbers) next to ``like``: its backend and device; the one explicit converter.
+
+    The dtype is ``dtype``, or that of ``like``.
+    """
+    xp = compat.array_namespace(like)
+    host = to_numpy(a) if is_array(a) else np.asarray(a)
+    return xp.asarray(host.astype(str(dtype or like.dtype).split(".")[-1], copy=True), device=device(like))
+
+
+def to_numpy(x):
+    """``x`` as a NumPy array; the explicit way back from every backend and device."""
+    if is_numpy(x) or isinstance(x, np.generic | float | int):
+        return np.asarray(x)
+    if compat.is_cupy_array(x):
+        return x.get()
+    if compat.is_torch_array(x):
+        return x.detach().cpu().numpy()
+    if hasattr(x, "to_device") and backend_name(x) == "array_api_strict":
+        return np.asarray(x.to_device(compat.array_namespace(x).Device("CPU_DEVICE")))
+    if hasattr(x, "to_numpy"):
+        return x.to_numpy()
+    return np.asarray(x)
+
+
+def synchronize(x):
+    """Wait until the device of ``x`` has finished: GPU calls return before their work is done."""
+    if compat.is_cupy_array(x):
+        importlib.import_module("cupy").cuda.get_current_stream().synchronize()
+    elif compat.is_torch_array(x) and x.device.type == "cuda":
+        importlib.import_module("torch").cuda.synchronize(x.device)
+
+
+@functools.cache
+def cupy_unusable():
+    """Why CuPy cannot be used here, or None. A CuPy wheel imports fine without a driver, so that import proves nothing."""
+    try:
+        cupy = importlib.import_module("cupy")
+        if not cupy.cuda.is_available():
+            return "cupy is installed but there is no usable CUDA device"
+        importlib.import_module("cupyx.scipy.linalg")
+        cupy.zeros(1) + 1
+    except ImportError as error:
+        return f"missing: {str(error).splitlines()[0]}"
+    except Exception as error:  # a broken driver raises errors of many kinds, and none may break `import nearlin`
+        return f"CUDA unusable: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return None
+
+
+def unusable(name):
+    """Why the backend called ``name`` cannot be used here, or None."""
+    if name not in NAMES:
+        return f"unknown backend {name!r}; expected one of {', '.join(NAMES)}"
+    if name == "cupy":
+        return cupy_unusable()
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        return f"missing: {str(error).splitlines()[0]}"
+    return None
+
+
+def prototype(name, dtype="float64"):
+    """An empty array of the backend called ``name``, to be passed as ``like``."""
+    if reason := unusable(name):
+        raise BackendError(f"backend {name!r} cannot be used: {reason}")
+    module = importlib.import_module(name)
+    xp = compat.array_namespace(module.empty(0))
+    on_gpu = name == "torch" and module.cuda.is_available()
+    return xp.empty((0,), dtype=getattr(xp, dtype), device="cuda" if on_gpu else None)
+
+
+def widest(x):
+    """float64 of the namespace of ``x`` where its device has it, else the dtype of ``x``."""
+    kinds = compat.array_namespace(x).__array_namespace_info__().dtypes(device=device(x), kind="real floating")
+    return kinds.get("float64", x.dtype)
+
+
+def unguarded():
+    """A context in which NumPy overflows without a warning, as other backends do: for results that are looked at."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+
+
+def copies(arrays):
+    """Copies that share no memory with ``arrays``, a tuple."""
+    return tuple(compat.array_namespace(x).asarray(x, copy=True) for x in arrays)
+
+
+def same(a, b):
+    """Whether two tuples hold arrays of one backend, device, dtype, shape and values."""
+    if len(a) != len(b):
+        return False
+    for x, y in zip(a, b, strict=True):
+        if compat.array_namespace(x) is not compat.array_namespace(y) or device(x) != device(y):
+            return False
+        if x.dtype != y.dtype or x.shape != y.shape or not bool(compat.array_namespace(x).all(x == y)):
+            return False
+    return True

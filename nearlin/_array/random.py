@@ -1,0 +1,44 @@
+"""Random draws: by key, on the host, from one counter-based generator, so that every backend gets the same."""
+
+import hashlib
+
+import numpy as np
+
+from nearlin._array.backends import asarray
+
+
+def fold_in(key, *data):
+    """A new key from ``key`` and integers, independent of other keys for all practical purposes."""
+    for value in (key, *data):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise ValueError(f"key is {value!r}; expected a non-negative integer")
+    digest = hashlib.blake2b(repr((int(key), *map(int, data))).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def generator(key):
+    """A NumPy generator on the counter-based Philox stream of ``key``; all draws are made on the host."""
+    return np.random.Generator(np.random.Philox(key=fold_in(key)))
+
+
+def uniform(key, shape, like):
+    """Uniform draws on [0, 1) in float64, then cast to the dtype of ``like`` and moved next to it; at most 1 - 2⁻²⁴.
+
+    Float32 would round what is above that to 1.
+    """
+    return asarray(np.minimum(generator(key).random(shape), 1 - 2**-24), like=like)
+
+
+def normal(key, shape, like):
+    """Standard normal draws in float64, then cast to the dtype of ``like`` and moved next to it."""
+    return asarray(generator(key).standard_normal(shape), like=like)
+
+
+def signs(key, n, like):
+    """``n`` independent signs +1 or -1, next to ``like``."""
+    return asarray(generator(key).integers(0, 2, size=n, dtype=np.int8) * 2 - 1, like=like)
+
+
+def permutation(key, n, like):
+    """A random permutation of 0, ..., n - 1 as int64, next to ``like``."""
+    return asarray(generator(key).permutation(n), like=like, dtype="int64")

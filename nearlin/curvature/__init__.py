@@ -1,0 +1,19 @@
+"""What stands for the Hessian, and how its system is solved: moments, Kronecker factors, bounds of smoothness, Gram systems."""
+
+from nearlin.curvature.gram_solve import DampedGram, GramSolution, gram_solve
+from nearlin.curvature.kronecker_curvature import (
+    DiagonalLayer,
+    KroneckerCurvature,
+    diagonal_curvature,
+    kronecker_curvature,
+    outer_sums,
+)
+from nearlin.curvature.moments import Means, Moments, change, means, moments, observe
+from nearlin.curvature.smoothness import Targets, check_smooth, deviation, input_bound, input_size, layer_constants, target_range
+
+__all__ = [
+    "Means", "Moments", "change", "means", "moments", "observe",
+    "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature", "outer_sums",
+    "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
+    "DampedGram", "GramSolution", "gram_solve",
+]  # fmt: skip

@@ -1,0 +1,48 @@
+"""Averages of statistics over steps and warm starts: what an old and a new one weigh, and the keys that they draw by."""
+
+import math
+
+from nearlin._array import fold_in, namespace
+
+_WARM = 0x7761726D  # keeps the draws of a warm start apart from those of the steps
+
+
+_LABELS = 0x6C6162656C73  # and both apart from the weights, where these were drawn from the same key
+
+
+def label_key(key, t):
+    """The key of the labels that step t draws."""
+    return fold_in(key, _LABELS, t)
+
+
+def warm_key(key, count):
+    """The key of batch ``count`` of a warm start."""
+    return fold_in(key, _WARM, count)
+
+
+def mean_weights(decay, count, warm=False, share=1.0):
+    """Weights of an old average of ``count`` statistics and of a new one: 1 - 1/t and 1/t until 1/t < 1 - ``decay``.
+
+    After a warm start they are ``decay`` and 1 - ``decay`` at once. The new one counts ``share`` times, as `weigh` has it.
+    """
+    new = 1 - decay if warm else max(1 - decay, 1 / (count + 1))
+    total = 1 - new + new * share
+    return (1 - new) / total, new * share / total
+
+
+def weigh(size, mean, old, new):
+    """How often a batch of ``size`` counts beside others of the mean size ``mean``, 0 before the first; and the mean with it.
+
+    The size of a batch of n samples is n for a mean over samples. For the outer product of a mean gradient it is n²: a sum of
+    n² g gᵀ over a sum of n² has the expectation of g gᵀ in batches of Σ n² / Σ n samples each. ``old`` and ``new`` are the
+    weights of the average for batches of one size.
+    """
+    return (size / mean, old * mean + new * size) if mean else (1.0, float(size))
+
+
+def average(X, statistic, old, new):
+    """``old`` X + ``new`` S and True; where S, symmetric and semidefinite, is not finite X and False. None stands for zeros."""
+    S = new * statistic
+    if not math.isfinite(float(namespace(S).linalg.trace(S))):  # no entry is larger than the trace
+        return namespace(S).zeros_like(S) if X is None else X, False
+    return S if X is None else old * X + S, True

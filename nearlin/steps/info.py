@@ -1,0 +1,76 @@
+"""What a step reports."""
+
+from typing import NamedTuple
+
+from nearlin.linalg import SolveInfo
+
+
+class Info(NamedTuple):
+    """What happened in one step of a method that solves no linear system.
+
+    Attributes
+    ----------
+    loss : float
+        Of the batch, before the step.
+    accepted : bool
+        Whether the parameters moved.
+    reason : str
+        ``"accepted"`` or ``"rejected: ..."``.
+    solve : None
+        There is no certificate.
+    refreshed : bool
+        Whether curvature that is renewed in intervals (inverses, roots, bases) was.
+    kept : str
+        What of it was kept from before or left out instead, and why; empty if nothing.
+    new_loss : float or None
+        Of the batch, after the step, where the method looks at it.
+    """
+
+    loss: float
+    accepted: bool
+    reason: str
+    solve: None = None
+    refreshed: bool = False
+    kept: str = ""
+    new_loss: float | None = None
+
+
+class StepInfo(NamedTuple):
+    """What happened in one guarded Gauss-Newton step.
+
+    Attributes
+    ----------
+    loss, new_loss : float
+        Before and after the step; equal if it was rejected.
+    accepted : bool
+        Whether the parameters moved.
+    reason : str
+        ``"accepted"``, ``"rejected: ..."`` or ``"stalled: ..."``.
+    damping : float
+        λ of the last attempt, as the method's ``damping`` has it. `GaussNewton` adds it to the mean curvature JᵀHJ/n, where the
+        strength is λ + ω with weight decay and the shift of the sample side's J Jᵀ n (λ + ω); the others add it to J Jᵀ.
+    ratio : float
+        Actual over predicted decrease of the loss in the last attempt.
+    attempts : int
+        Solves in this step.
+    solve : SolveInfo
+        Certificate of the last solve.
+    side : str
+        ``"sample"`` or ``"parameter"``: where the system was solved.
+    plan : str
+        The route that was chosen, and why; empty where there is no choice.
+    effective_dimension : float
+        Estimate of tr(H (H + λ I)⁻¹), the number of directions that the damping leaves free; NaN where there is none.
+    """
+
+    loss: float
+    new_loss: float
+    accepted: bool
+    reason: str
+    damping: float
+    ratio: float
+    attempts: int
+    solve: SolveInfo
+    side: str = "sample"
+    plan: str = ""
+    effective_dimension: float = float("nan")

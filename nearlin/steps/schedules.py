@@ -1,0 +1,56 @@
+"""Step sizes by schedule."""
+
+import math
+from dataclasses import dataclass
+
+from nearlin._array import check_positive, is_number
+
+
+def rate(lr, t):
+    """The step size of step ``t`` = 0, 1, ..., as a float.
+
+    Parameters
+    ----------
+    lr : float or callable
+        A step size, or a schedule t -> step size, such as `StepDecay`.
+    t : int
+        Steps taken before this one.
+
+    Raises
+    ------
+    ValueError
+        A schedule that returns a negative number, NaN or Inf.
+    """
+    value = float(lr(t) if callable(lr) else lr)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"the schedule lr gives {value!r} at step {t}; expected a number >= 0")
+    return value
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """The schedule lr factor^⌊t / period⌋ of the step counter t.
+
+    Parameters
+    ----------
+    lr : float
+        Step size of the first ``period`` steps.
+    factor : float
+        In (0, 1].
+    period : int
+        Steps between two reductions; epochs times the number of batches of one epoch.
+    """
+
+    lr: float
+    factor: float
+    period: int
+
+    def __post_init__(self):
+        check_positive(self, "lr")
+        if not (is_number(self.factor) and 0 < self.factor <= 1):
+            raise ValueError(f"factor is {self.factor!r}; expected a number in (0, 1]")
+        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
+            raise ValueError(f"period is {self.period!r}; expected a positive integer, the steps between two reductions")
+
+    def __call__(self, t):
+        return self.lr * self.factor ** (t // self.period)

@@ -1,0 +1,75 @@
+"""Trial points: the decrease of the loss beside the model's, and the forward pass that an accepted one saves the next step."""
+
+import math
+from typing import NamedTuple
+
+from nearlin._array import copies, is_array, same
+from nearlin.linalg import axpy, norm
+from nearlin.nn import Point
+
+
+class Recall(NamedTuple):
+    """An accepted trial point with copies of what it was evaluated at: the next step's forward pass, already made."""
+
+    objective: object
+    inputs: tuple
+    point: Point
+
+    @classmethod
+    def of(cls, objective, params, batch, point):
+        """None where normalisation layers have seen the batch: their statistics belong to the step that asks for them."""
+        if any(spec.kind == "norm" for spec in objective.layers):
+            return None
+        return cls(objective, copies((*params, *batch)), point)
+
+
+def recalled(recall, objective, params, batch):
+    """The point of a `Recall` or None, if it was evaluated at just these parameters and this batch; else None."""
+    if recall is None or recall.objective != objective or not all(map(is_array, (*params, *batch))):
+        return None
+    return recall.point if same(recall.inputs, (*params, *batch)) else None
+
+
+class Trial(NamedTuple):
+    """Trial parameters, the objective there (None if they are not finite), the predicted decrease, and actual over predicted."""
+
+    params: tuple
+    point: Point | None
+    predicted: float
+    ratio: float
+
+
+def attempt(objective, point, batch, step, image, lr):
+    """Go from ``point`` to θ - lr ``step`` and compare the decrease with the Gauss-Newton model's.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : Point
+        Where the step starts.
+    batch : tuple
+        The (x, y) of ``point``.
+    step : tuple
+        δ, shaped like the parameters.
+    image : array, shape (n c,)
+        J δ.
+    lr : float
+
+    Returns
+    -------
+    Trial
+        Its ``ratio`` is (L - L⁺) / ((||r||² - ||r - lr J δ||²) / 2n); NaN where a number is not finite or the model predicts
+        no decrease.
+
+    Notes
+    -----
+    One forward pass.
+    """
+    params = axpy(-lr, step, point.params)
+    if not all(math.isfinite(norm(W)) for W in params):
+        return Trial(point.params, None, math.nan, math.nan)
+    r = point.residual
+    predicted = (norm(r) ** 2 - norm(r - lr * image) ** 2) / (2 * point.x.shape[0])
+    new = objective.at(params, batch)
+    actual = float(point.loss) - float(new.loss)
+    return Trial(params, new, predicted, actual / predicted if predicted > 0 else math.nan)
