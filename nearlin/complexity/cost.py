@@ -1,8 +1,8 @@
 r"""Flops and bytes in closed form, before anything runs; tests hold every formula equal to the count, to the flop.
 
-The cost model is that of `nearlin.complexity.counting`: matrix products 2 m n k (A Aᵀ in full, where a rank-k update does half),
-one flop per entry of elementwise operations and comparisons. Sizes: n samples, d inputs, m neurons, c outputs, p parameters,
-s sketch rows, K inner iterations; N = n m d. Leading terms (ReLU):
+The cost model is that of `flop_models`: matrix products 2 m n k (A Aᵀ in full, where a rank-k update does half), one flop per
+entry of elementwise operations and comparisons. Sizes: n samples, d inputs, m neurons, c outputs, p parameters, s sketch rows,
+K inner iterations; N = n m d. Leading terms (ReLU):
 
     forward                2 N + 4 n m              J v, Jᵀu     2 N                 J Jᵀu          4 N
     structured Gram        2 n² (m + d)             neuron-mode sketch  2 n m        its Gram       2 n² (m' + d)

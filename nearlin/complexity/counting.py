@@ -4,47 +4,23 @@
 on counting arrays unchanged, make the same NumPy calls and give the same numbers. Every way out of the namespace that is not
 `nearlin.to_numpy`, ``float``, ``int`` or ``bool`` raises: nothing is computed uncounted.
 
-Cost model, in flops (one addition, multiplication, division, comparison or elementary function each; k the length of a sum):
-
-================================================  =======================================================================
-elementwise operations, comparisons, ``where``    1 per entry of the output; in-place ones alike
-``sum``, ``prod``, ``max``, ``any``, ``argmax``   entries in - entries out; ``mean`` 1 per entry in; ``var``, ``std`` 4
-``cumulative_sum``, ``cumulative_prod``, ``diff`` 1 per entry of the output
-``matmul``, ``vecdot``, ``tensordot``             2 k per entry of the output (A Aᵀ is counted in full)
-``vector_norm``, ``matrix_norm`` (Frobenius)      2 per entry in
-``trace``                                         n - 1
-``sort``, ``argsort``                             ⌈log₂ n⌉ per entry; ``searchsorted`` ⌈log₂(n + 1)⌉ per query
-``nonzero``, ``count_nonzero``                    1 per entry in
-creation, copies, casts, gathers, views           0
-``cholesky``                                      n (n + 1) (2n + 1) / 6, roots and divisions included (LAPACK Working Note 41)
-``shifted_cholesky``                              the same + n for the shift
-``spd_inverse``                                   n³ + n² + n, potrf + potri (Note 41), + n for the shift
-``solve_triangular``                              n² per column
-``solve``                                         LU n (n - 1)/2 + n (n - 1)(2n - 1)/3, then 2n² - n per column
-``inv``, ``det``, ``slogdet``                     2 n³; LU + n; LU + n
-``qr``                                            (12 m n² - 4 n³ + 6 m n + 3 n² + 10 n) / 3, m >= n: geqrf + orgqr (Note 41)
-``eigh``, ``eigvalsh``                            9 n³; 4 n³/3              (Golub, Van Loan, Matrix Computations, nominal)
-``svd``, ``svdvals``, ``pinv``                    14 m n² + 8 n³; 4 m n² - 4 n³/3; svd + 2 m n² (m >= n, nominal)
-================================================  =======================================================================
-
-Bytes are those of the arrays read and written; a gather reads what it writes and its index; a view moves none. Live bytes
-are those of the arrays made inside the block and still alive: a view keeps its owner alive, temporaries inside one NumPy
-call do not show. Random draws are made on the host and count 0; bringing them in makes live bytes.
+`nearlin.complexity.flop_models` says what an operation costs. Live bytes are those of the arrays made inside the block and still
+alive: a view keeps its owner alive, temporaries inside one NumPy call do not show. Random draws are made on the host and count 0;
+bringing them in makes live bytes.
 """
 
-import math
 import operator
 import threading
 import types
 import weakref
 from collections import Counter
 from contextlib import contextmanager
-from fractions import Fraction
 
 import array_api_compat.numpy as compat
 import numpy as np
 
 from nearlin import _array
+from nearlin.complexity import flop_models as models
 
 # ------------------------------------------------------------------------------------------------------------- the tally
 
@@ -69,7 +45,7 @@ class Tally:
 
     @property
     def total(self):
-        return _integer(sum(self.flops.values()))
+        return models.integer(sum(self.flops.values()))
 
     def __repr__(self):
         return f"Tally(total={self.total}, bytes={sum(self.bytes.values())}, peak={self.peak})"
@@ -91,11 +67,6 @@ class Tally:
 
     def _shrink(self, nbytes):
         self.live -= nbytes
-
-
-def _integer(value):
-    """A Fraction without a denominator as an int."""
-    return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
 
 
 _active = []  # tallies of the blocks that are open, whichever thread works on counting arrays
@@ -133,16 +104,9 @@ def _record(name, flops, moved):
 _owners = weakref.WeakValueDictionary()  # the arrays that own the memory of counting arrays, by id
 
 
-def _owner(a):
-    """The array whose memory ``a`` shows."""
-    while isinstance(a.base, np.ndarray):
-        a = a.base
-    return a
-
-
 def _watch(a):
     """Count the memory of a new array as live until its owner dies."""
-    owner = _owner(a)
+    owner = models.owner(a)
     if _owners.get(id(owner)) is owner:
         return
     _owners[id(owner)] = owner
@@ -196,7 +160,7 @@ class Array:
         return f"counting {self._a!r}"
 
     def __getitem__(self, key):
-        return _call("getitem", operator.getitem, _nothing, _gathered, self, key)
+        return _call("getitem", operator.getitem, models.nothing, models.gathered, self, key)
 
     def __setitem__(self, key, value):
         key, value = _bare(key), _bare(value)
@@ -276,142 +240,6 @@ def _counted(name, function, flops, moved):
     return counted
 
 
-# ----------------------------------------------------------------------------------- bytes, from the arrays given and made
-
-
-def _bytes(arrays):
-    return sum(a.nbytes for a in arrays)
-
-
-def _read_and_written(given, made):
-    return _bytes(given) + _bytes(made)
-
-
-def _written(given, made):
-    return _bytes(made)
-
-
-def _copied(given, made):
-    """0 for a view, which shares the memory of what it shows."""
-    owners = {id(_owner(a)) for a in given}
-    return 0 if all(id(_owner(a)) in owners for a in made) else _read_and_written(given, made)
-
-
-def _gathered(given, made):
-    """A gather reads what it writes, and its index."""
-    source, *index = given
-    return 0 if _owner(made[0]) is _owner(source) else 2 * _bytes(made) + _bytes(index)
-
-
-# ----------------------------------------------------------------------------------- flops, from the arrays given and made
-
-
-def _nothing(given, made, **_):
-    return 0
-
-
-def _each_output(given, made, **_):
-    return max(a.size for a in made)
-
-
-def _each_input(given, made, **_):
-    return given[0].size
-
-
-def _reduction(given, made, **_):
-    return given[0].size - made[0].size
-
-
-def _spread(given, made, **_):
-    return 4 * given[0].size
-
-
-def _square_and_add(given, made, **_):
-    return 2 * given[0].size
-
-
-def _sorting(given, made, axis=-1, **_):
-    return given[0].size * max(0, given[0].shape[axis] - 1).bit_length()
-
-
-def _search(given, made, **_):
-    return given[1].size * given[0].size.bit_length()
-
-
-def _product(given, made, **_):
-    return 2 * made[0].size * given[0].shape[-1]
-
-
-def _vector_product(given, made, axis=-1, **_):
-    return 2 * made[0].size * given[0].shape[axis]
-
-
-def _tensor_product(given, made, **_):
-    a, b = given
-    return 2 * math.isqrt(a.size * b.size * made[0].size)
-
-
-def _batch(a):
-    """Rows, columns and number of the matrices in a stack."""
-    return *a.shape[-2:], math.prod(a.shape[:-2])
-
-
-def _stack(flops):
-    """The cost model of a stack of matrices, from that of one (m, n) matrix."""
-
-    def cost(given, made, **_):
-        m, n, number = _batch(given[0])
-        return number * flops(m, n)
-
-    return cost
-
-
-def _cholesky(m, n):
-    return n * (n + 1) * (2 * n + 1) // 6
-
-
-def _lu(m, n):
-    return n * (n - 1) // 2 + n * (n - 1) * (2 * n - 1) // 3
-
-
-def _qr(m, n):
-    m, n = max(m, n), min(m, n)
-    return _integer(Fraction(12 * m * n * n - 4 * n**3 + 6 * m * n + 3 * n * n + 10 * n, 3))
-
-
-def _svd(m, n):
-    m, n = max(m, n), min(m, n)
-    return 14 * m * n * n + 8 * n**3
-
-
-def _svdvals(m, n):
-    m, n = max(m, n), min(m, n)
-    return _integer(4 * m * n * n - Fraction(4 * n**3, 3))
-
-
-def _pinv(m, n):
-    return _svd(m, n) + 2 * m * n * min(m, n)
-
-
-def _solve(given, made, **_):
-    _, n, number = _batch(given[0])
-    return number * _lu(n, n) + (2 * n - 1) * made[0].size
-
-
-def _triangular(given, made, **_):
-    return given[0].shape[0] * made[0].size
-
-
-def _shifted(given, made, **_):
-    n = given[0].shape[0]
-    return n + _cholesky(n, n)
-
-
-def _spd_inverse(given, made, **_):
-    n = given[0].shape[0]
-    return n**3 + n**2 + 2 * n
-
-
 # ---------------------------------------------------------------------------------------------------------- the namespace
 
 xp = types.ModuleType("counting", "The array-API namespace of counting arrays.")
@@ -419,54 +247,13 @@ xp.linalg = types.ModuleType("counting.linalg", "Linear algebra on counting arra
 xp.__array_api_version__ = "2024.12"
 xp.__array_namespace_info__ = compat.__array_namespace_info__
 
-ELEMENTWISE = """abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or
-    bitwise_right_shift bitwise_xor ceil clip copysign cos cosh divide equal exp expm1 floor floor_divide greater greater_equal
-    hypot isfinite isinf isnan less less_equal log log1p log2 log10 logaddexp logical_and logical_not logical_or logical_xor
-    maximum minimum multiply negative nextafter not_equal positive pow reciprocal remainder round sign signbit sin sinh sqrt
-    square subtract tan tanh trunc where cumulative_sum cumulative_prod diff"""
-COPIES = """astype broadcast_arrays broadcast_to concat expand_dims flip matrix_transpose moveaxis permute_dims repeat reshape
-    roll squeeze stack tile tril triu unstack"""
-CREATION = "arange empty empty_like eye full full_like linspace meshgrid ones ones_like zeros zeros_like"
 CONSTANTS = """bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128 e inf nan newaxis pi
     can_cast finfo iinfo isdtype result_type"""
 
-FUNCTIONS = {  # cost model in flops, bytes moved, names
-    (_each_output, _read_and_written): ELEMENTWISE,
-    (_reduction, _read_and_written): "sum prod max min all any argmax argmin",
-    (_each_input, _read_and_written): "mean nonzero count_nonzero",
-    (_spread, _read_and_written): "std var",
-    (_sorting, _read_and_written): "sort argsort",
-    (_search, _read_and_written): "searchsorted",
-    (_product, _read_and_written): "matmul",
-    (_vector_product, _read_and_written): "vecdot",
-    (_tensor_product, _read_and_written): "tensordot",
-    (_nothing, _copied): COPIES,
-    (_nothing, _gathered): "take take_along_axis",
-    (_nothing, _written): CREATION,
-}
-LINALG = {
-    (_product, _read_and_written): "matmul",
-    (_vector_product, _read_and_written): "vecdot",
-    (_tensor_product, _read_and_written): "tensordot",
-    (_each_output, _read_and_written): "outer",
-    (_square_and_add, _read_and_written): "vector_norm matrix_norm",
-    (_nothing, _copied): "matrix_transpose diagonal",
-    (_stack(lambda m, n: min(m, n) - 1), _read_and_written): "trace",
-    (_stack(_cholesky), _read_and_written): "cholesky",
-    (_stack(_qr), _read_and_written): "qr",
-    (_stack(lambda m, n: 9 * n**3), _read_and_written): "eigh",
-    (_stack(lambda m, n: _integer(Fraction(4 * n**3, 3))), _read_and_written): "eigvalsh",
-    (_stack(_svd), _read_and_written): "svd",
-    (_stack(_svdvals), _read_and_written): "svdvals",
-    (_stack(_pinv), _read_and_written): "pinv",
-    (_stack(lambda m, n: 2 * n**3), _read_and_written): "inv",
-    (_stack(lambda m, n: _lu(m, n) + n), _read_and_written): "det slogdet",
-    (_solve, _read_and_written): "solve",
-}
 PRIMITIVES = {  # what _array asks a namespace for, done there on NumPy arrays
-    "solve_triangular": (_array.solve_triangular, _triangular),
-    "shifted_cholesky": (_array.cholesky, _shifted),
-    "spd_inverse": (_array.spd_inverse, _spd_inverse),
+    "solve_triangular": (_array.solve_triangular, models.triangular),
+    "shifted_cholesky": (_array.cholesky, models.shifted),
+    "spd_inverse": (_array.spd_inverse, models.spd_inverse),
 }
 OPERATORS = {  # the function of the namespace that each operator is counted as
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "floordiv": "floor_divide", "mod": "remainder",
@@ -494,12 +281,12 @@ def _asarray(obj, /, *, dtype=None, device=None, copy=None):
         return obj
     if copy is False:
         raise ValueError(f"copy is False and dtype is {dtype}; expected {obj.dtype}, as a cast makes a copy")
-    return _call("asarray", lambda a: np.array(a, dtype=dtype), _nothing, _copied, obj)
+    return _call("asarray", lambda a: np.array(a, dtype=dtype), models.nothing, models.copied, obj)
 
 
 def _give_operator(symbol, name):
     """Operators act as NumPy's do on the arrays behind, so that the numbers are the same to the bit."""
-    flops = _product if symbol == "matmul" else _each_output
+    flops = models.product if symbol == "matmul" else models.each_output
     plain, function = symbol.rstrip("_"), getattr(operator, symbol)
     setattr(Array, f"__{plain}__", _operator(name, function, flops))
     if symbol not in UNARY_OR_COMPARISON:
@@ -514,16 +301,16 @@ def _operator(name, function, flops, in_place=False):
                 raise TypeError(
                     f"{name} of a counting array and a {type(operand).__name__}; nearlin.asarray(a, like=b) brings it in"
                 )
-        result = _call(name, function, flops, _read_and_written, self, *other)
+        result = _call(name, function, flops, models.read_and_written, self, *other)
         return self if in_place else result
 
     return apply
 
 
-_fill(xp, compat, FUNCTIONS)
-_fill(xp.linalg, compat.linalg, LINALG)
+_fill(xp, compat, models.FUNCTIONS)
+_fill(xp.linalg, compat.linalg, models.LINALG)
 for _name, (_function, _flops) in PRIMITIVES.items():
-    setattr(xp, _name, _counted(_name, _function, _flops, _read_and_written))
+    setattr(xp, _name, _counted(_name, _function, _flops, models.read_and_written))
 for _name in CONSTANTS.split():
     setattr(xp, _name, getattr(compat, _name))
 for _symbol, _name in OPERATORS.items():

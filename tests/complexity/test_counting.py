@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import tracemalloc
 from collections import Counter, namedtuple
 from fractions import Fraction
@@ -14,7 +15,7 @@ import threadpoolctl
 
 import nearlin as nl
 from nearlin import _array
-from nearlin.complexity import count, counting, counting_like, flops_of, wrap
+from nearlin.complexity import count, counting, counting_like, flop_models, flops_of, wrap
 from nearlin.complexity.counting import Array, _leaves, xp
 from tests.optim.test_laws import OPTIMIZERS
 
@@ -203,8 +204,8 @@ def test_host_draws_count_nothing_but_their_memory():
 
 
 def test_blocks_of_work_are_walked_in_this_thread():
-    thread = _array.threading.get_ident()
-    assert set(_array.map_blocks(lambda _: _array.threading.get_ident(), range(4), LIKE)) == {thread}
+    thread = threading.get_ident()
+    assert set(_array.map_blocks(lambda _: threading.get_ident(), range(4), LIKE)) == {thread}
 
 
 def test_flops_of_brings_numpy_arrays_in():
@@ -303,13 +304,13 @@ def bare(x):
 @pytest.fixture
 def recorder(monkeypatch):
     strict, found = pytest.importorskip("array_api_strict"), Recorder()
-    for space, table in ((strict, counting.FUNCTIONS), (strict.linalg, counting.LINALG)):
+    for space, table in ((strict, flop_models.FUNCTIONS), (strict.linalg, flop_models.LINALG)):
         for (model, _), names in table.items():
             for name in set(names.split()) & set(dir(space)):
                 monkeypatch.setattr(space, name, found.watch(name, getattr(space, name), model))
     kind = type(strict.ones(1))
     for symbol, name in counting.OPERATORS.items():
-        model = counting._product if symbol == "matmul" else counting._each_output
+        model = flop_models.product if symbol == "matmul" else flop_models.each_output
         plain = symbol.rstrip("_")
         for method in (f"__{plain}__", f"__r{plain}__", f"__i{plain}__"):
             if hasattr(kind, method):

@@ -25,7 +25,7 @@ def _generate(app):
     _write(folder / "papers.md", heads.page(heads.read_all(package / "optim")))
     _write(folder / "commands.md", commands.page())
     _write(folder / "claims.md", _claims(app, package, folder / "claims"))
-    _write(folder / "counting.md", api.words("nearlin.complexity.counting"))
+    _write(folder / "flop_models.md", api.words("nearlin.complexity.flop_models"))
     _write(folder / "kernels.md", api.kernels())
     for room in api.ROOMS:
         _write(folder / f"api_{room}.rst", api.page(room))
