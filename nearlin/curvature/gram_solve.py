@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from nearlin._array import check_system, namespace
 from nearlin.linalg.operators import axpy, norm
-from nearlin.linalg.solve_info import SolveInfo
+from nearlin.linalg.solve_info import Exit, SolveInfo
 
 PROGRESS = 0.9  # a correction that leaves more of the residual than this share is the last one
 
@@ -61,9 +61,8 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
     check_system(b, rtol, damping)
     target = norm(b)
     if not 0 < target < math.inf:
-        zero, finite = namespace(b).zeros_like(b), target == 0
-        info = SolveInfo(0.0 if finite else math.nan, 0, 0, "converged" if finite else "non-finite")
-        return GramSolution(zero, J.rmatvec(zero), zero, info)
+        zero = namespace(b).zeros_like(b)
+        return GramSolution(zero, J.rmatvec(zero), zero, SolveInfo.unsolved(target))
     g, step, image, rest, iterations, products, first = 0.0, None, 0.0, b, 0, 0, True
     while True:
         before = norm(rest)
@@ -75,11 +74,11 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
         iterations, products = iterations + info.iterations, products + info.products + (not known)
         left = norm(rest)
         stuck = not left < PROGRESS * before and not (first and math.isfinite(left))  # the first may gain in δ alone
-        if left <= 1.001 * rtol * target or info.reason != "converged" or stuck:
+        if left <= 1.001 * rtol * target or info.reason != Exit.CONVERGED or stuck:
             break
         first = False
-    failed = info.reason if info.reason != "converged" else "stalled" if math.isfinite(left) else "non-finite"
-    reason = "converged" if left <= 1.001 * rtol * target else failed
+    failed = info.reason if info.reason != Exit.CONVERGED else Exit.STALLED if math.isfinite(left) else Exit.NON_FINITE
+    reason = Exit.CONVERGED if left <= 1.001 * rtol * target else failed
     info = SolveInfo(left / target, iterations, products, reason, info.condition, largest=info.largest)
     return GramSolution(g, step, image, info)
 

@@ -26,12 +26,12 @@ from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams,
 from nearlin.linalg.nystrom import Nystrom, columns, nystrom
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, safe_norm
 from nearlin.linalg.rates import Rates, Work
-from nearlin.linalg.solve_info import SolveInfo
+from nearlin.linalg.solve_info import Exit, SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
     "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm", "safe_norm",
-    "SolveInfo", "SlowProgress", "cg", "identity",
+    "Exit", "SolveInfo", "SlowProgress", "cg", "identity",
     "LeastNorm", "craig", "lsqr",
     "Nystrom", "columns", "nystrom",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",

@@ -10,13 +10,14 @@ Cost        with one product with A and one with M⁻¹ per iteration, and one w
 Deviations  1. Stops on ||r|| <= rtol ||b||, then recomputes the true residual (one more product).
             2. Non-positive curvature ends the iteration and is reported; no abs hides it.
             3. Where squares of numbers of the size of b under- or overflow, b is divided by a power of two, and x multiplied.
+            4. From a start the correction to it is summed from 0 and added at the end; the tolerance stays one for ||b||.
 """
 
 import math
 
-from nearlin._array import check_system, namespace, tridiagonal_extremes
+from nearlin._array import check, check_system, namespace, tridiagonal_extremes
 from nearlin.linalg.operators import inner, norm, normalized
-from nearlin.linalg.solve_info import SolveInfo
+from nearlin.linalg.solve_info import Exit, SolveInfo
 
 
 def identity(r):
@@ -24,8 +25,8 @@ def identity(r):
     return r
 
 
-def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=True, on_step=None, stop=None):
-    """Solve A x = b from x = 0.
+def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=None, certify=True, on_step=None, stop=None):
+    """Solve A x = b from x = 0, or from ``start``.
 
     Parameters
     ----------
@@ -33,6 +34,9 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
         A v (n,) for v (n,), A symmetric positive definite.
     b : array, shape (n,)
         Right-hand side.
+    start : array, shape (n,), optional
+        The first x, at one more product. The correction to it is summed from 0, and added at the end: it keeps digits that the
+        sum would lose. Of b = 0 the solution is 0, whatever the start.
     preconditioner : callable
         M⁻¹ r (n,) for r (n,).
     rtol : float
@@ -44,9 +48,10 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
         by other means.
     on_step : callable, optional
         Called as ``on_step(alpha)`` after x += alpha p, with p the vector last given to ``matvec``: lets a caller accumulate
-        another linear image of x without a further product.
+        another linear image of x without a further product. A start counts as the first such step.
     stop : callable, optional
-        Called as ``stop(x, r)`` after every iteration; True ends as converged before the tolerance is met. See `SlowProgress`.
+        Called as ``stop(x, r)`` after every iteration, x the correction where there is a start; True ends as converged before
+        the tolerance is met. See `SlowProgress`.
 
     Returns
     -------
@@ -56,24 +61,35 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
     Raises
     ------
     BackendError, TypeError, ValueError
-        A b that is no vector of float32 or float64, or a tolerance outside of [0, 1). NaN and Inf in b end as non-finite.
+        A b that is no vector of float32 or float64, a start that does not fit it, or a tolerance outside of [0, 1). NaN and Inf
+        end as non-finite.
     """
     check_system(b, rtol)
+    if start is not None:
+        _check_start(start, b)
     maxiter = 10 * b.shape[0] if maxiter is None else maxiter
     given, (b, unit, target) = b, normalized(b)
     lifted = (lambda v: v) if unit == 1 else (lambda v: unit * v)
     x, r = namespace(b).zeros_like(b), b
     alphas, betas, size = [], [], target
-    reason = "converged" if target == 0 else "maxiter" if math.isfinite(target) else "non-finite"
+    reason = Exit.CONVERGED if target == 0 else Exit.MAXITER if math.isfinite(target) else Exit.NON_FINITE
+    started = start is not None and reason == Exit.MAXITER
+    if started:
+        r = b - matvec(start if unit == 1 else start / unit)
+        if on_step:
+            on_step(unit)
+        size = norm(r)
+        if not size > rtol * target:
+            reason = Exit.CONVERGED if math.isfinite(size) else Exit.NON_FINITE
     z = p = preconditioner(r)
     rz = inner(r, z)
-    while reason == "maxiter" and len(alphas) < maxiter:
+    while reason == Exit.MAXITER and len(alphas) < maxiter:
         q = matvec(p)
         curvature = inner(p, q)
         if not math.isfinite(curvature) or not math.isfinite(rz):
-            reason = "non-finite"
+            reason = Exit.NON_FINITE
         elif curvature <= 0 or rz <= 0:
-            reason = "nonpositive curvature"
+            reason = Exit.NONPOSITIVE
         else:
             alpha = rz / curvature
             x, r = x + alpha * p, r - alpha * q  # x ← x + α p, r ← r - α A p
@@ -82,22 +98,28 @@ def cg(matvec, b, *, preconditioner=identity, rtol=1e-8, maxiter=None, certify=T
                 on_step(unit * alpha)
             size = norm(r)
             if not size > rtol * target or (stop and stop(lifted(x), lifted(r))):
-                reason = "converged" if math.isfinite(size) else "non-finite"
+                reason = Exit.CONVERGED if math.isfinite(size) else Exit.NON_FINITE
                 break
             z = preconditioner(r)
             rz, previous = inner(r, z), rz
             betas.append(rz / previous)
             p = z + betas[-1] * p  # p ← z + β p
-    products, x = len(alphas), lifted(x)
+    products, x = len(alphas) + started, start + lifted(x) if started else lifted(x)
     residual = size / target if target else 0.0
     if certify and target:
         rest = given - matvec(x)
         residual, products = norm(rest if unit == 1 else rest / unit) / target, products + 1
-        if reason == "converged" and residual > 1.05 * rtol and not stop:
-            reason = "stalled"
+        if reason == Exit.CONVERGED and residual > 1.05 * rtol and not stop:
+            reason = Exit.STALLED
     smallest, largest = _ritz(alphas, betas)
     condition = largest / smallest if smallest > 0 else float("nan") if math.isnan(smallest) else float("inf")
     return x, SolveInfo(residual, len(alphas), products, reason, condition, largest=largest)
+
+
+def _check_start(start, b):
+    check(ndim={"start": 1}, finite=False, beside=("b", b), start=start)
+    if start.shape != b.shape:
+        raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(b.shape)}, that of b")
 
 
 class SlowProgress:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from nearlin._array import check, check_system, namespace, solve_triangular, tridiagonal_extremes, unguarded
 from nearlin.linalg.operators import axpy, normalized, safe_norm
-from nearlin.linalg.solve_info import SolveInfo
+from nearlin.linalg.solve_info import Exit, SolveInfo
 
 NEGLIGIBLE = 10  # a singular value of B below this many eps ||B|| is rounding
 
@@ -127,21 +127,21 @@ def _iterated(J, given, damping, R, rtol, maxiter, method):
     u, rounding = _left(R, b), NEGLIGIBLE * float(namespace(b).finfo(b.dtype).eps)
     first = safe_norm(u)
     iterate, alphas, betas, products = method(None, b, first), [], [], 0
-    reason = "converged" if target == 0 else "maxiter" if math.isfinite(target + first) else "non-finite"
-    for alpha, v, beta, p in islice(_bidiagonalize(J, b, u, first, damping, R), maxiter if reason == "maxiter" else 0):
+    reason = Exit.CONVERGED if target == 0 else Exit.MAXITER if math.isfinite(target + first) else Exit.NON_FINITE
+    for alpha, v, beta, p in islice(_bidiagonalize(J, b, u, first, damping, R), maxiter if reason == Exit.MAXITER else 0):
         products += 1
         if not math.isfinite(alpha) or not math.isfinite(beta):
-            reason = "non-finite"
+            reason = Exit.NON_FINITE
             break
         if iterate.stalls(alpha, rounding * max(alphas + betas, default=0.0)):
-            reason = "stalled"
+            reason = Exit.STALLED
             break
         iterate = iterate.advance(alpha, v, beta, p)
         alphas.append(alpha)
         betas.append(beta)
         size = safe_norm(iterate.r)
         if not size > rtol * target:
-            reason = "converged" if math.isfinite(size) else "non-finite"
+            reason = Exit.CONVERGED if math.isfinite(size) else Exit.NON_FINITE
             break
     y = iterate.y if iterate.y is None or unit == 1 else _scaled(unit, iterate.y)
     return _certified(J, given, damping, rtol, unit, target, y, products, reason, alphas, betas)
@@ -154,8 +154,8 @@ def _certified(J, b, damping, rtol, unit, target, y, products, reason, alphas, b
     rest = b - J.matvec(y[0])
     rest = rest - damping * y[1] if damping else rest
     residual = safe_norm(rest if unit == 1 else rest / unit) / target
-    if reason == "converged" and not residual <= 1.05 * rtol:
-        reason = "stalled"
+    if reason == Exit.CONVERGED and not residual <= 1.05 * rtol:
+        reason = Exit.STALLED
     condition, largest = _ritz(alphas, betas)
     return LeastNorm(*y), SolveInfo(residual, len(alphas), products + 1, reason, condition, largest=largest)
 

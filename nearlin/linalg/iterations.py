@@ -17,7 +17,7 @@ import math
 from nearlin._array import check_system, namespace
 from nearlin.linalg.cg import identity
 from nearlin.linalg.operators import norm, normalized
-from nearlin.linalg.solve_info import SolveInfo
+from nearlin.linalg.solve_info import Exit, SolveInfo
 
 
 def sketch_spectrum(gamma):
@@ -82,9 +82,9 @@ def _iterate(matvec, b, advance, rtol, maxiter, products_each=1):
         r = b - matvec(x)
         size = norm(r)
     if not math.isfinite(size):
-        reason = "non-finite"
+        reason = Exit.NON_FINITE
     elif size <= rtol * target:
-        reason = "converged"
+        reason = Exit.CONVERGED
     else:
-        reason = "maxiter" if k == maxiter else "stalled"
+        reason = Exit.MAXITER if k == maxiter else Exit.STALLED
     return x if unit == 1 else unit * x, SolveInfo(size / target if target else 0.0, k, products_each * k, reason)

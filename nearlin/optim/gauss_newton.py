@@ -79,6 +79,7 @@ from nearlin._array import (
 )
 from nearlin.curvature import DampedGram, KroneckerCurvature, diagonal_curvature, gram_solve, kronecker_curvature
 from nearlin.linalg import (
+    Exit,
     Nystrom,
     Rates,
     SlowProgress,
@@ -339,7 +340,7 @@ class GaussNewton:
             if kept is not None and _near(kept, strength):
                 applied = _Applied(kept, system.n, strength, exact=False)
                 solution = system.solve(damping.value, applied, self, self.maxiter if fresh else self._limit(kept, J))
-            worn = solution is None or (solution.info.reason != "converged" and not fresh and plan.route not in UNCHANGING)
+            worn = solution is None or (solution.info.reason != Exit.CONVERGED and not fresh and plan.route not in UNCHANGING)
             if worn:
                 exact = plan.route == "exact" or (plan.route == "frozen" and kept is None)
                 made = made or _frozen(kept) or self._make(plan.route, J, point, objective, state.growth, key)
@@ -353,7 +354,7 @@ class GaussNewton:
             if self.guard:
                 ratio = math.nan if worse else trial.ratio
                 accepted, damping = judge(damping, ratio, bounds.floor, bounds.size, bounds.ceiling)
-                if accepted and (attempts > 1 or solution.info.reason != "converged"):
+                if accepted and (attempts > 1 or solution.info.reason != Exit.CONVERGED):
                     damping = damping._replace(value=max(damping.value, used))
             hopeless = abs(trial.predicted) <= 10 * eps * abs(loss) or _nothing_left(point, objective, eps, 1000, self.l2)
             if accepted or not self.guard or hopeless:
@@ -556,7 +557,7 @@ class GaussNewton:
         """The preconditioner for the next step (None: make one), measured efforts, and the size of the next sketch."""
         digits = math.log(1 / self.epsilon)
         uses = 1 if fresh else kept.uses + 1
-        last = solve.iterations if solve.reason == "converged" else max(solve.iterations, _needed(solve, digits))
+        last = solve.iterations if solve.reason == Exit.CONVERGED else max(solve.iterations, _needed(solve, digits))
         kept = kept._replace(last=last, fresh=solve.iterations if fresh else kept.fresh, uses=uses)
         efforts, growth = dict(state.efforts), state.growth
         if uses <= 2 and math.isfinite(solve.residual):
@@ -567,7 +568,7 @@ class GaussNewton:
         if kept is not None and plan.route not in UNCHANGING:
             new = self._time(self._build_work(plan.route, J), J) + kept.fresh * self._each(plan.route, J)
             old = self._again(kept, state) * self._each(plan.route, J)
-            if not self.reuse or old > new or solve.reason != "converged":
+            if not self.reuse or old > new or solve.reason != Exit.CONVERGED:
                 kept = None
         return kept, state.efforts, growth
 
@@ -653,7 +654,7 @@ def _inner_solver(opt, J, b, P, shift):
         summed = same_dtype and opt.solver == "cg" and not P.exact and rtol >= SUMMED * _eps(rest)
         operator = DampedGram(J, shift, keep_image=summed)
         if P.exact:
-            u, info = P(c), SolveInfo(0.0, 0, 0, "converged", 1.0)
+            u, info = P(c), SolveInfo(0.0, 0, 0, Exit.CONVERGED, 1.0)
         elif opt.solver == "cg":
             u, info = cg(
                 operator, c, preconditioner=P, rtol=min(rtol, 0.99), maxiter=limit, certify=False, on_step=operator.accumulate
@@ -662,7 +663,7 @@ def _inner_solver(opt, J, b, P, shift):
             method = lsqr if opt.solver == "lsqr" else craig
             (operator.adjoint, u), info = method(J, c, shift, P.triangular, rtol=min(rtol, 0.99), maxiter=limit)
         if lower:
-            reason = "converged" if info.reason == "stalled" else info.reason  # how far it got, the residual above tells
+            reason = Exit.CONVERGED if info.reason == Exit.STALLED else info.reason  # how far it got, the residual above tells
             return namespace(u).astype(u, rest.dtype), None, info._replace(reason=reason)
         found = (*operator.in_dtype_of(u, rest), info)
         return found if operator.image is None else (*found, operator.image)
@@ -695,7 +696,7 @@ class ParameterSide:
             b = b + (damping * opt.momentum) * self.last
         delta, image, rest, size = 0.0, 0.0, b, norm(b)
         if not 0 < size < math.inf:
-            info = SolveInfo(0.0, 0, 0, "converged") if size == 0 else SolveInfo(math.nan, 0, 0, "non-finite")
+            info = SolveInfo(0.0, 0, 0, Exit.CONVERGED) if size == 0 else SolveInfo(math.nan, 0, 0, Exit.NON_FINITE)
             zero = unravel(namespace(b).zeros_like(b), self.params)
             return Solution(zero, self.J.matvec(zero), 0.0, info)
         if self.last is not None:
@@ -713,14 +714,14 @@ class ParameterSide:
             )
             delta, image = delta + x, image + (0.0 if seen.total is None else seen.total)
         else:
-            info = SolveInfo(1.0, 0, 0, "converged")
+            info = SolveInfo(1.0, 0, 0, Exit.CONVERGED)
         step, products = unravel(delta, self.params), info.products + (self.last is not None)
         residual, reason = info.residual * left / size, info.reason
         if rtol < SUMMED * _eps(b):  # summed along the way, it may have lost touch
             rest = b - ravel(self.J.rmatvec(image)) / self.n - s * delta
             residual, products = norm(rest) / size, products + 1
-        if reason == "converged" and residual > 1.05 * opt.epsilon and stop is None:
-            reason = "stalled"
+        if reason == Exit.CONVERGED and residual > 1.05 * opt.epsilon and stop is None:
+            reason = Exit.STALLED
         info = info._replace(residual=residual, products=products, reason=reason)
         return Solution(step, image, inner(self.g, delta), info)
 
@@ -774,7 +775,7 @@ def _effort(solve):
 
     The residuals of such a solve go up and down on the way and say little.
     """
-    if solve.reason == "converged":
+    if solve.reason == Exit.CONVERGED:
         return solve.iterations / max(math.log(1 / max(solve.residual, 1e-300)), 1.0)
     return 0.5 * math.sqrt(solve.condition) if math.isfinite(solve.condition) else float(solve.iterations)
 
@@ -833,7 +834,7 @@ def _matrices(J):
 
 def _largest(info):
     """The largest Ritz value of a solve; 0 where the right-hand side, or its image, is zero, NaN where one is not finite."""
-    return 0.0 if info.iterations == 0 and info.reason != "non-finite" else info.largest
+    return 0.0 if info.iterations == 0 and info.reason != Exit.NON_FINITE else info.largest
 
 
 def _first(J, bounds):
@@ -855,12 +856,12 @@ def _nothing_left(point, objective, eps, times, l2):
 def _unmoved(loss, state, reason):
     """The step that stays where it is, before any solve."""
     stalled = reason.startswith("stalled")
-    solve = SolveInfo(0.0, 0, 0, "converged") if stalled else SolveInfo(math.nan, 0, 0, "non-finite")
+    solve = SolveInfo(0.0, 0, 0, Exit.CONVERGED) if stalled else SolveInfo(math.nan, 0, 0, Exit.NON_FINITE)
     return StepInfo(loss, loss, False, reason, state.damping.value if state.damping else 0.0, math.nan, 0, solve)
 
 
 def _why_not(hopeless, at_ceiling, attempts, damping, solve):
-    if solve.reason == "non-finite":
+    if solve.reason == Exit.NON_FINITE:
         return "rejected: the solve is not finite"
     if hopeless:
         return "stalled: no decrease is left above rounding"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import check_flags, check_not_negative, check_positive, check_words, namespace
-from nearlin.linalg import SolveInfo, TriangularPreconditioner, damped_cholesky, norm
+from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, damped_cholesky, norm
 from nearlin.steps import CEILING, Damping, StepInfo, attempt, judge, least_damping
 
 ATTEMPTS = 7  # the first and at most 6 retries
@@ -101,7 +101,7 @@ class GramGaussNewton:
             hopeless = size <= 1000 * rounding or abs(trial.predicted) <= 10 * eps * loss
             if accepted or not self.guard or hopeless:
                 break
-        solve = SolveInfo(residual, 0, 1, "converged" if residual <= eps**0.5 else "stalled", 1.0, "exact Cholesky", True)
+        solve = SolveInfo(residual, 0, 1, Exit.CONVERGED if residual <= eps**0.5 else Exit.STALLED, 1.0, "exact Cholesky", True)
         hopeless = self.guard and (hopeless or damping.value >= CEILING * scale)
         reason = "accepted" if accepted else _why_not(hopeless, attempts, damping, solve)
         new_loss = float(trial.point.loss) if accepted else loss
@@ -115,7 +115,7 @@ class GramGaussNewton:
 def _unmoved(loss, size):
     """The step that stays where it is: nothing but rounding is left to remove, or the residual overflows."""
     reason = "stalled: the residual is rounding" if math.isfinite(size) else "rejected: the norm of the residual overflows"
-    solve = SolveInfo(0.0, 0, 0, "converged") if math.isfinite(size) else SolveInfo(math.nan, 0, 0, "non-finite")
+    solve = SolveInfo(0.0, 0, 0, Exit.CONVERGED) if math.isfinite(size) else SolveInfo(math.nan, 0, 0, Exit.NON_FINITE)
     return StepInfo(loss, loss, False, reason, 0.0, math.nan, 0, solve)
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import check_not_negative, check_positive, namespace
-from nearlin.linalg import SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, norm
+from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, norm
 
 
 class State(NamedTuple):
@@ -75,7 +75,7 @@ class NaturalGradient:
         step = J.rmatvec(g)
         residual = norm(r - J.matvec(step) - damping * g) / norm(r) if norm(r) else 0.0
         exact = residual <= float(namespace(r).finfo(r.dtype).eps) ** 0.5
-        solve = SolveInfo(residual, 0, 1, "converged" if exact else "stalled", 1.0, "exact Cholesky", True)
+        solve = SolveInfo(residual, 0, 1, Exit.CONVERGED if exact else Exit.STALLED, 1.0, "exact Cholesky", True)
         trial = axpy(-self.lr, step, params)
         if residual >= 1:
             reason = f"rejected: the solve is worse than none, its residual is {residual:.2g}"

@@ -49,6 +49,7 @@ from nearlin._array import (
 )
 from nearlin.curvature import DampedGram, gram_solve
 from nearlin.linalg import (
+    Exit,
     SolveInfo,
     TriangularPreconditioner,
     best_step,
@@ -214,7 +215,7 @@ class NearLinearGaussNewton:
             solution = None
             if _near(P, damping):
                 solution = self._solve(J, r, damping.value, P, epsilon, self._limit(P, fresh, epsilon))
-            if solution is None or (solution.info.reason != "converged" and not fresh):
+            if solution is None or (solution.info.reason != Exit.CONVERGED and not fresh):
                 sketched, fresh = sketched or self._sketch(J, point.x, state.growth, key), True
                 P = self._factor(sketched, damping, point.x)
                 solution = self._solve(J, r, damping.value, P, epsilon, self.maxiter)
@@ -335,7 +336,7 @@ def _eps(x):
 def _unmoved(loss, size, state):
     """The step that stays where it is: nothing but rounding is left to remove, or the residual overflows."""
     reason = "stalled: the residual is rounding" if math.isfinite(size) else "rejected: the norm of the residual overflows"
-    solve = SolveInfo(0.0, 0, 0, "converged") if math.isfinite(size) else SolveInfo(math.nan, 0, 0, "non-finite")
+    solve = SolveInfo(0.0, 0, 0, Exit.CONVERGED) if math.isfinite(size) else SolveInfo(math.nan, 0, 0, Exit.NON_FINITE)
     damping = state.damping.value if state.damping else 0.0
     return StepInfo(loss, loss, False, reason, damping, math.nan, 0, solve)
 

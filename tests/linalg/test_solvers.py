@@ -1,5 +1,7 @@
 """Conjugate gradients and the fixed iterations, on a zoo of named systems."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,50 @@ def test_cg_solves_definite_systems(be, rng, spectrum):
     assert info.reason == "converged"
     assert info.residual <= 1.05 * rtol
     assert np.linalg.norm(a @ be.numpy(x) - b) <= 1.1 * rtol * np.linalg.norm(b)
+
+
+def test_cg_from_a_start_solves_to_the_tolerance_of_b(be, rng):
+    """The correction's right-hand side is a thousandth of b: three digits less to do, one product more to do it from."""
+    a, b = symmetric(rng, np.geomspace(1, 50, 40)), rng.standard_normal(40)
+    start, A, rtol = np.linalg.solve(a, b) * (1 + 1e-3 * rng.standard_normal(40)), be.array(a), be.tol(1e-11)
+    calls, image = [], []
+
+    def matvec(v):
+        calls.append(v)
+        return A @ v
+
+    x, info = linalg.cg(
+        matvec, be.array(b), start=be.array(start), rtol=rtol, on_step=lambda c: image.append(c * (A @ calls[-1]))
+    )
+    assert (info.reason, info.products, len(calls)) == ("converged", info.iterations + 2, info.iterations + 2)
+    assert np.linalg.norm(a @ be.numpy(x) - b) <= 1.1 * rtol * np.linalg.norm(b)
+    assert info.iterations < linalg.cg(lambda v: A @ v, be.array(b), rtol=rtol)[1].iterations
+    np.testing.assert_allclose(be.numpy(sum(image)), a @ be.numpy(x), atol=be.tol(1e-11))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_cg_stays_at_a_start_that_solves_and_forgets_one_for_zero(scale):
+    a, b = np.diag([1.0, 2.0, 4.0]), scale * np.array([3.0, 1.0, 2.0])
+    start = np.array([1.0, 0.5, 0.25]) * b
+    x, info = linalg.cg(lambda v: a @ v, b, start=start)
+    assert (info.reason, info.iterations, info.products) == ("converged", 0, 2)
+    np.testing.assert_allclose(x, start, rtol=1e-15)
+    x, info = linalg.cg(lambda v: a @ v, 0 * b, start=start)
+    assert (info.reason, info.iterations, np.any(x)) == ("converged", 0, False)
+
+
+def test_cg_refuses_a_start_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"start has shape \(2,\); expected \(3,\)"):
+        linalg.cg(lambda v: v, np.ones(3), start=np.ones(2))
+    with pytest.raises(_array.BackendError, match="start has float32"):
+        linalg.cg(lambda v: v, np.ones(3), start=np.ones(3, dtype=np.float32))
+
+
+@pytest.mark.parametrize(("exit", "word"), [(e, e.value) for e in linalg.Exit])
+def test_an_exit_is_its_word_and_says_what_it_means(exit, word):
+    assert exit == word
+    assert (f"{exit}", f"{exit!r}", json.dumps([exit])) == (word, repr(word), json.dumps([word]))
+    assert len(exit.meaning.split()) > 2
 
 
 def test_cg_ends_after_as_many_steps_as_there_are_eigenvalues(rng):
