@@ -15,6 +15,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import cost, count, counting_like, wrap
+from nearlin.nn.two_layer import GROUP_BYTES
 from tests import heads
 
 OPTIM = pathlib.Path(nl.optim.__file__).parent
@@ -380,7 +381,7 @@ def test_bounds_on_memory_hold_and_are_not_loose(stem, n, d, m):
         found = max(sum(cost.near_linear_memory(n, d, m, fresh=f, recalled=r).values()) for f, r in forms)
     else:
         found = sum(cost.gram_memory(n, d, m).values())
-    group = min(n * m, cost.GROUP_BYTES // 8)
+    group = min(n * m, GROUP_BYTES // 8)
     whole = {"n": n, "d": d, "m": m, "s": cost.sketched_neurons(m, 3 * n // 2), "G": group, "B": n * cost.neurons_per_block(n)}
     bound = 8 * float(said(heads.terms(head(stem)), "", "floats at the peak", (whole, {}, {}))["at most"])
     assert bound / 1.6 <= found <= bound

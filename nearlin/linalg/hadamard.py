@@ -67,13 +67,13 @@ def fwht(x):
 def transform_flops(n):
     """Flops of `fwht` a column of ``n`` entries, padded to a power of two: 2 k an entry for every factor of k points."""
     n = next_power_of_two(n)
-    return 2 * n * sum(1 << bits for bits in _factor_bits(n.bit_length() - 1))
+    return 2 * n * sum(1 << bits for bits in factor_bits(n.bit_length() - 1))
 
 
 def _kronecker_products(xp, x):
     n, c = x.shape[0], (x.shape[1] if x.ndim == 2 else 1)
     y, left = x, 1
-    for bits in _factor_bits(n.bit_length() - 1):
+    for bits in factor_bits(n.bit_length() - 1):
         k = 1 << bits
         h = _sylvester(xp, bits, x)
         right = n * c // (left * k)
@@ -83,7 +83,7 @@ def _kronecker_products(xp, x):
     return xp.asarray(x, copy=True) if y is x else xp.reshape(y, x.shape)
 
 
-def _factor_bits(bits):
+def factor_bits(bits):
     """``bits`` as a sum of nearly equal parts of at most `MAX_FACTOR_BITS`, smaller ones first (measured faster)."""
     parts = -(-bits // MAX_FACTOR_BITS)
     return [bits * (i + 1) // parts - bits * i // parts for i in range(parts)] if parts else []

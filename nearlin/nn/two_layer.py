@@ -26,6 +26,7 @@ from nearlin.nn.layers import LayerSpec, Trace
 from nearlin.nn.output_root import ScaledIdentity
 
 DRAW = 2**16  # neurons per draw, so that a weight depends on the key and its neuron's index alone
+GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram matrix takes
 
 
 class Tape(NamedTuple):
@@ -91,7 +92,7 @@ class TwoLayer:
         (W,) = params
         xp = namespace(x)
         phi = activation(self.activation)
-        blocks = slices(self.width, _width_of_block(x))
+        blocks = slices(self.width, width_of_block(x))
         f, masks = 0.0, []
         for part, mask in map_blocks(partial(_forward_block, x, W, phi), blocks, x):
             f = f + part
@@ -128,7 +129,7 @@ class TwoLayer:
         return (Trace(factor.inputs, factor.left * dy, False),)
 
 
-def _width_of_block(x):
+def width_of_block(x):
     """Neurons per block, a multiple of 8 (bits)."""
     n = x.shape[0]
     return max(8, block_length(n * (8 if "64" in str(x.dtype) else 4), x) // 8 * 8)
@@ -232,7 +233,7 @@ class TwoLayerJacobian(Jacobian):
         xp = namespace(self.x)
         kind = None if dtype is None else getattr(xp, dtype)
         counts = 0.0
-        for group in self._groups(bytes_each=2**27):
+        for group in self._groups(bytes_each=GROUP_BYTES):
             B = xp.concat([self._slope(i, kind) for i in group], axis=1)
             counts = counts + B @ xp.matrix_transpose(B)
         gram = xp.astype(counts, self.x.dtype, copy=False)

@@ -64,11 +64,11 @@ def _data(name, value):
 
 
 def _submodule(module):
-    """A module that a room exports as a whole: what it defines and does not hide."""
+    """A module or package that a room exports as a whole: what it defines and does not hide."""
     public = [
         (name, value)
         for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        if not name.startswith("_") and str(getattr(value, "__module__", "")).startswith(module.__name__)
     ]
     parts = [_title(module.__name__, "-"), f".. py:module:: {module.__name__}", prose(module.__doc__)]
     parts += [_summary(public), *(_entry(name, value) for name, value in public)]
@@ -107,13 +107,11 @@ def without_bars(text):
 
 
 def kernels():
-    """A table of the kernels of the two-layer network, in MyST Markdown: the first lines of the functions of `cost`."""
-    cost = import_module("nearlin.complexity.cost")
+    """A table of the kernels of the two-layer network, in MyST Markdown: the first lines of the functions of `cost.kernels`."""
+    kernels = import_module("nearlin.complexity.cost.kernels")
     rows = []
-    for name, value in vars(cost).items():
-        if value is cost.NetworkCost:
-            break
-        if inspect.isfunction(value) and not name.startswith("_") and ": " in (value.__doc__ or ""):
+    for name, value in vars(kernels).items():
+        if inspect.isfunction(value) and value.__module__ == kernels.__name__ and ": " in (value.__doc__ or ""):
             what, _, formula = value.__doc__.strip().splitlines()[0].rstrip(".").partition(": ")
             if formula:
                 rows.append(f"* - {what}\n  - {formula}\n  - {{py:func}}`~nearlin.complexity.cost.{name}`")

@@ -1,0 +1,137 @@
+r"""Flops of the kernels of the wide two-layer network, and of the sketches and factorisations that are made from them."""
+
+from itertools import pairwise
+from math import ceil
+
+import numpy as np
+
+from nearlin.linalg.hadamard import factor_bits, next_power_of_two
+from nearlin.nn.two_layer import GROUP_BYTES, width_of_block
+from nearlin.sketch import KroneckerSRHT
+
+FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 7, "softplus": 6, "identity": 0}  # flops per entry of phi
+DERIVATIVE = {"relu": 1, "tanh": 3, "sigmoid": 9, "softplus": 7, "identity": 0}  # and of phi'
+
+
+def neurons_per_block(n, dtype="float64"):
+    """Neurons of one block of the walks on a CPU, for ``n`` samples."""
+    return width_of_block(np.empty((n, 0), dtype=dtype))
+
+
+def walks(n, m, block):
+    return ceil(m / (block or neurons_per_block(n)))
+
+
+def slope_flops(n, d, m, activation):
+    """Flops of phi' of all neurons, which ReLU reads from its masks and others make anew."""
+    return 0 if activation == "relu" else 2 * n * m * d + DERIVATIVE[activation] * n * m
+
+
+def forward(n, d, m, block=None, activation="relu"):
+    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) + n for ReLU.
+
+    Parameters
+    ----------
+    n, d, m : int
+        Samples, inputs, neurons.
+    block : int, optional
+        Neurons per block; by default `neurons_per_block` in float64.
+    activation : str
+
+    Returns
+    -------
+    int
+        Flops. The terms are x Wᵀ; |z|, |z| a and z > 0; a W and the signs; x (a W) and the sums; and the scale.
+    """
+    blocks = walks(n, m, block)
+    if activation == "relu":
+        walk = 2 * n * m * d + 4 * n * m + 2 * m * d + 3 * m + blocks * (2 * n * d + 3 * n)
+    else:
+        walk = 2 * n * m * d + (FUNCTION[activation] + 2) * n * m + 3 * m + blocks * n
+    return walk + n
+
+
+def matvec(n, d, m, block=None, activation="relu"):
+    """J v: 2 n m d + m d + 3 m + (blocks + 2) n d."""
+    return 2 * n * m * d + m * d + 3 * m + (walks(n, m, block) + 2) * n * d + slope_flops(n, d, m, activation)
+
+
+def rmatvec(n, d, m, activation="relu"):
+    """Jᵀ u: 2 n m d + m d + 3 m + n d + n."""
+    return 2 * n * m * d + m * d + 3 * m + n * d + n + slope_flops(n, d, m, activation)
+
+
+def gram_matvec(n, d, m, block=None, activation="relu"):
+    """J Jᵀ u, and Jᵀ u: 4 n m d + m d + 3 m + (blocks + 3) n d + n, in one walk."""
+    return 4 * n * m * d + m * d + 3 * m + (walks(n, m, block) + 3) * n * d + n + slope_flops(n, d, m, activation)
+
+
+def gram(n, d, m, block=None, activation="relu"):
+    """The structured Gram matrix: 2 n² (m + d) + (groups + 2) n², groups of blocks of 128 MB in all."""
+    width = min(block or neurons_per_block(n), m)
+    groups = ceil(walks(n, m, block) / max(1, GROUP_BYTES // (8 * n * width)))
+    return 2 * n * n * (m + d) + (groups + 2) * n * n + slope_flops(n, d, m, activation)
+
+
+def neuron_sketch(n, m, s, block=None):
+    """M' = M S₁ᵀ for `NeuronSigns` with ``s`` rows asked for: 2 n m + 2 n m' where blocks end at groups of g > 1.
+
+    g = max(1, m // s) neurons make a group, m' = ⌈m/g⌉. The exact number depends on how blocks cut groups: a piece
+    of l > 1 neurons costs 2 n l + n, one neuron alone 2 n, and every sketched neuron n for the scale.
+    """
+    g, width = max(1, m // s), block or neurons_per_block(n)
+    return n * signed_sums(m, g, width) + n * _pieces(m, g, width) + n * ceil(m / g)
+
+
+def signed_sums(m, g, width):
+    """Flops per sample of signed sums over groups of g of m neurons, cut into blocks."""
+    if g == 1:
+        return m
+    cuts = sorted({*range(0, m, g), *range(0, m, width), m})
+    return sum(2 * (j - i) if j - i > 1 else 1 for i, j in pairwise(cuts))
+
+
+def _pieces(m, g, width):
+    """Sums that blocks contribute."""
+    return len({*range(0, m, g), *range(0, m, width)})
+
+
+def sketched_gram(n, d, rows):
+    """(X Xᵀ) ∘ (M' M'ᵀ) for m' = ``rows`` sketched neurons: 2 n² (m' + d) + n²."""
+    return 2 * n * n * (rows + d) + n * n
+
+
+def sketched_neurons(m, s):
+    """m' = ⌈m / max(1, m // s)⌉, the sketched neurons of `NeuronSigns` when ``s`` are asked for."""
+    return ceil(m / max(1, m // s))
+
+
+def kronecker_sketch(n, d, m, s, oversample=KroneckerSRHT.oversample):
+    """Rows of `KroneckerSRHT` from the factors (n, m) and (n, d): two transforms, n (m + d) signs and 3 n s σ sums.
+
+    At most 8 n M log₂ M + 8 n D log₂ D + n (m + d) + 3 n s σ, M and D the next powers of two, beside the signs of the
+    transforms' factors; equal where M and D are powers of 16.
+    """
+    return transform(m, n) + transform(d, n) + n * (m + d + 3 * s * oversample)
+
+
+def transform(width, columns):
+    """`linalg.fwht` of vectors padded to N: 2 k flops an entry for every factor of k points, and the factors' signs."""
+    length = next_power_of_two(width)
+    factors = [2**bits for bits in factor_bits(length.bit_length() - 1)]
+    return 2 * columns * length * sum(factors) + _signs(factors)
+
+
+def _signs(factors):
+    """Negations that make Sylvester's matrices of these sizes."""
+    return sum((k * k - 1) // 3 for k in factors)
+
+
+def factorisation(n):
+    """R of G̃ + λ I by Cholesky: n (n + 1) (2n + 1) / 6 + n, for n c rows in place of n with c outputs."""
+    return n * (n + 1) * (2 * n + 1) // 6 + n
+
+
+def triangular_solves(n):
+    """M⁻¹ r = R⁻¹R⁻ᵀ r: 2 n²."""
+    return 2 * n * n

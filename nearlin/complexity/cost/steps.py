@@ -1,0 +1,164 @@
+"""Flops of a step by part: the Gauss-Newton methods, natural gradient, and methods of first order."""
+
+from math import ceil
+
+from nearlin.complexity.cost.kernels import factorisation, triangular_solves
+from nearlin.sketch import KroneckerSRHT, NeuronSigns
+
+
+def _dot(k):
+    """Inner product or norm."""
+    return 2 * k - 1
+
+
+def _norms(net):
+    """Norms of the parameter arrays, one by one."""
+    return 2 * net.parameters - net.matrices
+
+
+def _entries(net):
+    """Entries of parameters and batch, and the number of arrays."""
+    return net.parameters + net.inputs + net.rows, net.matrices + 2
+
+
+def check_flops(net):
+    """Finiteness of parameters and batch, at the public boundary."""
+    entries, arrays = _entries(net)
+    return 3 * entries - arrays
+
+
+def _comparison(net):
+    """Whether parameters and batch are those of the last step."""
+    entries, arrays = _entries(net)
+    return 2 * entries - arrays
+
+
+def loss_flops(net):
+    return 3 * net.rows
+
+
+def _attempt(net, known_loss):
+    """Trial parameters, the decreases, and a forward pass there."""
+    vectors = 2 * net.parameters + _norms(net) + 2 * _dot(net.rows) + 2 * net.rows
+    return vectors + check_flops(net) + net.forward + loss_flops(net) + (0 if known_loss else loss_flops(net))
+
+
+def near_linear_step(net, iterations, fresh=True, recalled=False, sketch_rows=None, sketch="neurons", replaced=False):
+    """Flops of one `NearLinearGaussNewton` step, by part.
+
+    Parameters
+    ----------
+    net : NetworkCost
+    iterations : int
+        K, the iterations of PCG in this step, at least 1.
+    fresh : bool
+        Whether R is built in this step, or that of an earlier one serves.
+    recalled : bool
+        Whether the point is the trial point of the step before (every step of a run on the full batch but the first).
+    sketch_rows : int, optional
+        s; by default what the distribution recommends.
+    sketch : str
+        ``"neurons"`` (`NeuronSigns`) or ``"kronecker"`` (`KroneckerSRHT`).
+    replaced : bool
+        Whether the fresh R replaces one that was kept, which is looked at first.
+
+    Returns
+    -------
+    dict[str, int]
+        checks, forward, jacobian, sketch, factorisation, products, triangular solves, vectors, certificate, guard. For one
+        attempt and one inner solve, in the working dtype.
+    """
+    k, r, K = net.rows, net.parameters, iterations
+    same_inputs = 2 * net.inputs - 1
+    return {
+        "checks": (_comparison(net) if recalled else check_flops(net)) + (replaced or not fresh) * same_inputs,
+        "forward": 0 if recalled else net.forward,
+        "jacobian": net.jacobian,
+        "sketch": _sketch(net, sketch, sketch_rows) + k - 1 if fresh else 0,
+        "factorisation": factorisation(k) if fresh else 0,
+        "products": K * net.gram_matvec,
+        "triangular solves": K * triangular_solves(k),
+        "vectors": _cg(k, r, K) + 4 * _dot(k) + 2 * k,
+        "certificate": net.matvec + 3 * k + 2 * _dot(k),
+        "guard": _attempt(net, known_loss=recalled),
+    }
+
+
+def _sketch(net, name, rows):
+    if name not in ("neurons", "kronecker"):
+        raise ValueError(f"sketch is {name!r}; expected 'neurons' or 'kronecker'")
+    oversampling = (NeuronSigns if name == "neurons" else KroneckerSRHT).oversampling
+    return getattr(net, name)(ceil(oversampling * net.rows) if rows is None else rows)
+
+
+def _cg(n, p, K):
+    """Vector operations of K iterations of PCG on J Jᵀ + λ I that also accumulate Jᵀg."""
+    each = 6 * n + 2 * _dot(n) + p  # λ v, x, r; curvature and norm; α Jᵀv
+    between = 2 * n + _dot(n) + 2 * p  # p ← z + β p; <r, z>; the sum of the α Jᵀv
+    return 2 * _dot(n) + K * each + (K - 1) * between
+
+
+def gram_gauss_newton_step(net):
+    """Flops of one `GramGaussNewton` step by part, for one attempt: checks, forward, ..., guard; see `near_linear_step`."""
+    k = net.rows
+    return {
+        "checks": check_flops(net),
+        "forward": net.forward + loss_flops(net) + k + 3 * _dot(k),
+        "jacobian": net.jacobian,
+        "gram": net.gram + k * k + k - 1,
+        "factorisation": factorisation(k),
+        "triangular solves": triangular_solves(k),
+        "update": net.rmatvec,
+        "certificate": net.matvec + 4 * k + _dot(k),
+        "guard": _attempt(net, known_loss=True),
+    }
+
+
+def natural_gradient_step(net):
+    """Flops of one `NaturalGradient` step with its default damping, by part; see `near_linear_step`."""
+    k = net.rows
+    return {
+        "checks": check_flops(net),
+        "forward": net.forward + loss_flops(net) + k,
+        "jacobian": net.jacobian,
+        "gram": net.gram + k - 1,
+        "factorisation": factorisation(k),
+        "triangular solves": triangular_solves(k),
+        "update": net.rmatvec + 2 * net.parameters + _norms(net),
+        "certificate": net.matvec + 3 * k + 3 * _dot(k),
+    }
+
+
+def sgd_step(net, first=False):
+    """Flops of one `SGD` step by part; the ``first`` has no velocity yet."""
+    velocity = 0 if first else 2 * net.parameters
+    return first_order_step(net, velocity + 2 * net.parameters)
+
+
+def adam_step(net, first=False):
+    """Flops of one `Adam` step by part: 13 p for the update; the ``first`` has no moments yet."""
+    return first_order_step(net, (9 if first else 13) * net.parameters + _norms(net))
+
+
+def adamw_step(net, first=False):
+    """Flops of one `AdamW` step by part: 14 p for the update and the decay; the ``first`` has no moments yet."""
+    return first_order_step(net, (10 if first else 14) * net.parameters + _norms(net))
+
+
+def adagrad_step(net, first=False):
+    """Flops of one `AdaGrad` step by part; the ``first`` has no sum of squares yet."""
+    return first_order_step(net, (6 if first else 7) * net.parameters + _norms(net))
+
+
+def rmsprop_step(net, first=False):
+    """Flops of one `RMSprop` step by part; the ``first`` has no average yet."""
+    return first_order_step(net, (7 if first else 9) * net.parameters + _norms(net))
+
+
+def first_order_step(net, update):
+    return {
+        "checks": check_flops(net),
+        "forward": net.forward + loss_flops(net),
+        "gradient": net.gradient + 2 * net.rows,
+        "update": update + _norms(net),
+    }
