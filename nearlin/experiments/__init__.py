@@ -12,7 +12,8 @@ from nearlin.experiments.prediction import Prediction, predict
 from nearlin.experiments.problems import Problem, build
 from nearlin.experiments.recipes import RECIPES, Recipe
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
-from nearlin.experiments.training import Interrupted, Result, train
+from nearlin.experiments.result import Interrupted, Result
+from nearlin.experiments.training import train
 from nearlin.experiments.tuning import Tuning, tune
 from nearlin.experiments.verification import Verification, verify
 

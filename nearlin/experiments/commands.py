@@ -20,9 +20,10 @@ from nearlin.experiments.prediction import predict
 from nearlin.experiments.problems import default_optimizer
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS
-from nearlin.experiments.training import LOG, run
+from nearlin.experiments.run_folder import LOG
+from nearlin.experiments.training import run
 from nearlin.experiments.tuning import FILE as TUNED
-from nearlin.experiments.tuning import RUNS, SHARE, in_words, tune
+from nearlin.experiments.tuning import RUNS, SHARE, listed, tune
 from nearlin.experiments.verification import JSON, select, verify
 from nearlin.nn import ACTIVATIONS
 
@@ -414,7 +415,7 @@ def tune_command(data, optimizers, out, **options):
     out = out or _default_folder(f"tune-{folders.slug(data)}-{options['seed']}", TUNED)
 
     def announce(optimizer, number, settings):
-        click.echo(f"{optimizer}, run {number}: {in_words(settings)}", err=True)
+        click.echo(f"{optimizer}, run {number}: {listed(settings)}", err=True)
 
     report.print_tuning(tune(data, names, out=out, before=announce, **options))
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from nearlin.experiments import folders
 from nearlin.experiments.checkpoint import write_atomically
-from nearlin.experiments.config import Config, explicit
+from nearlin.experiments.config import NAMES, Config, explicit, source
 from nearlin.experiments.problems import build
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, check_settings, hyperparameters, make_optimizer, takes_schedules
-from nearlin.experiments.training import Interrupted, Trainer, _like, _source, _summary, configured, starting
+from nearlin.experiments.result import Interrupted
+from nearlin.experiments.training import begin, set_up
 
 FILE, PLOT = "compare.json", "compare.png"
 DEFAULT = ("near-linear-gauss-newton", "gauss-newton", "gram-gauss-newton", "sgd", "adam")
@@ -78,32 +79,30 @@ def compare(
     KeyboardInterrupt
         Ctrl-C, after the runs that are complete, and the steps of the one that is not, have been written.
     """
-    optimizers = _checked(default_for(data) if optimizers is None else optimizers)
+    optimizers = checked(default_for(data) if optimizers is None else optimizers)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is {seeds!r}; expected a positive number of runs")
-    unknown = [name for name in options if name not in {f.name for f in dataclasses.fields(Config)}]
+    unknown = [name for name in options if name not in NAMES]
     if unknown:
         raise TypeError(f"compare has no option {unknown[0]!r}")
     hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
     found = best_of(tuned, data, optimizers) if tuned is not None else {}
-    config = Config(**explicit(options), **_source(data))
+    config = Config(**explicit(options), **source(data))
     check_settings(config.settings, optimizers)
     configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
     problem, config = build(data, config)
-    filled = {
-        f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name not in ("optimizer", "settings", *hyper)
-    }
+    filled = {option: getattr(config, option) for option in NAMES if option not in ("optimizer", "settings", *hyper)}
     configs = {name: _scheduled(dataclasses.replace(one, **filled)) for name, one in configs.items()}
-    made = {name: configured(one, problem) for name, one in configs.items()}
+    for one in configs.values():
+        set_up(problem, one)  # refuses what cannot run before anything does
     folder = None if out is None else folders.claim(out, FILE)
     runs, failures, name = {}, {}, None
     try:
         for seed in range(config.seed, config.seed + seeds):
-            params = problem.network.init(key=seed, like=_like(problem))
-            for name, optimizer in made.items():
-                one = dataclasses.replace(configs[name], seed=seed)
+            params = problem.init(seed)
+            for name, one in configs.items():
                 try:
-                    run = Trainer(one, problem, optimizer, starting(optimizer, problem, one, params)).run(progress)
+                    run = begin(set_up(problem, dataclasses.replace(one, seed=seed)), params).run(progress)
                     runs.setdefault(name, []).append(run)
                 except (ArithmeticError, RuntimeError, ValueError) as error:
                     failures[name] = f"{name} failed with seed {seed}: {error}"
@@ -161,7 +160,8 @@ def best_of(path, data, optimizers):
     return found
 
 
-def _checked(optimizers):
+def checked(optimizers):
+    """The optimizers as a list of names; `ValueError` where there is none, one is unknown, or one is named twice."""
     names = [optimizers] if isinstance(optimizers, str) else list(optimizers)
     if not names:
         raise ValueError(f"no optimizers; expected some of {', '.join(OPTIMIZERS)}")
@@ -189,7 +189,7 @@ def _write(runs, folder, failures):
     if folder is None:
         return Comparison(runs, failures)
     content = {
-        name: [{"header": _header(run), **_summary(run), "records": _records(run)} for run in done] for name, done in runs.items()
+        name: [{"header": _header(run), **run.summary(), "records": _records(run)} for run in done] for name, done in runs.items()
     }
     text = json.dumps(folders.plain(content), allow_nan=False, indent=1)
     write_atomically(folder / FILE, lambda file: file.write(text.encode()))

@@ -1,6 +1,7 @@
 """What determines a run, as plain values: written into the head of its log and into its checkpoints."""
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from types import SimpleNamespace
 
 DTYPES = ("float32", "float64")
@@ -81,9 +82,9 @@ class Config:
             raise ValueError(f"dtype is {self.dtype!r}; expected float32 or float64")
 
     @property
-    def batch_rows(self):
-        """Rows of a mini-batch, or None for all rows."""
-        return None if self.batch_size == ALL else self.batch_size
+    def whole_batch(self):
+        """Whether every step takes all rows, as nothing else was asked for."""
+        return self.batch_size in (None, ALL)
 
     def to_dict(self):
         """The options as a plain dict."""
@@ -105,6 +106,13 @@ class Default:
 
 
 BY_DEFAULT = SimpleNamespace(**{name: Default(getattr(DEFAULTS, name)) for name in NAMES})
+
+
+def source(data):
+    """The option ``data`` for what is trained on: a name or file, which a checkpoint remembers, or nothing."""
+    if data is None:
+        raise ValueError("no data: give a name, a file, a Dataset, a pair of arrays (x, y), or a checkpoint to resume")
+    return {"data": str(data)} if isinstance(data, str | Path) else {}
 
 
 def explicit(options):

@@ -6,8 +6,9 @@ from itertools import accumulate, pairwise
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from nearlin.experiments.batches import epoch
 from nearlin.experiments.checkpoint import write_atomically
-from nearlin.experiments.training import route
+from nearlin.experiments.records import route
 
 
 def plot_result(result, path):
@@ -119,7 +120,7 @@ def plot_comparison(runs, path):
 
 def _subject(result):
     facts, config = result.problem.describe(), result.config
-    batch = f", batches of {config.batch_size}" if config.batch_rows else ""
+    batch = f", batches of {config.batch_size}" if not config.whole_batch else ""
     network = f"{sum(math.prod(W.shape) for W in result.params)} parameters, {config.activation}"
     if not result.problem.recipe:
         network = f"d = {facts['features']}, {config.width} {config.activation} neurons"
@@ -190,8 +191,8 @@ def _plot(runs, title, path):
 
 def _per_epoch(result):
     """Steps of an epoch: recipes are plotted over epochs."""
-    size = result.config.batch_rows
-    return max(1, result.problem.train[0].shape[0] // size) if result.problem.recipe and size else 1
+    rows = result.problem.train[0].shape[0]
+    return epoch(rows, result.config.batch_size, drop_last=True)[1] if result.problem.recipe else 1
 
 
 def _plot_test(panel, result, per_epoch, abscissa, colour):

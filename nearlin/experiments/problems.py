@@ -17,6 +17,7 @@ from nearlin import nn
 from nearlin._array import asarray, backend_name, check, device, namespace, prototype, slices, to_numpy
 from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load, split
 from nearlin.data.dataset import split_rows
+from nearlin.experiments.batches import epoch
 from nearlin.experiments.config import DEFAULTS, STEPS
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import did_you_mean
@@ -84,6 +85,21 @@ class Problem:
     test_least: float = 0.0
     recipe: bool = False
     augment: bool = False
+
+    @property
+    def squared(self):
+        """Whether the loss is that of least squares."""
+        return isinstance(self.objective.loss, nn.SquaredLoss)
+
+    @property
+    def like(self):
+        """An array of floats of the problem's backend, device and dtype."""
+        arrays = (*self.train, getattr(self.network, "H", None))
+        return next(a for a in arrays if a is not None and "float" in str(a.dtype))
+
+    def init(self, seed):
+        """Initial parameters."""
+        return self.network.init(key=seed, like=self.like)
 
     def chunks(self, batch):
         """The batch, in parts that are evaluated one at a time where a recipe's data are large."""
@@ -176,8 +192,7 @@ def default_optimizer(data):
 
 def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
     """Steps, from epochs where those are given, and else those that a problem suggests."""
-    size = min(config.batch_rows or rows, rows)
-    per_epoch = rows // size if drop_last else -(-rows // size)
+    _, per_epoch = epoch(rows, config.batch_size, drop_last)
     if config.steps is not None and config.epochs is not None:
         raise ValueError("steps and epochs are both given; expected one of them")
     if config.steps is None:

@@ -93,6 +93,11 @@ def hyperparameters(name):
     return tuple(f.name for f in dataclasses.fields(getattr(optim, OPTIMIZERS[name])) if f.init)
 
 
+def fields(optimizer):
+    """The hyper-parameters of an optimizer as text, by name."""
+    return {f.name: repr(getattr(optimizer, f.name)) for f in dataclasses.fields(optimizer) if f.init}
+
+
 def did_you_mean(name, names):
     """`` (did you mean 'adam'?)``, or nothing where no name is close."""
     close = difflib.get_close_matches(name.lower().replace("_", "-"), names, n=1)

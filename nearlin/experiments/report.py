@@ -19,7 +19,8 @@ from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURE
 from nearlin.experiments.estimation import in_words
 from nearlin.experiments.measuring import MEASUREMENTS
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.training import CURVATURE, LAYERS, damped, has, route
+from nearlin.experiments.records import damped, has, route, stalled
+from nearlin.experiments.run_folder import CURVATURE, LAYERS
 from nearlin.linalg import Rates
 from nearlin.linalg.rates import DTYPES, PAIRED
 
@@ -174,7 +175,7 @@ def steps_table(result):
     """A rich table with a row per step."""
     columns = _certificate(result.records)
     table = _table()
-    full = result.config.batch_rows is None and not result.problem.recipe
+    full = result.config.whole_batch and not result.problem.recipe
     losses = ("loss", "contraction") if full else ("batch loss", "training loss")
     for name in ("step", *losses, *columns, "seconds"):
         table.add_column(name, justify="left" if name == "route" else "right", no_wrap=True)
@@ -233,7 +234,7 @@ def _contraction(value):
 
 
 def _note(record):
-    if not record["accepted"] or record["reason"].startswith("stalled"):
+    if not record["accepted"] or stalled(record):
         return record["reason"]
     parts = [f"{record['attempts']} tries"] if (record.get("attempts") or 1) > 1 else []
     if record["inner_reason"] not in (None, "converged"):
@@ -245,7 +246,7 @@ def _note(record):
 
 def _missed(record):
     """Whether a Gauss-Newton step in full batch that found something to do did not halve the residual."""
-    if record["inner_iterations"] is None or record["contraction"] is None or record["reason"].startswith("stalled"):
+    if record["inner_iterations"] is None or record["contraction"] is None or stalled(record):
         return False
     return not record["contraction"] <= 0.5
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from nearlin.experiments import folders
 from nearlin.experiments.checkpoint import write_atomically
-from nearlin.experiments.comparison import _checked, default_for
-from nearlin.experiments.config import Config, explicit
+from nearlin.experiments.comparison import checked, default_for
+from nearlin.experiments.config import Config, explicit, source
 from nearlin.experiments.problems import build
 from nearlin.experiments.registry import check_settings, hyperparameters, make_optimizer
-from nearlin.experiments.training import Trainer, _like, _source, configured, starting
+from nearlin.experiments.training import begin, set_up
 
 FILE, RUNS, SHARE = "tune.json", 12, 5
 BETTER = 1e-3  # by which a step of the search must be better: a flat valley has no end
@@ -66,7 +66,7 @@ class Search:
         """The best run in words."""
         if self.best is None:
             return "none, as no run ended with a finite loss"
-        return f"{in_words(self.settings)}, excess loss {self.best.excess:.4g}"
+        return f"{listed(self.settings)}, excess loss {self.best.excess:.4g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,19 +116,19 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     KeyboardInterrupt
         Ctrl-C, after the runs that are complete have been written.
     """
-    optimizers = _checked(default_for(data) if optimizers is None else optimizers)
+    optimizers = checked(default_for(data) if optimizers is None else optimizers)
     if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
         raise ValueError(f"runs is {runs!r}; expected a positive integer")
     if not 0 < budget < math.inf:
         raise ValueError(f"budget is {budget!r}; expected a positive number of seconds")
-    config = Config(**explicit(options), **_source(data))
+    config = Config(**explicit(options), **source(data))
     check_settings(config.settings, optimizers)
     if searched := [name for name, _ in config.settings if name in ("lr", *DAMPINGS)]:
         raise ValueError(f"{searched[0]} is what the search is for; expected other settings")
     if config.steps is None and config.epochs is None and config.time_limit is None:
         config = dataclasses.replace(config, time_limit=budget / SHARE)
     problem, config = build(data, config)
-    params = problem.network.init(key=config.seed, like=_like(problem))
+    params = problem.init(config.seed)
     folder, searches, name = None if out is None else folders.claim(out, FILE), {}, None
 
     def note(search):
@@ -210,9 +210,9 @@ def _descend(point, axis, excess):
 def _run(name, problem, config, params, settings, damping_name, progress):
     own = tuple(pair for pair in config.settings if pair[0] in hyperparameters(name))
     one = dataclasses.replace(config, optimizer=name, lr=None, damping=None, settings=(*own, *settings.items()))
-    optimizer = configured(one, problem)
+    setup = set_up(problem, one)
     try:
-        result = Trainer(one, problem, optimizer, starting(optimizer, problem, one, params)).run(progress)
+        result = begin(setup, params).run(progress)
     except ArithmeticError as error:
         return _failed(settings, damping_name, error)
     loss = math.inf if result.ended == "non-finite" else result.final_loss - problem.least
@@ -221,7 +221,7 @@ def _run(name, problem, config, params, settings, damping_name, progress):
     return Run(settings.get("lr"), settings.get(damping_name), loss, test, result.steps, result.ended, began)
 
 
-def in_words(settings):
+def listed(settings):
     """Hyper-parameters as ``lr 0.1, damping 0.3``, or ``defaults``."""
     return ", ".join(f"{name} {value:g}" for name, value in settings.items()) or "defaults"
 

@@ -11,7 +11,7 @@ import nearlin as nl
 from nearlin.complexity.claims.table import Series
 from nearlin.experiments import tuning
 from nearlin.experiments.problems import Error
-from nearlin.experiments.training import Record
+from nearlin.experiments.records import Record
 
 report = pytest.importorskip("nearlin.experiments.report")
 plots = pytest.importorskip("nearlin.experiments.plots")
@@ -30,7 +30,7 @@ def run(records=(), task="labels", recipe=True, **fields):
     known = {"initial_loss": 9.0, "final_loss": 4.0, "final_test_loss": 6.0, "relative_residual": 0.5, "ended": "steps"}
     known |= {"train_error": Error("error rate", 10.0, 1, 10), "test_error": Error("error rate", 30.0, 3, 10), "message": "Done."}
     known["config"] = SimpleNamespace(
-        batch_rows=None, batch_size=None, optimizer="sgd", activation="tanh", dtype="float64", width=16
+        whole_batch=True, batch_size=None, optimizer="sgd", activation="tanh", dtype="float64", width=16
     )
     known |= dict.fromkeys(("optimizer", "folder", "log", "checkpoint", "plot"))
     known |= {"steps": len(records), "seconds": 0.25 * len(records), "params": (), "records": tuple(records), "problem": problem}
@@ -250,7 +250,7 @@ def test_a_curve_is_the_training_loss_above_the_least_one_where_it_is_known():
 
 def test_a_run_is_drawn_over_epochs_and_over_seconds_with_its_test_loss(figures):
     result = run(EPOCHS[:6], final_loss=2.0)
-    result.config.batch_rows = result.config.batch_size = 7  # 3 batches of 23 rows
+    result.config.whole_batch, result.config.batch_size = False, 7  # 3 batches of 23 rows
     plots.plot_result(result, "run.png")
     by_epoch, by_time = figures[0].axes
     assert lines(by_epoch) == [("-", [0, 1, 2], [8.0, 4.0, 1.0]), (":", [1, 2], [4.0, 1.0])]

@@ -448,11 +448,11 @@ def test_a_comparison_writes_the_sums_over_the_steps_up_to_those_whose_losses_ar
 
 def test_seconds_are_those_of_steps_alone_and_processor_seconds_those_of_all_threads(monkeypatch):
     """By clocks that go forward inside a step and elsewhere alike: a step takes 2 s of 3 and 5 s of 7."""
-    from nearlin.experiments import training
+    from nearlin.experiments import loop
 
     wall, cpu = iter(range(0, 10**6)), iter(range(0, 10**6))
     times = SimpleNamespace(perf_counter=lambda: 2.0 * next(wall), process_time=lambda: 5.0 * next(cpu))
-    monkeypatch.setattr(training, "time", times)
+    monkeypatch.setattr(loop, "time", times)
     result = train("labels", optimizer="sgd", epochs=2, progress=False)
     assert [(record["seconds"], record["cpu_seconds"]) for record in result.records] == [(2.0, 5.0)] * 6
     assert result.seconds == 12.0
@@ -461,11 +461,11 @@ def test_seconds_are_those_of_steps_alone_and_processor_seconds_those_of_all_thr
 
 
 def test_a_resumed_run_has_used_the_time_that_was_used_before_it(monkeypatch, tmp_path):
-    from nearlin.experiments import training
+    from nearlin.experiments import loop
 
     ticks = iter(range(10**6))
     clock = lambda: 5.0 * next(ticks)  # noqa: E731
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: 0.0, process_time=clock))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: 0.0, process_time=clock))
     half = train("labels", optimizer="sgd", time_limit=10.0, out=tmp_path, progress=False)
     rest = train(resume=half.checkpoint, time_limit=20.0, progress=False)
     assert [(run.ended, run.steps) for run in (half, rest)] == [("time limit", 2), ("time limit", 4)]

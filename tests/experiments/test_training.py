@@ -12,7 +12,8 @@ import pytest
 import nearlin as nl
 from nearlin._array import prototype, unusable
 from nearlin.data import Dataset
-from nearlin.experiments import CheckpointError, Config, folders, registry, train, training
+from nearlin.experiments import CheckpointError, Config, folders, loop, registry, train
+from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import differences
 from nearlin.optim import SGD
 
@@ -126,10 +127,10 @@ def test_resuming_continues_bit_for_bit(tmp_path, options):
 def test_a_periodic_checkpoint_resumes_and_drops_the_lines_after_it(tmp_path, monkeypatch):
     whole = train(SPHERE, steps=5, tol=0, **SMALL)
     run = tmp_path / "run"
-    finish = training.Trainer._finish
-    monkeypatch.setattr(training.Trainer, "_finish", lambda self, ended: None)  # killed without warning
+    finish = loop.Trainer._finish
+    monkeypatch.setattr(loop.Trainer, "_finish", lambda self, ended: None)  # killed without warning
     train(SPHERE, steps=5, tol=0, out=run, checkpoint_every=2, **SMALL)
-    monkeypatch.setattr(training.Trainer, "_finish", finish)
+    monkeypatch.setattr(loop.Trainer, "_finish", finish)
     assert nl.experiments.checkpoint.load(run / "checkpoint.npz")["step"] == 4
     rest = train(resume=run / "checkpoint.npz", data=SPHERE, out=run, progress=False)
     np.testing.assert_array_equal(rest.params[0], whole.params[0])
@@ -225,7 +226,7 @@ def test_resuming_something_else(tmp_path):
 def test_mini_batches_cover_every_row_once_an_epoch():
     x = np.arange(10.0)[:, None]
     problem = SimpleNamespace(train=(x, x[:, 0]), augment=False, recipe=False)
-    batches = training.Batches(problem, 4, seed=2)
+    batches = Batches(problem, 4, seed=2)
     assert batches.per_epoch == 3
     epochs = [np.concatenate([batches(3 * e + i)[1] for i in range(3)]) for e in range(2)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
@@ -403,6 +404,6 @@ def test_three_copies_of_the_weights_must_fit(monkeypatch):
 
 
 def test_one_layer_that_is_not_finite_is_enough():
-    assert training._finite((X, Y))
-    assert not training._finite((X, math.nan * Y))
-    assert not training._finite((math.inf * X, Y))
+    assert loop._finite((X, Y))
+    assert not loop._finite((X, math.nan * Y))
+    assert not loop._finite((math.inf * X, Y))

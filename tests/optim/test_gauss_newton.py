@@ -10,7 +10,7 @@ import pytest
 
 import nearlin as nl
 from nearlin import nn
-from nearlin.experiments import checkpoint, training
+from nearlin.experiments import checkpoint, records
 from nearlin.linalg import Rates
 from nearlin.optim.gauss_newton import AGAIN, RITZ, ROUTES, SAMPLE, Kept, State, _Applied, _serving
 from nearlin.steps import judge
@@ -978,7 +978,7 @@ def test_a_step_counts_all_passes_that_its_layers_see(numpy_backend, monkeypatch
     assert {name: counted.calls[name] for name in seen} == seen
     assert seen["backward"] >= (RITZ + 1 if plan in ("kfac", "auto") else RITZ + 11)
     passes = seen["forward"] / 3 + 2 / 3 * (seen["backward"] + seen["jvp"])
-    assert training._gradients(counted.calls) == pytest.approx(passes, rel=1e-12)
+    assert records.gradients(counted.calls) == pytest.approx(passes, rel=1e-12)
 
 
 def test_accuracies_near_rounding_are_certified_by_one_more_pass(numpy_backend):

@@ -1,0 +1,54 @@
+"""Which rows a step takes: all of them, or a mini-batch in an order that the seed and the epoch alone determine."""
+
+from nearlin._array import asarray, fold_in, namespace, permutation, to_numpy
+from nearlin.data import augment
+from nearlin.experiments.config import ALL
+
+_SHUFFLE, _AUGMENT = 0x73687566666C65, 0x6175676D  # keep these streams apart from other users of the same seed
+
+
+def epoch(rows, batch_size, drop_last):
+    """(rows of a step, steps of an epoch) for ``batch_size`` of ``rows`` rows: an integer, or None or ``"all"`` for all rows.
+
+    Raises
+    ------
+    ValueError
+        A batch of more rows than there are.
+    """
+    size = rows if batch_size in (None, ALL) else batch_size
+    if size > rows:
+        raise ValueError(f"batch_size is {size}; the training set has {rows} rows")
+    return size, rows // size if drop_last else -(-rows // size)
+
+
+class Batches:
+    """Batch t of a run on a `Problem`; recipes leave out the incomplete batch of an epoch."""
+
+    def __init__(self, problem, batch_size, seed):
+        self._train, self._seed, self._augment = problem.train, seed, problem.augment
+        self._rows = self._train[0].shape[0]
+        self.batch_size, self.per_epoch = epoch(self._rows, batch_size, drop_last=problem.recipe)
+        self.full = self.batch_size == self._rows
+
+    def __call__(self, t):
+        number, i = divmod(t, self.per_epoch)
+        if self.full:
+            return self._augmented(self._train, t)
+        order = permutation(fold_in(self._seed, _SHUFFLE, number), self._rows, self._train[0])
+        rows = order[i * self.batch_size : (i + 1) * self.batch_size]
+        return self._augmented(tuple(namespace(a).take(a, rows, axis=0) for a in self._train), t)
+
+    def _augmented(self, batch, t):
+        if not self._augment:
+            return batch
+        x, y = batch
+        return asarray(augment(to_numpy(x), fold_in(self._seed, _AUGMENT, t)), like=x), y
+
+    def in_order(self):
+        """The whole batches of the training set as it lies, one after the other."""
+        for start in range(0, self._rows - self.batch_size + 1, self.batch_size):
+            yield tuple(a[start : start + self.batch_size, ...] for a in self._train)
+
+    def ends_epoch(self, t):
+        """Whether step t is the last of an epoch."""
+        return (t + 1) % self.per_epoch == 0

@@ -1,0 +1,248 @@
+"""The training loop: steps, their records, and an orderly end."""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+
+from nearlin import nn
+from nearlin._array import fold_in, namespace, synchronize
+from nearlin.experiments.batches import Batches
+from nearlin.experiments.config import Config
+from nearlin.experiments.environment import versions
+from nearlin.experiments.problems import Problem
+from nearlin.experiments.records import Record, gradients, no_way_on, relative, told
+from nearlin.experiments.registry import fields
+from nearlin.experiments.result import Interrupted, Result, message
+
+
+class Setup(NamedTuple):
+    """What a run works with, all of it made from its options."""
+
+    config: Config
+    problem: Problem
+    optimizer: object
+    batches: Batches
+
+
+class Snapshot(NamedTuple):
+    """The last complete step: replaced as a whole, so that an interruption finds a consistent one."""
+
+    step: int
+    params: tuple
+    state: object
+    statistics: tuple = ()
+
+
+class Trainer:
+    """A run in progress. `run` takes the steps; ``snapshot`` and ``records`` are what there is so far."""
+
+    def __init__(self, setup, snapshot, header=None, records=()):
+        self.config, self.problem, self.optimizer, self.batches = setup
+        self.snapshot, self.records = snapshot, list(records)
+        self.cpu_seconds = sum(record["cpu_seconds"] for record in self.records)  # of the steps so far, all threads together
+        self.objective = nn.Counted(dataclasses.replace(self.problem.objective, statistics=snapshot.statistics))
+        self.header = header or self._header()
+        self.initial_loss = self.header["initial_loss"]
+        self.folder = None
+
+    def _header(self):
+        with np.errstate(over="ignore", invalid="ignore"):
+            initial_loss = training_loss(self.problem, self.snapshot.params)
+        return {
+            "started": datetime.now(UTC).isoformat(),
+            "versions": versions(),
+            "config": self.config.to_dict(),
+            "optimizer": {"text": repr(self.optimizer), "fields": fields(self.optimizer)},
+            "data": self.problem.describe(),
+            "parameters": sum(math.prod(W.shape) for W in self.snapshot.params),
+            "initial_loss": initial_loss,
+        }
+
+    def write_to(self, folder):
+        """Write the log, and later the checkpoint and the plot, into a `RunFolder`."""
+        self.folder = folder
+        folder.begin(self.records)
+
+    def run(self, progress=True):
+        """Take the steps that are left; returns the `Result`, raises `Interrupted` on Ctrl-C."""
+        try:
+            with np.errstate(over="ignore", invalid="ignore"), _live(self, progress) as live:
+                ended = self._reached() or self._steps(live)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self._finish(ended)
+        except KeyboardInterrupt:
+            with _shielded():
+                result = self._finish("interrupted")
+            raise Interrupted(result) from None
+        except Exception as error:
+            if self.folder is not None and not self.snapshot.step:
+                self.folder.discard()
+            elif self.folder is not None:
+                with contextlib.suppress(Exception):
+                    self._save()
+                    error.add_note(f"(the checkpoint of the {self.snapshot.step} complete steps is {self.folder.checkpoint})")
+            raise
+
+    def _steps(self, live):
+        while self.snapshot.step < self.config.steps:
+            record, after = self._step()
+            if not all(math.isfinite(loss) for loss in (record.loss, record.loss_after) if loss is not None):
+                self._note(record, self.snapshot._replace(step=after.step))
+                return "non-finite"
+            self._note(record, after)
+            live(record)
+            if self.folder is not None and self.folder.every and after.step % self.folder.every == 0:
+                self._save()
+            if ended := self._reached():
+                return ended
+            if self._stalled():
+                return "stalled"
+            if self.config.time_limit and self.cpu_seconds >= self.config.time_limit:
+                return "time limit"
+            if not record.accepted and record.inner_iterations is None:
+                return "non-finite"  # the only reason for which a first-order step is refused, and it would be again
+        return "steps"
+
+    def _step(self):
+        t, params, state, _ = self.snapshot
+        batch, asked = self.batches(t), Counter(self.objective.calls)
+        begun, cpu = time.perf_counter(), time.process_time()
+        new, state, info = self.optimizer.step(params, state, self.objective, batch, key=fold_in(self.config.seed, t))
+        synchronize(new[0])
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        self.objective = self.objective.observe(self.objective.statistics_seen)
+        record = Record(
+            step=t,
+            **self._losses_after(t, new, info),
+            **told(info),
+            seconds=seconds,
+            cpu_seconds=cpu,
+            gradients=gradients(self.objective.calls - asked),
+        )
+        return record, Snapshot(t + 1, new, state, self.objective.statistics)
+
+    def evaluated(self):
+        """The problem as it is evaluated: normalisation layers use the running statistics."""
+        if not self.objective.statistics:
+            return self.problem
+        return dataclasses.replace(self.problem, objective=self.objective.evaluation())
+
+    def _losses_after(self, t, params, info):
+        """Losses of training and test set after step t, and ratios of residuals: None inside an epoch, NaN if not finite."""
+        problem, loss, test_loss = self.evaluated(), None, None
+        if not _finite(params):
+            loss = math.nan
+        elif self.batches.ends_epoch(t):
+            known = getattr(info, "new_loss", None) if self.batches.full and not problem.recipe else None
+            loss = training_loss(problem, params) if known is None else float(known)
+            test_loss = problem.loss(params, problem.test) if problem.recipe else None
+        squared = loss is not None and problem.squared
+        return {
+            "loss_after": loss,
+            "test_loss": test_loss,
+            "relative_residual": relative(loss, self.initial_loss) if squared else None,
+            "contraction": relative(loss, float(info.loss)) if squared and self.batches.full else None,
+        }
+
+    def _note(self, record, snapshot):
+        record = record._asdict()
+        self.records.append(record)
+        self.cpu_seconds += record["cpu_seconds"]
+        self.snapshot = snapshot
+        if self.folder is not None:
+            self.folder.note(record)
+
+    def _reached(self):
+        """``"converged"`` where the last known residual of the training set is at most the tolerance."""
+        if self.initial_loss == self.problem.least:
+            return "converged"
+        if not math.isfinite(self.initial_loss):
+            return "non-finite"
+        last = self.records[-1]["relative_residual"] if self.records else 1.0
+        return "converged" if last is not None and last <= self.config.tol else None
+
+    def _stalled(self):
+        """Whether as many steps in a row as an epoch has have stalled: one mini-batch says nothing about the others."""
+        last = self.records[-self.batches.per_epoch :]
+        return len(last) == self.batches.per_epoch and all(map(no_way_on, last))
+
+    def _save(self):
+        self.folder.save(
+            **self.snapshot._asdict(),
+            seed=self.config.seed,
+            config=self.config.to_dict(),
+            preprocessing=self.problem.preprocessing.to_dict(),
+            records=self.records,
+        )
+
+    def _finish(self, ended):
+        del self.records[self.snapshot.step :]  # of a step that was interrupted between its record and its snapshot
+        if self.folder is not None:
+            self._save()
+        result = self._result(ended)
+        return result if self.folder is None or ended == "interrupted" else self.folder.finish(result)
+
+    def _result(self, ended):
+        params, problem, folder = self.snapshot.params, self.evaluated(), self.folder
+        known = self.records and self.records[-1]["loss_after"]
+        loss = known if known and math.isfinite(known) else training_loss(problem, params)
+        result = Result(
+            config=self.config,
+            problem=self.problem,
+            optimizer=self.optimizer,
+            params=params,
+            state=self.snapshot.state,
+            records=tuple(self.records),
+            steps=self.snapshot.step,
+            initial_loss=self.initial_loss,
+            final_loss=loss,
+            relative_residual=relative(loss, self.initial_loss) if problem.squared else None,
+            train_error=problem.error(params, problem.train),
+            test_error=problem.error(params, problem.test),
+            ended=ended,
+            message="",
+            final_test_loss=problem.loss(params, problem.test) if problem.recipe else None,
+            statistics=self.snapshot.statistics,
+            seconds=sum(record["seconds"] for record in self.records),
+            **({} if folder is None else {"folder": folder.path, "checkpoint": folder.checkpoint, "log": folder.log}),
+        )
+        return dataclasses.replace(result, message=message(result, self.batches))
+
+
+def training_loss(problem, params):
+    """Loss on the whole training set as a float; NaN where the parameters are not finite."""
+    return problem.loss(params, problem.train) if _finite(params) else math.nan
+
+
+def _finite(params):
+    return all(bool(namespace(W).all(namespace(W).isfinite(W))) for W in params)
+
+
+def _live(trainer, progress):
+    if progress:
+        with contextlib.suppress(ImportError):
+            from nearlin.experiments.report import live
+
+            return live(trainer)
+    return contextlib.nullcontext(lambda record: None)
+
+
+@contextlib.contextmanager
+def _shielded():
+    """A second Ctrl-C must not break the writing of the checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

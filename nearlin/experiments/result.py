@@ -1,0 +1,102 @@
+"""What a run returns, and the sentence that says how it ended."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from nearlin import nn
+from nearlin._array import asarray, to_numpy
+from nearlin.experiments.config import Config
+from nearlin.experiments.problems import Problem
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What `train` returns.
+
+    ``ended`` is ``"converged"`` (the tolerance was reached), ``"steps"`` (all were taken), ``"stalled"`` (no step of an epoch
+    found anything to gain), ``"non-finite"``, ``"time limit"`` or ``"interrupted"``, and ``message`` says it in a sentence.
+    ``records`` are plain dicts with the fields of `Record`.
+    ``folder``, ``checkpoint``, ``log`` and ``plot`` are paths, or None where nothing was written.
+    """
+
+    config: Config
+    problem: Problem
+    optimizer: object
+    params: tuple
+    state: object
+    records: tuple
+    steps: int
+    initial_loss: float
+    final_loss: float
+    relative_residual: float | None
+    train_error: object
+    test_error: object
+    ended: str
+    message: str
+    seconds: float
+    final_test_loss: float | None = None
+    statistics: tuple = ()
+    folder: Path | None = None
+    checkpoint: Path | None = None
+    log: Path | None = None
+    plot: Path | None = None
+
+    def predict(self, x):
+        """Network outputs (n,) in the units of the data, for NumPy inputs (n, d) in the units of the data.
+
+        Of a recipe: the outputs (n, c) themselves, for inputs as the recipe has them.
+        """
+        if self.problem.recipe:
+            x = asarray(x, like=self.params[0], dtype="int64" if self.problem.train[0].ndim == 1 else None)
+            network = nn.Objective(self.problem.network, self.problem.objective.loss, self.statistics).evaluation().network
+            return to_numpy(network.forward(self.params, x)[0])
+        steps = self.problem.preprocessing
+        x = asarray(steps.inputs(to_numpy(x)), like=self.params[0])
+        point = self.problem.objective.at(self.params, (x, x[:, 0]))
+        return steps.untargets(to_numpy(point.outputs)[:, 0])
+
+    def summary(self):
+        """The end of the run as plain values, for JSON."""
+        names = ("ended", "message", "steps", "initial_loss", "final_loss", "final_test_loss", "relative_residual", "seconds")
+        errors = {name: getattr(self, name) and getattr(self, name)._asdict() for name in ("train_error", "test_error")}
+        return {**{name: getattr(self, name) for name in names}, **errors}
+
+    def print(self):
+        """Print the table of steps and the errors to the terminal."""
+        from nearlin.experiments.report import print_result
+
+        print_result(self)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training; ``result`` holds the last complete step, and the message says where its checkpoint lies."""
+
+    def __init__(self, result):
+        super().__init__(result.message)
+        self.result = result
+
+
+def message(result, batches):
+    """How the run ended, in a sentence."""
+    config, steps, least, path = result.config, result.steps, result.problem.least, result.checkpoint
+    above = " above the least possible" if least else ""
+    relative, loss = result.relative_residual, result.final_loss
+    at = f"the loss is {loss - least:.4g}{above}" if relative is None else f"the relative residual is {relative:.2e}"
+    aim = "" if relative is None else f" (tolerance {config.tol:g})"
+    if result.ended == "converged":
+        return f"Converged after {steps} steps: {at}{aim}."
+    if result.ended == "stalled":
+        where = "" if batches.full else " in every batch of an epoch"
+        return f"Stopped after {steps} steps: {result.records[-1]['reason']}{where}; {at}."
+    if result.ended == "non-finite":
+        kept = f"the last finite parameters are kept ({at})" if math.isfinite(loss) else "a smaller --lr may help"
+        return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; {kept}."
+    if result.ended == "time limit":
+        return f"Stopped after {steps} steps at the time limit of {config.time_limit:g} s of processor time: {at}."
+    if result.ended == "interrupted":
+        where = (
+            f"the checkpoint is {path}; continue with --resume {path}" if path else "nothing was written, as no folder was given"
+        )
+        return f"Interrupted after {steps} complete steps; {where}"
+    return f"Took all {steps} steps; {at}{aim}."

@@ -1,0 +1,69 @@
+"""The folder of a run, through its one life: claimed, its log begun, checkpoints written, finished with an end line and plots."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from nearlin.experiments import checkpoint, folders
+from nearlin.experiments.records import damped, has
+
+LOG, CHECKPOINT, PLOT, LAYERS, CURVATURE = "run.jsonl", "checkpoint.npz", "run.png", "layers.png", "curvature.png"
+
+
+class RunFolder:
+    """``path`` holds the run whose head is ``header``; the checkpoint is written every ``every`` steps besides the end, 0: never.
+
+    Raises
+    ------
+    ValueError
+        It holds an earlier run, which is not the one that is resumed.
+    OSError
+        It cannot be made or written.
+    """
+
+    def __init__(self, path, header, every=0, resume=None):
+        own = resume is not None and Path(resume).resolve().parent == Path(path).resolve()
+        found = folders.read_header(Path(path) / LOG)
+        own = own and found is not None and found.get("started") == header["started"]
+        self.path = folders.writable(path) if own else folders.claim(path, LOG)
+        self.every, self._new = every, resume is None
+        self.log, self.checkpoint = self.path / LOG, self.path / CHECKPOINT
+        self._header, self._log = header, None
+
+    def __str__(self):
+        return str(self.path)
+
+    def begin(self, records):
+        """Write the log's header, and the steps there are already."""
+        self._log = folders.Log(self.log, self._header, records)
+
+    def note(self, record):
+        """Write the line of a step."""
+        self._log.write("step", record)
+
+    def save(self, **tree):
+        """Write the checkpoint."""
+        checkpoint.save(self.checkpoint, header=self._header, **tree)
+
+    def finish(self, result):
+        """Write the end line and the plots; the `Result` with its plot."""
+        self._log.write("end", result.summary())
+        return dataclasses.replace(result, plot=self._draw(result))
+
+    def discard(self):
+        """Leave nothing of a new run whose first step is refused."""
+        if self._new:
+            with contextlib.suppress(OSError):
+                self.log.unlink()
+                self.path.rmdir()
+
+    def _draw(self, result):
+        try:
+            from nearlin.experiments.plots import plot_curvature, plot_layers, plot_result
+        except ImportError:
+            return None
+        if has(result.records, "layer"):
+            plot_layers(result, self.path / LAYERS)
+        if damped(result.records):
+            plot_curvature(result, self.path / CURVATURE)
+        return plot_result(result, self.path / PLOT)
