@@ -10,6 +10,7 @@ from nearlin.experiments.config import ALL, Config
 from nearlin.experiments.problems import machine_memory
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
+from nearlin.nn import TwoLayer
 
 ITERATIONS = 4  # of the default accuracy 1/6, on data that are not degenerate
 STEPS = {
@@ -21,7 +22,7 @@ STEPS = {
     "adagrad": cost.adagrad_step,
     "rmsprop": cost.rmsprop_step,
 }
-KNOWN = ("near-linear-gauss-newton", *STEPS)
+KNOWN = ("near-linear-gauss-newton", *STEPS, *cost.LAYERS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Estimate:
 
     @property
     def steps(self):
-        """A `Step` by kind: one kind, or for the near-linear method the first and the later ones."""
+        """A `Step` by kind: one; for the near-linear method the first and later ones, for layer-wise methods by what is due."""
         return {name: Step(self._flops(**kind), self._bytes(**kind)) for name, kind in self._kinds().items()}
 
     @property
@@ -84,6 +85,8 @@ class Estimate:
         return sum(self.bytes.values())
 
     def _kinds(self):
+        if self.optimizer in cost.LAYERS:
+            return _due(make_optimizer(self.optimizer))
         if self.optimizer != "near-linear-gauss-newton":
             return {"every step": {}}
         first = {"fresh": True, "recalled": False}
@@ -98,6 +101,9 @@ class Estimate:
         net = cost.two_layer(self.rows, self.features, self.width, block, self.activation)
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_step(net, self.iterations, **kind, replaced=kind["fresh"] and kind["recalled"])
+        if self.optimizer in cost.LAYERS:
+            parts = cost.layerwise_step(self.optimizer, net, TwoLayer(self.features, self.width).layers, **kind)
+            return {name: flops for name, flops in parts.items() if flops}
         return STEPS[self.optimizer](net)
 
     def _bytes(self, **kind):
@@ -105,9 +111,21 @@ class Estimate:
         options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation}
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_memory(*sizes, **options, **kind)
+        if self.optimizer in cost.LAYERS:
+            return cost.layerwise_memory(self.optimizer, *sizes, **options, **kind)
         if self.optimizer in cost.FIRST_ORDER:
             return cost.first_order_memory(*sizes, optimizer=self.optimizer, **options)
         return cost.gram_memory(*sizes, **options)
+
+
+def _due(optimizer):
+    """What a layer-wise method has due in a step, by kind of step and how often it comes."""
+    every, inverses = optimizer.statistics_every, getattr(optimizer, "inverse_every", None)
+    kinds = {"nothing due": {}} if every > 1 else {}
+    kinds["statistics, " + ("every step" if every == 1 else f"1 in {every}")] = {"statistics_due": True}
+    if inverses:
+        kinds[f"inverses too, 1 in {inverses}"] = {"statistics_due": True, "inverse_due": True}
+    return kinds
 
 
 def estimate(
@@ -116,6 +134,9 @@ def estimate(
     memory=None,
 ):  # fmt: skip
     """Flops and bytes of one step on a two-layer network, by part; nothing is run.
+
+    Layer-wise methods are those of their default schedules once under way, without the dampings of quasi-Newton pairs, 3 m flops
+    each; their memory is that of all pairs.
 
     Parameters
     ----------
@@ -204,10 +225,8 @@ def _alternatives(estimate, there):
         yield "--backend numpy, which keeps masks in bits", replace(estimate, backend="numpy", workers=blas_threads())
     for name in OPTIMIZERS:
         if name != estimate.optimizer and name in ("near-linear-gauss-newton", "sgd"):
-            yield (
-                f"--optimizer {name}",
-                replace(estimate, optimizer=name, iterations=ITERATIONS if name == "near-linear-gauss-newton" else None),
-            )
+            iterations = ITERATIONS if name == "near-linear-gauss-newton" else None
+            yield f"--optimizer {name}", replace(estimate, optimizer=name, iterations=iterations)
     yield from _smaller(estimate, "rows", "--batch-size", there)
     yield from _smaller(estimate, "width", "--width", there)
 

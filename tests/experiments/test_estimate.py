@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.complexity import counting
+from nearlin.complexity import cost, counting
 from nearlin.experiments import estimate
 from nearlin.experiments.estimation import KNOWN, in_words
 from nearlin.experiments.registry import make_optimizer
+from nearlin.optim import kbfgs
 
 pytest.importorskip("rich")
 CliRunner = pytest.importorskip("click.testing").CliRunner
@@ -33,6 +34,7 @@ def flops(step):
 
 
 N, D, M = 16, 8, 1024
+ODD = {"rows": 7, "features": 5, "width": 37}
 
 
 def second_step(optimizer, **options):
@@ -54,7 +56,68 @@ def estimated(kind, **options):
     return flops(estimate(rows=N, features=D, width=M, **options).steps[kind])
 
 
-@pytest.mark.parametrize("optimizer", [name for name in KNOWN if name != "near-linear-gauss-newton"])
+def floats(tree):
+    """Numbers in the arrays of a nested state."""
+    return sum(map(floats, tree)) if isinstance(tree, tuple) else getattr(tree, "size", 0)
+
+
+def layerwise_steps(name, sizes, steps, **options):
+    """Counted flops and bytes of steps of a layer-wise method: of the arrays made, and of those held before."""
+    x, y = (counting.wrap(a) for a in nl.data.sphere(n=sizes["rows"], d=sizes["features"], seed=1))
+    objective = nl.nn.Objective(nl.nn.TwoLayer(sizes["features"], sizes["width"]), nl.nn.SquaredLoss())
+    opt, params = make_optimizer(name, **options), objective.network.init(0, x)
+    state, found = opt.init(params, objective), []
+    for t in range(steps):
+        held = 8 * floats((x, y, params, state))
+        with counting.count() as tally:
+            params, state, _ = opt.step(params, state, objective, (x, y), key=t)
+        found.append((tally.total, tally.peak + held))
+    return found
+
+
+SCHEDULES = {"mini-block-fisher": (2, 25), "kfac": (1, 20), "shampoo": (1, 20), "tnt": (1, 20)}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_flops_of_layerwise_steps_are_those_of_the_count(name):
+    """Statistics and inverses at the defaults' ratio of schedules, seen early: at steps 2 and 4."""
+    every, inverses = SCHEDULES[name]
+    schedule = {"statistics_every": every, "inverse_every": 4, "early": False}
+    found = [flops for flops, _ in layerwise_steps(name, ODD, 5, **schedule)]
+    steps = estimate(optimizer=name, **ODD).steps
+    statistics = "statistics, every step" if every == 1 else f"statistics, 1 in {every}"
+    assert flops(steps[statistics]) == found[2]
+    assert flops(steps[f"inverses too, 1 in {inverses}"]) == found[4]
+    if every > 1:
+        assert flops(steps["nothing due"]) == found[1] == found[3]
+
+
+@pytest.mark.parametrize(("name", "steps"), [("kbfgs", 3), ("kbfgs-l", 103)])
+def test_flops_of_quasi_newton_steps_are_those_of_the_count_less_their_dampings(name, steps, monkeypatch):
+    words, plain = [], kbfgs.double_damping
+
+    def recorded(*args):
+        pair = plain(*args)
+        words.append(pair.word)
+        return pair
+
+    monkeypatch.setattr(kbfgs, "double_damping", recorded)
+    found = layerwise_steps(name, ODD, steps, lr=1e-3)[-1][0]
+    (step,) = estimate(optimizer=name, **ODD).steps.values()
+    dampings = {"kept": 0, "s damped": 1, "y damped": 1, "s and y damped": 2}[words[-1]]
+    assert found - flops(step) == 3 * ODD["width"] * dampings
+
+
+@pytest.mark.parametrize("name", cost.LAYERS)
+def test_bytes_of_layerwise_steps_are_near_those_of_the_arrays(name):
+    sizes = {"rows": 9, "features": 40, "width": 250}
+    schedule = {} if name.startswith("kbfgs") else {"statistics_every": 1, "inverse_every": 2, "early": False}
+    counted = layerwise_steps(name, sizes, 102 if name == "kbfgs-l" else 3, lr=1e-3, **schedule)[-1][1]
+    masks = sizes["rows"] * sizes["width"] // 8 * 7  # in bytes on counting arrays
+    assert 0.75 <= counted / (estimate(optimizer=name, **sizes).peak + masks) <= 1.0
+
+
+@pytest.mark.parametrize("optimizer", [name for name in KNOWN if name not in ("near-linear-gauss-newton", *cost.LAYERS)])
 def test_flops_are_those_of_the_count(optimizer):
     _, (counted, _) = second_step(optimizer)
     assert estimated("every step", optimizer=optimizer) == counted
@@ -175,6 +238,7 @@ BAD = {
     "rows alone": (["--rows", 5], "give both --rows and --features"),
     "both": (["xy.npz", "--rows", 5, "--features", 3], "give one or the other"),
     "missing file": (["no.npz"], "does not exist"),
+    "no closed form": (["xy.npz", "--optimizer", "ginger"], "nearlin.complexity.count() counts one of ginger"),
     "optimizer": (["xy.npz", "--optimizer", "sdg"], "did you mean 'sgd'"),
     "iterations": (["xy.npz", "--optimizer", "sgd", "--iterations", 3], "sgd has no inner iterations"),
     "half": (["xy.npz", "--dtype", "float16"], "half precision"),

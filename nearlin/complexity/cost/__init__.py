@@ -47,7 +47,14 @@ from nearlin.complexity.cost.layerwise import (
     shampoo_layer,
     tnt_layer,
 )
-from nearlin.complexity.cost.memory import FIRST_ORDER, Memory, first_order_memory, gram_memory, near_linear_memory
+from nearlin.complexity.cost.memory import (
+    FIRST_ORDER,
+    Memory,
+    first_order_memory,
+    gram_memory,
+    layerwise_memory,
+    near_linear_memory,
+)
 from nearlin.complexity.cost.networks import NetworkCost, autoencoder, mlp, two_layer
 from nearlin.complexity.cost.steps import (
     adagrad_step,
@@ -68,5 +75,6 @@ __all__ = [
     "rmsprop_step", "sgd_step",
     "LAYERS", "LayerCost", "amortised_step", "block_inverses", "dense_layers", "kbfgs_layer", "kbfgsl_layer", "kfac_layer",
     "layerwise_step", "mini_block_fisher_layer", "shampoo_layer", "tnt_layer",
-    "FIRST_ORDER", "Memory", "first_order_memory", "gram_memory", "near_linear_memory",
+    "FIRST_ORDER", "Memory", "first_order_memory", "gram_memory", "layerwise_memory",
+    "near_linear_memory",
 ]  # fmt: skip

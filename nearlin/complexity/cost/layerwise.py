@@ -11,6 +11,7 @@ from nearlin._array import block_length
 from nearlin.complexity.cost.steps import check_flops, first_order_step, loss_flops
 from nearlin.linalg.block_inverse import GROUP, STACKED, SWEPT
 from nearlin.nn.layers import LayerSpec
+from nearlin.optim import KBFGSL
 
 
 class LayerCost(NamedTuple):
@@ -178,7 +179,7 @@ def kbfgs_layer(spec, n, positions=1, damped=0):
     return LayerCost(_inputs(spec, n, positions), 0, 2 * o * o * D + 2 * o * D * D, updates, o * D + 2 * D * D + o * o + 2 * o)
 
 
-def kbfgsl_layer(spec, n, positions=1, damped=0, pairs=100):
+def kbfgsl_layer(spec, n, positions=1, damped=0, pairs=KBFGSL.memory):
     """What `KBFGSL` with ``pairs`` pairs does for one layer; see `kbfgs_layer`."""
     (o, D), h = spec.shape, pairs
     if spec.kind == "norm":
@@ -225,16 +226,16 @@ LAYERS = {
 
 
 def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, **options):
-    """Flops of one step of a layer-wise method on a perceptron under the squared loss, by part; not of the first step.
+    """Flops of one step of a layer-wise method under the squared loss, by part; not of the first step.
 
     Parameters
     ----------
     name : str
         A key of `LAYERS`.
     net : NetworkCost
-        Of `mlp` or `autoencoder`.
+        Of `mlp` or `autoencoder`, or of `two_layer`, whose weights are one layer (m, d) without a bias.
     layers : tuple of LayerSpec
-        Its layers, as of `dense_layers`.
+        Its layers, as of `dense_layers` or ``network.layers``.
     statistics_due, inverse_due : bool
         Whether statistics, and inverses or roots, are due.
     **options
@@ -251,10 +252,9 @@ def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, *
     step = first_order_step(net, 2 * momentum)
     if quasi_newton:  # the average form of momentum; traces instead of gradients
         step["update"] += net.parameters
-        step["gradient"] += net.parameters - net.rows
-    elif options.get("statistic") == "sample" and statistics_due:
-        step["gradient"] += net.parameters - net.rows
-    passes = {"kfac": 3 * net.rows + _signals(net) - net.slopes, "tnt": 4 * net.rows + net.gradient - net.slopes}
+    if quasi_newton or (options.get("statistic") == "sample" and statistics_due):
+        step["gradient"] = net.signals + 2 * net.samples * net.parameters + net.parameters + net.rows
+    passes = {"kfac": 3 * net.rows + net.signals - net.slopes, "tnt": 4 * net.rows + net.gradient - net.slopes}
     return {
         **step,
         "statistics": statistics_due * total.statistics,
@@ -262,13 +262,8 @@ def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, *
         "inverse": inverse_due * total.inverse,
         "direction": total.direction,
         "updates": total.updates,
-        "second pass": quasi_newton * (check_flops(net) + net.forward + loss_flops(net) + net.rows + _signals(net)),
+        "second pass": quasi_newton * (check_flops(net) + net.forward + loss_flops(net) + net.rows + net.signals),
     }
-
-
-def _signals(net):
-    """A backward pass of a perceptron without the gradients of its parameters."""
-    return net.gradient - 2 * net.samples * net.parameters
 
 
 def amortised_step(name, net, layers, statistics_every, inverse_every, **options):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons
+from nearlin.complexity.cost.layerwise import LAYERS
+from nearlin.nn.layers import LayerSpec
 from nearlin.nn.two_layer import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
 
@@ -102,5 +104,38 @@ def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, w
         "parameters": size.weights,
         "state": moments * size.weights,
         "masks": size.masks,
-        "work": max(size.walk, 2 * size.block + size.weights, temporaries * size.weights),
+        "work": _first_order_work(size, temporaries),
+    }
+
+
+def _first_order_work(size, temporaries):
+    return max(size.walk, 2 * size.block + size.weights, temporaries * size.weights)
+
+
+LAYERWISE = {  # copies at work of the factors and inverses that are kept, of the weights, and of signals (n, m)
+    "mini-block-fisher": (1, 5.5, 0),
+    "kfac": (1.6, 2, 1),
+    "shampoo": (2.1, 3, 0),
+    "tnt": (2.1, 4, 0),
+    "kbfgs": (2.1, 5, 1.3),
+    "kbfgs-l": (1, 5.5, 2.3),
+}
+
+
+def layerwise_memory(
+    name, n, d, m, dtype="float64", packed=True, workers=1, activation="relu", statistics_due=True, inverse_due=True
+):
+    """Bytes of one step of a layer-wise method, a key of `LAYERS`, on a two-layer network; see `near_linear_memory`."""
+    size = _memory(n, d, m, dtype, packed, workers, activation)
+    kept = size.item * LAYERS[name](LayerSpec("dense", m, d, bias=False), n).state - size.weights
+    factors, weights, signals = LAYERWISE[name]
+    busy = statistics_due or inverse_due or name.startswith("kbfgs")
+    work = busy * int(factors * kept + weights * size.weights + signals * size.item * n * m)
+    return {
+        "data": size.data,
+        "parameters": size.weights,
+        "momentum": size.weights,
+        "factors": kept,
+        "masks": size.masks,
+        "work": max(work, int(_first_order_work(size, 5.5))),
     }

@@ -36,8 +36,10 @@ class NetworkCost(NamedTuple):
         One forward pass; making the Jacobian operator; the gradient from output gradients; products; the Gram matrix.
     neurons, kronecker : callable
         Flops of drawing, sketching and the sketched Gram matrix, as functions of s.
+    signals : int
+        One backward pass to the output gradients of the layers, without the gradients of their weights.
     slopes : int
-        Of ``gradient``, those of the activations' derivatives, which further passes from the same forward pass find made.
+        Of ``signals``, those of the activations' derivatives, which further passes from the same forward pass find made.
     """
 
     samples: int
@@ -54,6 +56,7 @@ class NetworkCost(NamedTuple):
     gram: int
     neurons: Callable
     kronecker: Callable
+    signals: int
     slopes: int = 0
 
 
@@ -65,6 +68,7 @@ def two_layer(n, d, m, block=None, activation="relu"):
         n, n, n * d, m * d, 1, forward(n, d, m, **sizes), 2 * n * d, adjoint, matvec(n, d, m, **sizes), adjoint,
         gram_matvec(n, d, m, **sizes), gram(n, d, m, **sizes),
         partial(_two_layer_neurons, n, d, m, block, activation), partial(_two_layer_kronecker, n, d, m, activation),
+        3 * n * m + 3 * m + slope_flops(n, d, m, activation),
     )  # fmt: skip
 
 
@@ -95,7 +99,7 @@ def mlp(n, sizes, activation="tanh", linear=()):
     return NetworkCost(
         n, nc, n * sizes[0], p, len(layers), 2 * products + n * sum(sizes[1:]) + FUNCTION[activation] * hidden,
         sizes[-1] * signals - (sizes[-1] - 1) * slopes, signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
-        partial(_mlp_neurons, n, nc, layers), partial(_mlp_kronecker, nc, layers), slopes,
+        partial(_mlp_neurons, n, nc, layers), partial(_mlp_kronecker, nc, layers), signals, slopes,
     )  # fmt: skip
 
 
