@@ -1,7 +1,6 @@
 """The commands of ``nearlin``: options, and what the user sees. Importing this module needs click and rich."""
 
 import contextlib
-import json
 import warnings
 from pathlib import Path
 
@@ -11,21 +10,32 @@ from click.core import ParameterSource
 from nearlin.data import NAMES
 from nearlin.experiments import folders, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
-from nearlin.experiments.comparison import FILE, ON_RECIPES, compare, default_for
-from nearlin.experiments.config import ALL, STEPS
+from nearlin.experiments.comparison import FILE, ON_RECIPES, compare
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
-from nearlin.experiments.measuring import check_out, measure_rates, read_rates, write_rates
+from nearlin.experiments.measuring import check_out, measure_rates, write_rates
+from nearlin.experiments.options import (
+    ARRAYS,
+    NETWORK,
+    POSITIVE,
+    PREPROCESSING,
+    RUN,
+    SOURCE,
+    PerOptimizer,
+    names,
+    optimizers,
+    options,
+    path,
+    progress,
+)  # fmt: skip
 from nearlin.experiments.prediction import predict
 from nearlin.experiments.problems import default_optimizer
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.registry import OPTIMIZERS
 from nearlin.experiments.run_folder import LOG
 from nearlin.experiments.training import run
 from nearlin.experiments.tuning import FILE as TUNED
 from nearlin.experiments.tuning import RUNS, SHARE, listed, tune
 from nearlin.experiments.verification import JSON, select, verify
-from nearlin.nn import ACTIVATIONS
 
 INTERRUPTED, USER_ERROR, NOT_FINITE, CLAIM_FAILED = 130, 2, 1, 1
 
@@ -76,148 +86,6 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
     click.echo(f"Warning: {message}", err=True)
 
 
-class _PerOptimizer(click.ParamType):
-    name = "[NAME=]VALUE"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        name, equals, number = value.rpartition("=")
-        try:
-            return (name if equals else None), float(number)
-        except ValueError:
-            self.fail(f"{value!r} is not a number or NAME=NUMBER", param, ctx)
-
-
-class _Setting(click.ParamType):
-    name = "NAME=VALUE"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = value.partition("=")
-        if not equals or not name:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        if name == "rates":
-            return name, read_rates(text)
-        with contextlib.suppress(ValueError):
-            return name.replace("-", "_"), json.loads(text.lower() if text in ("True", "False") else text)
-        return name.replace("-", "_"), text
-
-
-class _BatchSize(click.IntRange):
-    def convert(self, value, param, ctx):
-        return ALL if str(value).lower() == ALL else super().convert(value, param, ctx)
-
-    def _describe_range(self):
-        return f"{super()._describe_range()}, or {ALL}"
-
-
-POSITIVE = click.IntRange(min=1)
-_source_options = [
-    click.option("--target", metavar="COLUMN", help="Target column of a .csv file."),
-    click.option(
-        "--task",
-        type=click.Choice(["regression", "classification"]),
-        help="What the targets are. By default two distinct texts, booleans, and -1/+1 are two classes, all else is regression.",
-    ),
-    click.option(
-        "--test-fraction",
-        type=click.FloatRange(0, 1, max_open=True),
-        default=0.2,
-        show_default=True,
-        help="Share of the rows kept for testing; 0 for none.",
-    ),
-]
-_data_options = [
-    *_source_options,
-    click.option("--center/--no-center", default=True, show_default=True, help="Subtract the mean of the training rows."),
-    click.option("--scale/--no-scale", default=False, show_default=True, help="Divide every feature by its standard deviation."),
-    click.option("--normalize/--no-normalize", default=True, show_default=True, help="Scale every row to unit length."),
-    click.option(
-        "--standardize/--no-standardize",
-        default=None,
-        help="Give the targets mean 0 and deviation 1.  [default: for regression]",
-    ),
-]
-_optimizer_option = [
-    click.option(
-        "--optimizer",
-        metavar="NAME",
-        help=f"One of {', '.join(OPTIMIZERS)}.  [default: near-linear-gauss-newton; adam on a problem]",
-    )
-]
-_network_options = [
-    click.option("--width", type=POSITIVE, default=8192, show_default=True, help="Neurons of the two-layer network."),
-    click.option(
-        "--activation",
-        type=click.Choice(list(ACTIVATIONS)),
-        help="What the neurons compute.  [default: the problem's, or relu]",
-    ),
-]
-_array_options = [
-    click.option(
-        "--batch-size",
-        type=_BatchSize(min=1),
-        metavar="N|all",
-        help="Rows per shuffled mini-batch, or all rows.  [default: the problem's, or all]",
-    ),
-    click.option(
-        "--backend",
-        default="numpy",
-        show_default=True,
-        metavar="NAME",
-        help="numpy, cupy, torch or array_api_strict; `nearlin info` says which can be used.",
-    ),
-    click.option("--dtype", metavar="NAME", help="float64 or float32.  [default: the problem's, or float64]"),
-]
-_run_options = [
-    *_array_options,
-    click.option(
-        "--steps", type=POSITIVE, help=f"Total number of steps (mini-batches).  [default: the problem's epochs, or {STEPS}]"
-    ),
-    click.option("--epochs", type=POSITIVE, help="Total number of passes over the training rows, instead of --steps."),
-    click.option("--time-limit", type=float, metavar="S", help="End after S seconds of processor time in steps."),
-    click.option(
-        "--data-dir", type=click.Path(path_type=str), metavar="DIR", help="Folder with the files of a problem that reads some."
-    ),
-    click.option("--lr-factor", type=float, help="Multiply the step size by this every --lr-period epochs."),
-    click.option("--lr-period", type=POSITIVE, metavar="EPOCHS", help="Epochs between two reductions of the step size."),
-    click.option(
-        "--set",
-        "settings",
-        type=_Setting(),
-        multiple=True,
-        help="A hyper-parameter of the optimizer (--set momentum=0.8); repeatable. rates=FILE reads what "
-        "`nearlin info --measure` wrote.",
-    ),
-    click.option(
-        "--tol",
-        type=click.FloatRange(min=0),
-        default=1e-8,
-        show_default=True,
-        help="Stop when the residual, relative to that at the start, is at most this.",
-    ),
-    click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split, the weights, and every draw."
-    ),
-]
-_progress_option = [
-    click.option(
-        "--progress/--no-progress", default=True, help="Show a live line while running, on a terminal.  [default: progress]"
-    )
-]
-
-
-def _with(*groups):
-    def decorate(function):
-        for option in reversed([option for group in groups for option in group]):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 @click.group("nearlin", cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(nearlin_version(), prog_name="nearlin")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error instead of one sentence.")
@@ -245,18 +113,12 @@ def cli(debug):
     "of methods with a damping also curvature.png, of those that change one layer a step layers.png.",
 )
 @click.argument("data", required=False)
-@_with(_data_options)
-@_with(_optimizer_option, _network_options)
-@click.option("--epsilon", type=float, help="Inner accuracy of the linear solves.  [default: the optimizer's]")
-@click.option("--lr", type=float, help="Step size.  [default: the optimizer's]")
-@click.option("--damping", type=float, help="Damping; where it adapts, the first one.  [default: the optimizer's]")
-@_with(_run_options)
-@click.option(
+@options(*SOURCE, *PREPROCESSING, "optimizer", *NETWORK, "epsilon", "lr", "damping", *RUN)
+@path(
     "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Output folder, without an earlier run.  [default: runs/DATA-OPTIMIZER-SEED, with -2, -3, ... appended "
+    "Output folder, without an earlier run.  [default: runs/DATA-OPTIMIZER-SEED, with -2, -3, ... appended "
     "where it holds a run; with --resume the folder of the checkpoint]",
+    "DIR",
 )
 @click.option(
     "--checkpoint-every",
@@ -266,15 +128,10 @@ def cli(debug):
     metavar="K",
     help="Write the checkpoint every K steps besides the end.",
 )
-@click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Continue a checkpoint with its own options; --steps is the new total.",
-)
-@_with(_progress_option)
+@path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
+@progress
 @click.pass_context
-def train_command(ctx, data, out, checkpoint_every, resume, progress, **options):
+def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
     """Fit a wide two-layer network to DATA, or the network of a problem to its data.
 
     \b
@@ -290,15 +147,13 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **options)
       nearlin train houses.csv --target price --scale --steps 20 --out runs/houses
       nearlin train --resume runs/houses/checkpoint.npz --steps 40
     """
-    given = {name: options[name] for name in options if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     if data is None and resume is None:
         raise click.UsageError(f"name the DATA: one of {', '.join(NAMES)}, or a file; or --resume a checkpoint", ctx)
-    if out is None:
-        out = (
-            resume.parent
-            if resume is not None
-            else _default_folder(f"{folders.slug(data)}-{options['optimizer'] or default_optimizer(data)}-{options['seed']}")
-        )
+    if out is None and resume is None:
+        out = _free(LOG, folders.slug(data), given["optimizer"] or default_optimizer(data), given["seed"])
+    elif out is None:
+        out = resume.parent
+    given = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     result = run(
         data, given, out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress, announce=report.print_header
     )
@@ -317,50 +172,34 @@ def _name_them(command):
 _name_them(train_command)
 
 
-def _default_folder(name, marker=LOG):
-    return folders.free(Path("runs") / folders.slug(name), marker)
-
-
-def _names(text):
-    """The names in a comma-separated list."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+def _free(marker, *names):
+    """A folder under ``runs`` that holds no earlier run."""
+    return folders.free(Path("runs") / folders.slug("-".join(map(str, names))), marker)
 
 
 @cli.command("compare", short_help="Compare optimizers on one problem.")
 @click.argument("data")
-@click.option(
-    "--optimizers",
-    metavar="A,B,...",
-    help=f"Some of {', '.join(OPTIMIZERS)}.  [default: {','.join(COMPARED)}; on a problem {','.join(ON_RECIPES)}]",
-)
-@_with(_data_options, _network_options)
+@optimizers(f"{','.join(COMPARED)}; on a problem {','.join(ON_RECIPES)}")
+@options(*SOURCE, *PREPROCESSING, *NETWORK)
 @click.option("--epsilon", type=float, help="Inner accuracy of the optimizers that have one.")
 @click.option(
     "--lr",
-    type=_PerOptimizer(),
+    type=PerOptimizer(),
     multiple=True,
     help="Step size, for all optimizers or for the one that is named (--lr adam=0.01 --lr sgd=0.1).",
 )
-@click.option("--damping", type=_PerOptimizer(), multiple=True, help="Damping, for all optimizers or for the one that is named.")
-@click.option(
-    "--tuned",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A tune.json of `nearlin tune`: step sizes and dampings from there.",
-)
+@click.option("--damping", type=PerOptimizer(), multiple=True, help="Damping, for all optimizers or for the one that is named.")
+@path("--tuned", "A tune.json of `nearlin tune`: step sizes and dampings from there.")
 @click.option(
     "--seeds", type=POSITIVE, default=1, show_default=True, metavar="K", help="Runs of each optimizer, seeds SEED, SEED + 1, ..."
 )
-@_with(_run_options)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Output folder, without an earlier comparison.  [default: runs/compare-DATA-SEED, with -2, -3, ... appended]",
+@options(*RUN)
+@path(
+    "--out", "Output folder, without an earlier comparison.  [default: runs/compare-DATA-SEED, with -2, -3, ... appended]", "DIR"
 )
-@_with(_progress_option)
+@progress
 @click.pass_context
-def compare_command(ctx, data, optimizers, lr, damping, out, **options):
+def compare_command(ctx, data, optimizers, lr, damping, out, **given):
     """Train on DATA with several optimizers, from the same initial weights, and tabulate them.
 
     \b
@@ -369,9 +208,8 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **options):
       nearlin compare digits-4v9 --optimizers near-linear-gauss-newton,gram-gauss-newton,adam --lr adam=0.01
       nearlin compare digits-ae --seeds 3 --time-limit 60
     """
-    names = default_for(data) if optimizers is None else _names(optimizers)
-    out = out or _default_folder(f"compare-{folders.slug(data)}-{options['seed']}", FILE)
-    comparison = compare(data, names, lr=dict(lr) or None, damping=dict(damping) or None, out=out, **options)
+    out = out or _free(FILE, "compare", folders.slug(data), given["seed"])
+    comparison = compare(data, optimizers, lr=dict(lr) or None, damping=dict(damping) or None, out=out, **given)
     report.print_comparison(comparison)
     for sentence in comparison.failures.values():
         click.echo(f"Error: {sentence}", err=True)
@@ -383,7 +221,7 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **options):
 
 @cli.command("tune", short_help="Search step sizes and dampings.")
 @click.argument("data")
-@click.option("--optimizers", metavar="A,B,...", help=f"Some of {', '.join(OPTIMIZERS)}.  [default: as for compare]")
+@optimizers("as for compare")
 @click.option(
     "--budget",
     type=float,
@@ -393,15 +231,10 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **options):
     help=f"Processor seconds of the run that is tuned for; each run takes a {SHARE}th of it (or what --steps or --epochs say).",
 )
 @click.option("--runs", type=POSITIVE, default=RUNS, show_default=True, help="Most runs of each optimizer.")
-@_with(_data_options, _network_options, _run_options)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Output folder, without an earlier search.  [default: runs/tune-DATA-SEED, with -2, -3, ... appended]",
-)
-@_with(_progress_option)
-def tune_command(data, optimizers, out, **options):
+@options(*SOURCE, *PREPROCESSING, *NETWORK, *RUN)
+@path("--out", "Output folder, without an earlier search.  [default: runs/tune-DATA-SEED, with -2, -3, ... appended]", "DIR")
+@progress
+def tune_command(data, optimizers, out, **given):
     """Search the step size, then the damping, of each optimizer on the grid 1, 3, 10, 30, ...
 
     \b
@@ -411,25 +244,18 @@ def tune_command(data, optimizers, out, **options):
       nearlin tune digits-ae --optimizers kfac,adam --out runs/tuned
       nearlin compare digits-ae --optimizers kfac,adam --tuned runs/tuned/tune.json --time-limit 60 --seeds 3
     """
-    names = default_for(data) if optimizers is None else _names(optimizers)
-    out = out or _default_folder(f"tune-{folders.slug(data)}-{options['seed']}", TUNED)
+    out = out or _free(TUNED, "tune", folders.slug(data), given["seed"])
 
     def announce(optimizer, number, settings):
         click.echo(f"{optimizer}, run {number}: {listed(settings)}", err=True)
 
-    report.print_tuning(tune(data, names, out=out, before=announce, **options))
+    report.print_tuning(tune(data, optimizers, out=out, before=announce, **given))
 
 
 @cli.command("predict", short_help="Predict with a checkpoint.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("data")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="A .csv, .npy or .npz file; an existing one is replaced.",
-)
+@path("--out", "A .csv, .npy or .npz file; an existing one is replaced.", required=True)
 @click.option("--target", metavar="COLUMN", help="Column of DATA to drop (.npy: last).")
 @click.option("--backend", default="numpy", show_default=True, metavar="NAME", help="Where the network is evaluated.")
 def predict_command(checkpoint, data, out, target, backend):
@@ -452,7 +278,7 @@ def predict_command(checkpoint, data, out, target, backend):
     default=True,
     help="Counts and small convergence runs, in about two minutes; or also timed sweeps, and larger sizes.  [default: quick]",
 )
-@click.option("--only", metavar="ID,...", help="Only these claims.")
+@click.option("--only", metavar="ID,...", callback=lambda ctx, param, value: names(value), help="Only these claims.")
 @click.option(
     "--backend",
     default="numpy",
@@ -460,19 +286,13 @@ def predict_command(checkpoint, data, out, target, backend):
     metavar="NAME",
     help="Backend whose asv results are judged. Claims that run here are measured on NumPy.",
 )
-@click.option(
-    "--from-asv",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Judge the times that `asv run` left there (asv_bench/.asv/results) instead of measuring.",
-)
-@click.option(
+@path("--from-asv", "Judge the times that `asv run` left there (asv_bench/.asv/results) instead of measuring.", "DIR")
+@path(
     "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Output folder, without an earlier report.  [default: runs/verify-quick, -full or -asv, with -2, -3, ... appended]",
+    "Output folder, without an earlier report.  [default: runs/verify-quick, -full or -asv, with -2, -3, ... appended]",
+    "DIR",
 )
-@_with(_progress_option)
+@progress
 @click.pass_context
 def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     """Measure what the papers promise about cost and convergence, claim by claim, and say which hold.
@@ -488,16 +308,15 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     """
     if from_asv is not None and ctx.get_parameter_source("quick") is not ParameterSource.DEFAULT:
         raise click.UsageError("--from-asv judges times that are there already; leave --quick and --full out", ctx)
-    ids = _names(only)
-    if only is not None and not ids:
+    if only == []:
         raise click.UsageError("--only names no claim", ctx)
-    claims = select(ids, backend, from_asv)
+    claims = select(only or (), backend, from_asv)
     if backend != "numpy" and from_asv is None:
         click.echo(f"Note: claims are counted and measured on NumPy; times on {backend} are judged by --from-asv.", err=True)
-    out = out or _default_folder(f"verify-{'asv' if from_asv is not None else 'quick' if quick else 'full'}", JSON)
+    out = out or _free(JSON, "verify", "asv" if from_asv is not None else "quick" if quick else "full")
     bar = report.claims_progress(claims) if progress else contextlib.nullcontext((None, None))
     with bar as (before, after):
-        found = verify(ids, not quick, backend, from_asv, out, before, after)
+        found = verify(only or (), not quick, backend, from_asv, out, before, after)
     report.print_claims(found)
     if found.interrupted:
         raise KeyboardInterrupt(f"Interrupted; the report in {found.folder} holds what was measured.")
@@ -509,15 +328,15 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
 @click.argument("data", required=False)
 @click.option("--rows", type=POSITIVE, metavar="N", help="Rows, instead of DATA.")
 @click.option("--features", type=POSITIVE, metavar="D", help="Features, instead of DATA.")
-@_with(_optimizer_option, _network_options)
+@options("optimizer", *NETWORK)
 @click.option(
     "--iterations",
     type=POSITIVE,
     metavar="K",
     help=f"Inner iterations of near-linear-gauss-newton in a step; a run prints its own.  [default: {ITERATIONS}]",
 )
-@_with(_array_options, _source_options)
-def estimate_command(data, **options):
+@options(*ARRAYS, *SOURCE)
+def estimate_command(data, **given):
     """Flops and bytes of one step by part, in closed form: nothing is run.
 
     \b
@@ -527,18 +346,13 @@ def estimate_command(data, **options):
       nearlin estimate digits-4v9 --width 65536
       nearlin estimate --rows 4096 --features 16 --width 131072 --dtype float32
     """
-    report.print_estimate(estimate(data, **options))
+    report.print_estimate(estimate(data, **given))
 
 
 @cli.command("info", short_help="Versions, backends, threads, and how fast they are.")
 @click.option("--measure", is_flag=True, help="Measure how fast a backend is here, in about 10 seconds; let nothing else run.")
 @click.option("--backend", metavar="NAME", help="What is measured.  [default: numpy]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the rates as JSON, for --set rates=FILE; an existing file is replaced.",
-)
+@path("--out", "Write the rates as JSON, for --set rates=FILE; an existing file is replaced.")
 @click.pass_context
 def info_command(ctx, measure, backend, out):
     """Versions, backends and devices, BLAS libraries and threads, cores; or with --measure the rates by which methods plan.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nearlin.experiments import folders
 from nearlin.experiments.checkpoint import write_atomically
-from nearlin.experiments.config import NAMES, Config, explicit, source
+from nearlin.experiments.config import OPTIONS, Config, explicit, source
 from nearlin.experiments.problems import build
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, check_settings, hyperparameters, make_optimizer, takes_schedules
@@ -82,16 +82,13 @@ def compare(
     optimizers = checked(default_for(data) if optimizers is None else optimizers)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is {seeds!r}; expected a positive number of runs")
-    unknown = [name for name in options if name not in NAMES]
-    if unknown:
-        raise TypeError(f"compare has no option {unknown[0]!r}")
     hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
     found = best_of(tuned, data, optimizers) if tuned is not None else {}
-    config = Config(**explicit(options), **source(data))
+    config = Config(**explicit(options, "compare"), **source(data))
     check_settings(config.settings, optimizers)
     configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
     problem, config = build(data, config)
-    filled = {option: getattr(config, option) for option in NAMES if option not in ("optimizer", "settings", *hyper)}
+    filled = {option: getattr(config, option) for option in OPTIONS if option not in ("optimizer", "settings", *hyper)}
     configs = {name: _scheduled(dataclasses.replace(one, **filled)) for name, one in configs.items()}
     for one in configs.values():
         set_up(problem, one)  # refuses what cannot run before anything does

@@ -1,8 +1,18 @@
-"""What determines a run, as plain values: written into the head of its log and into its checkpoints."""
+"""What determines a run, as plain values: written into the head of its log and into its checkpoints.
 
-from dataclasses import asdict, dataclass, fields
+An option is written once, as a field of `Config`: the signature and the docstring of `train`, and the options of the command
+line, follow from the field, its default and its metadata.
+"""
+
+import inspect
+import textwrap
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import SimpleNamespace
+from types import UnionType
+from typing import get_args
+
+from nearlin.experiments.registry import OPTIMIZERS
+from nearlin.nn import ACTIVATIONS
 
 DTYPES = ("float32", "float64")
 MAY_CHANGE = ("data", "data_dir", "steps", "epochs", "time_limit", "tol")  # on resuming: where the data lies, and when to stop
@@ -18,6 +28,22 @@ def _plain(value):
     return tuple(map(_plain, value)) if type(value) in (tuple, list) else value
 
 
+def _option(default, help, **more):
+    """A field of `Config`.
+
+    In ``help`` and ``detail`` other options stand in braces; ``detail`` is for the docstring alone. ``otherwise`` says what None
+    stands for. ``least`` is the smallest integer, or ``least`` and ``below`` bound a number; ``choices`` are the words that an
+    option takes, and ``metavar`` is what the command line calls its value.
+    """
+    return field(default=default, metadata={"help": help, **more})
+
+
+def kinds(option):
+    """The types that an option takes, without None."""
+    found = get_args(option.type) if isinstance(option.type, UnionType) else (option.type,)
+    return tuple(kind for kind in found if kind is not type(None))
+
+
 @dataclass(frozen=True)
 class Config:
     """The options of `train` that determine the iterates, and its stopping rules; None leaves the choice to the problem.
@@ -29,41 +55,74 @@ class Config:
     """
 
     data: str | None = None
-    data_dir: str | None = None
-    target: str | None = None
-    task: str | None = None
-    test_fraction: float = 0.2
-    center: bool = True
-    scale: bool = False
-    normalize: bool = True
-    standardize: bool | None = None
-    optimizer: str | None = None
-    epsilon: float | None = None
-    lr: float | None = None
-    lr_factor: float | None = None
-    lr_period: int | None = None
-    damping: float | None = None
-    settings: tuple = ()
-    width: int = 8192
-    activation: str | None = None
-    batch_size: int | str | None = None
-    backend: str = "numpy"
-    dtype: str | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    time_limit: float | None = None
-    tol: float = 1e-8
-    seed: int = 0
+    data_dir: str | None = _option(None, "Folder with the files of a problem that reads some.", metavar="DIR")
+    target: str | None = _option(None, "Target column of a .csv file.", metavar="COLUMN")
+    task: str | None = _option(
+        None,
+        "What the targets are. By default two distinct texts, booleans, and -1/+1 are two classes, all else is regression.",
+        choices=("regression", "classification"),
+    )
+    test_fraction: float = _option(0.2, "Share of the rows kept for testing; 0 for none.", least=0, below=1)
+    center: bool = _option(True, "Subtract the mean of the training rows.")
+    scale: bool = _option(False, "Divide every feature by its standard deviation.")
+    normalize: bool = _option(True, "Scale every row to unit length.")
+    standardize: bool | None = _option(None, "Give the targets mean 0 and deviation 1.", otherwise="for regression")
+    optimizer: str | None = _option(
+        None,
+        f"One of {', '.join(OPTIMIZERS)}.",
+        otherwise="near-linear-gauss-newton; adam on a problem",
+        metavar="NAME",
+    )
+    epsilon: float | None = _option(None, "Inner accuracy of the linear solves.", otherwise="the optimizer's")
+    lr: float | None = _option(None, "Step size.", otherwise="the optimizer's")
+    lr_factor: float | None = _option(None, "Multiply the step size by this every {lr_period} epochs.")
+    lr_period: int | None = _option(None, "Epochs between two reductions of the step size.", least=1, metavar="EPOCHS")
+    damping: float | None = _option(None, "Damping; where it adapts, the first one.", otherwise="the optimizer's")
+    settings: tuple = _option((), "Other hyper-parameters of the optimizer: names of its fields, and values.")
+    width: int = _option(8192, "Neurons of the two-layer network.", least=1)
+    activation: str | None = _option(
+        None, "What the neurons compute.", otherwise="the problem's, or relu", choices=tuple(ACTIVATIONS)
+    )
+    batch_size: int | str | None = _option(
+        None,
+        "Rows per shuffled mini-batch, or all rows.",
+        detail="{steps} counts mini-batches, and losses of the whole training set are evaluated at the ends of epochs. "
+        "Recipes drop the incomplete batch of an epoch.",
+        otherwise="the problem's, or all",
+        least=1,
+        metavar="N|all",
+    )
+    backend: str = _option(
+        "numpy", "numpy, cupy, torch or array_api_strict; `nearlin info` says which can be used.", metavar="NAME"
+    )
+    dtype: str | None = _option(None, "float64 or float32.", otherwise="the problem's, or float64", metavar="NAME")
+    steps: int | None = _option(
+        None,
+        "Total number of steps (mini-batches).",
+        detail="Those before a resumed checkpoint are included.",
+        otherwise=f"the problem's epochs, or {STEPS}",
+        least=1,
+    )
+    epochs: int | None = _option(None, "Total number of passes over the training rows, instead of {steps}.", least=1)
+    time_limit: float | None = _option(
+        None,
+        "End after so many seconds of processor time in steps.",
+        detail="All threads together, evaluation and warm start left out.",
+        metavar="S",
+    )
+    tol: float = _option(1e-8, "Stop when the residual, relative to that at the start, is at most this.", least=0)
+    seed: int = _option(
+        0,
+        "Of the split, the weights, and every draw.",
+        detail="The order of mini-batches depends on it and the epoch, step t on it folded with t.",
+        least=0,
+    )
 
     def __post_init__(self):
         object.__setattr__(self, "settings", _plain(self.settings))
-        for name, least in (("width", 1), ("steps", 1), ("seed", 0), ("batch_size", 1), ("epochs", 1), ("lr_period", 1)):
-            value = getattr(self, name)
-            if (value is None and name not in ("width", "seed")) or (name == "batch_size" and value == ALL):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                words = f", or {ALL!r}" if name == "batch_size" else ""
-                raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}{words}")
+        for f in fields(self):
+            if int in kinds(f):
+                self._check_integer(f.name, f.metadata["least"], f.default)
         if not 0 <= self.test_fraction < 1:
             raise ValueError(f"test_fraction is {self.test_fraction!r}; expected a number in [0, 1)")
         if self.time_limit is not None and not self.time_limit > 0:
@@ -81,6 +140,14 @@ class Config:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; expected float32 or float64")
 
+    def _check_integer(self, name, least, default):
+        value = getattr(self, name)
+        if (value is None and default is None) or (name == "batch_size" and value == ALL):
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            words = f", or {ALL!r}" if name == "batch_size" else ""
+            raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}{words}")
+
     @property
     def whole_batch(self):
         """Whether every step takes all rows, as nothing else was asked for."""
@@ -92,20 +159,37 @@ class Config:
 
 
 DEFAULTS = Config()
-NAMES = tuple(f.name for f in fields(Config))
+OPTIONS = {f.name: f for f in fields(Config)}
 
 
-@dataclass(frozen=True, repr=False)
-class Default:
-    """What stands for an option that a call does not name; it reads as the ``value`` that `Config` has for it."""
-
-    value: object
-
-    def __repr__(self):
-        return repr(self.value)
+def words(text, spelled):
+    """The help of an option, with the names in braces as ``spelled(name)``."""
+    return text.format_map({name: spelled(name) for name in OPTIONS})
 
 
-BY_DEFAULT = SimpleNamespace(**{name: Default(getattr(DEFAULTS, name)) for name in NAMES})
+def takes_options(function):
+    """Put the options that ``function`` takes as ``**options`` into its signature, and into its docstring at OPTIONS."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    left = [f for name, f in OPTIONS.items() if name not in signature.parameters]
+    shown = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in left]
+    function.__signature__ = signature.replace(parameters=[*own, *shown])
+    if function.__doc__:
+        function.__doc__ = function.__doc__.replace("    OPTIONS\n", "".join(map(_documented, left)))
+    return function
+
+
+def _documented(option):
+    """The entry of an option in a NumPy docstring."""
+    meta = option.metadata
+    type_ = (
+        f"{{{', '.join(map(repr, meta['choices']))}}}" if "choices" in meta else " or ".join(k.__name__ for k in kinds(option))
+    )
+    text = f"{meta['help']} {meta.get('detail', '')}".strip()
+    text += f" By default {meta['otherwise']}." if "otherwise" in meta else ""
+    text = words(text, "``{}``".format)
+    body = textwrap.fill(text, 125, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return f"    {option.name} : {type_}{', optional' if option.default is None else ''}\n{body}\n"
 
 
 def source(data):
@@ -115,10 +199,17 @@ def source(data):
     return {"data": str(data)} if isinstance(data, str | Path) else {}
 
 
-def explicit(options):
-    """Of a dict of options, those that a call names; None, where that is the default, leaves the choice."""
-    unnamed = lambda name, value: isinstance(value, Default) or (value is None and getattr(DEFAULTS, name) is None)  # noqa: E731
-    return {name: value for name, value in options.items() if not unnamed(name, value)}
+def explicit(options, caller="train"):
+    """Of a dict of options, those that a call names; None, where that is the default, leaves the choice.
+
+    Raises
+    ------
+    TypeError
+        An option that ``caller`` does not have.
+    """
+    if unknown := [name for name in options if name not in OPTIONS or name == "data"]:
+        raise TypeError(f"{caller} has no option {unknown[0]!r}")
+    return {name: value for name, value in options.items() if value is not None or OPTIONS[name].default is not None}
 
 
 def differences(config, given):

@@ -7,7 +7,7 @@ import numpy as np
 from nearlin._array import fold_in
 from nearlin.experiments import checkpoint
 from nearlin.experiments.batches import Batches
-from nearlin.experiments.config import BY_DEFAULT, Config, differences, explicit, source
+from nearlin.experiments.config import Config, differences, explicit, source, takes_options
 from nearlin.experiments.loop import Setup, Snapshot, Trainer
 from nearlin.experiments.problems import build
 from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, default_lr, fields, make_optimizer, takes_schedules
@@ -17,39 +17,8 @@ from nearlin.steps import StepDecay
 _WARM = 0x7761726D  # keeps this stream apart from other users of the same seed
 
 
-def train(
-    data=None,
-    *,
-    optimizer=None,
-    target=None,
-    task=None,
-    test_fraction=BY_DEFAULT.test_fraction,
-    center=BY_DEFAULT.center,
-    scale=BY_DEFAULT.scale,
-    normalize=BY_DEFAULT.normalize,
-    standardize=None,
-    width=BY_DEFAULT.width,
-    activation=None,
-    epsilon=None,
-    lr=None,
-    lr_factor=None,
-    lr_period=None,
-    damping=None,
-    settings=BY_DEFAULT.settings,
-    batch_size=None,
-    backend=BY_DEFAULT.backend,
-    dtype=None,
-    steps=None,
-    epochs=None,
-    time_limit=None,
-    tol=BY_DEFAULT.tol,
-    seed=BY_DEFAULT.seed,
-    data_dir=None,
-    out=None,
-    checkpoint_every=0,
-    resume=None,
-    progress=True,
-):
+@takes_options
+def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True, **options):
     """Fit a wide two-layer network to data, or the network of a recipe to its data, and return the `Result`.
 
     Parameters
@@ -59,39 +28,6 @@ def train(
         (n, d) and (n,) of any backend. Arrays are used as they are: on their own backend, device and dtype, without
         preprocessing; ``backend`` and ``dtype`` are theirs. May be omitted with ``resume`` where the checkpoint knows the name
         or file.
-    optimizer : str, optional
-        A key of `OPTIMIZERS`; by default near-linear-gauss-newton, and on recipes, whose losses are no least squares, adam.
-    target, task : str, optional
-        Target column of a ``.csv`` file; ``"regression"`` or ``"classification"`` where the file does not tell.
-    test_fraction : float
-        Share of the rows kept for testing; 0 for none.
-    center, scale, normalize, standardize : bool
-        Preprocessing of names, files and data sets; see `Preprocessing.fit`.
-    width, activation
-        Neurons, and ``relu``, ``tanh``, ``sigmoid``, ``softplus`` or ``identity``; by default the recipe's, or relu.
-    epsilon, lr, damping : float, optional
-        Inner accuracy, step size and damping; by default those of the optimizer.
-    lr_factor, lr_period : float and int, optional
-        Multiply the step size by ``lr_factor`` every ``lr_period`` epochs.
-    settings : tuple of (name, value)
-        Other hyper-parameters of the optimizer: fields of its dataclass.
-    batch_size : int or "all", optional
-        Rows per shuffled mini-batch; all rows by default, or what the recipe says. ``steps`` then counts mini-batches, and losses
-        of the whole training set are evaluated at the ends of epochs. Recipes drop the incomplete batch of an epoch.
-    backend : {"numpy", "cupy", "torch", "array_api_strict"}
-    dtype : {"float64", "float32"}, optional
-        By default float64, or what the recipe says.
-    steps, epochs : int, optional
-        Total number of steps, or of epochs, those before a resumed checkpoint included; 12 steps by default, or what the recipe
-        says.
-    time_limit : float, optional
-        End after so many seconds of processor time in steps, all threads together, evaluation and warm start left out.
-    tol : float
-        Stop when ‖r_t‖ / ‖r_0‖ on the training set is at most this.
-    seed : int
-        Of the split, the initial weights, the order of mini-batches, and (folded with t) of step t.
-    data_dir : str or path, optional
-        Folder with the files of a recipe that reads some.
     out : str or path, optional
         Folder for ``run.jsonl`` (a header line, a line per step, an end line), ``checkpoint.npz`` and ``run.png``; it must not
         hold an earlier run. Nothing is written without it. Methods with a damping add ``curvature.png`` (damping, effective
@@ -105,6 +41,7 @@ def train(
         uninterrupted run bit for bit on the same backend and machine.
     progress : bool
         A live line on a terminal (needs rich).
+    OPTIONS
 
     Returns
     -------
@@ -117,8 +54,7 @@ def train(
     Interrupted
         Ctrl-C, after the checkpoint of the last complete step has been written (where ``out`` is given).
     """
-    given = explicit({k: v for k, v in locals().items() if k not in ("data", "out", "checkpoint_every", "resume", "progress")})
-    return run(data, given, out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress)
+    return run(data, explicit(options), out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress)
 
 
 def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True, announce=None):

@@ -121,7 +121,7 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
         raise ValueError(f"runs is {runs!r}; expected a positive integer")
     if not 0 < budget < math.inf:
         raise ValueError(f"budget is {budget!r}; expected a positive number of seconds")
-    config = Config(**explicit(options), **source(data))
+    config = Config(**explicit(options, "tune"), **source(data))
     check_settings(config.settings, optimizers)
     if searched := [name for name, _ in config.settings if name in ("lr", *DAMPINGS)]:
         raise ValueError(f"{searched[0]} is what the search is for; expected other settings")

@@ -1,7 +1,6 @@
 """The training loop: records, endings, resumption."""
 
 import dataclasses
-import inspect
 import json
 import math
 from types import SimpleNamespace
@@ -202,11 +201,6 @@ def test_what_determines_the_iterates_may_not_change_on_resuming_and_the_end_may
     for name, value in OTHERS.items():
         assert differences(config, {name: value}) == [f"{name} is {value!r} here and {getattr(config, name)!r} in the checkpoint"]
     assert differences(config, FREE) == []
-
-
-def test_the_signature_shows_the_defaults():
-    shown = inspect.signature(train).parameters
-    assert all(repr(shown[name].default) == repr(getattr(Config(), name)) for name in Config().to_dict() if name != "data")
 
 
 def test_resuming_with_an_optimizer_whose_defaults_changed(tmp_path, monkeypatch):
