@@ -1,6 +1,7 @@
 """The backends that tests run on: ``be`` is one of them, with its arrays, its dtype and its tolerance."""
 
 import dataclasses
+import functools
 import importlib
 
 import numpy as np
@@ -22,6 +23,7 @@ BACKENDS = (
     "cupy",
 )
 ON_GPU = ("torch:cuda", "cupy")
+SUBSUMED = ("numpy", "array_api_strict")  # what fails there fails on numpy:readonly and array_api_strict:device1 too
 
 
 def pytest_addoption(parser):
@@ -33,7 +35,7 @@ def pytest_addoption(parser):
         help=f"run on this backend only, and fail where it cannot be used; repeatable; one of {', '.join(BACKENDS)}; "
         "numpy, torch and array_api_strict include their variants",
     )
-    parser.addoption("--nightly", action="store_true", help="run the cases too that are sampled otherwise")
+    parser.addoption("--nightly", action="store_true", help="run the cases too that are sampled or left out otherwise")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -60,6 +62,7 @@ def _device(name):
     return {"torch": variant or "cpu"}.get(module)
 
 
+@functools.cache
 def unusable(name):
     """Why the tests cannot use a backend here, or None."""
     module, _, variant = name.partition(":")
@@ -127,24 +130,38 @@ class Backend:
         return float64_tol * self.eps / np.finfo(np.float64).eps
 
 
-def _backend(name, config):
-    wanted = config.getoption("--backend") or ()
-    module = name.partition(":")[0]
-    if wanted and name not in wanted and module not in wanted:
-        pytest.skip("not selected by --backend")
-    if module == "torch" and not _array.unusable("torch"):
-        importlib.import_module("torch").set_num_threads(1)  # small arrays: threads only get into each other's way
-    if reason := unusable(name):
-        if name in wanted:
-            pytest.fail(f"--backend {name}: {reason}")
-        pytest.skip(reason)
-    return Backend(name)
+def asked(config):
+    """The backends that --backend names, with their variants; without it all."""
+    wanted = set(config.getoption("--backend") or BACKENDS)
+    return [name for name in BACKENDS if {name, name.partition(":")[0]} & wanted]
 
 
-@pytest.fixture(params=[pytest.param(name, id=name, marks=[pytest.mark.gpu] if name in ON_GPU else []) for name in BACKENDS])
+def pytest_generate_tests(metafunc):
+    """``be`` is in turn each backend that can be used here, or is asked for by name."""
+    if "be" in metafunc.fixturenames:
+        left_out = () if metafunc.config.getoption("--nightly") else SUBSUMED
+        named = metafunc.config.getoption("--backend") or ()
+        names = [name for name in asked(metafunc.config) if name not in left_out and (name in named or not unusable(name))]
+        marked = [pytest.param(name, marks=[pytest.mark.gpu] * (name in ON_GPU)) for name in names]
+        metafunc.parametrize("be", marked, indirect=True)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say once, and not test by test, what was not run."""
+    for name in asked(config):
+        if reason := unusable(name):
+            terminalreporter.write_line(f"not run on {name}: {reason}")
+
+
+@pytest.fixture
 def be(request):
-    """Each backend in turn."""
-    return _backend(request.param, request.config)
+    """One backend under test."""
+    name = request.param
+    if reason := unusable(name):
+        pytest.fail(f"--backend {name}: {reason}")
+    if name.startswith("torch"):
+        importlib.import_module("torch").set_num_threads(1)  # small arrays: threads only get into each other's way
+    return Backend(name)
 
 
 @pytest.fixture
