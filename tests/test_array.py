@@ -59,7 +59,7 @@ def test_keys_are_folded_to_different_streams():
 
 @pytest.mark.parametrize("key", [-1, 1.5, True, "a"])
 def test_a_key_is_a_non_negative_integer(key):
-    with pytest.raises(ValueError, match="expected a non-negative integer"):
+    with pytest.raises(ValueError, match="expected an integer of at least 0"):
         _array.fold_in(key)
 
 

@@ -1,9 +1,11 @@
 """What is refused at a public boundary, once and in one sentence: arrays, systems, and hyper-parameters."""
 
 import math
-from numbers import Real
+import operator
+from numbers import Integral, Real
 
 import array_api_compat as compat
+import numpy as np
 
 from nearlin._array.backends import BackendError, describe, device, is_array
 
@@ -107,97 +109,145 @@ def check_square(name, matrix, *, finite=False, stack=True):
 
 
 def check_system(b, rtol, damping=0.0):
-    """The right-hand side b (n,), the tolerance and the damping of a solve; NaN and Inf in b are for its certificate."""
+    """The tolerance and the damping of a solve as floats, and whether b is a vector; NaN and Inf in b are for its certificate."""
     check(ndim={"b": 1}, finite=False, b=b)
-    check_damping(damping)
-    if not 0 <= rtol < 1:
-        raise ValueError(f"rtol is {rtol!r}; expected a number in [0, 1)")
+    return within("[0, 1)")("rtol", rtol), not_negative("damping", damping)
 
 
-def check_damping(damping):
-    """A damping that may be zero."""
-    if not 0 <= damping < math.inf:
-        raise ValueError(f"damping is {damping!r}; expected a finite number, at least 0")
+# ------------------------------------------------------------------------------------------------- hyper-parameters, by kind
 
 
-def check_shares(optimizer, *names):
-    """`ValueError` unless these fields are numbers in [0, 1)."""
-    for name in names:
-        if not _is_share(getattr(optimizer, name)):
-            raise ValueError(f"{name} is {getattr(optimizer, name)!r}; expected a number in [0, 1)")
+def settle(self, **kinds):
+    """Store fields of a frozen dataclass as their kinds convert them; `ValueError` naming field, value and expectation.
+
+    A kind is called with a name and a value, and returns the value as a Python number, text or truth value: a float64 scalar of
+    NumPy would widen float32 arrays.
+    """
+    for name, kind in kinds.items():
+        object.__setattr__(self, name, kind(name, getattr(self, name)))
 
 
-def check_fractions(optimizer, *names):
-    """`ValueError` unless these fields are numbers in (0, 1)."""
-    for name in names:
-        value = getattr(optimizer, name)
-        if not (is_number(value) and 0 < value < 1):
-            raise ValueError(f"{name} is {value!r}; expected a number in (0, 1)")
+def require(holds, sentence):
+    """`ValueError` with the sentence unless ``holds``."""
+    if not holds:
+        raise ValueError(sentence)
 
 
-def check_betas(betas):
-    """`ValueError` unless ``betas`` are two numbers in [0, 1)."""
-    if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(map(_is_share, betas))):
-        raise ValueError(f"betas are {betas!r}; expected two numbers in [0, 1)")
+def _require(holds, name, value, expected, verb="is"):
+    found = f"a {describe(value)}" if getattr(value, "ndim", 0) else repr(value)
+    require(holds, f"{name} {verb} {found}; expected {expected}")
 
 
-def _is_share(value):
-    return is_number(value) and 0 <= value < 1
+def _float(value):
+    """A real number as a float, NaN for anything else."""
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.inf
 
 
-def is_number(value):
-    return isinstance(value, Real) and not isinstance(value, bool)
+def number(expected, holds):
+    """The kind of the real numbers that ``holds`` is true of, as floats."""
+
+    def convert(name, value):
+        x = _float(value)
+        _require(holds(x), name, value, expected)
+        return x
+
+    return convert
 
 
-def check_positive(optimizer, *names):
-    """`ValueError` unless these fields are positive finite numbers."""
-    for name in names:
-        value = getattr(optimizer, name)
-        if not (is_number(value) and 0 < value < math.inf):
-            raise ValueError(f"{name} is {value!r}; expected a positive number")
+def within(interval):
+    """The kind of the numbers in an interval such as ``"[0, 1)"``."""
+    low, high = map(float, interval[1:-1].split(","))
+    above, below = (operator.le if end in "[]" else operator.lt for end in (interval[0], interval[-1]))
+    return number(f"a number in {interval}", lambda x: above(low, x) and below(x, high))
 
 
-def check_not_negative(optimizer, *names):
-    """`ValueError` unless these fields are finite numbers >= 0."""
-    for name in names:
-        value = getattr(optimizer, name)
-        if not (is_number(value) and 0 <= value < math.inf):
-            raise ValueError(f"{name} is {value!r}; expected a number >= 0")
+def integer(least, why=""):
+    """The kind of the integers of at least ``least``; ``why`` ends the sentence."""
+
+    def convert(name, value):
+        holds = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+        _require(holds, name, value, f"an integer of at least {least}{why}")
+        return operator.index(value)
+
+    return convert
 
 
-def check_counts(optimizer, *names, least=1):
-    """`ValueError` unless these fields are integers of at least ``least``, 1 or 0."""
-    kind = "positive" if least == 1 else "non-negative"
-    for name in names:
-        value = getattr(optimizer, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}; expected a {kind} integer")
+def one_of(*known):
+    """The kind of these texts and numbers, and of None where it is among them."""
+    words = list(map(repr, known))
+    expected = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
+
+    def convert(name, value):
+        plain = isinstance(value, str | Real | None) and not isinstance(value, bool)
+        found = [one for one in known if plain and one == value]
+        _require(found, name, value, expected)
+        return found[0]
+
+    return convert
 
 
-def check_flags(optimizer, *names):
-    """`ValueError` unless these fields are True or False."""
-    for name in names:
-        if not isinstance(getattr(optimizer, name), bool):
-            raise ValueError(f"{name} is {getattr(optimizer, name)!r}; expected True or False")
+def optional(kind):
+    """The kind that also takes None."""
+    return lambda name, value: None if value is None else kind(name, value)
 
 
-def check_words(optimizer, **words):
-    """`ValueError` unless each field is one of its ``words``, a sequence of texts, and None where that is allowed."""
-    for name, known in words.items():
-        value = getattr(optimizer, name)
-        if not isinstance(value, str | None) or value not in known:
-            known = list(map(repr, known))
-            expected = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
-            raise ValueError(f"{name} is {value!r}; expected {expected}")
+def flag(name, value):
+    """The kind of True and False."""
+    _require(isinstance(value, bool | np.bool_), name, value, "True or False")
+    return bool(value)
 
 
-def check_lr(lr):
-    """Raise `ValueError` unless ``lr`` is a positive finite number or a callable schedule of the step counter."""
-    if not callable(lr) and not (is_number(lr) and 0 < lr < math.inf):
-        raise ValueError(f"lr is {lr!r}; expected a positive number or a schedule of the step counter")
+def step_size(name, value):
+    """The kind of positive numbers and of schedules, callables of the step counter."""
+    return value if callable(value) else _RATE(name, value)
 
 
-def check_weight_decay(optimizer):
-    """`ValueError` unless ``weight_decay`` is a finite number >= 0, and ``exempt_bias`` True or False."""
-    check_not_negative(optimizer, "weight_decay")
-    check_flags(optimizer, "exempt_bias")
+def pair(expected, holds, verb="is"):
+    """The kind of pairs, as tuples, of real numbers that ``holds`` is true of."""
+
+    def convert(name, value):
+        two = tuple(map(_float, value)) if isinstance(value, tuple | list) else ()
+        _require(len(two) == 2 and all(map(holds, two)), name, value, expected, verb)
+        return two
+
+    return convert
+
+
+betas = pair("two numbers in [0, 1)", lambda x: 0 <= x < 1, "are")
+positive = number("a positive number", lambda x: 0 < x < math.inf)
+not_negative = number("a finite number, at least 0", lambda x: 0 <= x < math.inf)
+_RATE = number("a positive number or a schedule of the step counter", lambda x: 0 < x < math.inf)
+
+
+# The names that the Gauss-Newton files use until they settle their fields themselves.
+
+
+def check_shares(self, *names):
+    settle(self, **dict.fromkeys(names, within("[0, 1)")))
+
+
+def check_fractions(self, *names):
+    settle(self, **dict.fromkeys(names, within("(0, 1)")))
+
+
+def check_positive(self, *names):
+    settle(self, **dict.fromkeys(names, positive))
+
+
+def check_not_negative(self, *names):
+    settle(self, **dict.fromkeys(names, not_negative))
+
+
+def check_counts(self, *names):
+    settle(self, **dict.fromkeys(names, integer(1)))
+
+
+def check_flags(self, *names):
+    settle(self, **dict.fromkeys(names, flag))
+
+
+def check_words(self, **words):
+    settle(self, **{name: one_of(*known) for name, known in words.items()})

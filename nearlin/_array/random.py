@@ -5,14 +5,15 @@ import hashlib
 import numpy as np
 
 from nearlin._array.backends import asarray
+from nearlin._array.checks import integer
+
+_KEY = integer(0)
 
 
 def fold_in(key, *data):
     """A new key from ``key`` and integers, independent of other keys for all practical purposes."""
-    for value in (key, *data):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-            raise ValueError(f"key is {value!r}; expected a non-negative integer")
-    digest = hashlib.blake2b(repr((int(key), *map(int, data))).encode(), digest_size=8).digest()
+    path = tuple(_KEY("key", value) for value in (key, *data))
+    digest = hashlib.blake2b(repr(path).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nearlin._array import fold_in, generator
+from nearlin._array import fold_in, generator, integer
 
 _AUGMENT = 0x61756700  # keeps these draws apart from those of other users of the same key
 
@@ -42,8 +42,7 @@ def augment(x, key, pad=4, flip=True):
         raise TypeError(f"x is a {type(x).__name__}; expected a NumPy array: images are augmented on the host")
     if x.ndim != 4:
         raise ValueError(f"x has shape {x.shape}; expected (n, channels, height, width)")
-    if isinstance(pad, bool) or not isinstance(pad, int | np.integer) or pad < 0:
-        raise ValueError(f"pad is {pad!r}; expected a non-negative integer")
+    pad = integer(0)("pad", pad)
     (n, _, height, width), draw = x.shape, generator(fold_in(key, _AUGMENT))
     top, left = draw.integers(0, 2 * pad + 1, size=(2, n))
     mirrored = draw.integers(0, 2, size=n) == 1

@@ -2,21 +2,14 @@
 
 import numpy as np
 
+from nearlin._array import integer
 from nearlin.data.dataset import DataError
 
 
 def check_positive(**sizes):
-    """Refuse what is no positive integer, by the names that messages use."""
+    """Refuse what is no integer of at least 1, by the names that messages use."""
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a positive integer")
-
-
-def check_seed(seed):
-    """``seed``, if it is a non-negative integer."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; expected a non-negative integer")
-    return seed
+        integer(1)(name, value)
 
 
 def float_dtype(dtype):

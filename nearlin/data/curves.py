@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from nearlin._array import fold_in, generator
-from nearlin.data.checks import check_positive, check_seed, float_dtype
+from nearlin._array import fold_in, generator, integer
+from nearlin.data.checks import check_positive, float_dtype
 from nearlin.data.dataset import DataError
 from nearlin.data.files import read_mat
 
@@ -51,7 +51,7 @@ def curves(n_train=20000, n_test=10000, seed=0, dtype="float32"):
     About 0.3 million operations an image, in chunks of 64 images: 2 s for the defaults on one core.
     """
     check_positive(n_train=n_train, n_test=n_test)
-    seed, dtype = check_seed(seed), float_dtype(dtype)
+    seed, dtype = integer(0)("seed", seed), float_dtype(dtype)
     return _images(n_train, fold_in(seed, _CURVES, 0), dtype), _images(n_test, fold_in(seed, _CURVES, 1), dtype)
 
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin._array import fold_in, generator
-from nearlin.data.checks import check_positive, check_seed, float_dtype
+from nearlin._array import fold_in, generator, integer
+from nearlin.data.checks import check_positive, float_dtype
 
 _GRAPH = 0x6772617068  # keeps these draws apart from those of other users of the same seed
 _DEGREE, _HOMOPHILY, _WORDS, _LIFT = 4.0, 0.8, 18.0, 3.0
@@ -67,7 +67,7 @@ def planted_graph(
     """
     check_positive(nodes=nodes, features=features, classes=classes, labelled_per_class=labelled_per_class)
     check_positive(validation=validation, test=test)
-    dtype, draw = float_dtype(dtype), generator(fold_in(check_seed(seed), _GRAPH))
+    dtype, draw = float_dtype(dtype), generator(fold_in(integer(0)("seed", seed), _GRAPH))
     labels = draw.permutation(nodes) % classes
     A = _adjacency(draw, labels, classes)
     H = _features(draw, labels, classes, features)

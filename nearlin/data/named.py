@@ -5,8 +5,8 @@ import importlib
 
 import numpy as np
 
-from nearlin._array import fold_in, generator
-from nearlin.data.checks import check_positive, check_seed
+from nearlin._array import fold_in, generator, integer
+from nearlin.data.checks import check_positive
 from nearlin.data.dataset import DataError, Dataset
 from nearlin.data.images import Images
 
@@ -59,7 +59,9 @@ def digits(seed=0):
     """
     source = _sklearn("digits").load_digits()
     images = Images("digits", source.images[:, None].astype(np.uint8), source.target, tuple("0123456789"), levels=16)
-    order = np.random.default_rng(check_seed(seed)).permutation(len(images))  # not `split`: the entropy above is of these rows
+    order = np.random.default_rng(integer(0)("seed", seed)).permutation(
+        len(images)
+    )  # not `split`: the entropy above is of these rows
     return images.take(np.sort(order[:1437])), images.take(np.sort(order[1437:]))
 
 

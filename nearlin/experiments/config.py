@@ -11,6 +11,9 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args
 
+import numpy as np
+
+from nearlin._array import flag, integer, not_negative, number, optional, settle, within
 from nearlin.experiments.registry import OPTIMIZERS
 from nearlin.nn import ACTIVATIONS
 
@@ -21,8 +24,8 @@ ALL = "all"  # batch_size: every row in every step, also where a problem has min
 
 
 def _plain(value):
-    """A setting as it is compared and written: tuples for lists, and a dict for what has ``to_dict``, such as `Rates`."""
-    value = value.to_dict() if hasattr(value, "to_dict") else value
+    """As it is compared and written: tuples for lists, Python's numbers for NumPy's, a dict for what has ``to_dict``: `Rates`."""
+    value = value.to_dict() if hasattr(value, "to_dict") else value.item() if isinstance(value, np.generic) else value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return tuple(map(_plain, value)) if type(value) in (tuple, list) else value
@@ -42,6 +45,16 @@ def kinds(option):
     """The types that an option takes, without None."""
     found = get_args(option.type) if isinstance(option.type, UnionType) else (option.type,)
     return tuple(kind for kind in found if kind is not type(None))
+
+
+def _kind(option):
+    """What an option with integers or truth values takes, as `settle` has it."""
+    if bool in kinds(option):
+        return flag
+    least = option.metadata["least"]
+    if str not in kinds(option):
+        return integer(least)
+    return lambda name, value: ALL if isinstance(value, str) and value == ALL else integer(least, f", or {ALL!r}")(name, value)
 
 
 @dataclass(frozen=True)
@@ -119,34 +132,18 @@ class Config:
     )
 
     def __post_init__(self):
-        object.__setattr__(self, "settings", _plain(self.settings))
         for f in fields(self):
-            if int in kinds(f):
-                self._check_integer(f.name, f.metadata["least"], f.default)
-        if not 0 <= self.test_fraction < 1:
-            raise ValueError(f"test_fraction is {self.test_fraction!r}; expected a number in [0, 1)")
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise ValueError(f"time_limit is {self.time_limit!r}; expected a positive number of seconds")
+            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
+            if f.name in KINDS:
+                settle(self, **{f.name: optional(KINDS[f.name]) if f.default is None else KINDS[f.name]})
         if (self.lr_factor is None) != (self.lr_period is None):
             raise ValueError("lr_factor and lr_period make a schedule together; expected both or none")
-        if self.lr_factor is not None and not 0 < self.lr_factor <= 1:
-            raise ValueError(f"lr_factor is {self.lr_factor!r}; expected a number in (0, 1]")
-        if not self.tol >= 0:
-            raise ValueError(f"tol is {self.tol!r}; expected a number of at least 0")
         if self.dtype in ("float16", "bfloat16", "half"):
             raise ValueError(
                 f"dtype is {self.dtype!r}: half precision cannot carry the linear solves; expected float32 or float64"
             )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; expected float32 or float64")
-
-    def _check_integer(self, name, least, default):
-        value = getattr(self, name)
-        if (value is None and default is None) or (name == "batch_size" and value == ALL):
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            words = f", or {ALL!r}" if name == "batch_size" else ""
-            raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}{words}")
 
     @property
     def whole_batch(self):
@@ -158,6 +155,12 @@ class Config:
         return asdict(self)
 
 
+KINDS = {f.name: _kind(f) for f in fields(Config) if {int, bool} & set(kinds(f))} | {
+    "test_fraction": within("[0, 1)"),
+    "time_limit": number("a positive number of seconds", lambda x: x > 0),
+    "lr_factor": within("(0, 1]"),
+    "tol": not_negative,
+}
 DEFAULTS = Config()
 OPTIONS = {f.name: f for f in fields(Config)}
 

@@ -17,7 +17,7 @@ Deviations  1. Pairs with yᵀHy or sᵀs at most the smallest normal number are
 import math
 from typing import NamedTuple
 
-from nearlin._array import check, namespace, solve_triangular, unguarded
+from nearlin._array import check, integer, namespace, positive, solve_triangular, unguarded, within
 
 CURVATURE = 1e-4  # a pair is skipped where sᵀy <= CURVATURE sᵀs ||g||
 
@@ -145,10 +145,7 @@ def double_damping(s, y, Hy, mu1, mu2, noise=0.0):
     10n flops, and 3n for each damping. Where y changes, Hy is another one afterwards.
     """
     check(ndim={"s": 1, "y": 1, "Hy": 1}, finite=False, s=s, y=y, Hy=Hy)
-    if not 0 < mu1 < 1:
-        raise ValueError(f"mu1 is {mu1!r}; expected a number between 0 and 1")
-    if not 0 < mu2 < math.inf:
-        raise ValueError(f"mu2 is {mu2!r}; expected a positive number")
+    mu1, mu2 = within("(0, 1)")("mu1", mu1), positive("mu2", mu2)
     if not math.isfinite(noise):
         return DampedPair(s, y, "rejected: non-finite")
     first = powell_damping(s, y, Hy, mu1)
@@ -293,8 +290,7 @@ def remember(pairs, s, y, memory, gradient_norm=0.0):
     4n flops.
     """
     xp = check(ndim={"s": 1, "y": 1}, finite=False, s=s, y=y)
-    if not memory >= 1:
-        raise ValueError(f"memory is {memory!r}; expected at least 1")
+    memory = integer(1)("memory", memory)
     if word := _refused(s, y, gradient_norm):
         return pairs, word
     if pairs.S is None:

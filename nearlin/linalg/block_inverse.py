@@ -20,13 +20,13 @@ from nearlin._array import (
     asarray,
     block_length,
     check,
-    check_damping,
     check_square,
     cholesky_pivots,
     describe,
     device,
     map_blocks,
     namespace,
+    not_negative,
     slices,
     spd_inverse,
     to_numpy,
@@ -121,9 +121,9 @@ def block_inverse(blocks, damping, name="block", previous=None):
     For N blocks, N (k³ + 11k² + 10k) flops up to k = 16, N (7k³/3 + 21k²/2 + 25k/6) up to k = 64 and N (k³ + 5k² + 2k) above;
     one array of the size of ``blocks`` and a cache of work. Every failing block costs its own inverse again, at most five times.
     """
-    xp, k = _checked(blocks, damping, previous), blocks.shape[-1]
+    (xp, damping), k = _checked(blocks, damping, previous), blocks.shape[-1]
     flat = xp.reshape(blocks, (-1, k, k))
-    dampings = xp.full((flat.shape[0],), float(damping), dtype=blocks.dtype, device=device(blocks))
+    dampings = xp.full((flat.shape[0],), damping, dtype=blocks.dtype, device=device(blocks))
     inverse, good = _invert(flat, dampings)
     if bool(xp.all(good)):
         return BlockInverse(xp.reshape(inverse, blocks.shape), name=name)
@@ -147,14 +147,13 @@ def block_inverse(blocks, damping, name="block", previous=None):
 
 
 def _checked(blocks, damping, previous):
-    """The namespace of arguments that make sense together."""
+    """The namespace of arguments that make sense together, and the damping as a float."""
     xp = check_square("blocks", blocks)
     if previous is not None:
         check(finite=False, beside=("blocks", blocks), previous=previous)
         if previous.shape != blocks.shape:
             raise ValueError(f"previous is a {describe(previous)}; expected the shape of blocks, {tuple(blocks.shape)}")
-    check_damping(damping)
-    return xp
+    return xp, not_negative("damping", damping)
 
 
 def _index(i, lead):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nearlin._array import NotPositiveDefinite, check_damping, check_square, cholesky, namespace, solve_triangular
+from nearlin._array import NotPositiveDefinite, check_square, cholesky, namespace, not_negative, solve_triangular
 
 
 class FactorizationError(ArithmeticError):
@@ -37,7 +37,7 @@ def damped_cholesky(matrix, damping, name="matrix"):
     n³/3 flops; one array of the matrix's size.
     """
     check_square(name, matrix, stack=False)
-    check_damping(damping)
+    damping = not_negative("damping", damping)
     try:
         return cholesky(matrix, shift=damping)
     except NotPositiveDefinite as error:

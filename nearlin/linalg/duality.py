@@ -21,7 +21,19 @@ Deviations  1. Singular values of at most s₁ k ε, rounding, count as zero in 
 import math
 from typing import NamedTuple
 
-from nearlin._array import NotConverged, check, check_finite, describe, device, namespace, singular_values, svd, unguarded
+from nearlin._array import (
+    NotConverged,
+    check,
+    check_finite,
+    describe,
+    device,
+    integer,
+    namespace,
+    one_of,
+    singular_values,
+    svd,
+    unguarded,
+)
 from nearlin.linalg.cholesky import FactorizationError
 from nearlin.linalg.operators import inner, norm
 
@@ -202,10 +214,7 @@ def spectral_bound(W, method="gram", squarings=4):
     -----
     gram: 2 k r² + 2 r³ squarings flops and no singular value decomposition.
     """
-    if method not in ("svd", "gram"):
-        raise ValueError(f"method is {method!r}; expected 'svd' or 'gram'")
-    if isinstance(squarings, bool) or not isinstance(squarings, int) or squarings < 0:
-        raise ValueError(f"squarings is {squarings!r}; expected a non-negative integer")
+    method, squarings = one_of("svd", "gram")("method", method), integer(0)("squarings", squarings)
     xp, _ = _checked(W, 2, "W")
     rounding = 1 + 10 * max(W.shape) * float(xp.finfo(W.dtype).eps)
     if method == "svd":
@@ -263,9 +272,7 @@ def orthogonalize(G, steps=5, polish=2):
     -----
     4 k r² + 2 r³ flops a quintic step, 4 k r² a cubic one.
     """
-    for name, value in (("steps", steps), ("polish", polish)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} is {value!r}; expected a non-negative integer")
+    steps, polish = integer(0)("steps", steps), integer(0)("polish", polish)
     xp, _ = _checked(G, 2, "G")
     X, size = _normalized(G)
     bound = 1 + 10 * max(G.shape) * float(xp.finfo(G.dtype).eps)

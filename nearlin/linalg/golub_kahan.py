@@ -117,7 +117,7 @@ def craig(J, b, damping=0.0, R=None, *, rtol=1e-8, maxiter=None):
 
 def _solve(J, b, damping, R, rtol, maxiter, method):
     """`LeastNorm` and its certificate by ``method``, which follows the bidiagonalisation."""
-    _check(b, damping, R, rtol)
+    rtol, damping = _check(b, damping, R, rtol)
     with unguarded():  # g may overflow where ||J||² underflows, and δ be fine
         return _iterated(J, b, damping, R, rtol, 10 * b.shape[0] if maxiter is None else maxiter, method)
 
@@ -220,12 +220,13 @@ class _LSQR(NamedTuple):
 
 
 def _check(b, damping, R, rtol):
-    check_system(b, rtol, damping)
+    system = check_system(b, rtol, damping)
     if R is None:
-        return
+        return system
     check(ndim={"R": 2}, finite=False, beside=("b", b), R=R)
     if tuple(R.shape) != (b.shape[0], b.shape[0]):
         raise ValueError(f"R has shape {tuple(R.shape)}; expected {(b.shape[0], b.shape[0])}, as b has {b.shape[0]} entries")
+    return system
 
 
 def _left(R, p):

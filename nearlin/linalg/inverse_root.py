@@ -22,12 +22,15 @@ from nearlin._array import (
     NotConverged,
     NotPositiveDefinite,
     asarray,
-    check_damping,
     check_square,
     cholesky,
     device,
     eigh,
     namespace,
+    not_negative,
+    one_of,
+    positive,
+    require,
     unguarded,
     widest,
 )
@@ -140,8 +143,9 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
     (8 p + 21) n² + 24 n. float32 is rooted in float64, and cast back, by Newton always and by ``"eigh"`` where the
     damping is below 1e-5 of a trace (`nearlin.linalg.precision`), if the device has float64.
     """
-    _check_root(p, damping, method)
-    damping = float(damping)  # a scalar of float64 would widen float32
+    one_of("eigh", "newton")("method", method)
+    p, damping = positive("p", p), not_negative("damping", damping)
+    require(method == "eigh" or p == int(p), f"p is {p!r}; expected a positive integer")
     xp = check_square(name, matrix, finite=method == "newton", stack=method == "eigh")  # `symmetric_eigh` looks as well
     work = wide_enough(matrix, damping if method == "eigh" else 0.0)
     if method == "newton":
@@ -171,14 +175,6 @@ def _by_eigenvalues(matrix, p, damping, name):
         raise _singular(matrix, damping, name)
     half = vectors * powers[..., None, :]  # a product with its own transpose is symmetric, and half the work of a BLAS
     return half @ xp.matrix_transpose(half)
-
-
-def _check_root(p, damping, method):
-    if method not in ("eigh", "newton"):
-        raise ValueError(f"method is {method!r}; expected 'eigh' or 'newton'")
-    if not 0 < p < math.inf or (method == "newton" and p != int(p)):
-        raise ValueError(f"p is {p!r}; expected a positive {'integer' if method == 'newton' else 'number'}")
-    check_damping(damping)
 
 
 def _singular(matrix, damping, name):

@@ -14,7 +14,7 @@ Deviations  none
 import math
 from typing import NamedTuple
 
-from nearlin._array import check, check_damping, namespace
+from nearlin._array import check, namespace, not_negative
 from nearlin.linalg.block_inverse import block_inverse
 from nearlin.linalg.inverse_root import symmetric_eigh
 from nearlin.linalg.precision import wide_enough
@@ -89,7 +89,7 @@ def damped_factors(A, G, damping, pi=False, names=("input factor", "output facto
     D³ + o³ flops to leading order for large factors (`block_inverse`).
     """
     check(ndim={"A": 2, "G": 2}, finite=False, A=A, G=G)
-    check_damping(damping)
+    damping = not_negative("damping", damping)
     share, root = trace_balance(A, G) if pi else 1.0, math.sqrt(damping)
     old = (None, None) if previous is None else (previous.A, previous.G)
     left = block_inverse(A, share * root, names[0], old[0])
@@ -160,7 +160,7 @@ class KroneckerEigenbasis(NamedTuple):
         -----
         4o²D + 4oD² + 2oD flops (3oD where ``S`` is made). A negative or non-finite damping is a `ValueError`.
         """
-        check_damping(damping)
+        damping = not_negative("damping", damping)
         transposed = namespace(M).matrix_transpose
         S = self.scaling() if S is None else S
         return self.UG @ ((transposed(self.UG) @ M @ self.UA) / (S + damping)) @ transposed(self.UA)

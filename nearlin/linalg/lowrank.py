@@ -25,12 +25,16 @@ from nearlin._array import (
     cholesky,
     device,
     eigh,
+    integer,
     map_blocks,
     namespace,
+    not_negative,
+    positive,
     slices,
     solve_triangular,
     unguarded,
     widest,
+    within,
 )  # fmt: skip
 
 THIN = 8  # up to as many rows a BLAS is faster row by row
@@ -109,9 +113,7 @@ class LowRankStep(NamedTuple):
 
 def lowrank(d, rank, like):
     """S = 0 of dimension ``d``: the first min(``rank``, ``d``) unit vectors and zeros, in the dtype of ``like``, next to it."""
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
-        raise ValueError(f"rank is {rank!r}; expected an integer >= 0")
-    xp, k = namespace(like), min(rank, d)
+    xp, k = namespace(like), min(integer(0)("rank", rank), d)
     where = {"dtype": like.dtype, "device": device(like)}
     return LowRank(xp.eye(k, d, **where), xp.zeros((k,), **where))
 
@@ -140,7 +142,7 @@ def lowrank_solve(curvature, v, inverse):
     -----
     d (4 k + 4) flops, d more for the clipping; two passes over U.
     """
-    _check(curvature, inverse, v=v)
+    inverse = _checked(curvature, inverse, v=v)
     U = curvature.U
     with unguarded():
         inner, square = _sums(lambda b: (U[:, b] @ v[b], v[b] @ v[b]), U)
@@ -186,10 +188,8 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
     d (4 k² + 12 k + 9) flops, d more for the clipping, and O(k³) that do not depend on d; as many with h = 0 or k = d, less
     2 k d. New arrays of d k + 2 d numbers, d of them given up at the end.
     """
-    _check(curvature, inverse, h=h, **({} if v is None else {"v": v}))
-    (k, d), weight = curvature.U.shape, 1 - decay if weight is None else weight
-    if not (0 <= decay <= 1 and 0 <= weight < math.inf):
-        raise ValueError(f"decay and weight are {decay!r} and {weight!r}; expected a number in [0, 1] and one >= 0")
+    inverse, decay = _checked(curvature, inverse, h=h, **({} if v is None else {"v": v})), within("[0, 1]")("decay", decay)
+    (k, d), weight = curvature.U.shape, not_negative("weight", 1 - decay if weight is None else weight)
     with unguarded():
         met = _meet(curvature.U, h, v)
         rest = _remainder(curvature.U, h, v, met.w)
@@ -208,22 +208,22 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
     return LowRankStep(LowRank(U, namespace(h).astype(sigma, h.dtype)), x, dropped, True)
 
 
-def _check(curvature, inverse, **vectors):
-    """Sorts and shapes of arrays, and the damping; NaN and Inf show in the sums."""
+def _checked(curvature, inverse, **vectors):
+    """``inverse`` in Python's numbers, after a look at sorts and shapes of arrays; NaN and Inf show in the sums."""
     check(ndim=dict.fromkeys(vectors, 1), finite=False, beside=("curvature.U", curvature.U), **vectors)
     d = curvature.U.shape[1]
     for name, vector in vectors.items():
         if vector.shape[0] != d:
             raise ValueError(f"{name} has {vector.shape[0]} entries; expected {d}, the dimension of the curvature")
     if inverse is None:
-        return
-    for name in ("damping", "amplify"):
-        if not 0 < getattr(inverse, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(inverse, name)!r}; expected a positive number")
+        return None
+    positive("damping", inverse.damping), positive("amplify", inverse.amplify)
+    inverse = Inverse(*(None if value is None else float(value) for value in inverse))
     most, dtype = float(namespace(curvature.U).finfo(curvature.U.dtype).max), str(curvature.U.dtype).split(".")[-1]
     if not max(1.0, abs(inverse.scale)) / inverse.damping <= most:
         times = "" if abs(inverse.scale) <= 1 else f", times {abs(inverse.scale):.3g},"
         raise ValueError(f"damping is {inverse.damping!r}; expected a number whose reciprocal{times} is finite in {dtype}")
+    return inverse
 
 
 # ------------------------------------------------------------------------------------------------------ small matrices

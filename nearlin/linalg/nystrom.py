@@ -16,7 +16,21 @@ Deviations  1. Columns are added to Q, orthogonal to those before: no product is
 import math
 from dataclasses import dataclass, replace
 
-from nearlin._array import NotConverged, NotPositiveDefinite, check, cholesky, fold_in, namespace, normal, solve_triangular, svd
+from nearlin._array import (
+    NotConverged,
+    NotPositiveDefinite,
+    check,
+    cholesky,
+    fold_in,
+    integer,
+    namespace,
+    normal,
+    not_negative,
+    optional,
+    positive,
+    solve_triangular,
+    svd,
+)
 from nearlin.linalg.cholesky import FactorizationError
 from nearlin.linalg.operators import safe_norm
 
@@ -61,8 +75,7 @@ class Nystrom:
 
     def with_damping(self, damping):
         """The same for another μ: U and Λ do not depend on it. ``reason`` stays that of the μ it was made for."""
-        _check_damping(damping)
-        return replace(self, damping=damping)
+        return replace(self, damping=positive("damping", damping))
 
     def effective_dimension(self):
         """Σ λ_i / (λ_i + μ) over the k values: that of A, from below."""
@@ -120,7 +133,9 @@ def nystrom(matmat, n, key, damping, *, like, rank=16, max_rank=None, accuracy=0
     (nominal). Errors below eps ||A|| are not seen: a damping below that takes the rank to its largest.
     """
     namespace(like)  # refuses what is no array
-    _check(n, damping, rank, max_rank, accuracy, power)
+    damping, accuracy = positive("damping", damping), not_negative("accuracy", accuracy)
+    n, rank, power = (integer(1)(*one) for one in (("n", n), ("rank", rank), ("power", power)))
+    max_rank = optional(integer(1))("max_rank", max_rank)
     most = min(n, max(rank, n // 2) if max_rank is None else max_rank)
     Q = Y = None
     k, products, error, tolerance = 0, 0, math.inf, accuracy * damping
@@ -138,21 +153,6 @@ def nystrom(matmat, n, key, damping, *, like, rank=16, max_rank=None, accuracy=0
     reason = "converged" if error <= tolerance else f"capped: error {error:.2g} > {tolerance:.2g} at the largest rank, {most}"
     U, values = _eigenpairs(B, shift)
     return Nystrom(U, values, damping, error, products, reason)
-
-
-def _check_damping(damping):
-    if not 0 < damping < math.inf:
-        raise ValueError(f"damping is {damping!r}; expected a positive number")
-
-
-def _check(n, damping, rank, max_rank, accuracy, power):
-    _check_damping(damping)
-    sizes = {"n": n, "rank": rank, "power": power} | ({} if max_rank is None else {"max_rank": max_rank})
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} is {size!r}; expected a positive integer")
-    if not 0 <= accuracy < math.inf:
-        raise ValueError(f"accuracy is {accuracy!r}; expected a finite number, at least 0")
 
 
 def _product(matmat, Z):

@@ -9,6 +9,8 @@ import math
 from dataclasses import astuple, dataclass, fields
 from numbers import Real
 
+from nearlin._array import pair, positive, settle
+
 DTYPES = ("float32", "float64")
 
 
@@ -90,14 +92,8 @@ class Rates:
     calls: float = 7.6e5
 
     def __post_init__(self):
-        for name in PAIRED:
-            pair = getattr(self, name)
-            if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(_is_rate, pair))):
-                raise ValueError(f"{name} is {pair!r}; expected two positive numbers, the rates in float32 and float64")
-            object.__setattr__(self, name, tuple(map(float, pair)))
-        if not _is_rate(self.calls):
-            raise ValueError(f"calls is {self.calls!r}; expected a positive number")
-        object.__setattr__(self, "calls", float(self.calls))
+        rates = pair("two positive numbers, the rates in float32 and float64", lambda x: 0 < x < math.inf)
+        settle(self, **dict.fromkeys(PAIRED, rates), calls=positive)
 
     def seconds(self, work, dtype):
         """The time of ``work`` in a dtype, given by name or as a backend has it, in seconds.
@@ -123,10 +119,6 @@ class Rates:
             _check_keys(f"{name} of rates", content[name], DTYPES)
         pairs = {name: tuple(content[name][dtype] for dtype in DTYPES) for name in PAIRED}
         return cls(**pairs, calls=content["calls"])
-
-
-def _is_rate(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _check_keys(what, content, expected):

@@ -14,8 +14,8 @@ channels come first.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import block_length, map_blocks, namespace, slices
-from nearlin.nn.layers import LayerSpec, check_layer, draw_weights
+from nearlin._array import block_length, flag, integer, map_blocks, namespace, one_of, settle, slices
+from nearlin.nn.layers import SCHEMES, LayerSpec, draw_weights
 
 
 class ConvTrace(NamedTuple):
@@ -172,7 +172,8 @@ class Conv2d:
     scheme: str = "normal"
 
     def __post_init__(self):
-        check_layer(self.scheme, inp=self.inp, out=self.out, kernel=self.kernel, stride=self.stride, pad=self.pad)
+        settle(self, inp=integer(1), out=integer(1), bias=flag, scheme=one_of(*SCHEMES))
+        settle(self, kernel=integer(1), stride=integer(1), pad=integer(0))
 
     @property
     def spec(self):

@@ -8,9 +8,10 @@ of ``backward`` that the first layer of a network needs; ``rows(cache)`` is the 
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import NamedTuple
 
-from nearlin._array import namespace, normal, uniform
+from nearlin._array import flag, integer, namespace, normal, one_of, require, settle, uniform
 from nearlin.nn.activations import Activation
 
 
@@ -73,6 +74,13 @@ def with_ones(a):
     return xp.concat([a, xp.ones_like(a[:, :1])], axis=1)
 
 
+def widths(names, sizes):
+    """``sizes`` as a tuple of integers; `ValueError` unless they are two or more and positive."""
+    holds = len(sizes) > 1 and all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes)
+    require(holds, f"sizes is {tuple(sizes)!r}; expected at least two positive integers: {names}")
+    return tuple(map(int, sizes))
+
+
 SCHEMES = ("normal", "uniform", "fan-out")
 
 
@@ -88,16 +96,6 @@ def draw_weights(scheme, key, spec, like, gain):
     variance = gain / spec.fan_in if scheme == "normal" else 2 / (spec.kernel**2 * spec.out)
     W = normal(key, (spec.out, spec.fan_in), like) * math.sqrt(variance)
     return xp.concat([W, xp.zeros_like(W[:, :1])], axis=1) if spec.bias else W
-
-
-def check_layer(scheme, **sizes):
-    """`ValueError` where a size is no positive integer, or the scheme of initialisation is unknown."""
-    for name, size in sizes.items():
-        least = 0 if name == "pad" else 1
-        if isinstance(size, bool) or not isinstance(size, int) or size < least:
-            raise ValueError(f"{name} is {size!r}; expected an integer of at least {least}")
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme is {scheme!r}; expected one of {', '.join(SCHEMES)}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ class Dense:
     scheme: str = "normal"
 
     def __post_init__(self):
-        check_layer(self.scheme, inp=self.inp, out=self.out)
+        settle(self, inp=integer(1), out=integer(1), bias=flag, scheme=one_of(*SCHEMES))
 
     @property
     def spec(self):

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from nearlin._array import check, check_indices, describe, is_integer, namespace, normal, uniform
+from nearlin._array import check, check_indices, describe, flag, is_integer, namespace, normal, settle, uniform
 from nearlin.nn.activations import activation
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
 from nearlin.nn.polynomials import derivative, product, supremum
@@ -43,6 +43,9 @@ class SquaredLoss:
     """
 
     average: bool = False
+
+    def __post_init__(self):
+        settle(self, average=flag)
 
     def check_targets(self, y, params):
         """`BackendError`, `TypeError` or `ValueError` where y are no float targets (n,) or (n, c) next to ``params``."""

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from nearlin.nn.activations import activation as named
 from nearlin.nn.convolution import Conv2d
-from nearlin.nn.layers import Dense, Elementwise, Flatten
+from nearlin.nn.layers import Dense, Elementwise, Flatten, widths
 from nearlin.nn.network import Residual, Sequential, ZeroPadShortcut
 from nearlin.nn.normalization import BatchNorm
 from nearlin.nn.pooling import GlobalAvgPool, MaxPool
@@ -23,8 +23,7 @@ def autoencoder(sizes, activation="relu", scheme="uniform"):
     scheme : str
         How weights are drawn; see `nearlin.nn.Dense`.
     """
-    if len(sizes) < 2 or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
-        raise ValueError(f"sizes is {tuple(sizes)!r}; expected at least two positive integers: inputs, widths, code")
+    sizes = widths("inputs, widths, code", sizes)
     phi, mirrored, modules = Elementwise(named(activation)), (*sizes, *sizes[-2::-1]), []
     for i, (inp, out) in enumerate(pairwise(mirrored), start=1):
         modules.append(Dense(inp, out, scheme=scheme))

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-from nearlin._array import check, check_indices, fold_in, namespace
+from nearlin._array import check, check_indices, fold_in, namespace, not_negative, settle
 from nearlin.nn.activations import activation as named
 from nearlin.nn.jacobian import LayeredJacobian
-from nearlin.nn.layers import Dense, Elementwise
+from nearlin.nn.layers import Dense, Elementwise, widths
 from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, Cache
 
@@ -72,6 +72,7 @@ class Sequential:
     shape: tuple | None = None
 
     def __post_init__(self):
+        settle(self, gain=not_negative)
         if not self.layers:
             found = ", ".join(type(module).__name__ for module in self.modules) or "nothing"
             raise ValueError(f"modules holds no layer with parameters, but {found}; expected at least one, such as Dense")
@@ -451,10 +452,7 @@ def MLP(sizes, activation="tanh", scheme="normal"):
     scheme : str
         How weights are drawn; see `nearlin.nn.Dense`.
     """
-    if len(sizes) < 2 or any(not isinstance(s, int) or s < 1 for s in sizes):
-        raise ValueError(f"sizes is {tuple(sizes)!r}; expected at least two positive integers: inputs, widths, outputs")
-    phi = named(activation)
-    modules = []
-    for inp, out in pairwise(sizes):
+    phi, modules = named(activation), []
+    for inp, out in pairwise(widths("inputs, widths, outputs", sizes)):
         modules += [Dense(inp, out, scheme=scheme), Elementwise(phi)]
     return Sequential(tuple(modules[:-1]), gain=2.0 if phi.name == "relu" else 1.0)

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nearlin._array import namespace
-from nearlin.nn.layers import LayerSpec, check_layer
+from nearlin._array import integer, namespace, positive, settle
+from nearlin.nn.layers import LayerSpec
 
 
 class Statistics(NamedTuple):
@@ -63,7 +63,7 @@ class BatchNorm:
     statistics: Statistics | None = field(default=None, compare=False)
 
     def __post_init__(self):
-        check_layer("normal", channels=self.channels)
+        settle(self, channels=integer(1), epsilon=positive)
 
     @property
     def spec(self):

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from nearlin._array import namespace
+from nearlin._array import integer, namespace, settle
 from nearlin.nn.convolution import offsets, out_size, padded
-from nearlin.nn.layers import LayerSpec, check_layer
+from nearlin.nn.layers import LayerSpec
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class _Pool:
     def __post_init__(self):
         if self.stride is None:
             object.__setattr__(self, "stride", self.kernel)
-        check_layer("normal", kernel=self.kernel, stride=self.stride, pad=self.pad)
+        settle(self, kernel=integer(1), stride=integer(1), pad=integer(0))
         if 2 * self.pad > self.kernel:
             raise ValueError(f"pad is {self.pad}; expected at most half of the kernel, {self.kernel}")
 

@@ -18,7 +18,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import block_length, check, fold_in, map_blocks, namespace, normal, pack_mask, slices, unpack_mask
+from nearlin._array import (
+    block_length,
+    check,
+    fold_in,
+    integer,
+    map_blocks,
+    namespace,
+    normal,
+    pack_mask,
+    settle,
+    slices,
+    unpack_mask,
+)
 from nearlin.linalg import Work
 from nearlin.nn.activations import Activation, activation
 from nearlin.nn.jacobian import Factor, Jacobian
@@ -60,10 +72,7 @@ class TwoLayer:
     outputs: int = field(default=1, init=False)
 
     def __post_init__(self):
-        for name in ("inputs", "width"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a positive integer")
+        settle(self, inputs=integer(1), width=integer(1))
         activation(self.activation)
 
     @property

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_lr, check_positive, check_weight_decay, namespace
+from nearlin._array import flag, namespace, not_negative, positive, settle, step_size
 from nearlin.linalg import norm
 from nearlin.steps import Info, decay, rate
 
@@ -54,9 +54,7 @@ class AdaGrad:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_positive(self, "epsilon_hat")
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag, epsilon_hat=positive)
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_betas, check_lr, check_positive, check_weight_decay, check_words
+from nearlin._array import betas, flag, not_negative, one_of, positive, settle, step_size
 from nearlin.linalg import norm
 from nearlin.steps import Info, adam_moments, decay, rate
 
@@ -62,11 +62,8 @@ class Adam:
     second_moment_of: str = "gradient"
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_betas(self.betas)
-        check_positive(self, "epsilon_hat")
-        check_words(self, second_moment_of=("gradient", "mean"))
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, betas=betas, epsilon_hat=positive, second_moment_of=one_of("gradient", "mean"))
 
     def init(self, params, objective):
         """The state before the first step."""

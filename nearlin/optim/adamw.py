@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_betas, check_lr, check_positive, check_weight_decay
+from nearlin._array import betas, flag, not_negative, positive, settle, step_size
 from nearlin.linalg import norm
 from nearlin.steps import Info, adam_moments, decay, rate
 
@@ -57,10 +57,7 @@ class AdamW:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_betas(self.betas)
-        check_positive(self, "epsilon_hat")
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag, betas=betas, epsilon_hat=positive)
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -38,10 +38,9 @@ Deviations  1. The constants are derived here; the paper's may differ by constan
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import NamedTuple
 
-from nearlin._array import check_counts, check_flags, check_lr, check_not_negative, check_words, copies, namespace, same
+from nearlin._array import copies, flag, integer, namespace, not_negative, number, one_of, optional, same, settle, step_size
 from nearlin.curvature import Targets, check_smooth, input_bound, input_size, layer_constants, target_range
 from nearlin.linalg import dual_norm, duality_map, norm, operator_norm, orthogonalize, spectral_bound
 from nearlin.nn import SquaredLoss, join_bias, split_bias
@@ -182,20 +181,15 @@ class DSGD:
     p: float | tuple | None = None
 
     def __post_init__(self):
-        check_flags(self, "sharp", "prune", "verify")
-        if not isinstance(self.q, Real | str) or isinstance(self.q, bool) or self.q not in (1, 2, math.inf, "inf"):
-            raise ValueError(f"q is {self.q!r}; expected 1, 2 or inf")
-        check_words(self, **CHOICES)
-        check_lr(self.lr)
+        settle(self, lr=step_size, p=optional(_scales), q=one_of(1, 2, math.inf, "inf"), delta=not_negative)
+        settle(self, form=one_of("batch", "stochastic"), layers=one_of("greedy", "cyclic", "all"))
+        settle(self, inputs=one_of("data", "bound"), bias=one_of("augmented", "separate", "none"))
+        settle(self, sharp=flag, prune=flag, verify=flag)
+        settle(self, orth=one_of("svd", "newton_schulz"), ns_steps=integer(0), polish=integer(0))
         if not callable(self.lr):
             self._checked_rate(self.lr)
-        check_not_negative(self, "delta")
-        check_counts(self, "ns_steps", "polish", least=0)
         if self.orth == "newton_schulz" and self._q != 2:
             raise ValueError(f"orth is 'newton_schulz' and q is {self.q!r}; expected q = 2")
-        if self.p is not None and not all(map(_square_is_positive, self.p if isinstance(self.p, tuple) else (self.p,))):
-            words = "expected a positive number or a tuple of them, whose squares neither overflow nor vanish"
-            raise ValueError(f"p is {self.p!r}; {words}")
 
     @property
     def whole_batch(self):
@@ -396,17 +390,13 @@ class DSGD:
         return info._replace(reason=f"accepted, but {words}")
 
 
-CHOICES = {
-    "form": ("batch", "stochastic"),
-    "layers": ("greedy", "cyclic", "all"),
-    "inputs": ("data", "bound"),
-    "bias": ("augmented", "separate", "none"),
-    "orth": ("svd", "newton_schulz"),
-}
+_scale = number(
+    "a positive number or a tuple of them, whose squares neither overflow nor vanish", lambda x: x > 0 and 0 < x * x < math.inf
+)
 
 
-def _square_is_positive(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and value > 0 and 0 < float(value) * float(value) < math.inf
+def _scales(name, value):
+    return tuple(_scale(name, one) for one in value) if isinstance(value, tuple) else _scale(name, value)
 
 
 def _blocks(layers, bias):

@@ -41,18 +41,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import (
-    check,
-    check_counts,
-    check_flags,
-    check_lr,
-    check_not_negative,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
-    namespace,
-)
+from nearlin._array import check, flag, integer, namespace, not_negative, one_of, optional, positive, settle, step_size, within
 from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
 from nearlin.nn import ravel, unravel
 from nearlin.steps import decay, label_key, rate
@@ -180,17 +169,10 @@ class Ginger:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum", "decay")
-        check_positive(self, "damping")
-        if self.clip is not None:
-            check_positive(self, "clip")
-        check_not_negative(self, "relative_damping")
-        check_counts(self, "rank", least=0)
-        check_counts(self, "statistics_every")
-        check_words(self, block=("tensor", "all"), curvature=("fisher", "empirical_fisher"))
-        check_flags(self, "correct_curvature")
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive, clip=optional(positive))
+        settle(self, relative_damping=not_negative, rank=integer(0), statistics_every=integer(1), correct_curvature=flag)
+        settle(self, block=one_of("tensor", "all"), curvature=one_of("fisher", "empirical_fisher"))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -46,17 +46,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import (
-    check_counts,
-    check_fractions,
-    check_lr,
-    check_not_negative,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
-    namespace,
-)
+from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.curvature import change, means, observe
 from nearlin.linalg import LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
 from nearlin.steps import Info, average, decay, mean_weights, rate, velocity, weigh
@@ -153,14 +143,10 @@ class KBFGS:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_words(self, form=("average", "sum"), start=("mean", "zero"))
-        check_shares(self, "momentum", "decay", "pair_decay")
-        check_positive(self, "damping")
-        check_fractions(self, "powell")
-        check_not_negative(self, "l2")
-        check_counts(self, "statistics_every")
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), pair_decay=within("[0, 1)"), powell=within("(0, 1)"))
+        settle(self, form=one_of("average", "sum"), start=one_of("mean", "zero"))
+        settle(self, damping=positive, l2=not_negative, statistics_every=integer(1))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -269,7 +255,7 @@ class KBFGSL(KBFGS):
 
     def __post_init__(self):
         super().__post_init__()
-        check_counts(self, "memory")
+        settle(self, memory=integer(1))
 
     def _identity(self, like, out):
         return LimitedMemory()

@@ -65,17 +65,17 @@ from typing import NamedTuple
 
 from nearlin._array import (
     block_length,
-    check_counts,
-    check_flags,
-    check_lr,
-    check_not_negative,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
+    flag,
+    integer,
     namespace,
+    not_negative,
+    one_of,
+    positive,
+    settle,
     slices,
+    step_size,
     unguarded,
+    within,
 )
 from nearlin.curvature import outer_sums
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
@@ -192,14 +192,10 @@ class KFAC:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum", "decay")
-        check_positive(self, "damping")
-        check_not_negative(self, "l2")
-        check_counts(self, "statistics_every", "inverse_every")
-        check_flags(self, "pi", "early")
-        check_words(self, form=("sum", "average"), inverse=("factored", "exact", "rescaled"), fisher=FISHERS)
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive, l2=not_negative)
+        settle(self, statistics_every=integer(1), inverse_every=integer(1), pi=flag, early=flag, fisher=one_of(*FISHERS))
+        settle(self, form=one_of("sum", "average"), inverse=one_of("factored", "exact", "rescaled"))
 
     def init(self, params, objective):
         """The state before the first step."""

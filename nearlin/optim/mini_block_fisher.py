@@ -60,17 +60,18 @@ from typing import NamedTuple
 
 from nearlin._array import (
     block_length,
-    check_counts,
-    check_flags,
-    check_lr,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
+    flag,
+    integer,
     map_blocks,
     namespace,
+    not_negative,
+    one_of,
+    positive,
+    settle,
     slices,
+    step_size,
     unguarded,
+    within,
 )
 from nearlin.linalg import axpy, block_inverse, inner, norm
 from nearlin.nn import join_bias, split_bias
@@ -186,13 +187,12 @@ class MiniBlockFisher:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum", "decay", "diag_beta2")
-        check_positive(self, "damping", "diag_epsilon", "diag_scale")
-        check_counts(self, "statistics_every", "inverse_every")
-        check_flags(self, "average", "early")
-        check_words(self, **WORDS)
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive, average=flag)
+        settle(self, statistics_every=integer(1), inverse_every=integer(1), early=flag, start=one_of("mean", "first", "zero"))
+        settle(self, layout=one_of("out", "in", "chunk"), statistic=one_of("batch", "sample"))
+        settle(self, diagonal=one_of("released", "adam"))
+        settle(self, diag_beta2=within("[0, 1)"), diag_epsilon=positive, diag_scale=positive)
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -341,14 +341,6 @@ class MiniBlockFisher:
         root = namespace(layer.square).sqrt(layer.square / (1 - self.diag_beta2 ** (t + 1))) + self.diag_epsilon
         correction = 1.0 if self.diagonal == "released" else 1 - self.momentum ** (t + 1)
         return (self.diag_scale / correction) * layer.mean / root
-
-
-WORDS = {
-    "layout": ("out", "in", "chunk"),
-    "statistic": ("batch", "sample"),
-    "start": ("mean", "first", "zero"),
-    "diagonal": ("released", "adam"),
-}
 
 
 def _rows(M, spec, layout):

@@ -25,16 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import (
-    check_betas,
-    check_counts,
-    check_flags,
-    check_lr,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
-)
+from nearlin._array import betas, flag, integer, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import axpy, norm, orthogonalize
 from nearlin.nn import join_tensors, split_tensors
 from nearlin.steps import Info, adam_moments, decay, rate
@@ -102,14 +93,9 @@ class Muon:
     epsilon_hat: float = 1e-8
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum")
-        check_counts(self, "ns_steps", "polish", least=0)
-        check_flags(self, "nesterov", "head")
-        check_words(self, scale=tuple(SCALES))
-        check_betas(self.betas)
-        check_positive(self, "adam_scale", "epsilon_hat")
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), ns_steps=integer(0), polish=integer(0), nesterov=flag, head=flag)
+        settle(self, scale=one_of(*SCALES), betas=betas, adam_scale=positive, epsilon_hat=positive)
 
     def init(self, params, objective):
         """The state before the first step."""

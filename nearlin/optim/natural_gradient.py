@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_not_negative, check_positive, namespace
+from nearlin._array import namespace, not_negative, optional, positive, settle
 from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, norm
 
 
@@ -56,9 +56,7 @@ class NaturalGradient:
     damping: float | None = None
 
     def __post_init__(self):
-        check_positive(self, "lr")
-        if self.damping is not None:
-            check_not_negative(self, "damping")
+        settle(self, lr=positive, damping=optional(not_negative))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_counts, check_fractions, check_lr, check_positive, check_shares, check_weight_decay, unguarded
+from nearlin._array import flag, integer, not_negative, optional, positive, settle, step_size, unguarded, within
 from nearlin.linalg import norm
 from nearlin.nn import ravel, unravel
 from nearlin.steps import Info, decay, label_key, rate
@@ -96,13 +96,8 @@ class QNG:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum")
-        check_fractions(self, "decay")
-        if self.trust_region is not None:
-            check_positive(self, "trust_region")
-        check_counts(self, "rank")
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), decay=within("(0, 1)"), rank=integer(1), trust_region=optional(positive))
 
     def init(self, params, objective):
         """The state before the first step."""

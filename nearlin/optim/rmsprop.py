@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_lr, check_positive, check_shares, check_weight_decay, namespace
+from nearlin._array import flag, namespace, not_negative, positive, settle, step_size, within
 from nearlin.linalg import norm
 from nearlin.steps import Info, decay, rate
 
@@ -65,10 +65,8 @@ class RMSprop:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "decay", "momentum")
-        check_positive(self, "epsilon_hat")
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, decay=within("[0, 1)"), momentum=within("[0, 1)"), epsilon_hat=positive)
 
     def init(self, params, objective):
         """The state before the first step."""

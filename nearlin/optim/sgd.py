@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_lr, check_shares, check_weight_decay, check_words
+from nearlin._array import flag, not_negative, one_of, settle, step_size, within
 from nearlin.linalg import axpy, norm
 from nearlin.steps import Info, decay, rate, velocity
 
@@ -59,10 +59,8 @@ class SGD:
     form: str = "sum"
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum")
-        check_words(self, form=("sum", "average"))
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), form=one_of("sum", "average"))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -35,16 +35,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import (
-    check_counts,
-    check_flags,
-    check_lr,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
-    namespace,
-)
+from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products, norm
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 from nearlin.steps import Info, decay, mean_weights, rate, velocity, weigh
@@ -128,13 +119,10 @@ class Shampoo:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum", "decay")
-        check_positive(self, "damping")
-        check_counts(self, "statistics_every", "inverse_every")
-        check_flags(self, "early")
-        check_words(self, accumulate=("average", "sum"), root=("eigh", "newton"), reshape=("filter", "matrix"))
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive)
+        settle(self, statistics_every=integer(1), inverse_every=integer(1), early=flag)
+        settle(self, accumulate=one_of("average", "sum"), root=one_of("eigh", "newton"), reshape=one_of("filter", "matrix"))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -37,16 +37,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import (
-    check_betas,
-    check_counts,
-    check_lr,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
-    namespace,
-)
+from nearlin._array import betas, flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 from nearlin.steps import Info, decay, mean_weights, rate, weigh
@@ -121,13 +112,9 @@ class SOAP:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_betas(self.betas)
-        check_positive(self, "epsilon_hat")
-        check_shares(self, "decay")
-        check_counts(self, "inverse_every")
-        check_words(self, refresh=("qr", "eigh"), reshape=("filter", "matrix"))
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, betas=betas, epsilon_hat=positive, decay=within("[0, 1)"), inverse_every=integer(1))
+        settle(self, refresh=one_of("qr", "eigh"), reshape=one_of("filter", "matrix"))
 
     def init(self, params, objective):
         """The state before the first step."""

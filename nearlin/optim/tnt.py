@@ -36,16 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import (
-    check_counts,
-    check_flags,
-    check_lr,
-    check_positive,
-    check_shares,
-    check_weight_decay,
-    check_words,
-    namespace,
-)
+from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import average_modes, axpy, block_inverse, mode_products, norm
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 from nearlin.steps import Info, decay, label_key, mean_weights, rate, velocity, warm_key, weigh
@@ -123,13 +114,9 @@ class TNT:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        check_lr(self.lr)
-        check_weight_decay(self)
-        check_shares(self, "momentum", "decay")
-        check_positive(self, "damping")
-        check_counts(self, "statistics_every", "inverse_every")
-        check_flags(self, "early")
-        check_words(self, reshape=("filter", "matrix"))
+        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
+        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive)
+        settle(self, statistics_every=integer(1), inverse_every=integer(1), early=flag, reshape=one_of("filter", "matrix"))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -8,12 +8,8 @@ from numbers import Integral
 
 from nearlin import _array
 
-
-def check_count(name, value, why=""):
-    """``value`` as an int of at least 1; `ValueError` naming it otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected an integer of at least 1{why}")
-    return int(value)
+_ROWS = _array.integer(1, ", the number of sketch rows")
+_LENGTH = _array.integer(1, ", the length of the vectors (factor shapes need a factor sketch)")
 
 
 def check_like(like):
@@ -28,8 +24,8 @@ def check_like(like):
 def check_flat(s, p, like):
     """The sizes (s, p) of a sketch of flat vectors, as ints."""
     check_like(like)
-    rows = check_count("s", s, ", the number of sketch rows")
-    return rows, check_count("shape", p, ", the length of the vectors (factor shapes need a factor sketch)")
+    rows = _ROWS("s", s)
+    return rows, _LENGTH("shape", p)
 
 
 def check_factors(s, shape, like, flat=False):
@@ -38,7 +34,7 @@ def check_factors(s, shape, like, flat=False):
     With ``flat`` a layer may also be given as a number, the length of its rows, which are no products of factors then.
     """
     check_like(like)
-    rows = check_count("s", s, ", the number of sketch rows")
+    rows = _ROWS("s", s)
     if not (isinstance(shape, tuple | list) and shape and all(_is_pair(one) or (flat and _is_number(one)) for one in shape)):
         others = ", or the length of its rows" if flat else ""
         raise ValueError(f"shape is {shape!r}; expected one pair (m, d) of factor widths per layer{others}")
@@ -55,8 +51,8 @@ def _is_number(value):
 
 def _checked_layer(one):
     if _is_number(one):
-        return check_count("row length", one)
-    return check_count("factor width m", one[0]), check_count("factor width d", one[1])
+        return _array.integer(1)("row length", one)
+    return _array.integer(1)("factor width m", one[0]), _array.integer(1)("factor width d", one[1])
 
 
 def check_layer(shapes, layer):

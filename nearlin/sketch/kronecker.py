@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from nearlin import _array
 from nearlin.linalg.hadamard import fwht, next_power_of_two, pad_rows
-from nearlin.sketch._base import check_count, check_factors, check_layer
+from nearlin.sketch._base import check_factors, check_layer
 from nearlin.sketch.sparse_sign import SparseSign
 
 
@@ -33,7 +33,7 @@ class KroneckerSRHT:
     oversample: int = 4
 
     def __post_init__(self):
-        check_count("oversample", self.oversample)
+        _array.settle(self, oversample=_array.integer(1))
 
     def sample(self, key, s, shape, *, like):
         """Draw the operators of ``key``, ``s`` rows on each of the layers with factor widths ``shape`` = ((m, d), ...).

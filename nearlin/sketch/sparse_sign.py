@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nearlin import _array
-from nearlin.sketch._base import FlatSample, check_count, check_flat
+from nearlin.sketch._base import FlatSample, check_flat
 from nearlin.sketch.countsketch import CountSketch, CountSketchSample
 
 
@@ -26,7 +26,7 @@ class SparseSign:
     nnz: int = 8
 
     def __post_init__(self):
-        check_count("nnz", self.nnz, ", the non-zeros of a column")
+        _array.settle(self, nnz=_array.integer(1, ", the non-zeros of a column"))
 
     def sample(self, key, s, shape, *, like):
         """Draw the operator of ``key`` with ``s`` rows on vectors of length ``shape``, next to ``like`` and in its dtype.

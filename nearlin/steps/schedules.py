@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from nearlin._array import check_positive, is_number
+from nearlin._array import integer, positive, settle, within
 
 
 def rate(lr, t):
@@ -46,11 +46,7 @@ class StepDecay:
     period: int
 
     def __post_init__(self):
-        check_positive(self, "lr")
-        if not (is_number(self.factor) and 0 < self.factor <= 1):
-            raise ValueError(f"factor is {self.factor!r}; expected a number in (0, 1]")
-        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
-            raise ValueError(f"period is {self.period!r}; expected a positive integer, the steps between two reductions")
+        settle(self, lr=positive, factor=within("(0, 1]"), period=integer(1, ", the steps between two reductions"))
 
     def __call__(self, t):
         return self.lr * self.factor ** (t // self.period)

@@ -81,11 +81,11 @@ def test_the_seed_decides_and_the_dtype_rounds():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"nodes": 0}, "nodes is 0; expected a positive integer"),
+        ({"nodes": 0}, "nodes is 0; expected an integer of at least 1"),
         ({"classes": 2.0}, "classes is 2.0"),
         ({"labelled_per_class": 101}, "with 100 in the smallest of 3 classes; expected enough for .*: 101 in each"),
         ({"test": 246}, r"5 in each, and 40 \+ 246 others"),
-        ({"seed": -1}, "seed is -1; expected a non-negative integer"),
+        ({"seed": -1}, "seed is -1; expected an integer of at least 0"),
         ({"dtype": int}, "expected float32 or float64"),
     ],
 )

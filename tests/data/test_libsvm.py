@@ -94,7 +94,7 @@ def test_other_bad_files_and_arguments(tmp_path):
         load_libsvm(tmp_path / "a")
     with pytest.raises(DataError, match="does not exist"):
         load_libsvm(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="features is 0; expected a positive integer"):
+    with pytest.raises(ValueError, match="features is 0; expected an integer of at least 1"):
         load_libsvm(tmp_path / "a", features=0)
     with pytest.raises(ValueError, match="expected float32 or float64"):
         load_libsvm(tmp_path / "a", dtype=int)

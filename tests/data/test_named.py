@@ -143,5 +143,5 @@ def test_the_entropy_of_digits_is_as_documented(digits):
 def test_digits_are_split_by_the_seed(digits):
     np.testing.assert_array_equal(digits(1)[1].x, digits(1)[1].x)
     assert not np.array_equal(digits(1)[1].x, digits(2)[1].x)
-    with pytest.raises(ValueError, match="seed is -1; expected a non-negative integer"):
+    with pytest.raises(ValueError, match="seed is -1; expected an integer of at least 0"):
         digits(-1)

@@ -86,7 +86,7 @@ def test_matrices_are_square_and_of_floats(call, matrix, error, words):
         ({"like": [1.0]}, BackendError, "^expected arrays of one array-API backend, found builtins.list$"),
         ({"matmat": lambda Z: Z + 0j}, TypeError, rf"^matmat\(Z\) has dtype complex128; {DTYPES}"),
         ({"matmat": lambda Z: [1.0]}, BackendError, r"^matmat\(Z\) is a list; expected a NumPy"),
-        ({"n": 0}, ValueError, "^n is 0; expected a positive integer$"),
+        ({"n": 0}, ValueError, "^n is 0; expected an integer of at least 1$"),
         ({"damping": -1.0}, ValueError, "^damping is -1.0; expected a positive number$"),
     ],
 )

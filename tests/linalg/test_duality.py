@@ -313,7 +313,7 @@ def test_singular_values_that_do_not_converge_are_an_error(monkeypatch):
         (lambda: linalg.dual_norm(np.ones(3)), r"G has shape \(3,\); expected 2 dimension"),
         (lambda: linalg.spectral_bound(np.eye(2), "power"), "method is 'power'"),
         (lambda: linalg.spectral_bound(np.eye(2), squarings=-1), "squarings is -1"),
-        (lambda: linalg.orthogonalize(np.eye(2), 1.5), "steps is 1.5; expected a non-negative integer"),
+        (lambda: linalg.orthogonalize(np.eye(2), 1.5), "steps is 1.5; expected an integer of at least 0"),
         (lambda: linalg.orthogonalize(np.eye(2), 5, -1), "polish is -1"),
     ],
 )

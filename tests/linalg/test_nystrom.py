@@ -223,7 +223,7 @@ BAD = {
     "damping is 0": {"damping": 0.0},
     "damping is -1": {"damping": -1.0},
     "damping is nan": {"damping": float("nan")},
-    "rank is 0; expected a positive integer": {"rank": 0},
+    "rank is 0; expected an integer of at least 1": {"rank": 0},
     "rank is 2.5": {"rank": 2.5},
     "max_rank is 0": {"max_rank": 0},
     "power is 0": {"power": 0},

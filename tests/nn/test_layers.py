@@ -346,7 +346,7 @@ def test_bad_targets_get_one_clear_sentence(loss, y, error, words):
     [
         (lambda: nn.Conv2d(0, 3), "inp is 0; expected an integer of at least 1"),
         (lambda: nn.Conv2d(2, 3, 3, pad=-1), "pad is -1"),
-        (lambda: nn.Conv2d(2, 3, scheme="xavier"), "scheme is 'xavier'; expected one of normal"),
+        (lambda: nn.Conv2d(2, 3, scheme="xavier"), "scheme is 'xavier'; expected one of 'normal'"),
         (lambda: nn.MaxPool(2, pad=2), "pad is 2; expected at most half of the kernel"),
         (lambda: nn.BatchNorm(0), "channels is 0"),
         (lambda: nn.autoencoder((8,)), "sizes is"),

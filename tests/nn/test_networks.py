@@ -276,7 +276,7 @@ def test_layers_are_left_as_they_were(net, numpy_backend):
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_a_width_is_a_positive_integer(value):
-    with pytest.raises(ValueError, match=r"width is .*; expected a positive integer"):
+    with pytest.raises(ValueError, match=r"width is .*; expected an integer of at least 1"):
         nn.TwoLayer(3, value)
 
 

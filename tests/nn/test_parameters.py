@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin._array import check_lr, check_weight_decay
+from nearlin._array import step_size
 from nearlin.complexity import flops_of
 from nearlin.nn import LayerSpec, join_bias, split_bias
+from nearlin.optim import SGD
 from nearlin.steps import StepDecay, decay, rate, velocity
 
 LAYERS = (
@@ -65,9 +65,9 @@ def test_step_decay_is_a_value():
         ({"factor": 0.0}, r"factor is 0.0; expected a number in \(0, 1\]"),
         ({"factor": 1.5}, r"factor is 1.5; expected a number in \(0, 1\]"),
         ({"factor": math.nan}, r"factor is nan; expected a number in \(0, 1\]"),
-        ({"period": 0}, "period is 0; expected a positive integer"),
-        ({"period": 2.5}, "period is 2.5; expected a positive integer"),
-        ({"period": True}, "period is True; expected a positive integer"),
+        ({"period": 0}, "period is 0; expected an integer of at least 1"),
+        ({"period": 2.5}, "period is 2.5; expected an integer of at least 1"),
+        ({"period": True}, "period is True; expected an integer of at least 1"),
     ],
 )
 def test_a_step_decay_outside_its_range_is_named(options, message):
@@ -78,24 +78,24 @@ def test_a_step_decay_outside_its_range_is_named(options, message):
 @pytest.mark.parametrize("lr", [0, -1.0, math.nan, math.inf, None, "fast", True, 1j])
 def test_a_step_size_that_is_none_is_named(lr):
     with pytest.raises(ValueError, match=r"lr is .*; expected a positive number or a schedule of the step counter"):
-        check_lr(lr)
+        step_size("lr", lr)
 
 
-@pytest.mark.parametrize("lr", [1, 1e-3, np.float32(0.5), StepDecay(0.1, 0.1, 5), lambda t: 0.1])
+@pytest.mark.parametrize("lr", [1, 1e-3, np.float32(0.5), StepDecay(0.1, 0.1, 5), math.exp])
 def test_numbers_and_schedules_are_step_sizes(lr):
-    check_lr(lr)
+    assert step_size("lr", lr) == lr
 
 
 @pytest.mark.parametrize("value", [-1e-3, math.nan, math.inf, None, True, "some"])
 def test_a_weight_decay_outside_its_range_is_named(value):
-    with pytest.raises(ValueError, match=r"weight_decay is .*; expected a number >= 0"):
-        check_weight_decay(SimpleNamespace(weight_decay=value, exempt_bias=False))
+    with pytest.raises(ValueError, match=r"weight_decay is .*; expected a finite number, at least 0"):
+        SGD(weight_decay=value)
 
 
 @pytest.mark.parametrize("value", [0, 1.0, None, "yes"])
 def test_an_exemption_that_is_no_flag_is_named(value):
     with pytest.raises(ValueError, match=r"exempt_bias is .*; expected True or False"):
-        check_weight_decay(SimpleNamespace(weight_decay=0.1, exempt_bias=value))
+        SGD(exempt_bias=value)
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])

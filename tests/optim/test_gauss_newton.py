@@ -827,7 +827,7 @@ def test_data_that_are_not_finite_are_refused(numpy_backend):
 @pytest.mark.parametrize("key", [-1, 1.5, None, "a"])
 def test_a_bad_key_is_refused(numpy_backend, key):
     objective, params, batch = mlp(numpy_backend)
-    with pytest.raises(ValueError, match="expected a non-negative integer"):
+    with pytest.raises(ValueError, match="expected an integer of at least 0"):
         GaussNewton().step(params, State(), objective, batch, key=key)
 
 

@@ -3,25 +3,27 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from nearlin import optim
 from nearlin.experiments import OPTIMIZERS
 
 MAY_BE_NONE = {("Ginger", "clip")}  # besides those that are None by default
-WRONG = ["oops", "", 1j, complex(2), math.nan, None]
+WRONG = ["oops", "", 1j, complex(2), math.nan, None, np.ones(1), np.ones((2, 2))]
 FIELDS = [(name, f) for name in OPTIMIZERS.values() for f in dataclasses.fields(getattr(optim, name)) if f.init]
 CASES = [
-    pytest.param(name, f.name, value, id=f"{name}-{f.name}-{value!r}")
+    pytest.param(name, f.name, value, id=f"{name}-{f.name}-{np.shape(value) or value!r}")
     for name, f in FIELDS
     for value in [*WRONG, 1 if isinstance(f.default, bool) else True]
+    if not (np.ndim(value) == 2 and f.name in ("sketch", "rates"))
     if value is not None or not (f.default is None or (name, f.name) in MAY_BE_NONE)
 ]
 
 
 @pytest.mark.parametrize(("name", "field", "value"), CASES)
 def test_what_a_field_cannot_be_is_refused_and_named(name, field, value):
-    with pytest.raises(ValueError, match=f"^{field} (is|are) .*; expected "):
+    with pytest.raises(ValueError, match=f"^{field} (is|are) [^\n]*; expected [^\n]*$"):
         getattr(optim, name)(**{field: value})
 
 

@@ -343,7 +343,7 @@ def test_a_bad_key_is_refused_whether_r_is_fresh_or_kept(numpy_backend, key):
     objective, params, batch = sphere_problem(numpy_backend)
     opt = NearLinear()
     new, state, _ = opt.step(params, opt.init(params, objective), objective, batch, key=0)
-    with pytest.raises(ValueError, match="expected a non-negative integer"):
+    with pytest.raises(ValueError, match="expected an integer of at least 0"):
         opt.step(new, state, objective, batch, key=key)
 
 
