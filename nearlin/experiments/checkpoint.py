@@ -1,14 +1,15 @@
 """Checkpoints: one ``.npz`` file of arrays and a JSON structure, without pickle, written aside and renamed.
 
-The structure is a tree of None, bool, int, float, str, tuples, lists, dicts, and the NamedTuples and dataclasses of this package,
-which are stored by class path; arrays of any backend are its leaves and are stored as host arrays. Fields that a NamedTuple
-names in its class attribute ``transient`` (caches, without which the same numbers come out) are left out, and come back as their
-defaults.
+Format 2. The structure has three parts. ``tree`` holds None, bool, int, float, str, tuples, lists, dicts, and the records of this
+package by their short names (`class_names`); an array in it is a number, its place in ``arrays``, where dtype and shape stand
+beside the ``parts`` that it is put together from: today one entry of the same file, ``{"entry": "array_0"}``. A part that also
+names a file and rows, for matrices that are written by several, and a digest beside ``format`` have their places here. Arrays of
+any backend are stored as host arrays. Fields that a record calls ``transient`` (caches, without which the same numbers come out)
+are left out, and come back as their defaults.
 """
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import os
 import zipfile
@@ -17,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from nearlin._array import asarray, is_array, to_numpy
+from nearlin.experiments.class_names import class_of, fields, name_of
 
-FORMAT = "nearlin checkpoint 1"
+FORMAT, EARLIER = "nearlin checkpoint 2", "nearlin checkpoint 1"
 
 
 class CheckpointError(ValueError):
@@ -66,13 +68,10 @@ def save(path, *, params, state, step, seed, config=None, preprocessing=None, st
         "records": list(records),
     }
     arrays = []
-    text = json.dumps({"format": FORMAT, "tree": _encode(tree, arrays)})
-    write_atomically(
-        path,
-        lambda file: np.savez(
-            file, structure=np.frombuffer(text.encode(), np.uint8), **{f"array_{i}": a for i, a in enumerate(arrays)}
-        ),
-    )
+    content = {"format": FORMAT, "tree": _encode(tree, arrays), "arrays": [_described(i, a) for i, a in enumerate(arrays)]}
+    entries = {_entry(i): a for i, a in enumerate(arrays)}
+    entries["structure"] = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    write_atomically(path, lambda file: np.savez(file, **entries))
 
 
 def load(path, like=None):
@@ -93,7 +92,7 @@ def load(path, like=None):
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             content = json.loads(archive["structure"].tobytes().decode())
-            arrays = [archive[f"array_{i}"] for i in range(len(archive.files) - 1)]
+            entries = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise CheckpointError(f"the checkpoint {path} does not exist") from error
     except OSError as error:
@@ -102,9 +101,10 @@ def load(path, like=None):
         raise CheckpointError(f"{path} is not a nearlin checkpoint, or is truncated") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
-        raise CheckpointError(f"{path} has the format {found!r}; expected {FORMAT!r}")
+        older = ": an earlier version of nearlin wrote it, and can resume it" if found == EARLIER else ""
+        raise CheckpointError(f"{path} has the format {found!r}; expected {FORMAT!r}{older}")
     try:
-        tree = _decode(content["tree"], arrays)
+        tree = _decode(content["tree"], [_assembled(array, entries) for array in content["arrays"]])
     except (AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was written by another version of nearlin, or is damaged: {error}") from error
     return tree if like is None else next_to(tree, like)
@@ -156,24 +156,12 @@ def _encode(value, arrays):
         return {"array": len(arrays) - 1}
     if isinstance(value, dict):
         return {"dict": [[str(key), _encode(item, arrays)] for key, item in value.items()]}
-    if _is_namedtuple(value):
-        names = [f for f in value._fields if f not in getattr(value, "transient", ())]
-        return {"class": _class_path(value), "values": {f: _encode(getattr(value, f), arrays) for f in names}}
+    if _is_namedtuple(value) or dataclasses.is_dataclass(value):
+        cls = type(value)
+        return {"class": name_of(cls), "values": {f: _encode(getattr(value, f), arrays) for f in fields(cls)}}
     if isinstance(value, tuple | list):
         return {type(value).__name__: [_encode(item, arrays) for item in value]}
-    if dataclasses.is_dataclass(value):
-        names = [f.name for f in dataclasses.fields(value) if f.init]
-        return {"class": _class_path(value), "values": {f: _encode(getattr(value, f), arrays) for f in names}}
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
-
-
-def _class_path(value):
-    cls = type(value)
-    if not cls.__module__.startswith("nearlin."):
-        raise TypeError(
-            f"a checkpoint cannot hold a {cls.__module__}.{cls.__qualname__}: only classes of nearlin can be restored"
-        )
-    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _decode(node, arrays):
@@ -184,16 +172,25 @@ def _decode(node, arrays):
     if "dict" in node:
         return {key: _decode(item, arrays) for key, item in node["dict"]}
     if "class" in node:
-        return _class(node["class"])(**{name: _decode(item, arrays) for name, item in node["values"].items()})
+        return class_of(node["class"])(**{name: _decode(item, arrays) for name, item in node["values"].items()})
     ((kind, items),) = node.items()
     return {"tuple": tuple, "list": list}[kind](_decode(item, arrays) for item in items)
 
 
-def _class(path):
-    module, _, name = path.partition(":")
-    if not module.startswith("nearlin."):
-        raise ValueError(f"it names the class {path}, which is not one of nearlin")
-    cls = getattr(importlib.import_module(module), name)
-    if not isinstance(cls, type) or not (dataclasses.is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))):
-        raise ValueError(f"it names {path}, which is not a plain record")
-    return cls
+def _entry(i):
+    return f"array_{i}"
+
+
+def _described(i, array):
+    return {"dtype": str(array.dtype), "shape": array.shape, "parts": [{"entry": _entry(i)}]}
+
+
+def _assembled(described, entries):
+    """An array from its parts; `ValueError` where it is not what its description says."""
+    (part,) = described["parts"]
+    if set(part) != {"entry"}:
+        raise ValueError("an array lies in files of its own")
+    array = entries[part["entry"]]
+    if (str(array.dtype), list(array.shape)) != (described["dtype"], described["shape"]):
+        raise ValueError(f"{part['entry']} is {array.dtype} {array.shape}; expected {described['dtype']} {described['shape']}")
+    return array

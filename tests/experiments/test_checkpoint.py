@@ -8,7 +8,7 @@ import pytest
 
 import nearlin as nl
 from nearlin._array import prototype, unusable
-from nearlin.experiments import checkpoint
+from nearlin.experiments import OPTIMIZERS, checkpoint, class_names
 from nearlin.experiments.checkpoint import CheckpointError, load, save
 from nearlin.linalg import SolveInfo
 
@@ -104,10 +104,13 @@ def test_files_that_are_no_checkpoints(tmp_path):
     ("change", "says"),
     [
         (lambda c: c.update(format="nearlin checkpoint 99"), "has the format 'nearlin checkpoint 99'"),
-        (lambda c: c.update(tree={"class": "os:system", "values": {}}), "not one of nearlin"),
-        (lambda c: c.update(tree={"class": "nearlin.data:load", "values": {}}), "not a plain record"),
-        (lambda c: c.update(tree={"class": "nearlin.optim.sgd:Gone", "values": {}}), "another version"),
+        (lambda c: c.update(format="nearlin checkpoint 1"), "an earlier version of nearlin wrote it, and can resume it"),
+        (lambda c: c.update(tree={"class": "os:system", "values": {}}), "'os:system', which this version does not know"),
+        (lambda c: c.update(tree={"class": "nearlin.optim.sgd:State", "values": {}}), "another version.*does not know"),
+        (lambda c: c.update(tree={"class": "SGD.State", "values": {"gone": 1}}), "another version"),
         (lambda c: c.update(tree={"array": 99}), "another version"),
+        (lambda c: c["arrays"][0]["parts"][0].update(file="rows-0.npz"), "another version.*files of its own"),
+        (lambda c: c["arrays"][0].update(shape=[4]), r"array_0 is float64 \(2, 2\); expected float64 \[4\]"),
     ],
 )
 def test_contents_that_are_not_ours(tmp_path, change, says):
@@ -115,3 +118,41 @@ def test_contents_that_are_not_ours(tmp_path, change, says):
     structure(tmp_path / "c.npz", change)
     with pytest.raises(CheckpointError, match=says):
         load(tmp_path / "c.npz")
+
+
+def test_a_checkpoint_of_format_1_is_refused_in_one_sentence_by_all_who_read_one(tmp_path):
+    """Laid out as the earlier version wrote it: classes by their paths, arrays by their places."""
+    path = tmp_path / "old.npz"
+    tree = {"dict": [["params", {"tuple": [{"array": 0}]}], ["state", {"class": "nearlin.optim.sgd:State", "values": {}}]]}
+    text = json.dumps({"format": "nearlin checkpoint 1", "tree": tree}).encode()
+    np.savez(path, structure=np.frombuffer(text, np.uint8), array_0=np.ones((2, 2)))
+    for read in (
+        load,
+        lambda file: nl.experiments.train(resume=file),
+        lambda file: nl.experiments.predict(file, np.ones((1, 2))),
+    ):
+        with pytest.raises(CheckpointError, match="'nearlin checkpoint 1'; expected 'nearlin checkpoint 2': an earlier"):
+            read(path)
+
+
+def test_the_files_hold_short_names_and_no_path_of_a_class(tmp_path):
+    write(tmp_path / "c.npz", tree())
+    with np.load(tmp_path / "c.npz") as archive:
+        text = archive["structure"].tobytes().decode()
+    assert '"class": "SolveInfo"' in text
+    assert "nearlin." not in text
+
+
+@pytest.mark.parametrize("name", class_names.PLACES)
+def test_a_short_name_is_that_of_a_record(name):
+    cls = class_names.class_of(name)
+    assert class_names.name_of(cls) == name
+    assert isinstance(class_names.fields(cls), list)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_state_of_every_optimizer_has_a_short_name(optimizer):
+    params = (np.ones((2, 3)), np.ones((1, 3)))
+    network = nl.nn.MLP((2, 2, 1), "tanh")
+    state = nl.experiments.make_optimizer(optimizer).init(params, nl.nn.Objective(network, nl.nn.SquaredLoss()))
+    assert class_names.name_of(type(state)).endswith(".State")

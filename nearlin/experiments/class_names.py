@@ -1,0 +1,82 @@
+"""The classes that a checkpoint may hold, by names that stay when a class moves to another file."""
+
+import dataclasses
+import importlib
+
+PLACES = {
+    "AdaGrad.State": "optim.adagrad:State",
+    "Adam.State": "optim.adam:State",
+    "AdamW.State": "optim.adamw:State",
+    "BlockInverse": "linalg.block_inverse:BlockInverse",
+    "DSGD.Seen": "optim.dsgd:Seen",
+    "DSGD.State": "optim.dsgd:State",
+    "Damping": "steps.levenberg_marquardt:Damping",
+    "DiagonalLayer": "curvature.kronecker_curvature:DiagonalLayer",
+    "GaussNewton.Bounds": "optim.gauss_newton:Bounds",
+    "GaussNewton.Kept": "optim.gauss_newton:Kept",
+    "GaussNewton.State": "optim.gauss_newton:State",
+    "Ginger.Block": "optim.ginger:Block",
+    "Ginger.State": "optim.ginger:State",
+    "GramGaussNewton.State": "optim.gram_gauss_newton:State",
+    "KBFGS.Factors": "optim.kbfgs:Factors",
+    "KBFGS.State": "optim.kbfgs:State",
+    "KFAC.Layer": "optim.kfac:Layer",
+    "KFAC.State": "optim.kfac:State",
+    "KroneckerCurvature": "curvature.kronecker_curvature:KroneckerCurvature",
+    "KroneckerEigenbasis": "linalg.kronecker:KroneckerEigenbasis",
+    "KroneckerInverse": "linalg.kronecker:KroneckerInverse",
+    "LimitedMemory": "linalg.bfgs:LimitedMemory",
+    "LowRank": "linalg.lowrank:LowRank",
+    "LowRankInverse": "linalg.lowrank:Inverse",
+    "Means": "curvature.moments:Means",
+    "MiniBlockFisher.Layer": "optim.mini_block_fisher:Layer",
+    "MiniBlockFisher.State": "optim.mini_block_fisher:State",
+    "Modes": "linalg.modes:Modes",
+    "Moments": "curvature.moments:Moments",
+    "Muon.Moments": "optim.muon:Moments",
+    "Muon.State": "optim.muon:State",
+    "Muon.Velocity": "optim.muon:Velocity",
+    "NaturalGradient.State": "optim.natural_gradient:State",
+    "NearLinear.Preconditioner": "optim.near_linear_gauss_newton:Preconditioner",
+    "NearLinear.Sketched": "optim.near_linear_gauss_newton:Sketched",
+    "NearLinear.State": "optim.near_linear_gauss_newton:State",
+    "Nystrom": "linalg.nystrom:Nystrom",
+    "QNG.State": "optim.qng:State",
+    "RMSprop.State": "optim.rmsprop:State",
+    "SGD.State": "optim.sgd:State",
+    "SOAP.Modes": "optim.soap:Modes",
+    "SOAP.State": "optim.soap:State",
+    "Shampoo.State": "optim.shampoo:State",
+    "SolveInfo": "linalg.solve_info:SolveInfo",
+    "Statistics": "nn.normalization:Statistics",
+    "TNT.State": "optim.tnt:State",
+    "Targets": "curvature.smoothness:Targets",
+    "TriangularBlocks": "linalg.triangular_blocks:TriangularBlocks",
+    "TriangularPreconditioner": "linalg.cholesky:TriangularPreconditioner",
+}
+_NAMES = {place: name for name, place in PLACES.items()}
+
+
+def name_of(cls):
+    """The short name of a class; `TypeError` where it has none."""
+    place = f"{cls.__module__.removeprefix('nearlin.')}:{cls.__qualname__}"
+    if place not in _NAMES:
+        raise TypeError(
+            f"a checkpoint cannot hold a {cls.__module__}.{cls.__qualname__}: only classes in nearlin.experiments.class_names "
+            "can be restored"
+        )
+    return _NAMES[place]
+
+
+def class_of(name):
+    """The class that has a short name; `ValueError` where there is none."""
+    if name not in PLACES:
+        raise ValueError(f"it names the class {name!r}, which this version does not know")
+    module, _, qualname = PLACES[name].partition(":")
+    return getattr(importlib.import_module(f"nearlin.{module}"), qualname)
+
+
+def fields(cls):
+    """The fields of a class that a checkpoint keeps: all but those that it calls ``transient``."""
+    names = cls._fields if issubclass(cls, tuple) else [f.name for f in dataclasses.fields(cls) if f.init]
+    return [name for name in names if name not in getattr(cls, "transient", ())]
