@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -108,6 +109,15 @@ def test_traces_accumulate_to_the_gradient(be, case):
         if spec.kind != "norm":
             got = trace.accumulate(lambda A, G: G @ be.xp.matrix_transpose(A))
             np.testing.assert_allclose(be.numpy(got), want, atol=tol)
+
+
+def test_the_rows_of_a_layer_are_the_places_that_its_weights_are_used_at(be, case):
+    """For a sample one, or one for each position of a convolution's output: of normalised images too."""
+    objective, params, batch = make(be, case)
+    point = objective.at(params, batch)
+    places = [math.prod(trace.signals.shape) // trace.signals.shape[1] for trace in point.traces()]
+    assert [trace.rows for trace in point.traces()] == places
+    assert list(objective.network.rows(point._tape)) == places
 
 
 def test_every_backend_gives_the_numbers_of_numpy(be, case, numpy_backend):
