@@ -341,7 +341,7 @@ class Check:
         verdict = next((v for v in (FAILS, OUT_OF_REGIME) if v in verdicts), HOLDS)
         reasons = [reason for _, _, some in found for reason in some]
         detail = [*(f"out of regime: {reason}" for reason in outside), *reasons, sizes, left, self.note]
-        series = tuple(one for bound in self.bounds for one in bound.series(kept))
+        series = tuple(dict.fromkeys(one for bound in self.bounds for one in bound.series(kept)))
         value = "; ".join(dict.fromkeys(value for _, value, _ in found))
         return Outcome(value, OUT_OF_REGIME if outside else verdict, "; ".join(filter(None, detail)), series)
 
