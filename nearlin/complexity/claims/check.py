@@ -182,6 +182,7 @@ class Bound:
     @property
     def _name(self):
         column = f"{self.column} over {self.per}" if self.per else self.column
+        column = REDUCTIONS[self.draws].name.format(column=column) if self.draws else column
         return REDUCTIONS[self.reduce].name.format(column=column, over=self.over or "row")
 
     def _value(self, found):

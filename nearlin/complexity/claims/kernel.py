@@ -11,16 +11,10 @@ import numpy as np
 from nearlin._array import fold_in
 from nearlin.complexity.claims import data
 from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.preconditioning import jacobian
 from nearlin.complexity.claims.table import Claim
-from nearlin.complexity.claims.trajectory import neurons, train
-from nearlin.nn import Objective, SquaredLoss, TwoLayer
+from nearlin.complexity.claims.trajectory import train
 from nearlin.optim import GramGaussNewton
-
-
-def jacobian(x, width, key=0):
-    """The Jacobian of a two-layer ReLU network at its Gaussian start, an operator."""
-    objective = Objective(TwoLayer(x.shape[1], width), SquaredLoss())
-    return objective.at((neurons(x.shape[1], width, key),), (x, np.zeros(x.shape[0]))).jacobian()
 
 
 def limit_kernel(x):
