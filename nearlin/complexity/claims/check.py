@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Outcome, Series
+from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Claim, Outcome, Series
 from nearlin.complexity.degree import degree, leading_term, nlogn
 from nearlin.complexity.fit import fit_exponent, fit_with_floor
 
@@ -369,6 +369,15 @@ class Check:
 def _missed(bound, rows):
     verdict, _, reasons = bound(rows)
     return () if verdict == HOLDS else reasons
+
+
+def claim(
+    id, number, family, paper, statement, quantity, expected, condition, *check, how="convergence", should_hold=True, quick=True,
+    **options,
+):  # fmt: skip
+    """The `Claim` that is measured by `Check`, given its sweep, its bounds and its options."""
+    measure = Check(*check, **options)
+    return Claim(id, number, family, paper, statement, quantity, how, expected, condition, measure, should_hold, quick)
 
 
 # ----------------------------------------------------------------------------------------------------------------- words

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.networks import SQUARED, Problem, autoencoding, on_digits, trained, walk
 from nearlin.complexity.claims.preconditioning import (
     KRONECKER,
@@ -21,7 +21,6 @@ from nearlin.complexity.claims.preconditioning import (
     gaussian_condition,
     sketched_gram,
 )
-from nearlin.complexity.claims.table import Claim
 from nearlin.linalg import (
     DampedGram,
     FactorizationError,
@@ -237,53 +236,39 @@ def steps_taken(full, optimizer=SKETCHED, epsilons=(1e-2, 1e-4, 1e-6)):
 
 NYSTROM = "derived from arXiv:2110.02820, Theorem 5.1"
 
-
-def _claim(id, number, family, statement, quantity, expected, condition, measure, paper="derived"):
-    return Claim(id, number, family, paper, statement, quantity, "convergence", expected, condition, measure)
-
-
 CLAIMS = (
-    _claim(
-        "nystrom-rank", 28, "effective dimension",
+    claim(
+        "nystrom-rank", 28, "effective dimension", NYSTROM,
         "A Nyström preconditioner of rank 2⌈1.5 d_eff⌉ + 1 leaves a constant condition number.", "mean κ of 3 draws",
-        "at most 28", "that rank below n c",
-        Check(
-            nystrom_ranks, Bound("κ", high=28, draws="mean", **SYSTEMS), Bound("κ at rank d_eff/2", draws="mean", **SYSTEMS),
-            Bound("iterations without a preconditioner", draws="mean", **SYSTEMS), among=(Bound("n c less the rank", low=1),),
-        ),
-        NYSTROM,
+        "at most 28", "that rank below n c", nystrom_ranks, Bound("κ", high=28, draws="mean", **SYSTEMS),
+        Bound("κ at rank d_eff/2", draws="mean", **SYSTEMS),
+        Bound("iterations without a preconditioner", draws="mean", **SYSTEMS), among=(Bound("n c less the rank", low=1),),
     ),
-    _claim(
-        "nystrom-adaptive-rank", 28, "effective dimension",
+    claim(
+        "nystrom-adaptive-rank", 28, "effective dimension", NYSTROM,
         "The rank that doubling finds for an error of μ/5 is at most twice what the theorem takes for μ/15.", "rank by doubling",
         "at most 2 (2⌈1.5 d_eff(μ/15)⌉ + 1)", "rank 2 at first; the theorem expects an error of 3 μ at its rank for μ",
-        Check(adaptive_ranks, Bound("rank by doubling", high=1, per="twice the theorem's rank", **SYSTEMS)), NYSTROM,
+        adaptive_ranks, Bound("rank by doubling", high=1, per="twice the theorem's rank", **SYSTEMS),
     ),
-    _claim(
-        "kappa-rows-by-dimension", 28, "effective dimension",
+    claim(
+        "kappa-rows-by-dimension", 28, "effective dimension", "derived",
         "4 d_eff rows of a sketch are enough, be they fewer than the system has.", "median κ_pre of 5 draws at s = 4 d_eff",
-        "at most 1.2 times 9", "a damped system whose spectrum decays",
-        Check(
-            rows_by_dimension,
-            Bound("κ_pre", high=1.2 * gaussian_condition(4), over="4 d_eff/(n c)", by="system", draws="median"),
-        ),
+        "at most 1.2 times 9", "a damped system whose spectrum decays", rows_by_dimension,
+        Bound("κ_pre", high=1.2 * gaussian_condition(4), over="4 d_eff/(n c)", by="system", draws="median"),
     ),
-    _claim(
-        "float64-correction", 32, "deep precision",
+    claim(
+        "float64-correction", 32, "deep precision", "derived",
         "One float64 residual takes a float32 solve to 1e-7 where the float32 Gram matrix fails; Jᵀu in float32 loses it again.",
         "relative error of δ = Jᵀu", "at most 1e-7; Gram matrix: not positive definite, or 1e-2; Jᵀu in float32: 1e-6 or worse",
-        "λ = 1e-8 of the largest eigenvalue of J Jᵀ; products and R in float32",
-        Check(
-            corrections, Bound("error after one", high=1e-7), Bound("the same with Jᵀu in float32", low=1e-6),
-            Bound("error by the Gram matrix", low=1e-2),
-            *(Bound(f"error{how}", **OF_SOLVES) for how in ("", " with Jᵀu in float32", " of the sum along the solves")),
-            note="1 by the Gram matrix: not positive definite, no step",
-        ),
+        "λ = 1e-8 of the largest eigenvalue of J Jᵀ; products and R in float32", corrections, Bound("error after one", high=1e-7),
+        Bound("the same with Jᵀu in float32", low=1e-6), Bound("error by the Gram matrix", low=1e-2),
+        *(Bound(f"error{how}", **OF_SOLVES) for how in ("", " with Jᵀu in float32", " of the sum along the solves")),
+        note="1 by the Gram matrix: not positive definite, no step",
     ),
-    _claim(
-        "float64-step", 32, "deep precision",
+    claim(
+        "float64-step", 32, "deep precision", "derived",
         "The step of GaussNewton in float32 with a float64 residual is as good as its float32 parameters.",
         "relative error of the step taken, at the smallest ε", "at most 1e-6", "the same systems; sketch route, guard off",
-        Check(steps_taken, Bound("error of the step", high=1e-6, over="ε", by="system", reduce="first")),
+        steps_taken, Bound("error of the step", high=1e-6, over="ε", by="system", reduce="first"),
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from nearlin.complexity.claims import cost, data
-from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.networks import GAUSS_NEWTON, SOFTMAX, SQUARED, Problem, named, on_digits, trained, walk
 from nearlin.complexity.claims.outer import RATE_IS_ACCURACY, rate_is_accuracy
 from nearlin.complexity.claims.preconditioning import (
@@ -25,7 +25,6 @@ from nearlin.complexity.claims.preconditioning import (
     gaussian_condition,
     sketched_gram,
 )
-from nearlin.complexity.claims.table import Claim
 from nearlin.complexity.claims.trajectory import follow
 from nearlin.nn import MLP, Objective
 from nearlin.optim import GaussNewton, GramGaussNewton
@@ -195,96 +194,73 @@ def _routes(p, optimizer, steps):
 
 DIGITS = "digits, one-hot targets or signs less their mean"
 
-
-def _claim(id, number, statement, quantity, expected, condition, measure, family="deep networks", **options):
-    options = {"how": "convergence", "paper": "derived", **options}
-    return Claim(id, number, family, statement=statement, quantity=quantity, expected=expected, condition=condition,
-                 measure=measure, **options)  # fmt: skip
-
-
 CLAIMS = (
-    _claim(
-        "kappa-digits", 30,
+    claim(
+        "kappa-digits", 30, "deep networks", "derived",
         "On real digits, too, sketches summed over layers precondition like a Gaussian sketch, before and after training.",
         "median κ_pre of 5 draws at s = 4nc", "at most 9.9; within 10 % of a Gaussian sketch of as many rows (8.5 at nc = 128)",
-        f"{DIGITS}, raw and centred; 2 to 5 layers, ReLU and tanh, undamped, κ(G) below 1e12; σ = 4",
-        Check(
-            layer_sums, Bound("κ_pre", high=9.9, beside="a Gaussian sketch's", **MEDIAN),
-            Bound("κ_pre", 0.9, 1.1, per="a Gaussian sketch's", **MEDIAN), among=REGULAR,
-        ),
+        f"{DIGITS}, raw and centred; 2 to 5 layers, ReLU and tanh, undamped, κ(G) below 1e12; σ = 4", layer_sums,
+        Bound("κ_pre", high=9.9, beside="a Gaussian sketch's", **MEDIAN),
+        Bound("κ_pre", 0.9, 1.1, per="a Gaussian sketch's", **MEDIAN), among=REGULAR,
     ),
-    _claim(
-        "kappa-digits-band", 30, "All of these medians lie within ten percent of the limit 9.",
+    claim(
+        "kappa-digits-band", 30, "deep networks", "derived", "All of these medians lie within ten percent of the limit 9.",
         "median κ_pre of 5 draws at s = 4nc", "8.1 to 9.9",
-        "the same; at nc = 128 a Gaussian sketch's own median of 5 draws falls below 8.1 once in 40 times",
-        Check(layer_sums, Bound("κ_pre", 8.1, 9.9, beside="a Gaussian sketch's", **MEDIAN), among=REGULAR),
-        should_hold=False, quick=False,
+        "the same; at nc = 128 a Gaussian sketch's own median of 5 draws falls below 8.1 once in 40 times", layer_sums,
+        Bound("κ_pre", 8.1, 9.9, beside="a Gaussian sketch's", **MEDIAN), among=REGULAR, should_hold=False, quick=False,
     ),
-    _claim(
-        "kappa-digits-damped", 28, "With damping the effective dimension takes the place of the number of rows.",
-        "median κ_pre of 5 draws at s = 4nc", "at most 1.2 ((1+√(d_eff/s))/(1-√(d_eff/s)))²",
-        "the same, and singular Gram matrices; λ = 1e-5, 1e-3 and .1 times the largest eigenvalue",
-        Check(
-            damped_layer_sums,
-            Bound("κ_pre", high=1.2, per="the formula", over="d_eff/(n c)", by="activation", draws="median", log="y"),
-        ),
+    claim(
+        "kappa-digits-damped", 28, "deep networks", "derived",
+        "With damping the effective dimension takes the place of the number of rows.", "median κ_pre of 5 draws at s = 4nc",
+        "at most 1.2 ((1+√(d_eff/s))/(1-√(d_eff/s)))²",
+        "the same, and singular Gram matrices; λ = 1e-5, 1e-3 and .1 times the largest eigenvalue", damped_layer_sums,
+        Bound("κ_pre", high=1.2, per="the formula", over="d_eff/(n c)", by="activation", draws="median", log="y"),
     ),
-    _claim(
-        "kappa-class-averaged-digits", 31,
+    claim(
+        "kappa-class-averaged-digits", 31, "deep networks", "derived",
         "With the squared loss Ḡ ⊗ I_c stays a good preconditioner from the start to the trained network.",
         "κ at every step, median over seeds", "5 to 11, within 15 %",
-        "64-256-256-10, ReLU, centred digits, n = 100 (quick: 50); grows with n",
-        Check(
-            squared_blocks, Bound("κ of Ḡ ⊗ I_c", 5 / 1.15, 11 * 1.15, over="step", draws="median", log="y"),
-            Bound("κ of none", over="step", draws="median", log="y"), Bound("κ at the start", over="n", draws="median"),
-        ),
+        "64-256-256-10, ReLU, centred digits, n = 100 (quick: 50); grows with n", squared_blocks,
+        Bound("κ of Ḡ ⊗ I_c", 5 / 1.15, 11 * 1.15, over="step", draws="median", log="y"),
+        Bound("κ of none", over="step", draws="median", log="y"), Bound("κ at the start", over="n", draws="median"),
     ),
-    _claim(
-        "kappa-class-averaged-softmax", 31, "With cross-entropy Ḡ ⊗ I_c is worse than no preconditioner.",
-        "κ over that without one, at every step", "above 1 throughout",
-        "64-256-256-10, ReLU, centred digits, damped by λ of the step, to a loss of 1e-4, n = 100 (quick: 40)",
-        Check(
-            softmax_blocks, Bound("κ of Ḡ ⊗ I_c", low=1 + 1e-9, per="κ of none", over="step", log="y"), regime=LEARNT,
-        ),
+    claim(
+        "kappa-class-averaged-softmax", 31, "deep networks", "derived",
+        "With cross-entropy Ḡ ⊗ I_c is worse than no preconditioner.", "κ over that without one, at every step",
+        "above 1 throughout",
+        "64-256-256-10, ReLU, centred digits, damped by λ of the step, to a loss of 1e-4, n = 100 (quick: 40)", softmax_blocks,
+        Bound("κ of Ḡ ⊗ I_c", low=1 + 1e-9, per="κ of none", over="step", log="y"), regime=LEARNT,
     ),
-    _claim(
-        "kappa-per-class-softmax", 31, "With cross-entropy one Gram matrix per class preconditions to the end.",
-        "κ at the end of the run", "at most 300", "the same run",
-        Check(softmax_blocks, Bound("κ by class", high=300, over="step", reduce="last", log="y"), regime=LEARNT),
+    claim(
+        "kappa-per-class-softmax", 31, "deep networks", "derived",
+        "With cross-entropy one Gram matrix per class preconditions to the end.", "κ at the end of the run", "at most 300",
+        "the same run", softmax_blocks, Bound("κ by class", high=300, over="step", reduce="last", log="y"), regime=LEARNT,
     ),
-    _claim(
-        "kappa-kept-deep", 29,
+    claim(
+        "kappa-kept-deep", 29, "deep networks", "derived",
         "Out of the lazy regime a preconditioner made at the start does not serve all along; on a wide shallow network it does.",
         "largest κ_pre along training", "above 16 (first Gram matrix) and 40 (first sketch); wide: at most 1.3 and 10",
-        "3 layers of 64 on raw digits, to a loss of 1e-8; wide: one layer, 80 neurons a sample",
-        Check(
-            kept_on_digits,
-            Bound("κ_pre of the first Gram matrix, deep", low=16, **DEEP),
-            Bound("κ_pre of the first sketch, deep", low=40, **DEEP),
-            Bound("κ_pre of the first Gram matrix, wide", high=1.3, over="step", log="y"),
-            Bound("κ_pre of the first sketch, wide", high=10, over="step", log="y"),
-            Bound("largest κ_pre of the first Gram matrix", over="width"),
-            Bound("largest κ_pre of the first sketch", over="width"),
-        ),
+        "3 layers of 64 on raw digits, to a loss of 1e-8; wide: one layer, 80 neurons a sample", kept_on_digits,
+        Bound("κ_pre of the first Gram matrix, deep", low=16, **DEEP), Bound("κ_pre of the first sketch, deep", low=40, **DEEP),
+        Bound("κ_pre of the first Gram matrix, wide", high=1.3, over="step", log="y"),
+        Bound("κ_pre of the first sketch, wide", high=10, over="step", log="y"),
+        Bound("largest κ_pre of the first Gram matrix", over="width"), Bound("largest κ_pre of the first sketch", over="width"),
     ),
-    _claim(
-        "rate-is-accuracy-deep", 3,
+    claim(
+        "rate-is-accuracy-deep", 3, "deep outer loop", "(★) of the convergence proof, derived",
         "On deep wide networks the accuracy of the linear solve sets the rate of convergence, too.",
         "ratio of residuals over the achieved inner residual", "1 within 5 %; at most 1.05 ε₀, in the mean .15 ε₀ or more",
         "tanh, 3 layers of 256, points on the sphere; damping 1e-12, which adds nothing; residual below .005 of the inner one "
         "times the first, above rounding",
-        Check(deep_rates, *RATE_IS_ACCURACY), "deep outer loop", paper="(★) of the convergence proof, derived",
+        deep_rates, *RATE_IS_ACCURACY,
     ),
-    _claim(
-        "break-even-plan", 33,
+    claim(
+        "break-even-plan", 33, "deep outer loop", "derived",
         "By the planner's choice steps take about as long as by the best of the exact, the sketch and the kernel route.",
         "time over that of the best route", "within 1.3 on 90 % of the grid, 1.6 everywhere",
         "4 steps of two-layer networks, float64; the default table of rates, which is of two idle cores; measured on one thread",
-        Check(
-            plan_times, Bound("time over the best", high=1.6, over="n", by="m/n", reduce="max"),
-            Bound("at most 1.3 times the best", low=0.9, reduce="share"),
-            Bound("gain of auto", over="n", by="m/n", beside="gain of the best"),
-        ),
-        "deep outer loop", how="time", should_hold=False,
+        plan_times, Bound("time over the best", high=1.6, over="n", by="m/n", reduce="max"),
+        Bound("at most 1.3 times the best", low=0.9, reduce="share"),
+        Bound("gain of auto", over="n", by="m/n", beside="gain of the best"), how="time", should_hold=False,
     ),
 )  # fmt: skip

@@ -7,9 +7,8 @@ import numpy as np
 import scipy.linalg
 
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, Check, decline
+from nearlin.complexity.claims.check import Bound, claim, decline
 from nearlin.complexity.claims.preconditioning import COLLINEAR, KRONECKER, jacobian, kronecker, on_family, sketched_gram
-from nearlin.complexity.claims.table import Claim
 from nearlin.linalg import (
     TriangularPreconditioner,
     best_step,
@@ -153,13 +152,12 @@ def _reason(G, sketched, iteration):
 
 
 def _threshold(expected, iteration, factor):
-    return Check(
+    """The sweep and the bounds of a threshold."""
+    return (
         partial(threshold, iteration=iteration, factor=factor, expected=expected),
-        Bound("threshold", 0.95 * expected, 1.05 * expected),
-        Bound("converged below the threshold", equal=0),
-        Bound("converged above the threshold", equal=1),
-        Bound("median spectral radius", over="s/n", beside="limit", log=""),
-    )
+        Bound("threshold", 0.95 * expected, 1.05 * expected), Bound("converged below the threshold", equal=0),
+        Bound("converged above the threshold", equal=1), Bound("median spectral radius", over="s/n", beside="limit", log=""),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------- precision
@@ -200,73 +198,55 @@ def _attained(family, n, m, key, dtype):
 
 # ------------------------------------------------------------------------------------------------------------ the table
 
-
-def _claim(id, number, statement, quantity, expected, condition, measure, paper="derived", family="inner iterations"):
-    return Claim(id, number, family, paper, statement, quantity, "convergence", expected, condition, measure)
-
-
 CLAIMS = (
-    _claim(
-        "pcg-counts", 10, "Preconditioned CG needs a number of iterations that does not depend on the number of samples.",
+    claim(
+        "pcg-counts", 10, "inner iterations", "derived",
+        "Preconditioned CG needs a number of iterations that does not depend on the number of samples.",
         "iterations to 1e-3, 1e-6, 1e-10 at s = 4n", "11/21/35 within 2 for n >= 512, never above 12/23/37",
-        "data on the sphere, n >= 64",
-        Check(
-            pcg_counts,
-            Bound("median iterations", over="n", by="ε", beside="typical", log="x"),
-            Bound("largest iterations", high="most", by="ε"),
-            Bound("beyond the typical from n = 512", -2, 2),
-        ),
+        "data on the sphere, n >= 64", pcg_counts,
+        Bound("median iterations", over="n", by="ε", beside="typical", log="x"),
+        Bound("largest iterations", high="most", by="ε"), Bound("beyond the typical from n = 512", -2, 2),
     ),
-    _claim(
-        "pcg-counts-worst-case", 10,
+    claim(
+        "pcg-counts-worst-case", 10, "inner iterations", "arXiv:2006.11648, regression lemma",
         "An ill-conditioned Gram matrix costs at most ½ ln κ(G) / ln √(s/n) more iterations to the same raw residual.",
         "iterations to 1e-3, 1e-6, 1e-10 at s = 4n", "at most ⌈ln(2√κ(G)/ε) / ln √(s/n)⌉", "κ(G) below 1e12",
-        Check(
-            pcg_worst_case,
-            Bound("left to the bound", low=0),
-            Bound("largest iterations", over="ε", by="data", beside="bound", log="x"),
-        ),
-        "arXiv:2006.11648, regression lemma",
+        pcg_worst_case, Bound("left to the bound", low=0),
+        Bound("largest iterations", over="ε", by="data", beside="bound", log="x"),
     ),
-    _claim(
-        "pcg-factor", 11, "Every iteration of preconditioned CG contracts the energy error by γ = √(n/s).",
+    claim(
+        "pcg-factor", 11, "inner iterations", "derived",
+        "Every iteration of preconditioned CG contracts the energy error by γ = √(n/s).",
         "slope of the log energy error", "γ, from 0.9 γ (finite n) to 1.02 γ", "Gaussian sketch",
-        Check(
-            pcg_factor,
-            Bound("factor", 0.9, 1.02, over="s/n", draws="median", per="γ"),
-            Bound("energy error, s = 4n", over="k", beside="2 γ^k", log="y"),
-        ),
+        pcg_factor, Bound("factor", 0.9, 1.02, over="s/n", draws="median", per="γ"),
+        Bound("energy error, s = 4n", over="k", beside="2 γ^k", log="y"),
     ),
-    _claim(
-        "fixed-parameter-factors", 0,
+    claim(
+        "fixed-parameter-factors", 0, "inner iterations", "derived",
         "With parameters from the sketch size alone, Richardson's iteration contracts by 2γ/(1+γ²) and Chebyshev's by γ.",
         "residual factor per iteration", "2γ/(1+γ²) and γ, from 0.85 to 1.1 times",
         "Gaussian sketch, s >= 4n (nearer to n, eigenvalues of small problems leave the interval)",
-        Check(fixed_parameters, Bound("factor", 0.85, 1.1, over="s/n", by="method", draws="median", per="theory")),
+        fixed_parameters, Bound("factor", 0.85, 1.1, over="s/n", by="method", draws="median", per="theory"),
     ),
-    _claim(
-        "richardson-threshold", 12, "Richardson's iteration with unit step converges only from s = 11.66 n on.",
+    claim(
+        "richardson-threshold", 12, "inner iterations", "derived",
+        "Richardson's iteration with unit step converges only from s = 11.66 n on.",
         "s/n at which it begins to converge", "11.66 within 5 %", "Gaussian sketch",
-        _threshold(RICHARDSON_THRESHOLD, richardson, lambda mu: 1 - mu),
+        *_threshold(RICHARDSON_THRESHOLD, richardson, lambda mu: 1 - mu),
     ),
-    _claim(
-        "double-product-threshold", 13,
+    claim(
+        "double-product-threshold", 13, "inner iterations", "arXiv:2006.11648, fast regression",
         "The paper's double-product iteration with unit step converges only from s = 39.5 n on.",
         "s/n at which it begins to converge", "39.5 within 5 %", "Gaussian sketch",
-        _threshold(DOUBLE_PRODUCT_THRESHOLD, double_product, lambda mu: 1 - mu**2), "arXiv:2006.11648, fast regression",
+        *_threshold(DOUBLE_PRODUCT_THRESHOLD, double_product, lambda mu: 1 - mu**2),
     ),
-    _claim(
-        "float32-floor", 32,
+    claim(
+        "float32-floor", 32, "precision", "derived",
         "In float32 the attainable residual is set by the condition number of the Gram matrix, however good the preconditioner.",
         "best true residual of PCG",
         "5e-7, 5e-5, 5e-3 at κ(G) = 36, 2.7e4, 1.5e6; within 10 times of the line through them: the constant is the BLAS's",
         "J, R and iterates in float32, no refinement",
-        Check(
-            float32_floor,
-            Bound("residual attained", 0.1, 10, over="κ(G)", per="line"),
-            Bound("residual at the largest κ(G) over that at the smallest", low=100),
-            Bound("κ_pre", high=15),
-        ),
-        family="precision",
+        float32_floor, Bound("residual attained", 0.1, 10, over="κ(G)", per="line"),
+        Bound("residual at the largest κ(G) over that at the smallest", low=100), Bound("κ_pre", high=15),
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.preconditioning import (
     COLLINEAR,
     KRONECKER,
@@ -24,7 +24,6 @@ from nearlin.complexity.claims.preconditioning import (
     scale,
     sketched_gram,
 )
-from nearlin.complexity.claims.table import Claim
 from nearlin.nn import MLP, Objective, SquaredLoss, TwoLayer
 from nearlin.optim import GramGaussNewton
 from nearlin.sketch import SRHT, KroneckerSRHT, NeuronSigns
@@ -184,112 +183,82 @@ def class_averaged(full, averaged=lambda J: J.mean_gram()):
     return rows
 
 
-def _class_averaged(low, high):
-    over = {"over": "network", "by": "activation", "log": "y"}
-    return Check(class_averaged, Bound("median κ_pre", low, high, beside="reference", **over), Bound("κ(G)", **over))
-
+AVERAGE = {"over": "network", "by": "activation", "log": "y"}
 
 # ------------------------------------------------------------------------------------------------------------ the table
 
-
-def _claim(id, number, statement, quantity, expected, condition, measure, paper="derived", **options):
-    return Claim(id, number, "preconditioner", paper, statement, quantity, "convergence", expected, condition, measure, **options)
-
-
 CLAIMS = (
-    _claim(
-        "kappa-universal", 8,
+    claim(
+        "kappa-universal", 8, "preconditioner", "derived: the limit of Gaussian sketches",
         "The preconditioned condition number depends on s/n alone, whatever the condition number of the Gram matrix.",
         "median κ_pre of the Kronecker transform at s = 2n, 4n, 8n",
         "34, 9.0, 4.4 within 15 %, no draw above 2.5 times; tr(G̃)/tr(G) 1 within 15 %",
         "σ = 4, and 8 on nearly collinear inputs; κ(G) below 1e12; n >= 128 (small n are biased low at s = 2n)",
-        Check(
-            universal,
-            Bound("κ_pre", 0.85, 1.15, over="s/n", by="data", draws="median", per="limit"),
-            Bound("κ_pre", high=2.5, per="limit", reduce="max"), SCALE,
-            among=(Bound("κ(G)", high=RESOLVED),),
-        ),
-        "derived: the limit of Gaussian sketches",
+        universal, Bound("κ_pre", 0.85, 1.15, over="s/n", by="data", draws="median", per="limit"),
+        Bound("κ_pre", high=2.5, per="limit", reduce="max"), SCALE, among=(Bound("κ(G)", high=RESOLVED),),
     ),
-    _claim(
-        "kappa-neuron-mode", 0,
+    claim(
+        "kappa-neuron-mode", 0, "preconditioner", "derived: Schur product theorem",
         "Sketching the neurons alone never preconditions worse than a Gaussian sketch of the whole Jacobian.",
         "largest κ_pre of NeuronSigns", "at most 34 at m' = 2n, 9 at 4n; tr(G̃)/tr(G) 1 within 15 %; every family",
         "near-duplicates differ in 8 neurons or more",
-        Check(neuron_mode, Bound("κ_pre", high=1, over="m'/n", by="data", draws="max", per="limit"), SCALE),
-        "derived: Schur product theorem",
+        neuron_mode, Bound("κ_pre", high=1, over="m'/n", by="data", draws="max", per="limit"), SCALE,
     ),
-    _claim(
-        "kappa-size-independent", 9, "The preconditioned condition number does not grow with samples, neurons or inputs.",
-        "slope of ln κ_pre over ln n, ln m, ln d at s = 4n", "0 within 0.1", "data on the sphere",
-        Check(
-            size_independence,
-            *(Bound(f"median κ_pre over {v}", -0.1, 0.1, over=v, reduce="exponent", beside="limit") for v in "nmd"),
-            Bound("κ(G)", over="n"),
-        ),
-        "arXiv:2006.11648, regression lemma",
+    claim(
+        "kappa-size-independent", 9, "preconditioner", "arXiv:2006.11648, regression lemma",
+        "The preconditioned condition number does not grow with samples, neurons or inputs.",
+        "slope of ln κ_pre over ln n, ln m, ln d at s = 4n", "0 within 0.1", "data on the sphere", size_independence,
+        *(Bound(f"median κ_pre over {v}", -0.1, 0.1, over=v, reduce="exponent", beside="limit") for v in "nmd"),
+        Bound("κ(G)", over="n"),
     ),
-    _claim(
-        "kappa-structured-sketch", 14,
+    claim(
+        "kappa-structured-sketch", 14, "preconditioner", "derived, after Ahle et al., SODA 2020",
         "A sketch that acts on the two factors preconditions as well as one of the explicit Jacobian.",
         "κ_pre of the Kronecker transform over that of the plain one", "1.0 to 1.1, within 0.1",
-        "equal s; σ = 4, and 8 on nearly collinear inputs",
-        Check(
-            structured_like_plain,
-            Bound("median κ_pre", 0.9, 1.2, over="s/n", by="data", reduce="geometric mean", per="plain κ_pre"),
-        ),
-        "derived, after Ahle et al., SODA 2020",
+        "equal s; σ = 4, and 8 on nearly collinear inputs", structured_like_plain,
+        Bound("median κ_pre", 0.9, 1.2, over="s/n", by="data", reduce="geometric mean", per="plain κ_pre"),
     ),
-    _claim(
-        "kappa-collinear-oversampling", 14,
+    claim(
+        "kappa-collinear-oversampling", 14, "preconditioner", "derived",
         "On nearly collinear inputs the sketch of factors is up to 3 times worse, and oversampling by σ = 4 makes up for that.",
         "κ_pre of the Kronecker transform over that of the plain one",
-        "at most 3.0 (within 0.5) with σ = 1 and 1.1 (within 0.1) with σ = 4", "s = 2n",
-        Check(
-            collinear_oversampling,
-            Bound("κ_pre over the plain transform's", over="σ", beside="expected", log="x"),
-            Bound("ratio without oversampling", high=3.5), Bound("ratio with fourfold oversampling", high=1.2),
-            note="worse than at n = 128: take σ = 8 on such data",
-        ),
-        should_hold=False,
+        "at most 3.0 (within 0.5) with σ = 1 and 1.1 (within 0.1) with σ = 4", "s = 2n", collinear_oversampling,
+        Bound("κ_pre over the plain transform's", over="σ", beside="expected", log="x"),
+        Bound("ratio without oversampling", high=3.5), Bound("ratio with fourfold oversampling", high=1.2),
+        note="worse than at n = 128: take σ = 8 on such data", should_hold=False,
     ),
-    _claim(
-        "kappa-effective-dimension", 28,
+    claim(
+        "kappa-effective-dimension", 28, "preconditioner", "derived",
         "With damping the effective dimension takes the place of n: fewer sketch rows will do.",
         "κ_pre over ((1+√(d_eff/s))/(1-√(d_eff/s)))²", "at most 1; κ_pre at most 34 with s = n where d_eff <= 0.65 n",
-        "d_eff < s",
-        Check(
-            damped_sketches,
-            Bound("median κ_pre", high=1, over="d_eff/n", by="s/n", per="formula", log="y"),
-            Bound("κ_pre with s = n", high=gaussian_condition(2)),
-        ),
+        "d_eff < s", damped_sketches, Bound("median κ_pre", high=1, over="d_eff/n", by="s/n", per="formula", log="y"),
+        Bound("κ_pre with s = n", high=gaussian_condition(2)),
     ),
-    _claim(
-        "kappa-kept-preconditioner", 29, "While the masks hardly move, a preconditioner made at the start serves all along.",
-        "largest κ_pre along training", "at most 1.3 for the limit kernel and the first Gram matrix, 10 for the first sketch",
+    claim(
+        "kappa-kept-preconditioner", 29, "preconditioner", "derived",
+        "While the masks hardly move, a preconditioner made at the start serves all along.", "largest κ_pre along training",
+        "at most 1.3 for the limit kernel and the first Gram matrix, 10 for the first sketch",
         "lazy regime: every step at least halves the residual",
-        Check(
-            kept_preconditioners,
-            Bound("κ_pre", high="most", over="outer step", by="kept", log="y"),
-            regime=(Bound("ratio of residuals", high=0.5, reduce="max"),),
-        ),
+        kept_preconditioners, Bound("κ_pre", high="most", over="outer step", by="kept", log="y"),
+        regime=(Bound("ratio of residuals", high=0.5, reduce="max"),),
     ),
-    _claim(
-        "kappa-layer-sum", 30,
+    claim(
+        "kappa-layer-sum", 30, "preconditioner", "derived",
         "On deep networks, sketches of the layers that are summed into the same rows precondition as on two layers.",
         "median κ_pre at s = 2nc, 4nc, 8nc", "34, 9.0, 4.4 within 15 %", "σ = 4, independent draws per layer",
-        Check(layer_sum, Bound("κ_pre", 0.85, 1.15, over="s/(n c)", by="network", draws="median", per="limit")),
+        layer_sum, Bound("κ_pre", 0.85, 1.15, over="s/(n c)", by="network", draws="median", per="limit"),
     ),
-    _claim(
-        "kappa-class-averaged", 31, "One Gram matrix averaged over classes preconditions all of them at initialisation.",
+    claim(
+        "kappa-class-averaged", 31, "preconditioner", "derived",
+        "One Gram matrix averaged over classes preconditions all of them at initialisation.",
         "κ of G preconditioned by Ḡ ⊗ I_c", "at most 4", "wide networks with biases at their start, squared loss",
-        _class_averaged(1.0, 4.0),
+        class_averaged, Bound("median κ_pre", 1.0, 4.0, beside="reference", **AVERAGE), Bound("κ(G)", **AVERAGE),
     ),
-    _claim(
-        "kappa-class-averaged-range", 31,
+    claim(
+        "kappa-class-averaged-range", 31, "preconditioner", "derived",
         "At initialisation the class-averaged Gram matrix leaves condition numbers between 1.2 and 2.1.",
         "κ of G preconditioned by Ḡ ⊗ I_c", "1.2 to 2.1, within 15 %",
-        "wide networks at their start; what the range was measured on is not known in full",
-        _class_averaged(1.2 / 1.15, 2.1 * 1.15), should_hold=False,
+        "wide networks at their start; what the range was measured on is not known in full", class_averaged,
+        Bound("median κ_pre", 1.2 / 1.15, 2.1 * 1.15, beside="reference", **AVERAGE), Bound("κ(G)", **AVERAGE), should_hold=False,
     ),
 )  # fmt: skip
