@@ -12,7 +12,7 @@ import nearlin as nl
 from nearlin import nn
 from nearlin.complexity import counting
 from nearlin.linalg import Rates
-from nearlin.optim.gauss_newton import SAMPLE, Kept, State, _Applied
+from nearlin.optim.gauss_newton import SAMPLE, Bounds, Kept, State, _Applied
 
 GaussNewton = nl.optim.GaussNewton
 TANH = nn.Elementwise(nn.activation("tanh"))
@@ -166,6 +166,29 @@ def test_a_nystrom_preconditioner_is_expected_to_take_32_products():
     objective, params, batch = problem("factors")
     J = objective.at(params, batch).jacobian(weighted=True)
     assert GaussNewton()._build_work("nystrom", J) == 32 * J.product_work()
+
+
+@pytest.mark.parametrize(("inner", "ratio"), [(None, 1), ("float32", 4)])
+def test_a_route_is_timed_in_the_dtype_that_it_works_in(inner, ratio):
+    """float64 data; float32 is four times as fast at everything here."""
+    rates = Rates(**{kind: (4e9, 1e9) for kind in (*ARITHMETIC, "memory")}, calls=1e30)
+    objective, params, batch = problem("factors", np.asarray)
+    point = objective.at(params, batch)
+    J, plain = point.jacobian(weighted=True), GaussNewton(rates=rates)
+    opt = dataclasses.replace(plain, inner_dtype=inner)
+    for plan in opt._candidates(J, objective):
+        times = [one._seconds(plan, J, point, State()) for one in (plain, opt)]
+        assert times[0] / times[1] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(("ratio", "effort"), [(8.0, 1.5), (24.0, 2.5), (1e6, 10)])
+def test_plain_cg_is_expected_to_take_half_the_root_of_its_condition_number_a_digit(ratio, effort):
+    """Of an e-fold, of a condition number of at most 1 + σ/λ, known after the first step; as measured where that is large."""
+    objective, params, batch = problem("factors", np.asarray)
+    J = objective.at(params, batch).jacobian(weighted=True)
+    state = State(damping=nl.linalg.Damping(0.5), bounds=Bounds(0.5 * ratio, 0.0, math.inf))
+    assert GaussNewton()._prior("cg", J, state) == effort
+    assert GaussNewton()._prior("sketch", J, state) == 1.4
 
 
 def test_rows_of_chunks_are_made_again_for_every_pair_of_them(tally):
