@@ -313,6 +313,22 @@ def test_superlinear_forcing_starts_anew_on_another_batch():
     assert again.solve.residual < 1e-3
 
 
+def test_superlinear_forcing_ends_a_hundred_rounding_errors_above_zero():
+    """A residual that fell by 1e-30 asks for half of that, which no solve reaches."""
+    eps = np.finfo(float).eps
+    terms = [NearLinear(forcing="superlinear")._forcing_term(size, 1.0, eps) for size in (1.0, 0.1, 1e-3, 1e-30)]
+    assert terms == [1 / 6, 0.05, 5e-4, 100 * eps]
+
+
+def test_a_near_linear_start_that_stalls_reports_the_damping_of_its_state():
+    objective, params, (x, y) = two_layer()
+    state = first(NearLinear(), objective, params, (x, y))[1]
+    fitted = np.asarray(objective.at(params, (x, y)).outputs)[:, 0]
+    info = first(NearLinear(), objective, params, (x, fitted), state._replace(recall=None))[2]
+    assert (info.reason, info.damping) == ("stalled: the residual is rounding", state.damping.value)
+    assert (info.new_loss, info.attempts, info.solve[:4]) == (info.loss, 0, (0.0, 0, 0, "converged"))
+
+
 EXACT = [
     (GramGaussNewton(damping=1e-4, gram_dtype="float32"), {"activation": "tanh"}, 1e-3, 1e-10),
     (GramGaussNewton(damping=1e-11, guard=False, gram_weight=0.5, lr=0.5), {"noise": 1e-4}, 1e-3, 1e-13),
