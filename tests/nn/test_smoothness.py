@@ -17,6 +17,19 @@ TANH, SIGMOID, RELU = (nn.Elementwise(nn.activation(name)) for name in ("tanh", 
 # ------------------------------------------------------------------------------------------------------------------ chains
 
 
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "identity"])
+def test_the_constants_of_an_activation_are_the_suprema_of_its_derivatives(name):
+    """Of 0, 1 and 2, by differences of the function alone."""
+    phi, step = nn.activation(name), 1e-3
+    z = np.arange(-40, 40, step)
+    f = phi.function(z)
+    slope, bend = np.diff(f) / step, np.diff(f, 2) / step**2
+    sizes = [np.abs(values).max() for values in (f, slope, bend)]
+    if name in ("softplus", "identity"):
+        sizes[0] = np.inf
+    np.testing.assert_allclose((phi.h0, phi.h1, phi.h2), sizes, rtol=1e-6, atol=1e-7)
+
+
 def test_a_chain_is_the_activations_after_each_dense_layer():
     network = nn.Sequential((nn.Dense(4, 3), TANH, nn.Dense(3, 2), nn.Dense(2, 3), SIGMOID))
     assert [phi.name for phi in nn.Objective(network, nn.SquaredLoss()).chain] == ["tanh", "identity", "sigmoid"]
