@@ -207,6 +207,17 @@ def test_layers_agree_with_torch(numpy_backend):
         np.testing.assert_allclose(ours, theirs.grad.numpy(), atol=1e-13)
 
 
+@pytest.mark.parametrize("level", [0.0, -1.0, 1.0])
+def test_the_frame_of_a_pool_wins_nothing(be, level):
+    """Level images, 0 like a frame of zeros too: every window gives its slope to a pixel, and takes its tangent from one."""
+    layer, x = nn.MaxPool(3, 2, 1), be.array(np.full((2, 1, 5, 5), level))
+    y, cache = layer.forward(None, x)
+    assert be.numpy(y).tolist() == np.full((2, 1, 3, 3), level).tolist()
+    dx, _ = layer.backward(None, cache, be.xp.ones_like(y))
+    assert be.numpy(dx).sum() == 2 * 9
+    assert be.numpy(layer.jvp(None, cache, be.xp.ones_like(x), None)).tolist() == np.ones((2, 1, 3, 3)).tolist()
+
+
 def test_a_tie_goes_to_the_first_entry(be):
     x = be.array(np.zeros((1, 1, 2, 2)))
     layer = nn.MaxPool(2)

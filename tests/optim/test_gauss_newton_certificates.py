@@ -451,6 +451,14 @@ def test_solvers_and_precisions_take_about_as_many_iterations_as_cg_in_float64()
         assert 0.5 * plain <= solve.iterations <= 1.6 * plain
 
 
+@pytest.mark.parametrize(("damping", "rank"), [(1e6, 16), (1e-9, 33)])
+def test_a_low_rank_is_named_by_its_rank(damping, rank):
+    """The first 16 columns where the damping hides the rest; half of the 66 unknowns, the most, where it hides nothing."""
+    objective, params, batch = two_layer(n=66)
+    info = first(GaussNewton(plan="nystrom", damping=damping, guard=False, maxiter=1), objective, params, batch)[2]
+    assert info.solve.preconditioner == f"nystrom of rank {rank}"
+
+
 def test_a_low_rank_that_is_the_whole_solves_at_once():
     """15 rows are within the first rank of 16: P is K Kᵀ + n (λ + ω) I itself."""
     objective, params, batch = perceptron(n=5)
