@@ -10,6 +10,14 @@ import threadpoolctl
 from nearlin import _array
 
 
+def test_what_is_brought_next_to_an_array_is_a_copy(be):
+    """Whatever it came from: a later change of one does not reach the other."""
+    for a in (np.ones(3, dtype=str(be.like.dtype).split(".")[-1]), be.array([1.0, 1.0, 1.0])):
+        made = _array.asarray(a, like=be.like)
+        made[0] = 5.0
+        assert np.asarray(_array.to_numpy(a)).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_arrays_of_two_backends_are_one_clear_error():
     strict = _array.prototype("array_api_strict")
     with pytest.raises(_array.BackendError, match=r"x is a float64 numpy array .* y is a float64 array_api_strict array"):

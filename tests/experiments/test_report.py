@@ -56,6 +56,18 @@ def compared(runs):
     return stream.getvalue()
 
 
+def test_a_step_of_a_planned_method_is_told_in_columns_of_its_own():
+    known = {"damping": 0.02, "effective_dimension": 12.34, "side": "sample", "plan": "sketch: 1 s predicted", "loss_after": 0.5}
+    solve = {"inner_iterations": 7, "inner_residual": 0.031, "inner_reason": "converged", "refreshed": True, "attempts": 2}
+    columns = ("λ", "d_eff", "route", "inner", "true res.", "R")
+    told = ("2.0e-02", "12.3", "S sketch", "7", "3.1e-02", "fresh")
+    one = record(3, **known, **solve)
+    assert report._cells(one, False, columns) == ("3", "6.000e+00", "5.000e-01", *told, "0.250", "2 tries")
+    kept = {**one, "refreshed": False, "side": "parameter", "effective_dimension": 1234.5, "inner_reason": "maxiter"}
+    told = ("2.0e-02", "1234", "P sketch", "7", "3.1e-02", "reused")
+    assert report._cells(kept, False, columns)[3:] == (*told, "0.250", "2 tries, inner solve: maxiter")
+
+
 def test_the_row_of_a_recipe_holds_medians_over_the_seeds():
     def seed(loss, seconds, wrong, steps=8, **fields):
         error = Error("error rate", wrong, 1, 10)

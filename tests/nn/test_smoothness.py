@@ -202,6 +202,20 @@ def lipschitz(q, objective, params, point, sharp):
 
 
 @pytest.mark.parametrize("q", QS)
+@pytest.mark.parametrize("sharp", [True, False])
+@pytest.mark.parametrize("top", ["tanh", "sigmoid", "identity"])
+def test_a_mean_over_outputs_has_the_constants_of_the_sum_over_their_number(rng, q, sharp, top):
+    """The loss is the sum's over c, and so is all of its curvature."""
+    net, found = network((4, 5, 3), ("tanh", top)), {}
+    x, y = rng.standard_normal((6, 4)), rng.standard_normal((6, 3))
+    params = net.init(1, x)
+    for average in (False, True):
+        objective = nn.Objective(net, nn.SquaredLoss(average))
+        found[average] = lipschitz(q, objective, params, objective.at(params, (x, y)), sharp)
+    np.testing.assert_allclose(3 * np.array(found[True]), found[False], rtol=1e-12)
+
+
+@pytest.mark.parametrize("q", QS)
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_of_a_layer_move_less_than_its_constant_says(rng, name, q):
     """For displacements of every size, none of them in another layer; and the bound is of use: it is not always far."""
