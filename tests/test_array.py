@@ -132,6 +132,22 @@ def test_same_looks_at_values_not_at_identity(be):
     assert not _array.same((x,), (x, x))
 
 
+def test_equal_values_of_two_dtypes_are_not_the_same():
+    a, b = np.ones(3), np.ones(3, np.float32)
+    assert (_array.same((a,), (b,)), _array.same((a,), (a.copy(),)), _array.same((a, a), (a,))) == (False, True, False)
+
+
+def test_eigenvectors_hold_no_numbers_that_slow_products_down(rng):
+    """Units without inputs: what LAPACK leaves in their place of 1e-40 times the matrix is 0."""
+    u, noise = rng.standard_normal((20, 4)), 1e-40 * rng.standard_normal((30, 30))
+    a = noise + noise.T
+    a[:20, :20] += u @ u.T
+    values, vectors = _array.eigh(a)
+    sizes = np.abs(vectors[vectors != 0])
+    assert sizes.min() >= np.finfo(float).eps ** 2
+    np.testing.assert_allclose((vectors * values) @ vectors.T, a, atol=1e-12)
+
+
 def test_importing_nearlin_loads_no_optional_library():
     optional = "('cupy', 'torch', 'sklearn', 'matplotlib', 'rich', 'click')"
     code = f"import sys, nearlin; print([m for m in {optional} if m in sys.modules])"

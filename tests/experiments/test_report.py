@@ -12,6 +12,7 @@ from nearlin.complexity.claims.table import Series
 from nearlin.experiments import tuning
 from nearlin.experiments.problems import Error
 from nearlin.experiments.training import Record
+from nearlin.experiments.verification import Verification
 
 report = pytest.importorskip("nearlin.experiments.report")
 plots = pytest.importorskip("nearlin.experiments.plots")
@@ -56,6 +57,19 @@ def compared(runs):
     return stream.getvalue()
 
 
+def test_the_live_line_tells_the_latest_loss_that_is_known():
+    made = SimpleNamespace(**record(3, relative_residual=None))
+    assert report._line(made) == "loss 6.000e+00"
+    made.loss_after, made.relative_residual, made.inner_iterations = 0.5, 0.25, 4
+    assert report._line(made) == "loss 5.000e-01  relative residual 2.5e-01  4 inner"
+
+
+def test_the_time_of_a_verification_is_the_one_it_took():
+    stream = io.StringIO()
+    report.print_claims(Verification((), {"seconds": 83.4}), stream)
+    assert stream.getvalue().rstrip().endswith("; 83 s")
+
+
 def test_a_step_of_a_planned_method_is_told_in_columns_of_its_own():
     known = {"damping": 0.02, "effective_dimension": 12.34, "side": "sample", "plan": "sketch: 1 s predicted", "loss_after": 0.5}
     solve = {"inner_iterations": 7, "inner_residual": 0.031, "inner_reason": "converged", "refreshed": True, "attempts": 2}
@@ -82,7 +96,7 @@ def test_the_row_of_a_recipe_holds_medians_over_the_seeds():
 
     text = compared(
         {
-            "sgd": [seed(4.0, 0.8, 10.0), seed(5.0, 0.4, 50.0), seed(11.0, 1.6, 30.0)],
+            "sgd": [seed(4.0, 0.8, 10.0), seed(5.0, 0.4, 50.0, 4), seed(11.0, 1.6, 30.0, 20)],
             "kfac": [seed(2.0, 3.2, 5.0, 4), seed(2.0, 3.2, 5.0, 4), seed(2.0, 3.2, 5.0, 4, ended="stalled")],
         }
     )
