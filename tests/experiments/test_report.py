@@ -70,6 +70,14 @@ def test_the_time_of_a_verification_is_the_one_it_took():
     assert stream.getvalue().rstrip().endswith("; 83 s")
 
 
+def test_known_failures_are_counted_one_by_one():
+    def result(verdict, should_hold):
+        return SimpleNamespace(verdict=verdict, claim=SimpleNamespace(should_hold=should_hold))
+
+    found = [result("holds", True), result("fails", False), result("fails", True), result("fails", False)]
+    assert Verification(tuple(found), {}).summary == "4 claims: 1 holds, 3 fail (2 of the failures known)"
+
+
 def test_a_step_of_a_planned_method_is_told_in_columns_of_its_own():
     known = {"damping": 0.02, "effective_dimension": 12.34, "side": "sample", "plan": "sketch: 1 s predicted", "loss_after": 0.5}
     solve = {"inner_iterations": 7, "inner_residual": 0.031, "inner_reason": "converged", "refreshed": True, "attempts": 2}
