@@ -9,10 +9,10 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity.claims.table import Series
-from nearlin.experiments import tuning
+from nearlin.experiments import Config, build, tuning
 from nearlin.experiments.problems import Error
 from nearlin.experiments.training import Record
-from nearlin.experiments.verification import Verification
+from nearlin.experiments.verification import Verification, _family_table
 
 report = pytest.importorskip("nearlin.experiments.report")
 plots = pytest.importorskip("nearlin.experiments.plots")
@@ -76,6 +76,30 @@ def test_known_failures_are_counted_one_by_one():
 
     found = [result("holds", True), result("fails", False), result("fails", True), result("fails", False)]
     assert Verification(tuple(found), {}).summary == "4 claims: 1 holds, 3 fail (2 of the failures known)"
+
+
+def test_a_claim_stands_in_the_report_beside_what_was_measured_and_what_was_expected():
+    claim = SimpleNamespace(id="a-claim", statement="It is | so.", paper="arXiv:1", expected="at most 2", should_hold=True)
+    result = SimpleNamespace(claim=claim, outcome=SimpleNamespace(value="1.5"), verdict="holds")
+    assert _family_table([result])[2] == "| `a-claim` | It is \\| so. | arXiv:1 | 1.5 | at most 2 | **holds** |"
+    claim.should_hold, result.verdict, result.outcome.value = False, "fails", ""
+    assert _family_table([result])[2].endswith("| arXiv:1 | - | at most 2 | **fails** (known) |")
+    assert _family_table([])[0] == "| claim | says | source | measured | expected | verdict |"
+
+
+def test_losses_before_and_after_and_of_the_test_rows_stand_in_lines_of_their_own():
+    lines = printed(run([record(0)], initial_loss=4.0, final_loss=2.0, final_test_loss=0.75)).splitlines()
+    assert "loss           4.000e+00 before, 2.000e+00 after" in lines
+    assert "test loss      7.500e-01" in lines
+
+
+def test_a_run_that_ends_without_a_finite_loss_is_no_better_than_any_other():
+    """Its last finite parameters have a loss, which says nothing about the settings."""
+    x, y = nl.data.sphere(n=12, d=3, seed=1)
+    problem, config = build((x, y), Config(optimizer="sgd", width=8, steps=3, test_fraction=0))
+    params = problem.network.init(key=0, like=x)
+    ends = [tuning._run("sgd", problem, config, params, {"lr": lr}, None, False) for lr in (1e300, 0.1)]
+    assert [(one.ended, math.isfinite(one.excess)) for one in ends] == [("non-finite", False), ("steps", True)]
 
 
 def test_a_step_of_a_planned_method_is_told_in_columns_of_its_own():
