@@ -10,6 +10,14 @@ import threadpoolctl
 from nearlin import _array
 
 
+def test_what_is_brought_next_to_an_array_is_a_copy(be):
+    """Whatever it came from: a later change of one does not reach the other."""
+    for a in (np.ones(3, dtype=str(be.like.dtype).split(".")[-1]), be.array([1.0, 1.0, 1.0])):
+        made = _array.asarray(a, like=be.like)
+        made[0] = 5.0
+        assert np.asarray(_array.to_numpy(a)).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_arrays_of_two_backends_are_one_clear_error():
     strict = _array.prototype("array_api_strict")
     with pytest.raises(_array.BackendError, match=r"x is a float64 numpy array .* y is a float64 array_api_strict array"):
@@ -122,6 +130,22 @@ def test_same_looks_at_values_not_at_identity(be):
     assert _array.same((x,), _array.copies((x,)))
     assert not _array.same((x,), (x + 1.0,))
     assert not _array.same((x,), (x, x))
+
+
+def test_equal_values_of_two_dtypes_are_not_the_same():
+    a, b = np.ones(3), np.ones(3, np.float32)
+    assert (_array.same((a,), (b,)), _array.same((a,), (a.copy(),)), _array.same((a, a), (a,))) == (False, True, False)
+
+
+def test_eigenvectors_hold_no_numbers_that_slow_products_down(rng):
+    """Units without inputs: what LAPACK leaves in their place of 1e-40 times the matrix is 0."""
+    u, noise = rng.standard_normal((20, 4)), 1e-40 * rng.standard_normal((30, 30))
+    a = noise + noise.T
+    a[:20, :20] += u @ u.T
+    values, vectors = _array.eigh(a)
+    sizes = np.abs(vectors[vectors != 0])
+    assert sizes.min() >= np.finfo(float).eps ** 2
+    np.testing.assert_allclose((vectors * values) @ vectors.T, a, atol=1e-12)
 
 
 def test_importing_nearlin_loads_no_optional_library():

@@ -150,6 +150,13 @@ def test_neurons_of_the_two_layer_network_do_not_depend_on_its_width():
     assert np.mean(many**2) == pytest.approx(1, abs=0.01)
 
 
+def test_neurons_are_drawn_65536_at_a_time_as_they_always_were():
+    """Other draws would give another network to every checkpoint and figure of a width above that."""
+    (W,) = nn.TwoLayer(2, 2**16 + 3).init(5, LIKE)
+    np.testing.assert_array_equal(W[: 2**16], _array.normal(_array.fold_in(5, 0), (2**16, 2), LIKE))
+    np.testing.assert_array_equal(W[2**16 :], _array.normal(_array.fold_in(5, 1), (3, 2), LIKE))
+
+
 def test_the_last_class_takes_what_rounding_leaves_of_the_probabilities(monkeypatch):
     """Where probabilities sum to less than 1 in float32, and a draw lies above their sum."""
     outputs = np.random.default_rng(0).standard_normal((400, 50)).astype(np.float32)

@@ -244,6 +244,8 @@ def _from_data(data, config):
             "(.csv, .npy, .npz)"
         )
     dataset = data if isinstance(data, Dataset) else load(data, config.target, config.task)
+    if len(dataset) < 2:
+        raise DataError(f"{dataset.name} has 1 row; expected at least 2 to train on")
     like = prototype(config.backend, config.dtype)
     train, test = split(dataset, config.test_fraction, config.seed)
     if len(train) < 2:

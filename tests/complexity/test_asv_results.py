@@ -100,6 +100,23 @@ def test_a_logarithm_is_divided_out():
     assert "exponent 1.00" in Scaling("x", "", "x", growth="n log n").judge(Curve(tuple(SIZES), times, 0)).value
 
 
+@pytest.mark.parametrize(("growth", "power"), [("n", 1), ("n log n", 1), ("n^2", 2), ("n^3", 3)])
+def test_the_exponent_of_a_growth_is_its_power_and_its_tolerance_a_fifth(growth, power):
+    """Times that grow as they are said to hold, and a quarter of a power more fails."""
+    scaling = Scaling("x", "", "x", growth=growth, floor=False)
+    for more, verdict in ((0, HOLDS), (0.15, HOLDS), (0.25, FAILS)):
+        times = [1e-9 * n ** (power + more) * (np.log2(n) if "log" in growth else 1) for n in SIZES]
+        assert scaling.judge(Curve(tuple(SIZES), tuple(times), 0)).verdict == verdict
+    assert scaling.claim().expected == f"at most {power} + 0.2"
+
+
+def test_sizes_are_judged_in_ascending_order(tmp_path):
+    name, params, values = cg(1.0)
+    run = asv_results.read(folder(tmp_path, [(name, [params[0], SIZES[::-1]], values[::-1])]))
+    curve = run.curves[CG, "numpy", ()]
+    assert (list(curve.sizes), list(curve.seconds)) == (SIZES, values)
+
+
 def test_samples_count_by_their_minimum(tmp_path):
     name, params, least = cg()
     samples = [[t, 1.3 * t, 9 * t] for t in least]

@@ -189,6 +189,12 @@ def test_a_column_without_bounds_is_drawn_and_not_judged():
     assert [one.predicted for one in outcome.series] == [None, (1.0, 1.0)]
 
 
+def test_a_curve_that_two_bounds_judge_is_drawn_once():
+    rows = [{"n": n, "value": 2.0, "limit": 2.0} for n in (1, 2)]
+    outcome = judged(rows, Bound("value", high=3.0, over="n", beside="limit"), Bound("value", equal=1, per="limit", over="n"))
+    assert len(outcome.series) == 1
+
+
 def test_another_sweep_or_other_options_take_the_place_of_what_is_under_test():
     check = Check(lambda full, value=1.0: [{"value": value if full else 0.0}], Bound("value", high=1.0))
     assert check(True).verdict == HOLDS

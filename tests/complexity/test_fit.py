@@ -152,6 +152,24 @@ def test_times_without_growth_say_nothing_about_an_exponent():
     assert falling.halfwidth == np.inf
 
 
+EXACT = {
+    "1": lambda n: 1.0,
+    "log n": math.log,
+    "n": lambda n: n,
+    "n log n": lambda n: n * math.log(n),
+    "n^1.5": lambda n: n * math.sqrt(n),
+    "n^2": lambda n: n * n,
+    "n^3": lambda n: n * n * n,
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_times_of_exactly_a_growth_leave_no_error_to_it(name):
+    result = contest(SIZES, [2e-3 + 1e-6 * EXACT[name](n) for n in SIZES])
+    assert set(result.rms) == set(EXACT)
+    assert (result.best, result.rms[name] < 1e-9) == (name, True)
+
+
 @pytest.mark.parametrize("name", GROWTH)
 def test_the_contest_names_the_growth(name):
     times = 1e-7 * GROWTH[name](SIZES) + 1e-9

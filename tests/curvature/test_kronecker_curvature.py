@@ -155,6 +155,17 @@ def test_it_is_solved_and_measured_exactly(be, make):
         assert curvature.effective_dimension(damping) == pytest.approx(np.sum(values / (values + damping)), rel=be.tol(1e-10))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_whose_products_would_be_denormal_count_as_zero(dtype):
+    limits = np.finfo(dtype)
+    small = float(limits.smallest_normal) / float(limits.eps) ** 2
+    v = np.array([[0.5 * small, 2 * small, 1.0]], dtype=dtype)
+    made_of = curvature.KroneckerCurvature((curvature.DiagonalLayer(np.ones((1, 3), dtype)),))
+    (made,) = made_of.solve((v,), 1.0)
+    assert made.tolist() == [[0.0, *(0.5 * v[0, 1:]).tolist()]]
+    assert v[0, 0] > 0  # what was given is not changed
+
+
 def test_the_key_decides_the_signs_and_the_targets_do_not_matter(numpy_backend):
     point, layers = at(numpy_backend, nn.MLP((4, 5, 3), "tanh"))
     a, b, c = (curvature.kronecker_curvature(point, layers, key).layers[0].sG for key in (0, 0, 1))

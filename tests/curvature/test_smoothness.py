@@ -17,6 +17,19 @@ TANH, SIGMOID, RELU = (nn.Elementwise(nn.activation(name)) for name in ("tanh", 
 # ------------------------------------------------------------------------------------------------------------------ chains
 
 
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "identity"])
+def test_the_constants_of_an_activation_are_the_suprema_of_its_derivatives(name):
+    """Of 0, 1 and 2, by differences of the function alone."""
+    phi, step = nn.activation(name), 1e-3
+    z = np.arange(-40, 40, step)
+    f = phi.function(z)
+    slope, bend = np.diff(f) / step, np.diff(f, 2) / step**2
+    sizes = [np.abs(values).max() for values in (f, slope, bend)]
+    if name in ("softplus", "identity"):
+        sizes[0] = np.inf
+    np.testing.assert_allclose((phi.h0, phi.h1, phi.h2), sizes, rtol=1e-6, atol=1e-7)
+
+
 def test_a_chain_is_the_activations_after_each_dense_layer():
     network = nn.Sequential((nn.Dense(4, 3), TANH, nn.Dense(3, 2), nn.Dense(2, 3), SIGMOID))
     assert [phi.name for phi in nn.Objective(network, nn.SquaredLoss()).chain] == ["tanh", "identity", "sigmoid"]
@@ -186,6 +199,20 @@ def lipschitz(q, objective, params, point, sharp):
     targets = curvature.target_range(point.y)
     s = curvature.layer_constants(q, params, objective.layers, objective.chain, objective.loss, norms, targets, sharp)
     return [si * curvature.input_size(trace.inputs, q, True) for si, trace in zip(s, point.traces(), strict=True)]
+
+
+@pytest.mark.parametrize("q", QS)
+@pytest.mark.parametrize("sharp", [True, False])
+@pytest.mark.parametrize("top", ["tanh", "sigmoid", "identity"])
+def test_a_mean_over_outputs_has_the_constants_of_the_sum_over_their_number(rng, q, sharp, top):
+    """The loss is the sum's over c, and so is all of its curvature."""
+    net, found = network((4, 5, 3), ("tanh", top)), {}
+    x, y = rng.standard_normal((6, 4)), rng.standard_normal((6, 3))
+    params = net.init(1, x)
+    for average in (False, True):
+        objective = nn.Objective(net, nn.SquaredLoss(average))
+        found[average] = lipschitz(q, objective, params, objective.at(params, (x, y)), sharp)
+    np.testing.assert_allclose(3 * np.array(found[True]), found[False], rtol=1e-12)
 
 
 @pytest.mark.parametrize("q", QS)

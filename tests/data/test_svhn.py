@@ -23,6 +23,7 @@ def test_axes_and_labels(tmp_path):
     np.testing.assert_array_equal(train.x, np.moveaxis(np.moveaxis(X, 3, 0), 3, 1))
     np.testing.assert_array_equal(train.y, [1, 0, 9, 0, 4])
     np.testing.assert_array_equal(test.y, [1, 0])
+    assert [train.classes[label] for label in train.y] == ["1", "0", "9", "0", "4"]
     assert (len(test), train.x.dtype, train.x.flags.c_contiguous, train.name) == (2, np.uint8, True, "SVHN train")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import cost, counting
-from nearlin.experiments import estimate
+from nearlin.experiments import estimate, estimation
 from nearlin.experiments.estimation import KNOWN, in_words
 from nearlin.experiments.registry import make_optimizer
 from nearlin.optim import kbfgs
@@ -129,6 +129,30 @@ def test_flops_of_the_near_linear_step_are_those_of_the_count():
     assert estimated("later, R reused", iterations=more) == later
     _, (fresh, more) = second_step("near-linear-gauss-newton", reuse=False)
     assert estimated("later, R fresh", iterations=more) == fresh
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blocks_of_neurons_are_those_of_the_dtype(dtype):
+    """2048 rows: 1024 neurons a block in float32, and 512 in float64, each with sums of its own."""
+    x, y = (counting.wrap(a.astype(dtype)) for a in nl.data.sphere(n=2048, d=2, seed=1))
+    objective = nl.nn.Objective(nl.nn.TwoLayer(2, 3000), nl.nn.SquaredLoss())
+    opt, params = make_optimizer("sgd"), objective.network.init(0, x)
+    params, state, _ = opt.step(params, opt.init(params, objective), objective, (x, y))
+    with counting.count() as tally:
+        opt.step(params, state, objective, (x, y))
+    found = estimate(rows=2048, features=2, width=3000, optimizer="sgd", dtype=dtype)
+    assert flops(found.steps["every step"]) == tally.total
+
+
+def test_every_worker_of_numpy_has_a_block_of_its_own(monkeypatch):
+    """Fewer neurons than fill the walk's memory otherwise: the peak grows with the workers, and with them alone."""
+    peaks = {}
+    for workers in (1, 64):
+        monkeypatch.setattr(estimation, "blas_threads", lambda workers=workers: workers)
+        for backend in ("numpy", "array_api_strict"):
+            peaks[backend, workers] = estimate(rows=512, features=2, width=8192, optimizer="sgd", backend=backend).peak
+    assert peaks["numpy", 64] > 4 * peaks["numpy", 1]
+    assert peaks["array_api_strict", 64] == peaks["array_api_strict", 1]
 
 
 def test_sizes_are_read_from_the_data():

@@ -48,6 +48,16 @@ def test_other_suffixes_and_inputs(result, tmp_path):
         np.testing.assert_array_equal(archive["prediction"], values)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_network_is_evaluated_in_the_dtype_that_it_was_trained_in(houses, tmp_path, dtype):
+    result = train(houses, target="price", width=64, steps=2, dtype=dtype, out=tmp_path / "run", progress=False)
+    values = predict(result.checkpoint, X).values
+    np.testing.assert_array_equal(values, result.predict(X))
+    scores = (values - result.problem.preprocessing.target_mean) / result.problem.preprocessing.target_std
+    in_float32 = np.abs(scores - scores.astype("float32")).max() < 1e-12
+    assert in_float32 == (dtype == "float32")
+
+
 def test_another_backend_gives_the_same(result):
     if reason := unusable("torch"):
         pytest.skip(reason)

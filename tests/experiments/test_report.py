@@ -9,9 +9,10 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity.claims.table import Series
-from nearlin.experiments import tuning
+from nearlin.experiments import Config, build, tuning
 from nearlin.experiments.problems import Error
 from nearlin.experiments.records import Record
+from nearlin.experiments.verification import Verification, _family_table
 
 report = pytest.importorskip("nearlin.experiments.report")
 plots = pytest.importorskip("nearlin.experiments.plots")
@@ -56,6 +57,63 @@ def compared(runs):
     return stream.getvalue()
 
 
+def test_the_live_line_tells_the_latest_loss_that_is_known():
+    made = SimpleNamespace(**record(3, relative_residual=None))
+    assert report._line(made) == "loss 6.000e+00"
+    made.loss_after, made.relative_residual, made.inner_iterations = 0.5, 0.25, 4
+    assert report._line(made) == "loss 5.000e-01  relative residual 2.5e-01  4 inner"
+
+
+def test_the_time_of_a_verification_is_the_one_it_took():
+    stream = io.StringIO()
+    report.print_claims(Verification((), {"seconds": 83.4}), stream)
+    assert stream.getvalue().rstrip().endswith("; 83 s")
+
+
+def test_known_failures_are_counted_one_by_one():
+    def result(verdict, should_hold):
+        return SimpleNamespace(verdict=verdict, claim=SimpleNamespace(should_hold=should_hold))
+
+    found = [result("holds", True), result("fails", False), result("fails", True), result("fails", False)]
+    assert Verification(tuple(found), {}).summary == "4 claims: 1 holds, 3 fail (2 of the failures known)"
+
+
+def test_a_claim_stands_in_the_report_beside_what_was_measured_and_what_was_expected():
+    claim = SimpleNamespace(id="a-claim", statement="It is | so.", paper="arXiv:1", expected="at most 2", should_hold=True)
+    result = SimpleNamespace(claim=claim, outcome=SimpleNamespace(value="1.5"), verdict="holds")
+    assert _family_table([result])[2] == "| `a-claim` | It is \\| so. | arXiv:1 | 1.5 | at most 2 | **holds** |"
+    claim.should_hold, result.verdict, result.outcome.value = False, "fails", ""
+    assert _family_table([result])[2].endswith("| arXiv:1 | - | at most 2 | **fails** (known) |")
+    assert _family_table([])[0] == "| claim | says | source | measured | expected | verdict |"
+
+
+def test_losses_before_and_after_and_of_the_test_rows_stand_in_lines_of_their_own():
+    lines = printed(run([record(0)], initial_loss=4.0, final_loss=2.0, final_test_loss=0.75)).splitlines()
+    assert "loss           4.000e+00 before, 2.000e+00 after" in lines
+    assert "test loss      7.500e-01" in lines
+
+
+def test_a_run_that_ends_without_a_finite_loss_is_no_better_than_any_other():
+    """Its last finite parameters have a loss, which says nothing about the settings."""
+    x, y = nl.data.sphere(n=12, d=3, seed=1)
+    problem, config = build((x, y), Config(optimizer="sgd", width=8, steps=3, test_fraction=0))
+    params = problem.network.init(key=0, like=x)
+    ends = [tuning._run("sgd", problem, config, params, {"lr": lr}, None, False) for lr in (1e300, 0.1)]
+    assert [(one.ended, math.isfinite(one.excess)) for one in ends] == [("non-finite", False), ("steps", True)]
+
+
+def test_a_step_of_a_planned_method_is_told_in_columns_of_its_own():
+    known = {"damping": 0.02, "effective_dimension": 12.34, "side": "sample", "plan": "sketch: 1 s predicted", "loss_after": 0.5}
+    solve = {"inner_iterations": 7, "inner_residual": 0.031, "inner_reason": "converged", "refreshed": True, "attempts": 2}
+    columns = ("λ", "d_eff", "route", "inner", "true res.", "R")
+    told = ("2.0e-02", "12.3", "S sketch", "7", "3.1e-02", "fresh")
+    one = record(3, **known, **solve)
+    assert report._cells(one, False, columns) == ("3", "6.000e+00", "5.000e-01", *told, "0.250", "2 tries")
+    kept = {**one, "refreshed": False, "side": "parameter", "effective_dimension": 1234.5, "inner_reason": "maxiter"}
+    told = ("2.0e-02", "1234", "P sketch", "7", "3.1e-02", "reused")
+    assert report._cells(kept, False, columns)[3:] == (*told, "0.250", "2 tries, inner solve: maxiter")
+
+
 def test_the_row_of_a_recipe_holds_medians_over_the_seeds():
     def seed(loss, seconds, wrong, steps=8, **fields):
         error = Error("error rate", wrong, 1, 10)
@@ -70,7 +128,7 @@ def test_the_row_of_a_recipe_holds_medians_over_the_seeds():
 
     text = compared(
         {
-            "sgd": [seed(4.0, 0.8, 10.0), seed(5.0, 0.4, 50.0), seed(11.0, 1.6, 30.0)],
+            "sgd": [seed(4.0, 0.8, 10.0), seed(5.0, 0.4, 50.0, 4), seed(11.0, 1.6, 30.0, 20)],
             "kfac": [seed(2.0, 3.2, 5.0, 4), seed(2.0, 3.2, 5.0, 4), seed(2.0, 3.2, 5.0, 4, ended="stalled")],
         }
     )

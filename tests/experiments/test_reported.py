@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 from collections import Counter
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ import pytest
 import nearlin as nl
 from nearlin import nn
 from nearlin.data import Dataset
-from nearlin.experiments import RECIPES, checkpoint, compare, predict, train
+from nearlin.experiments import RECIPES, checkpoint, compare, environment, predict, train
 from nearlin.experiments.recipes import Parts, Recipe
 from nearlin.nn.two_layer import TwoLayerJacobian
 
@@ -162,6 +163,16 @@ def close(a, b):
 
 
 # ---------------------------------------------------------------------------------------------------------------- losses
+
+
+def test_what_nearlin_info_says_of_cores_and_threads_is_what_is_asked(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    monkeypatch.setattr(environment, "blas_threads", lambda: 5)
+    rows = dict(nl.experiments.info())
+    assert (rows["cores"], rows["BLAS threads"]) == ("3 usable of 9", "5")
+    assert rows["numpy"] == np.__version__
+    assert rows["backend numpy"] == "usable, device cpu"
 
 
 @pytest.mark.parametrize("name", TINY)

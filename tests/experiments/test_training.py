@@ -188,6 +188,10 @@ def test_a_tolerance_given_on_resuming_counts_though_it_equals_the_default(tmp_p
     assert (left.config.tol, left.ended) == (0, "stalled")
 
 
+def test_all_rows_are_no_number_of_rows():
+    assert [Config(batch_size=size).batch_rows for size in (None, "all", 7)] == [None, None, 7]
+
+
 OTHERS = {
     "target": "y", "task": "regression", "standardize": True, "optimizer": "adam", "damping": 0.5, "activation": "tanh",
     "batch_size": 3, "backend": "torch", "dtype": "float32", "lr_factor": 0.5, "lr_period": 2,

@@ -181,6 +181,22 @@ def test_a_numerically_singular_block_is_not_inverted_as_it_is(rng):
     assert np.all(np.isfinite(result.inverse))
 
 
+@pytest.mark.parametrize("k", [2, 16, 17, 65])
+def test_a_pivot_of_one_rounding_error_is_none(k):
+    """[[1, 1], [1, 1 + q ε]] has the pivots 1 and q ε."""
+    eps, raised = np.finfo(float).eps, []
+    for q in (1, 4):
+        block = np.eye(k)
+        block[:2, :2] = [[1, 1], [1, 1 + q * eps]]
+        raised.append(len(linalg.block_inverse(block[None], 0.0).raised))
+    assert raised == [1, 0]
+
+
+def test_a_sentence_names_three_blocks_and_counts_the_others():
+    found = linalg.block_inverse(np.stack([-np.eye(2)] * 5), 0.5, "kernel")
+    assert found.sentence() == "inverted: kernel 0 with damping 5, kernel 1 with damping 5, kernel 2 with damping 5 and 2 more"
+
+
 def test_without_a_previous_inverse_the_failure_is_an_error_that_says_what_to_change(be):
     blocks = np.stack([np.eye(2)] * 4 + [-9000.0 * np.eye(2)]).reshape(1, 5, 2, 2)
     words = r"kernel \(0, 4\) \(2 x 2, float.*\) with damping 1e\+03 .* eigenvalue is -9e\+03; raise the damping above 9e\+03"

@@ -199,6 +199,15 @@ def test_the_iterations_may_run_out(rng, solve):
     assert info.residual > 0.1
 
 
+@pytest.mark.parametrize("damping", DAMPINGS)
+def test_it_stops_at_the_first_iterate_whose_true_residual_meets_the_tolerance(rng, solve, damping):
+    J, b = jacobian(rng), rng.standard_normal(N)
+    residuals = [solve(DenseOperator(J), b, damping, rtol=0.0, maxiter=k)[1].residual for k in range(1, 30)]
+    for rtol in (0.3, 0.1, 0.03):
+        first = next(k for k, residual in enumerate(residuals, start=1) if residual <= rtol)
+        assert solve(DenseOperator(J), b, damping, rtol=rtol)[1].iterations == first
+
+
 def test_a_zero_right_hand_side_is_answered_with_zero(be, rng, solve):
     step, info = solve(DenseOperator(be.array(jacobian(rng))), be.array(np.zeros(N)), 1e-2)
     assert np.array_equal(be.numpy(step), np.zeros(P))

@@ -307,6 +307,18 @@ def test_the_damping_that_is_thin_is_a_share_of_the_trace(rng, share, wide):
         assert (np.linalg.norm(made - want) < 2e-7 * np.linalg.norm(want)) == wide
 
 
+def test_one_thin_matrix_widens_its_whole_stack(rng):
+    stack = np.stack([semidefinite(rng, np.geomspace(low, 1, 30)) for low in (1e-2, 1e-8)]).astype("float32")
+    stack[0] *= np.float32(1e-3)  # a trace that the damping is no thin share of
+    damping = 1e-7
+    roots, info = linalg.inverse_root(stack, 2, damping)
+    assert damping > 1e-5 * np.trace(stack[0])
+    for root, H in zip(roots, stack, strict=True):
+        want = exact_root(H, damping, 2)
+        assert np.linalg.norm(root - want) < 2e-7 * np.linalg.norm(want)
+    assert info.error < 1e-6
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_damping_of_float64_does_not_widen_float32(rng, method):
     H = semidefinite(rng, np.linspace(1, 2, 5)).astype("float32")

@@ -93,6 +93,16 @@ def test_steep_directions_survive_float32(rng):
     assert 1 - np.float32(gamma) * s == 0  # what an inverse in float32 keeps of it: nothing
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("share", [1e-4, 1.0])
+def test_what_is_outside_of_the_rows_by_more_than_rounding_is_kept(rng, dtype, share):
+    """One vector at weight 1: S = h hᵀ, though only a part of h lies outside of the span of the rows that there are."""
+    h = np.concatenate([rng.standard_normal(3), share * rng.standard_normal(20)]).astype(dtype)
+    found = dense(lowrank_update(lowrank(23, 3, h), h, 0.0, 1.0).curvature)
+    close(found[3:, :3], np.outer(h, h)[3:, :3], 1e-2 if dtype == "float32" else 1e-9)
+    close(found, np.outer(h, h), 10 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(("d", "gamma"), [(1, 1e-8), (2, 1e-5), (4, 1e-8)])
 def test_a_curvature_of_full_rank_is_inverted_without_cancellation(rng, d, gamma):
     """float32, σ/γ > 1/eps: v/γ - U (...) would be rounding of v/γ; the step of the same S in float64 is the reference."""

@@ -166,6 +166,18 @@ def test_slow_progress_ends_where_the_rule_says(rng, epsilon):
     assert (info.reason, info.residual > 1e-6) == ("converged", True)
 
 
+@pytest.mark.parametrize("epsilon", [5e-4, 0.2])
+def test_slow_progress_judges_any_iterates_by_their_phi_and_not_before_i_exceeds_k(rng, epsilon):
+    """Steepest descent, whose residuals are not orthogonal to its iterates as those of CG are."""
+    a, b = symmetric(rng, np.geomspace(1e-3, 1, 40)), rng.standard_normal(40)
+    stop, x, values = linalg.SlowProgress(b, epsilon), np.zeros(40), [0.0]
+    for i in range(1, 400):
+        x = x + 1.5 * (b - a @ x)
+        values.append(0.5 * x @ a @ x - b @ x)
+        k = max(10, -(-i // 10))
+        assert stop(x, b - a @ x) == (i > k and values[i] - values[i - k] > k * epsilon * values[i])
+
+
 def test_ten_iterations_are_never_stopped(rng):
     a, b = symmetric(rng, np.geomspace(1, 2, 30)), rng.standard_normal(30)
     found = [linalg.cg(lambda v: a @ v, b, rtol=1e-6, stop=stop)[1] for stop in (None, linalg.SlowProgress(b, 0.5))]
@@ -213,6 +225,14 @@ def test_unit_steps_need_the_sketch_sizes_of_the_theory(rng, name, ratio, reason
     assert getattr(linalg, name)(lambda v: a @ v, b, preconditioner=M, rtol=1e-6, maxiter=5000)[1].reason == reason
 
 
+@pytest.mark.parametrize("factor", [2.0, 5.0])
+def test_an_iteration_ends_as_stalled_where_its_residual_has_grown_by_a_factor_of_1e4(factor):
+    """A = (1 + q) I with unit steps: the residual grows by q an iteration."""
+    _, info = linalg.richardson(lambda v: (1 + factor) * v, np.ones(3))
+    assert (info.reason, info.iterations) == ("stalled", int(np.ceil(np.log(1e4) / np.log(factor))))
+    np.testing.assert_allclose(info.residual, factor**info.iterations, rtol=1e-9)
+
+
 def test_chebyshev_contracts_as_fast_as_theory_says(rng):
     """Factor γ per iteration for the interval of a sketch: (√κ - 1)/(√κ + 1) = γ."""
     gamma = 0.5
@@ -249,6 +269,15 @@ def test_sketch_factor_falls_back_to_a_larger_shift(be, rng):
     assert linalg.sketch_factor(gram, 0.0)[1].startswith("cholesky, shift")
 
 
+@pytest.mark.parametrize("below", [1e-12, 1e-10])
+def test_the_larger_shift_is_at_most_ten_times_what_is_needed(rng, below):
+    gram = symmetric(rng, [-below, 1.0, 2.0, 3.0])
+    R, how = linalg.sketch_factor(gram, 0.0)
+    shift = float(how.removeprefix("cholesky, shift "))
+    assert below < shift <= 10 * below
+    np.testing.assert_allclose(R.T @ R, gram + shift * np.eye(4), atol=0.1 * shift)
+
+
 def test_operators_pass_the_dot_test(be, rng):
     A = linalg.DenseOperator(be.array(rng.standard_normal((5, 8))))
     assert linalg.dot_test(A, 0, be.like) < be.tol(1e-14)
@@ -259,7 +288,10 @@ def test_the_dot_test_catches_a_wrong_adjoint(be, rng):
         def rmatvec(self, u):
             return 1.001 * super().rmatvec(u)
 
-    assert linalg.dot_test(Wrong(be.array(rng.standard_normal((5, 8)))), 0, be.like) > 1e-5
+    A = rng.standard_normal((5, 8))
+    found = linalg.dot_test(Wrong(be.array(A)), 0, be.like)
+    assert 1e-5 < found <= 1e-3
+    np.testing.assert_allclose(linalg.dot_test(Wrong(be.array(1024 * A)), 0, be.like), found, rtol=1e-3)  # relative to A
 
 
 @pytest.mark.parametrize(

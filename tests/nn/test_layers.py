@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -110,6 +111,15 @@ def test_traces_accumulate_to_the_gradient(be, case):
             np.testing.assert_allclose(be.numpy(got), want, atol=tol)
 
 
+def test_the_rows_of_a_layer_are_the_places_that_its_weights_are_used_at(be, case):
+    """For a sample one, or one for each position of a convolution's output: of normalised images too."""
+    objective, params, batch = make(be, case)
+    point = objective.at(params, batch)
+    places = [math.prod(trace.signals.shape) // trace.signals.shape[1] for trace in point.traces()]
+    assert [trace.rows for trace in point.traces()] == places
+    assert list(objective.network.rows(point._tape)) == places
+
+
 def test_every_backend_gives_the_numbers_of_numpy(be, case, numpy_backend):
     for loss in LOSSES.values():
         (objective, params, batch), (_, theirs, other) = make(be, case, loss), make(numpy_backend, case, loss)
@@ -195,6 +205,17 @@ def test_layers_agree_with_torch(numpy_backend):
     assert float(point.loss) == pytest.approx(loss.item(), rel=1e-13)
     for ours, theirs in zip(point.grads(), (W1, bn, W2, W3), strict=True):
         np.testing.assert_allclose(ours, theirs.grad.numpy(), atol=1e-13)
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, 1.0])
+def test_the_frame_of_a_pool_wins_nothing(be, level):
+    """Level images, 0 like a frame of zeros too: every window gives its slope to a pixel, and takes its tangent from one."""
+    layer, x = nn.MaxPool(3, 2, 1), be.array(np.full((2, 1, 5, 5), level))
+    y, cache = layer.forward(None, x)
+    assert be.numpy(y).tolist() == np.full((2, 1, 3, 3), level).tolist()
+    dx, _ = layer.backward(None, cache, be.xp.ones_like(y))
+    assert be.numpy(dx).sum() == 2 * 9
+    assert be.numpy(layer.jvp(None, cache, be.xp.ones_like(x), None)).tolist() == np.ones((2, 1, 3, 3)).tolist()
 
 
 def test_a_tie_goes_to_the_first_entry(be):
@@ -440,6 +461,59 @@ def test_a_node_that_does_not_exist_is_named(numpy_backend):
 )
 def test_models_have_their_sizes(net, parameters):
     assert sum(out * columns for out, columns in (spec.shape for spec in net.layers)) == parameters
+
+
+def parts(module):
+    """All modules in order; a residual block as its body and itself."""
+    inner = module.modules if isinstance(module, nn.Sequential) else (module.body,) if isinstance(module, nn.Residual) else ()
+    return [part for one in inner for part in parts(one)] + ([] if isinstance(module, nn.Sequential) else [module])
+
+
+def test_resnet32_is_fifteen_blocks_each_followed_by_relu():
+    net = nn.ResNet32()
+    names = [type(part).__name__ for part in net.modules]
+    assert names == ["Conv2d", "BatchNorm", "Elementwise"] + ["Residual", "Elementwise"] * 15 + ["GlobalAvgPool", "Dense"]
+    convs = [part for part in parts(net) if isinstance(part, nn.Conv2d)]
+    widths = [16] * 11 + [32] * 10 + [64] * 10
+    assert [(c.out, c.stride) for c in convs] == [(out, 2 if i in (11, 21) else 1) for i, out in enumerate(widths)]
+    assert {(c.kernel, c.pad, c.bias, c.scheme) for c in convs} == {(3, 1, False, "normal")}
+    blocks = [part for part in net.modules if isinstance(part, nn.Residual)]
+    assert [block.shortcut is not None for block in blocks] == [i in (5, 10) for i in range(15)]
+    assert {tuple(type(m).__name__ for m in block.body.modules) for block in blocks} == {
+        ("Conv2d", "BatchNorm", "Elementwise", "Conv2d", "BatchNorm")
+    }
+
+
+@pytest.mark.parametrize(
+    ("net", "widths", "normalised"),
+    [
+        (nn.VGG11(), "64 M 128 M 256 256 M 512 512 M 512 512 M", False),
+        (nn.VGG16(), "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M", True),
+    ],
+)
+def test_vgg_is_the_published_table(net, widths, normalised):
+    found = parts(net)
+    seen = [str(p.out) if isinstance(p, nn.Conv2d) else "M" for p in found if isinstance(p, nn.Conv2d | nn.MaxPool)]
+    assert " ".join(seen) == widths
+    assert {p.scheme for p in found if isinstance(p, nn.Conv2d)} == {"fan-out"}
+    assert [(p.scheme, p.out) for p in found if isinstance(p, nn.Dense)][:-1] == [("uniform", 4096)] * 2
+    relus = sum(isinstance(p, nn.Elementwise) for p in found)
+    assert relus == len([w for w in seen if w != "M"]) + 2
+    assert sum(isinstance(p, nn.BatchNorm) for p in found) == normalised * (relus - 2)
+
+
+def test_the_code_and_the_output_of_an_auto_encoder_are_linear():
+    names = [phi.name for phi in nn.chain(nn.autoencoder((9, 7, 5, 3), "tanh"))]
+    assert names == ["tanh", "tanh", "identity", "tanh", "tanh", "identity"]
+
+
+@pytest.mark.parametrize(("activation", "gain"), [("relu", 2), ("tanh", 1), ("sigmoid", 1)])
+def test_relu_networks_start_with_twice_the_variance(activation, gain):
+    x = np.ones((1, 1))
+    nets = [nn.MLP((400, 300, 2), activation), nn.autoencoder((400, 300), activation, scheme="normal")]
+    nets.append(nn.GraphNetwork(np.eye(3), np.ones((3, 400)), (300, 2), activation))
+    for net in nets:
+        assert net.init(1, x)[0][:, :-1].var() == pytest.approx(gain / 400, rel=0.02)
 
 
 def test_resnet_and_vgg_run(numpy_backend):

@@ -551,6 +551,9 @@ def test_a_warm_start_knows_the_first_layers_inputs(numpy_backend):
     assert state.seen.inputs[0] == pytest.approx(np.mean(np.sum(x**2, axis=1) + 1))
     _, after, warm = opt.step(params, state, objective, batches[1])
     assert after.seen.inputs[0] == state.seen.inputs[0]
+    _, larger = sorted(batches, key=lambda batch: np.sum(batch[0] ** 2) / len(batch[0]))
+    assert np.mean(np.sum(larger[0] ** 2, axis=1) + 1) > state.seen.inputs[0]
+    assert opt.step(params, state, objective, larger)[1].seen.inputs[0] == state.seen.inputs[0]  # the mean, not the maximum
     assert warm.p == pytest.approx(
         DSGD(inputs="bound", sharp=False).step(params, opt.init(params, objective), objective, (x, y))[2].p, rel=0.2
     )

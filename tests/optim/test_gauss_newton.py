@@ -190,6 +190,63 @@ def test_a_warm_start_changes_the_way_not_the_solution(numpy_backend, plan):
     assert np.max(np.abs(flat(warm) - flat(cold))) > 1e-3
 
 
+@pytest.mark.parametrize("plan", ["kfac", "parameter-cg"])
+def test_a_warm_start_is_at_mu_times_the_last_step(numpy_backend, plan):
+    """Where that is the solution already, there is nothing to iterate, and it is the step."""
+    objective, params, batch = mlp(numpy_backend, "softmax")
+    want = dense_delta(objective, params, batch)
+    last = nn.unravel(want / 0.8, params)
+    new, _, info = exactly(plan, momentum=0.8, epsilon=1e-6).step(params, State(delta=last), objective, batch, key=0)
+    assert (info.solve.iterations, info.solve.residual < 1e-10) == (0, True)
+    np.testing.assert_allclose(flat(new) - flat(params), want, atol=1e-12)
+
+
+def largest_ritz(A, b, order):
+    """The largest eigenvalue of A on the span of b, A b, ..., A^(order - 1) b."""
+    powers = [b / np.linalg.norm(b)]
+    for _ in range(order - 1):
+        powers.append(A @ powers[-1] / np.linalg.norm(A @ powers[-1]))
+    Q = np.linalg.qr(np.stack(powers, axis=1)).Q
+    return np.linalg.eigvalsh(Q.T @ A @ Q)[-1]
+
+
+@pytest.mark.parametrize("plan", ["exact", "cg", "kfac", "parameter-cg"])
+def test_the_first_damping_is_a_hundredth_of_the_largest_of_four_ritz_values(numpy_backend, plan):
+    objective, params, batch = mlp(numpy_backend, "softmax")
+    point = objective.at(params, batch)
+    H, g = dense_curvature(point), flat(point.grads())
+    if plan in SAMPLE_SIDE:  # K Kᵀ/n, from the residual
+        K, r = np.asarray(point.jacobian(weighted=True).to_dense()), np.asarray(point.residual)
+        H, g = K @ K.T / point.samples, r
+    info = GaussNewton(plan=plan, guard=False).step(params, State(), objective, batch, key=0)[2]
+    assert info.damping == pytest.approx(1e-2 * largest_ritz(H, g, 4), rel=1e-6)
+    assert abs(largest_ritz(H, g, 3) / largest_ritz(H, g, 4) - 1) > 1e-4
+
+
+@pytest.mark.parametrize(("route", "matrices"), [("exact", 3), ("sketch", 5)])
+def test_a_route_is_planned_where_its_matrices_fit(numpy_backend, route, matrices):
+    """K Kᵀ, its factor and a copy; of a sketch of 4 n c rows these rows, what they make, and its factor in place of that."""
+    objective, params, batch = mlp(numpy_backend)
+    J = objective.at(params, batch).jacobian(weighted=True)
+    bytes_ = matrices * 8 * J.shape[0] ** 2
+    assert [route in GaussNewton(memory=bytes_ + by)._candidates(J, objective) for by in (-1.0, 0.0)] == [False, True]
+
+
+@pytest.mark.parametrize("plan", ["kfac", "sketch"])
+def test_what_is_kept_remembers_the_iterations_of_its_first_and_of_its_last_step(numpy_backend, plan):
+    objective, params, batch = mlp(numpy_backend)
+    opt, state, seen = GaussNewton(plan=plan, epsilon=1e-3, maxiter=200, rates=rates(eigh=SLOW, cholesky=SLOW)), State(), []
+    for t in range(6):
+        params, state, info = opt.step(params, state, objective, batch, key=t)
+        if info.solve.refreshed:
+            made, uses = info.solve.iterations, 0
+        uses += 1
+        if state.kept is not None:
+            assert (state.kept.fresh, state.kept.last, state.kept.uses) == (made, info.solve.iterations, uses)
+            seen.append((uses > 1, info.solve.iterations != made))
+    assert (True, True) in seen
+
+
 CONV = nn.Sequential(
     (nn.Conv2d(2, 3, 3, pad=1), nn.BatchNorm(3), TANH, nn.MaxPool(2), nn.Flatten(), nn.Dense(12, 3)), shape=(2, 5, 4)
 )

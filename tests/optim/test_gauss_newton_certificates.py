@@ -313,6 +313,22 @@ def test_superlinear_forcing_starts_anew_on_another_batch():
     assert again.solve.residual < 1e-3
 
 
+def test_superlinear_forcing_ends_a_hundred_rounding_errors_above_zero():
+    """A residual that fell by 1e-30 asks for half of that, which no solve reaches."""
+    eps = np.finfo(float).eps
+    terms = [NearLinear(forcing="superlinear")._forcing_term(size, 1.0, eps) for size in (1.0, 0.1, 1e-3, 1e-30)]
+    assert terms == [1 / 6, 0.05, 5e-4, 100 * eps]
+
+
+def test_a_near_linear_start_that_stalls_reports_the_damping_of_its_state():
+    objective, params, (x, y) = two_layer()
+    state = first(NearLinear(), objective, params, (x, y))[1]
+    fitted = np.asarray(objective.at(params, (x, y)).outputs)[:, 0]
+    info = first(NearLinear(), objective, params, (x, fitted), state._replace(recall=None))[2]
+    assert (info.reason, info.damping) == ("stalled: the residual is rounding", state.damping.value)
+    assert (info.new_loss, info.attempts, info.solve[:4]) == (info.loss, 0, (0.0, 0, 0, "converged"))
+
+
 EXACT = [
     (GramGaussNewton(damping=1e-4, gram_dtype="float32"), {"activation": "tanh"}, 1e-3, 1e-10),
     (GramGaussNewton(damping=1e-11, guard=False, gram_weight=0.5, lr=0.5), {"noise": 1e-4}, 1e-3, 1e-13),
@@ -433,6 +449,14 @@ def test_solvers_and_precisions_take_about_as_many_iterations_as_cg_in_float64()
         solve = first(dataclasses.replace(opt, **options), objective, params, batch)[2].solve
         assert solve.reason == "converged"
         assert 0.5 * plain <= solve.iterations <= 1.6 * plain
+
+
+@pytest.mark.parametrize(("damping", "rank"), [(1e6, 16), (1e-9, 33)])
+def test_a_low_rank_is_named_by_its_rank(damping, rank):
+    """The first 16 columns where the damping hides the rest; half of the 66 unknowns, the most, where it hides nothing."""
+    objective, params, batch = two_layer(n=66)
+    info = first(GaussNewton(plan="nystrom", damping=damping, guard=False, maxiter=1), objective, params, batch)[2]
+    assert info.solve.preconditioner == f"nystrom of rank {rank}"
 
 
 def test_a_low_rank_that_is_the_whole_solves_at_once():

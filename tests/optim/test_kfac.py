@@ -397,6 +397,17 @@ def test_a_statistic_that_overflows_is_left_out_and_said(numpy_backend, rng, inv
     assert (info.accepted, info.kept, state.kept) == (True, "layer 0: the statistic holds NaN or Inf, left out", 1)
 
 
+def test_moments_in_the_basis_that_overflow_leave_those_of_before(rng):
+    spec, opt = nl.nn.LayerSpec("dense", 2, 3), KFAC(lr=1e-200, inverse="rescaled", early=False)
+    a, g, params = rng.standard_normal((5, 3)), rng.standard_normal((5, 2)), (np.ones((2, 4)),)
+    fine, huge = (Given(spec, nl.nn.Trace(a, scale * g, True), 5) for scale in (1.0, 1e170))
+    params, before, _ = opt.step(params, opt.init(params, fine), fine, None)
+    _, after, _ = opt.step(params, before, huge, None)
+    old, new = before.layers[0], after.layers[0]
+    np.testing.assert_allclose(new.S, old.S, rtol=1e-14)
+    assert np.abs(new.S - new.inverse.scaling()).max() > 1e-3 * np.abs(new.S).max()
+
+
 @pytest.mark.parametrize("inverse", ["factored", "exact"])
 def test_a_factor_with_nan_keeps_its_inverse(numpy_backend, rng, inverse):
     spec, opt = nl.nn.LayerSpec("dense", 2, 3), KFAC(inverse=inverse, statistics_every=2, inverse_every=3, early=False)

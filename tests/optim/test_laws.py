@@ -107,6 +107,28 @@ def test_a_run_continues_from_any_state_to_the_bit(opt, net, numpy_backend):
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
 
 
+def takes_schedules(opt):
+    try:
+        dataclasses.replace(opt, lr=lambda t: 1.0)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", [name for name, opt in OPTIMIZERS.items() if takes_schedules(opt)])
+def test_a_scheduled_step_is_one_of_the_rate_that_its_counter_asks_for(name, numpy_backend):
+    """Two steps at one rate and a third at a third of it: by a schedule, or by a method of that rate that goes on from there."""
+    opt = OPTIMIZERS[name]
+    lr = opt.lr(0) if callable(opt.lr) else opt.lr
+    objective, params, batch = problem(numpy_backend, NETWORKS["mlp"])
+    plain, lower, scheduled = (dataclasses.replace(opt, lr=rate) for rate in (lr, lr / 3, lambda t: lr / 3 if t == 2 else lr))
+    after, state, _ = run(plain, objective, params, batch, 2)
+    wanted = run(lower, objective, after, batch, 1, state, first=2)[0]
+    found, other = (run(one, objective, params, batch, 3)[0] for one in (scheduled, plain))
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(found, other, strict=True))
+
+
 def test_the_iterates_are_those_of_numpy(be, opt, net, numpy_backend):
     """Five steps from the same seed agree to 1e-9 in float64 (float32 devices: to their rounding, in the loss)."""
     if isinstance(opt, nl.optim.SOAP) and be.name.split(":")[0] in ("torch", "cupy"):

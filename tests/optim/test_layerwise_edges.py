@@ -56,6 +56,29 @@ def averaging(request):
     return PRECONDITIONERS[request.param]
 
 
+MADE_EVERY_THIRD = [
+    nl.optim.KFAC(inverse_every=3, early=False),
+    nl.optim.KFAC(inverse_every=3, early=False, inverse="exact"),
+    nl.optim.MiniBlockFisher(inverse_every=3, early=False),
+    nl.optim.Shampoo(inverse_every=3, early=False),
+    nl.optim.SOAP(inverse_every=3),
+    nl.optim.TNT(inverse_every=3, early=False),
+]
+
+
+@pytest.mark.parametrize("opt", MADE_EVERY_THIRD, ids=lambda opt: f"{type(opt).__name__}-{getattr(opt, 'inverse', '')}")
+def test_the_step_that_a_kept_inverse_is_said_to_be_of_is_the_one_it_was_made_at(rng, opt):
+    objective = dense((nl.nn.Dense(4, 3), RELU, nl.nn.Dense(3, 2)))
+    batch, state, seen = (rng.standard_normal((9, 4)), rng.standard_normal((9, 2))), None, []
+    params = objective.network.init(0, batch[0])
+    for t in range(8):
+        params, state, info = opt.step(params, state or opt.init(params, objective), objective, batch, key=t)
+        parts = state.layers if hasattr(state, "layers") else state.modes
+        seen.append({part.made for part in parts})
+        assert info.refreshed == (t % 3 == 0)
+    assert seen == [{t // 3 * 3} for t in range(8)]
+
+
 def arrays(tree):
     """The arrays in a state."""
     if isinstance(tree, tuple):

@@ -424,6 +424,8 @@ def test_a_block_with_nan_keeps_its_inverse_and_is_named(numpy_backend):
     np.testing.assert_allclose(after.layers[0].inverse[0], np.linalg.inv(F[0] + 1e-3 * np.eye(3)), rtol=1e-9)
     assert (info.accepted, after.kept) == (True, 1)
     assert info.kept == "holding NaN or Inf, previous inverse kept: layer 0, block 1 (of step 0)"
+    F[0, 0, 0] = np.inf
+    assert opt.step(params, state._replace(t=3, layers=(layer._replace(F=F),)), objective, g)[1].kept == 2
 
 
 def test_a_warm_start_that_overflows_says_where(numpy_backend):

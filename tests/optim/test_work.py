@@ -12,7 +12,7 @@ import nearlin as nl
 from nearlin import nn
 from nearlin.complexity import counting
 from nearlin.linalg import Rates
-from nearlin.optim.gauss_newton import SAMPLE, Kept, State, _Applied
+from nearlin.optim.gauss_newton import SAMPLE, Bounds, Kept, State, _Applied
 
 GaussNewton = nl.optim.GaussNewton
 TANH = nn.Elementwise(nn.activation("tanh"))
@@ -123,6 +123,72 @@ def test_bytes_and_calls_are_of_the_order_of_what_was_counted(name):
         moved = sum(found.bytes.values())
         assert 0.15 * moved < work.memory < 2 * moved or (work.thin and not work.memory)
         assert 0.25 * sum(found.calls.values()) < work.calls < 7 * sum(found.calls.values())
+
+
+AMOUNTS = {  # kilobytes and calls: product, Gram matrix, sketch of 45 rows; class Gram matrices (mean, each) or kernel
+    "two-layer": [(0, 10), (297.168, 8), (215.824, 12), (537.92, 20)],
+    "two-layer-tanh": [(0, 10), (297.168, 8), (215.824, 12)],
+    "factors": [(81.144, 36), (685.584, 30), (1883.42, 600), (76.176, 30), (228.528, 90)],
+    "one-output": [(29.52, 24), (161.376, 20), (716.352, 400), (161.376, 20), (161.376, 20)],
+    "passes": [(234.048, 300), (4142.21, 525), (4824.85, 1125), (485.76, 555), (942.816, 735)],
+    "conv": [(4621.34, 300), (4151.59, 225), (12724.2, 825), (3542.18, 255), (3694.54, 315)],
+    "norm": [(198.72, 300), (4080.38, 525), (4366.32, 1125), (423.936, 555), (880.992, 735)],
+}
+APPLIED = {  # bytes and calls of one application on "passes": 161 rows, 7 outputs, 1042 parameters
+    **dict.fromkeys(("exact", "frozen", "sketch", "class-averaged"), (0, 10)),
+    **dict.fromkeys(("kernel", "per-class"), (0, 70)),
+    **dict.fromkeys(("nystrom", "cg"), (6440, 40)),
+    **dict.fromkeys(("kfac", "diagonal", "parameter-cg"), (41680, 40)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bytes_and_calls_are_those_that_the_rates_were_fitted_with(name):
+    """Whoever changes one of these amounts changes what the default rates and measured ones predict: fit them anew."""
+    objective, params, batch = problem(name)
+    J = objective.at(params, batch).jacobian(weighted=True)
+    works = [J.product_work(), J.gram_work(), J.sketch_work(45)]
+    if not name.startswith("two-layer"):
+        works += [J.class_work(mean=True), J.class_work(mean=False)]
+    elif name == "two-layer":
+        works.append(J.kernel_work())
+    for work, (kilobytes, calls) in zip(works, AMOUNTS[name], strict=True):
+        assert (work.memory, work.calls) == pytest.approx((1000 * kilobytes, calls), rel=1e-4)
+    if name == "passes":
+        assert {plan: (work.memory, work.calls) for plan in APPLIED for work in [GaussNewton()._apply_work(plan, J)]} == APPLIED
+    single = J.astype("float32")
+    assert single.product_work().memory == works[0].memory / 2
+    assert single.gram_work().memory == works[1].memory / 2
+
+
+def test_a_nystrom_preconditioner_is_expected_to_take_32_products():
+    """A nominal number: how many it takes depends on the spectrum."""
+    objective, params, batch = problem("factors")
+    J = objective.at(params, batch).jacobian(weighted=True)
+    assert GaussNewton()._build_work("nystrom", J) == 32 * J.product_work()
+
+
+@pytest.mark.parametrize(("inner", "ratio"), [(None, 1), ("float32", 4)])
+def test_a_route_is_timed_in_the_dtype_that_it_works_in(inner, ratio):
+    """float64 data; float32 is four times as fast at everything here."""
+    rates = Rates(**{kind: (4e9, 1e9) for kind in (*ARITHMETIC, "memory")}, calls=1e30)
+    objective, params, batch = problem("factors", np.asarray)
+    point = objective.at(params, batch)
+    J, plain = point.jacobian(weighted=True), GaussNewton(rates=rates)
+    opt = dataclasses.replace(plain, inner_dtype=inner)
+    for plan in opt._candidates(J, objective):
+        times = [one._seconds(plan, J, point, State()) for one in (plain, opt)]
+        assert times[0] / times[1] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(("ratio", "effort"), [(8.0, 1.5), (24.0, 2.5), (1e6, 10)])
+def test_plain_cg_is_expected_to_take_half_the_root_of_its_condition_number_a_digit(ratio, effort):
+    """Of an e-fold, of a condition number of at most 1 + σ/λ, known after the first step; as measured where that is large."""
+    objective, params, batch = problem("factors", np.asarray)
+    J = objective.at(params, batch).jacobian(weighted=True)
+    state = State(damping=nl.steps.Damping(0.5), bounds=Bounds(0.5 * ratio, 0.0, math.inf))
+    assert GaussNewton()._prior("cg", J, state) == effort
+    assert GaussNewton()._prior("sketch", J, state) == 1.4
 
 
 def test_rows_of_chunks_are_made_again_for_every_pair_of_them(tally):

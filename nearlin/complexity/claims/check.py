@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Outcome, Series
+from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Claim, Outcome, Series
 from nearlin.complexity.degree import degree, leading_term, nlogn
 from nearlin.complexity.fit import fit_exponent, fit_with_floor
 
@@ -182,6 +182,7 @@ class Bound:
     @property
     def _name(self):
         column = f"{self.column} over {self.per}" if self.per else self.column
+        column = REDUCTIONS[self.draws].name.format(column=column) if self.draws else column
         return REDUCTIONS[self.reduce].name.format(column=column, over=self.over or "row")
 
     def _value(self, found):
@@ -341,7 +342,7 @@ class Check:
         verdict = next((v for v in (FAILS, OUT_OF_REGIME) if v in verdicts), HOLDS)
         reasons = [reason for _, _, some in found for reason in some]
         detail = [*(f"out of regime: {reason}" for reason in outside), *reasons, sizes, left, self.note]
-        series = tuple(one for bound in self.bounds for one in bound.series(kept))
+        series = tuple(dict.fromkeys(one for bound in self.bounds for one in bound.series(kept)))
         value = "; ".join(dict.fromkeys(value for _, value, _ in found))
         return Outcome(value, OUT_OF_REGIME if outside else verdict, "; ".join(filter(None, detail)), series)
 
@@ -368,6 +369,15 @@ class Check:
 def _missed(bound, rows):
     verdict, _, reasons = bound(rows)
     return () if verdict == HOLDS else reasons
+
+
+def claim(
+    id, number, family, paper, statement, quantity, expected, condition, *check, how="convergence", should_hold=True, quick=True,
+    **options,
+):  # fmt: skip
+    """The `Claim` that is measured by `Check`, given its sweep, its bounds and its options."""
+    measure = Check(*check, **options)
+    return Claim(id, number, family, paper, statement, quantity, how, expected, condition, measure, should_hold, quick)
 
 
 # ----------------------------------------------------------------------------------------------------------------- words

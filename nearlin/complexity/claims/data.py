@@ -63,11 +63,6 @@ def relu_mask(x, m, key):
     return (x @ w.T > 0) / m**0.5
 
 
-def structured_gram(left, right):
-    """G = (right rightᵀ) ∘ (left leftᵀ): the Gram matrix of rows left_i ⊗ right_i, (n, n)."""
-    return (right @ right.T) * (left @ left.T)
-
-
 def angles(x):
     """Angles between unit rows, (n, n), exact to rounding also near 0 and π: 2 atan2(|x - y|, |x + y|)."""
     near = np.stack([np.linalg.norm(x - row, axis=1) for row in x])

@@ -11,8 +11,7 @@ from itertools import pairwise, product
 import numpy as np
 
 from nearlin._array import fold_in, generator
-from nearlin.complexity.claims.check import Bound, Check
-from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.counting import count, wrap
 from nearlin.linalg import orthogonalize, spectral_bound
 from nearlin.nn import Dense, Elementwise, Objective, Sequential, SoftmaxCrossEntropy, SquaredLoss, activation
@@ -255,65 +254,57 @@ def no_svd_sweep(full, orth="newton_schulz"):
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def _claim(name, family, paper, statement, quantity, expected, condition, measure, how="convergence"):
-    return Claim(name, 0, family, paper, statement, quantity, how, expected, condition, measure)
-
-
 DERIVED = f"{FLYNN}; the constants are derived here"
 CLAIMS = (
-    _claim(
-        "dsgd-guarantee", "dsgd", DERIVED,
+    claim(
+        "dsgd-guarantee", 0, "dsgd", DERIVED,
         "Every full-batch step decreases the loss by at least half the squared dual norm of the gradient.",
         "by how much a step misses that, over rounding (8 ε f)",
         "at most 1, for q = 1, 2, ∞, input sizes from data and from bounds, three depths and tight problems",
-        "full batch, smooth activations, lr = 1", Check(
-            guarantee_sweep, Bound("shortfall", high=1),
-            Bound("guarantee", per="half the squared dual norm", low=1 - 1e-9, high=1 + 1e-9),
-            Bound("decrease", low=0, per="guaranteed", over="step", by="norm"),
-        ),
+        "full batch, smooth activations, lr = 1", guarantee_sweep, Bound("shortfall", high=1),
+        Bound("guarantee", per="half the squared dual norm", low=1 - 1e-9, high=1 + 1e-9),
+        Bound("decrease", low=0, per="guaranteed", over="step", by="norm"),
     ),
-    _claim(
-        "dsgd-tight", "dsgd on tight problems", "derived",
+    claim(
+        "dsgd-tight", 0, "dsgd on tight problems", "derived",
         "The guarantee is what one sample and linear layers decrease by, and little less where losses and activations bend.",
         "decrease of the loss in the first step over what is guaranteed",
-        "1 to 1e-9; at most 1.05 where labels disagree or outputs bend, 1.5 with far targets", "q = 1, 2, ∞, lr = 1",
-        Check(tight_sweep, Bound("gain", low=1 - 1e-9, high="most", by="problem")),
+        "1 to 1e-9; at most 1.05 where labels disagree or outputs bend, 1.5 with far targets", "q = 1, 2, ∞, lr = 1", tight_sweep,
+        Bound("gain", low=1 - 1e-9, high="most", by="problem"),
     ),
-    _claim(
-        "dsgd-stationarity", "dsgd to stationarity", f"{FLYNN}; the bound is derived here",
+    claim(
+        "dsgd-stationarity", 0, "dsgd to stationarity", f"{FLYNN}; the bound is derived here",
         "A point whose squared dual norm is at most g is met within (f₀ - f*) / ((lr - lr²/2) g) steps.",
         "first such step over the bound", "at most 1 at every level g, f* >= 0", "full batch, smooth activations",
-        Check(stationarity_sweep, Bound("steps", per="bound", high=1, over="squared dual norm", by="run")),
+        stationarity_sweep, Bound("steps", per="bound", high=1, over="squared dual norm", by="run"),
     ),
-    _claim(
-        "dsgd-cross-entropy", "dsgd on classes", DERIVED,
+    claim(
+        "dsgd-cross-entropy", 0, "dsgd on classes", DERIVED,
         "In batch mode the loss never rises, cross-entropy included, and keeps its guarantee.",
         "rise in a step, and by how much a step misses its guarantee, over rounding", "at most 1 and 1",
-        "full batch, tanh network with linear outputs, q = 2; ten labels that disagree", Check(
-            cross_entropy_sweep, Bound("rise over rounding", high=1), Bound("shortfall", high=1), Bound("loss", over="step"),
-        ),
+        "full batch, tanh network with linear outputs, q = 2; ten labels that disagree", cross_entropy_sweep,
+        Bound("rise over rounding", high=1), Bound("shortfall", high=1), Bound("loss", over="step"),
     ),
-    _claim(
-        "newton-schulz-certificate", "Newton-Schulz", "derived for the coefficients of KellerJordan/Muon",
+    claim(
+        "newton-schulz-certificate", 0, "Newton-Schulz", "derived for the coefficients of KellerJordan/Muon",
         "Five quintic steps end below 1.21, a cubic step below 1: bounds of ||O||₂ without computing a norm.",
         "||O||₂ and <G, O> over their bounds; share of the exact step's guarantee that the orthogonalised one keeps",
         "at most 1; .45 to .7 after quintic steps (measured norm), .93 or more after two cubic ones",
-        "any matrix (share: square Gaussian ones)", Check(
-            certificate_sweep, Bound("||O|| over α", low=0.5, high=1), Bound("<G, O> over α ||G||", low=0.1, high=1),
-            Bound("quintic share", low=0.45, high=0.7), Bound("polished share", low=0.93, high=1),
-        ),
+        "any matrix (share: square Gaussian ones)", certificate_sweep, Bound("||O|| over α", low=0.5, high=1),
+        Bound("<G, O> over α ||G||", low=0.1, high=1), Bound("quintic share", low=0.45, high=0.7),
+        Bound("polished share", low=0.93, high=1),
     ),
-    _claim(
-        "spectral-bound", "Newton-Schulz", "derived",
+    claim(
+        "spectral-bound", 0, "Newton-Schulz", "derived",
         "Traces of powers bound the spectral norm from above, by at most r^(1/64) times too much for matrices of rank r.",
         "bound over the norm", "1 to r^(1/64), rounding included; 1 from singular values", "any matrix, four squarings",
-        Check(bound_sweep, Bound("bound", per="norm", low=1, high="most", by="case")),
+        bound_sweep, Bound("bound", per="norm", low=1, high="most", by="case"),
     ),
-    _claim(
-        "newton-schulz-no-svd", "Newton-Schulz", "derived",
+    claim(
+        "newton-schulz-no-svd", 0, "Newton-Schulz", "derived",
         "With Newton-Schulz, DSGD keeps its guarantee without a singular value decomposition.",
         "decompositions called, and by how much a step misses its guarantee, over rounding (8 ε f)", "0, and at most 1",
-        "q = 2, norms of weights bounded by traces of powers",
-        Check(no_svd_sweep, Bound("decompositions", equal=0), Bound("shortfall", high=1)), how="count",
+        "q = 2, norms of weights bounded by traces of powers", no_svd_sweep, Bound("decompositions", equal=0),
+        Bound("shortfall", high=1), how="count",
     ),
 )  # fmt: skip

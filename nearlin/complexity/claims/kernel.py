@@ -10,17 +10,10 @@ import numpy as np
 
 from nearlin._array import fold_in
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, Check
-from nearlin.complexity.claims.table import Claim
-from nearlin.complexity.claims.trajectory import neurons, train
-from nearlin.nn import Objective, SquaredLoss, TwoLayer
+from nearlin.complexity.claims.check import Bound, claim
+from nearlin.complexity.claims.preconditioning import jacobian
+from nearlin.complexity.claims.trajectory import train
 from nearlin.optim import GramGaussNewton
-
-
-def jacobian(x, width, key=0):
-    """The Jacobian of a two-layer ReLU network at its Gaussian start, an operator."""
-    objective = Objective(TwoLayer(x.shape[1], width), SquaredLoss())
-    return objective.at((neurons(x.shape[1], width, key),), (x, np.zeros(x.shape[0]))).jacobian()
 
 
 def limit_kernel(x):
@@ -48,12 +41,8 @@ def gram_to_kernel(full, kernel=limit_kernel):
 def near_duplicates_kernel(full, kernel=limit_kernel):
     """λ_min(K) of two points at the angle θ, beside θ/2π."""
     for theta in np.geomspace(1e-6 if full else 1e-4, 3e-2, 8):
-        yield {
-            "d": 10,
-            "θ": theta,
-            "λ_min(K)": smallest_eigenvalue(kernel(data.pair_at_angle(theta, 10, 0))),
-            "θ/2π": theta / (2 * np.pi),
-        }
+        least = smallest_eigenvalue(kernel(data.pair_at_angle(theta, 10, 0)))
+        yield {"d": 10, "θ": theta, "λ_min(K)": least, "θ/2π": theta / (2 * np.pi)}
 
 
 def near_duplicates_network(full, width, angles):
@@ -90,14 +79,8 @@ def damping_fixes_duplicates(full, optimizer=GramGaussNewton):
     for damping, key in product(dampings, range(3 if full else 1)):
         x, y, floor = duplicated_problem(key)
         run = train(optimizer(guard=False, damping=damping), x, y, 8192, key, steps=_patience(damping))
-        yield {
-            "n": 100,
-            "d": 10,
-            "m": 8192,
-            "λ_d": damping,
-            "seed": key,
-            "loss over the floor": 0.5 * run.residuals[-1] ** 2 / floor,
-        }
+        loss = 0.5 * run.residuals[-1] ** 2 / floor
+        yield {"n": 100, "d": 10, "m": 8192, "λ_d": damping, "seed": key, "loss over the floor": loss}
 
 
 def _patience(damping):
@@ -119,12 +102,8 @@ BPSW = "arXiv:2006.11648"
 LEAST = "exponent in θ of the median smallest eigenvalue"
 
 
-def _claim(id, number, family, paper, statement, quantity, expected, condition, *check):
-    return Claim(id, number, family, paper, statement, quantity, "convergence", expected, condition, Check(*check))
-
-
 CLAIMS = (
-    _claim(
+    claim(
         "gram-to-kernel", 24, "limit kernel", f"derived; the concentration lemma of {BPSW}",
         "The Gram matrix at the start approaches its limit kernel like m^{-1/2}.",
         "exponent in m of the spectral norm of the difference", "-1/2 ± .1", "Gaussian weights, points on the sphere",
@@ -132,39 +111,39 @@ CLAIMS = (
         Bound("‖G - K‖₂", -0.6, -0.4, over="m", draws="geometric mean", reduce="exponent"),
         Bound("distance of both forms of K", high=1e-7),
     ),
-    _claim(
+    claim(
         "near-duplicates-kernel", 25, "near-duplicates", "derived",
         "The smallest eigenvalue of the limit kernel of two points at a small angle θ is θ/2π.",
         "exponent in θ, and the factor", "1 ± .05; θ/2π within 5 %", "θ at most .03",
         near_duplicates_kernel,
         Bound("λ_min(K)", 0.95, 1.05, over="θ", reduce="exponent"), Bound("λ_min(K)", 0.95, 1.05, over="θ", per="θ/2π"),
     ),
-    _claim(
+    claim(
         "near-duplicates-wide", 25, "near-duplicates", "derived",
         "At finite width the smallest eigenvalue is linear in θ when many neurons separate the two points.",
         LEAST, "1 ± .15", "m well above π/θ", partial(near_duplicates_network, width=(2**17, 2**19), angles=WIDE),
         Bound("λ_min(G)", 0.85, 1.15, over="θ", draws="median", reduce="exponent"),
     ),
-    _claim(
+    claim(
         "near-duplicates-narrow", 25, "near-duplicates", "derived",
         "At finite width the smallest eigenvalue is θ²/4 in most draws when no neuron separates the two points.",
         LEAST, "2 ± .15", "m well below π/θ", partial(near_duplicates_network, width=(64, 64), angles=NARROW),
         Bound("λ_min(G)", 1.85, 2.15, over="θ", draws="median", reduce="exponent"),
     ),
-    _claim(
+    claim(
         "antipodal-pairs", 26, "antipodal pairs", "derived",
         "Antipodal pairs of points are harmless up to d of them; with d + 1 the limit kernel is singular.",
         "smallest eigenvalue of the limit kernel", "positive (above 2e-8) at d pairs, 0 to 5e-9 at d + 1",
         "points in general position", antipodal_pairs,
         Bound("λ_min(K), d pairs", low=2e-8, over="d", log="y"), Bound("λ_min(K), d + 1 pairs", -5e-9, 5e-9),
     ),
-    _claim(
+    claim(
         "damping-fixes-duplicates", 27, "damping", "derived",
         "With any damping, training on repeated points with contradicting labels ends at the fit of their averages.",
         "final loss over that of the label-averaged fit", "1 within 1 %, for every damping from 1e-6 to .1",
         "wide ReLU network, exact steps", damping_fixes_duplicates, Bound("loss over the floor", 0.99, 1.01, over="λ_d"),
     ),
-    _claim(
+    claim(
         "undamped-duplicates", 27, "undamped duplicates", "derived",
         "Without damping the step on repeated points with contradicting labels explodes or does not exist.",
         "worst ratio of successive residuals, inverted", "at most 1/10; 0 where there is no step",

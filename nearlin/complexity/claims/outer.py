@@ -13,8 +13,7 @@ import numpy as np
 import scipy.linalg
 
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, Check
-from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.trajectory import neurons, train
 from nearlin.nn import Objective, SquaredLoss, TwoLayer
 from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewton
@@ -341,10 +340,6 @@ def _linearised_epochs(gram, r, size, epochs):
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def _claim(id, number, family, paper, statement, quantity, expected, condition, measure, **options):
-    return Claim(id, number, family, paper, statement, quantity, "convergence", expected, condition, measure, **options)
-
-
 def _width_claim(id, number, statement, expected, column, low, high, activation="relu"):
     paper = f"derived from the {'proof' if number == 17 else 'one-step bound'} of {BPSW}"
     lazy = {
@@ -352,9 +347,11 @@ def _width_claim(id, number, statement, expected, column, low, high, activation=
         "softplus": Bound("first ratio", high=0.5, reduce="max"),
     }[activation]
     condition = "lazy: " + ("at most a tenth of the signs flips" if activation == "relu" else "first ratios are at most 1/2")
-    bound = Bound(column, low, high, over="m", draws="geometric mean", reduce="exponent")
-    check = Check(partial(over_widths, activation=activation), bound, regime=(lazy,))
-    return _claim(id, number, "widths", paper, statement, f"exponent in m of the {column}", expected, condition, check)
+    return claim(
+        id, number, "widths", paper, statement, f"exponent in m of the {column}", expected, condition,
+        partial(over_widths, activation=activation),
+        Bound(column, low, high, over="m", draws="geometric mean", reduce="exponent"), regime=(lazy,),
+    )  # fmt: skip
 
 
 THEOREM = f"{BPSW}, main theorem"
@@ -362,53 +359,41 @@ SOLVES = "a width at which the exact step halves the residual, too"
 STEP = "largest step size for which the residual falls in every step"
 
 CLAIMS = (
-    _claim(
+    claim(
         "outer-rate", 1, "outer rate", f"{THEOREM}, for the rate; the factor 1/2 and the rest derived",
         "Every near-linear step at least halves the residual of a wide network, by few iterations to the accuracy asked for.",
         "largest ratio of residuals; K; of first steps λ over 1e-8 tr(G)/n and ||r - J δ|| / (ε ||r||); R on other inputs",
-        "at most 1/2; K at most 4; .7 to 1.4; .15 (geometric mean) to 1.05; made anew", SOLVES,
-        Check(
-            outer_rate,
-            Bound("ratio of residuals", high=0.5, over="n", beside="exact step's ratio", log="x"),
-            Bound("K", low=1, high=4, over="n", log="x"),
-            Bound("λ over 1e-8 tr(G)/n", 0.7, 1.4),
-            Bound("accuracy of the step over ε", high=1.05),
-            Bound("accuracy of the step over ε", low=0.15, reduce="geometric mean"),
-            Bound("accuracy after a refusal over ε", high=1.05),
-            Bound("accuracy after a refusal over ε", low=0.15, reduce="geometric mean"),
-            Bound("attempts after a refusal", equal=2),
-            Bound("R is fresh on other inputs", equal=1),
-            among=(Bound("exact step's ratio", high=0.5),),
-        ),
+        "at most 1/2; K at most 4; .7 to 1.4; .15 (geometric mean) to 1.05; made anew", SOLVES, outer_rate,
+        Bound("ratio of residuals", high=0.5, over="n", beside="exact step's ratio", log="x"),
+        Bound("K", low=1, high=4, over="n", log="x"), Bound("λ over 1e-8 tr(G)/n", 0.7, 1.4),
+        Bound("accuracy of the step over ε", high=1.05), Bound("accuracy of the step over ε", low=0.15, reduce="geometric mean"),
+        Bound("accuracy after a refusal over ε", high=1.05),
+        Bound("accuracy after a refusal over ε", low=0.15, reduce="geometric mean"), Bound("attempts after a refusal", equal=2),
+        Bound("R is fresh on other inputs", equal=1), among=(Bound("exact step's ratio", high=0.5),),
     ),
-    _claim(
+    claim(
         "outer-steps", 2, "outer loop", f"{BPSW}, abstract",
-        "The number of Gauss-Newton steps does not depend on the number of samples.",
-        "exact steps to 1e-8 of the first residual", "4 to 6, for n = 32 ... 512", "m = 16 n, d = 16",
-        Check(outer_steps, Bound("steps to 1e-8", 4, 6, over="n", log="x")),
+        "The number of Gauss-Newton steps does not depend on the number of samples.", "exact steps to 1e-8 of the first residual",
+        "4 to 6, for n = 32 ... 512", "m = 16 n, d = 16", outer_steps, Bound("steps to 1e-8", 4, 6, over="n", log="x"),
     ),
-    _claim(
+    claim(
         "outer-steps-bound", 2, "outer loop", f"{THEOREM}, with the factor 1/2",
         "The near-linear method reduces the residual by ε in at most log₂(1/ε) steps, whatever the number of samples.",
         "near-linear steps to 1e-8 of the first residual", "at most 27", "m = 16 n, d = 16",
-        Check(partial(outer_steps, optimizer=NEAR_LINEAR), Bound("steps to 1e-8", 1, 27, over="n", log="x")),
+        partial(outer_steps, optimizer=NEAR_LINEAR), Bound("steps to 1e-8", 1, 27, over="n", log="x"),
     ),
-    _claim(
+    claim(
         "rate-is-accuracy", 3, "inner accuracy", f"derived from the one-step bound of {BPSW}",
         "In the end the residual shrinks in every step by the accuracy to which that step's linear system was solved.",
         "asymptotic ratio of residuals over achieved inner residual, and over ε₀",
         "1 within 5 %; never above 1.05 ε₀, geometric mean at least .15 ε₀",
-        "residual below .005 of the inner one times the first, above rounding", Check(rate_is_accuracy, *RATE_IS_ACCURACY),
+        "residual below .005 of the inner one times the first, above rounding", rate_is_accuracy, *RATE_IS_ACCURACY,
     ),
     *(
-        _claim(
+        claim(
             f"width-law-d{d}", 16, "width law", f"{THEOREM}, for n⁴/λ⁴; the practical exponent is measured", statement,
-            "exponent in n of the needed width", f"{p:g} ± .4, and below n⁴/λ⁴", condition,
-            Check(
-                partial(width_law, d=d),
-                Bound("needed width", p - 0.4, p + 0.4, over="n", reduce="exponent"),
-                Bound("needed width", high=1, per="n⁴/λ⁴"),
-            ),
+            "exponent in n of the needed width", f"{p:g} ± .4, and below n⁴/λ⁴", condition, partial(width_law, d=d),
+            Bound("needed width", p - 0.4, p + 0.4, over="n", reduce="exponent"), Bound("needed width", high=1, per="n⁴/λ⁴"),
         )
         for d, p, statement, condition in (
             (
@@ -441,70 +426,52 @@ CLAIMS = (
         "first-ratio-softplus", 18, "The first step of a softplus network leaves a share of the residual that falls like 1/m.",
         "-1 ± .1", "first ratio", -1.1, -0.9, "softplus",
     ),
-    _claim(
+    claim(
         "quadratic-order", 19, "smooth networks", f"{GGN}, full-batch theorem",
-        "With a smooth activation the exact full-batch step converges quadratically.",
-        "order of convergence at the end of a run", "2 ± .15", "tanh and softplus, exact steps, before rounding",
-        Check(
-            quadratic_orders,
-            Bound("order", 1.85, 2.15, by="activation", reduce="median"),
-            Bound("residual after", over="residual", by="activation"),
-        ),
+        "With a smooth activation the exact full-batch step converges quadratically.", "order of convergence at the end of a run",
+        "2 ± .15", "tanh and softplus, exact steps, before rounding", quadratic_orders,
+        Bound("order", 1.85, 2.15, by="activation", reduce="median"), Bound("residual after", over="residual", by="activation"),
     ),
-    _claim(
+    claim(
         "quadratic-prefactor", 19, "smooth networks by width", f"{GGN}, full-batch theorem",
         "The factor in front of the squared residual falls at least like m^{-1/2}.",
         "exponent in m of the largest ratio of a residual to the square of the one before", "at most -1/2 + .1",
-        "tanh, exact steps, before rounding",
-        Check(quadratic_prefactors, Bound("largest r₊ / r²", high=-0.4, over="m", draws="geometric mean", reduce="exponent")),
+        "tanh, exact steps, before rounding", quadratic_prefactors,
+        Bound("largest r₊ / r²", high=-0.4, over="m", draws="geometric mean", reduce="exponent"),
     ),
-    _claim(
+    claim(
         "natural-gradient-unit-step", 20, "natural gradient steps", ZMG,
-        "Natural gradient descent takes steps of size 1, whatever the number of samples and the kernel's conditioning.",
-        STEP, "at least 1, and the same within 10 % for all n and λ", "wide networks, points on the sphere",
-        Check(
-            largest_steps,
-            Bound("largest stable η", low=1, over="λ_min(K)", log="x"),
-            Bound("largest stable η", high=1.1, reduce="spread"),
-        ),
+        "Natural gradient descent takes steps of size 1, whatever the number of samples and the kernel's conditioning.", STEP,
+        "at least 1, and the same within 10 % for all n and λ", "wide networks, points on the sphere", largest_steps,
+        Bound("largest stable η", low=1, over="λ_min(K)", log="x"), Bound("largest stable η", high=1.1, reduce="spread"),
     ),
-    _claim(
+    claim(
         "natural-gradient-largest-step", 20, "natural gradient steps", f"{ZMG}, which proves convergence for η <= 1",
         "The largest stable step size of natural gradient descent is about 1.", STEP, "1 ± .15",
-        "wide networks, points on the sphere",
-        Check(
-            largest_steps,
-            Bound("largest stable η", 0.85, 1.15, over="λ_min(K)", log="x"),
-            note="in the lazy limit r₊ = (1 - η) r, so that every η < 2 is stable: the η <= 1 of the theorem suffices, no more",
-        ),
+        "wide networks, points on the sphere", largest_steps, Bound("largest stable η", 0.85, 1.15, over="λ_min(K)", log="x"),
+        note="in the lazy limit r₊ = (1 - η) r, so that every η < 2 is stable: the η <= 1 of the theorem suffices, no more",
         should_hold=False,
     ),
-    _claim(
+    claim(
         "natural-gradient-rate", 21, "natural gradient rate", f"{ZMG}, convergence theorem; (1-η)^{{2k}} derived",
         "With step size η the loss falls at least like (1-η)^k, and in the lazy limit like (1-η)^{2k}.",
         "loss after k steps against both; ratios of residuals against 1 - η",
-        "bound never broken; ratios equal to 1 - η within 10 %", "wide ReLU network",
-        Check(
-            natural_gradient_rates,
-            Bound("loss", high=1 + 1e-9, per="(1-η)^k"),
-            Bound("loss", over="step", by="η", beside="(1-η)^{2k}", log="y"),
-            Bound("ratio of residuals", 0.9, 1.1, per="1 - η"),
-        ),
+        "bound never broken; ratios equal to 1 - η within 10 %", "wide ReLU network", natural_gradient_rates,
+        Bound("loss", high=1 + 1e-9, per="(1-η)^k"), Bound("loss", over="step", by="η", beside="(1-η)^{2k}", log="y"),
+        Bound("ratio of residuals", 0.9, 1.1, per="1 - η"),
     ),
-    _claim(
+    claim(
         "minibatch-gauss-seidel", 23, "mini-batches", f"derived for the mini-batch method of {GGN}",
         "In a linear model a mini-batch epoch is a sweep of block Gauss-Seidel, while the full batch needs one step.",
         "residual after each epoch beside block Gauss-Seidel; after 6 epochs, and after 1 step at b = n",
         "equal to 1e-8; 1e-3 or more left after 6 epochs for b < n; 1e-10 at most after 1 step for b = n",
-        "linearised network, no damping, batches in a fixed order",
-        Check(minibatch_epochs, Bound("distance", high=1e-8), *MINIBATCH),
+        "linearised network, no damping, batches in a fixed order", minibatch_epochs, Bound("distance", high=1e-8), *MINIBATCH,
     ),
-    _claim(
+    claim(
         "minibatch-network", 23, "mini-batches on a network", f"derived for the mini-batch method of {GGN}",
         "On a wide network, too, mini-batches converge at the rate of block Gauss-Seidel, far slower than full batch.",
         "residual after 6 epochs; logarithm of it over that of block Gauss-Seidel on the first Gram matrix",
-        "1 ± .1; 1e-3 or more left for b < n, 1e-10 at most for b = n",
-        "wide ReLU network, no damping, batches in a fixed order",
-        Check(minibatch_network, Bound("logarithm", 0.9, 1.1, per="model"), *MINIBATCH),
+        "1 ± .1; 1e-3 or more left for b < n, 1e-10 at most for b = n", "wide ReLU network, no damping, batches in a fixed order",
+        minibatch_network, Bound("logarithm", 0.9, 1.1, per="model"), *MINIBATCH,
     ),
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """How good a preconditioner is, by dense eigenvalue problems, and what theory says of Gaussian sketches.
 
-κ_pre = κ(R⁻ᵀ G R⁻¹) is the measure, with G = J Jᵀ and RᵀR the Gram matrix of the sketched Jacobian, or another matrix.
+κ_pre = κ(R⁻ᵀ G R⁻¹) is the measure, with G = J Jᵀ and RᵀR the Gram matrix of the sketched Jacobian, or another matrix. For a
+Gaussian sketch of s rows it tends to ((1+γ)/(1-γ))², γ = √(n/s), whatever J is; the eigenvalues of R⁻ᵀ G R⁻¹ then fill the
+interval [(1+γ)⁻², (1-γ)⁻²], which decides the speed of every inner iteration.
 """
 
 import math
@@ -8,11 +10,13 @@ import math
 import numpy as np
 
 from nearlin.complexity.claims import data
+from nearlin.nn import TwoLayer
 from nearlin.sketch import KroneckerSRHT
 
 KRONECKER = KroneckerSRHT()
 RESOLVED = 1e12  # κ(G) up to which the preconditioned spectrum can be computed in float64
 TRACY_WIDOM = -1.2065  # mean of the law of the largest eigenvalue
+COLLINEAR = "offset"  # the family on which sketches of factors need more oversampling
 
 
 # ------------------------------------------------------------------------------------------------------------ formulas
@@ -42,6 +46,27 @@ def effective_dimension(spectrum, damping):
     return float(np.sum(spectrum / (spectrum + damping)))
 
 
+# ------------------------------------------------------------------------------------------------- what is measured on
+
+
+def jacobian(x, width, key=1):
+    """The Jacobian of a two-layer ReLU network of ``width`` neurons at its start."""
+    network = TwoLayer(x.shape[1], width)
+    return network.forward(network.init(key, x), x)[1].jacobian
+
+
+def on_family(family, n, m, key=3):
+    """That Jacobian on a family of data, κ(G), and the row that names them."""
+    J = jacobian(data.FAMILIES[family](n, key=key), m)
+    kappa = float(np.linalg.cond(J.gram()))
+    return J, kappa, {"data": f"{family}, κ(G) = {kappa:.0e}", "n": n, "m": m}
+
+
+def kronecker(family):
+    """The Kronecker-signed transform with the oversampling that the data need."""
+    return KroneckerSRHT(oversample=8 if family == COLLINEAR else 4)
+
+
 # -------------------------------------------------------------------------------------------------------- measurements
 
 
@@ -58,9 +83,9 @@ def damped_condition(gram, matrix, damping=0.0):
 
 
 def conditions(J, distribution, ratio, draws, damping=0.0):
-    """κ_pre of G + λ I for several draws of a sketch, ascending."""
+    """κ_pre of G + λ I for several draws of a sketch."""
     G = J.gram()
-    return np.sort([damped_condition(G, sketched_gram(J, distribution, ratio, key), damping) for key in range(draws)])
+    return [damped_condition(G, sketched_gram(J, distribution, ratio, key), damping) for key in range(draws)]
 
 
 def scale(J, distribution, ratio, draws):

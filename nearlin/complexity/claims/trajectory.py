@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from nearlin._array import fold_in
-from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.linalg import FactorizationError
 from nearlin.nn import Objective, SquaredLoss, TwoLayer
 from nearlin.nn.two_layer import DRAW
@@ -87,10 +86,3 @@ def _draw(d, chunks, key):
 
 def _size(objective, params, x, y):
     return float(np.linalg.norm(objective.at(params, (x, y)).residual))
-
-
-def judged(holds, in_regime=True):
-    """The verdict: a claim outside of its regime neither holds nor fails."""
-    if not in_regime:
-        return OUT_OF_REGIME
-    return HOLDS if holds else FAILS
