@@ -8,7 +8,7 @@ import pytest
 import nearlin as nl
 from nearlin._array import unusable
 from nearlin.data import DataError
-from nearlin.experiments import predict, train
+from nearlin.experiments import Config, Prediction, build, predict, prediction, train
 
 X, _ = nl.data.sphere(n=30, d=3, seed=1)
 Y = 50 + 10 * X[:, 0]
@@ -56,6 +56,18 @@ def test_a_network_is_evaluated_in_the_dtype_that_it_was_trained_in(houses, tmp_
     scores = (values - result.problem.preprocessing.target_mean) / result.problem.preprocessing.target_std
     in_float32 = np.abs(scores - scores.astype("float32")).max() < 1e-12
     assert in_float32 == (dtype == "float32")
+
+
+def test_a_score_of_zero_is_the_second_class_everywhere(tmp_path):
+    """In the labels, the signs of a .npy file, and the errors of a run."""
+    x, y = nl.data.sphere(n=9, d=3, seed=1)[0], np.array([1.0, -1.0, 1.0] * 3)
+    zeros = (np.zeros((8, 3)),)
+    problem, _ = build((x, y), Config(optimizer="sgd", width=8, test_fraction=0))
+    assert problem.error(zeros, problem.train) == ("error rate", pytest.approx(100 / 3), 3, 9)
+    labels = prediction._labels(np.array([0.0, -1e-9]), {"task": "classification", "class_names": ("low", "high")})
+    assert labels.tolist() == ["high", "low"]
+    Prediction(np.array([0.0, -1e-9]), labels).save(tmp_path / "p.npy")
+    assert np.load(tmp_path / "p.npy")[:, 1].tolist() == [1.0, -1.0]
 
 
 def test_another_backend_gives_the_same(result):

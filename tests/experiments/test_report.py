@@ -10,9 +10,12 @@ import pytest
 import nearlin as nl
 from nearlin.complexity.claims.table import Series
 from nearlin.experiments import Config, build, tuning
+from nearlin.experiments.batches import Batches
+from nearlin.experiments.loop import Snapshot, Trainer
 from nearlin.experiments.problems import Error
 from nearlin.experiments.records import Record
-from nearlin.experiments.verification import Verification, _family_table
+from nearlin.experiments.result import message
+from nearlin.experiments.verification import Verification, _family_table, _record
 
 report = pytest.importorskip("nearlin.experiments.report")
 plots = pytest.importorskip("nearlin.experiments.plots")
@@ -93,6 +96,37 @@ def test_losses_before_and_after_and_of_the_test_rows_stand_in_lines_of_their_ow
     assert "test loss      7.500e-01" in lines
 
 
+@pytest.mark.parametrize(("rate", "step"), [(lambda t: 1e300, 0), (lambda t: 1e300 if t == 2 else 0.1, 2)])
+def test_the_step_that_a_run_is_said_to_stop_at_is_the_one_that_blew_up(rate, step):
+    x, y = nl.data.sphere(n=12, d=3, seed=1)
+    problem, config = build((x, y), Config(optimizer="sgd", width=8, steps=5, test_fraction=0))
+    params = problem.network.init(key=0, like=x)
+    opt = nl.optim.SGD(lr=rate)
+    setup = config, problem, opt, Batches(problem, config.batch_size, config.seed)
+    result = Trainer(setup, Snapshot(0, params, opt.init(params, problem.objective))).run(progress=False)
+    assert (result.ended, len(result.records)) == ("non-finite", step + 1)
+    assert result.message.startswith(f"Stopped at step {step}: the loss is no longer finite; the last finite parameters are kept")
+
+
+def test_a_limit_of_time_is_told_as_it_was_given():
+    result = SimpleNamespace(
+        config=SimpleNamespace(time_limit=5.0, tol=1e-3), steps=3, problem=SimpleNamespace(least=1.5), checkpoint=None,
+        ended="time limit", relative_residual=0.5, final_loss=2.0,
+    )  # fmt: skip
+    words = "Stopped after 3 steps at the time limit of 5 s of processor time: "
+    assert message(result, None) == words + "the relative residual is 5.00e-01."
+    result.relative_residual = None
+    assert message(result, None) == words + "the loss is 0.5 above the least possible."
+
+
+def test_the_seconds_of_a_claim_are_in_its_record():
+    names = ("id", "number", "family", "paper", "statement", "quantity", "how", "expected", "condition", "should_hold")
+    outcome = SimpleNamespace(value="1.5", verdict="holds", detail="n = 4", series=())
+    made = _record(SimpleNamespace(claim=SimpleNamespace(**{name: name for name in names}), outcome=outcome, seconds=1.23456))
+    told = {"value": "1.5", "verdict": "holds", "detail": "n = 4", "seconds": 1.235, "series": []}
+    assert made == {**{name: name for name in names}, **told}
+
+
 def test_a_run_that_ends_without_a_finite_loss_is_no_better_than_any_other():
     """Its last finite parameters have a loss, which says nothing about the settings."""
     x, y = nl.data.sphere(n=12, d=3, seed=1)
@@ -100,6 +134,21 @@ def test_a_run_that_ends_without_a_finite_loss_is_no_better_than_any_other():
     params = problem.network.init(key=0, like=x)
     ends = [tuning._run("sgd", problem, config, params, {"lr": lr}, None, False) for lr in (1e300, 0.1)]
     assert [(one.ended, math.isfinite(one.excess)) for one in ends] == [("non-finite", False), ("steps", True)]
+
+
+def test_the_shares_of_an_estimate_are_of_its_total():
+    stream = io.StringIO()
+    report.console(stream).print(report._parts("flops", {"every step": {"walk": 30, "guard": 60, "checks": 10, "none": 0}}, str))
+    rows = [line.split() for line in stream.getvalue().splitlines() if line.strip()][2:]
+    assert rows == [["walk", "30", "30%"], ["guard", "60", "60%"], ["checks", "10", "10%"], ["none"], ["total", "100"]]
+
+
+def test_the_plans_of_a_run_are_counted_and_the_last_one_is_told():
+    made = [
+        record(t, plan=f"{name}: {t} s predicted", side="sample") for t, name in enumerate(("sketch", "exact", "sketch", "cg"))
+    ]
+    assert report._plans(made) == "sketch in 2, exact in 1, cg in 1 of 4 steps; at the end cg: 3 s predicted"
+    assert report._plans([record(0)]) is None
 
 
 def test_a_step_of_a_planned_method_is_told_in_columns_of_its_own():
