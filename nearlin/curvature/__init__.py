@@ -9,6 +9,10 @@ from nearlin.curvature.kronecker_curvature import (
     outer_sums,
 )
 from nearlin.curvature.moments import Means, Moments, change, means, moments, observe
+from nearlin.curvature.planner import AGAIN, Experience, Plan, Planner
+from nearlin.curvature.preconditioning import Applied, Kept, Preconditioning, Setting
+from nearlin.curvature.routes import ROUTES, Route
+from nearlin.curvature.sides import Accuracy, ParameterSide, Pull, SampleSide, Solution
 from nearlin.curvature.smoothness import Targets, check_smooth, deviation, input_bound, input_size, layer_constants, target_range
 
 __all__ = [
@@ -16,4 +20,7 @@ __all__ = [
     "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature", "outer_sums",
     "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
     "DampedGram", "GramSolution", "gram_solve",
+    "Accuracy", "ParameterSide", "Pull", "SampleSide", "Solution",
+    "ROUTES", "Applied", "Kept", "Preconditioning", "Route", "Setting",
+    "AGAIN", "Experience", "Plan", "Planner",
 ]  # fmt: skip
