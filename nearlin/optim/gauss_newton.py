@@ -63,15 +63,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import (
-    check_counts,
-    check_flags,
-    check_fractions,
-    check_not_negative,
-    check_positive,
-    check_shares,
-    check_words,
+    flag,
     fold_in,
+    integer,
+    not_negative,
+    one_of,
+    optional,
+    positive,
+    require,
+    settle,
     unguarded,
+    within,
 )
 from nearlin.curvature import (
     ROUTES,
@@ -196,28 +198,20 @@ class GaussNewton:
     rates: Rates = Rates()
 
     def __post_init__(self):
-        check_fractions(self, "epsilon")
-        check_positive(self, "lr", "memory")
-        check_not_negative(self, "l2")
-        check_shares(self, "momentum")
-        check_counts(self, "maxiter")
-        check_flags(self, "spring", "reuse", "guard")
-        check_words(self, stop=("residual", "progress"), plan=("auto", *ROUTES), solver=("cg", "lsqr", "craig"))
-        check_words(self, inner_dtype=(None, "float32"), residual_dtype=(None, "float64"))
+        settle(self, epsilon=within("(0, 1)"), lr=positive, l2=not_negative, momentum=within("[0, 1)"), maxiter=integer(1))
+        settle(self, damping=optional(positive), sketch_size=optional(positive), memory=positive)
+        settle(self, spring=flag, reuse=flag, guard=flag)
+        settle(self, stop=one_of("residual", "progress"), plan=one_of("auto", *ROUTES), solver=one_of("cg", "lsqr", "craig"))
+        settle(self, inner_dtype=one_of(None, "float32"), residual_dtype=one_of(None, "float64"))
         if self.solver != "cg" and self.plan != "auto" and not ROUTES[self.plan].whole:
             found = f"solver is {self.solver!r}, which takes one triangular factor of the whole, and {self.plan!r} has none"
             raise ValueError(f"{found}; expected 'cg'")
-        if self.damping is not None:
-            check_positive(self, "damping")
-        if self.sketch_size is not None:
-            check_positive(self, "sketch_size")
         drawable = hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling") and not isinstance(self.sketch, type)
-        if self.sketch is not None and not drawable:
-            raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as KroneckerSRHT()")
-        if not isinstance(self.rates, Rates):
-            raise ValueError(f"rates is {self.rates!r}; expected a nearlin.linalg.Rates")
-        for name in ("lr", "l2", "momentum") + ("damping",) * (self.damping is not None):
-            object.__setattr__(self, name, float(getattr(self, name)))  # a NumPy scalar would widen float32
+        require(
+            self.sketch is None or drawable,
+            f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as KroneckerSRHT()",
+        )
+        require(isinstance(self.rates, Rates), f"rates is {self.rates!r}; expected a nearlin.linalg.Rates")
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -25,7 +25,7 @@ Deviations  1. The Gram matrix is formed as a Hadamard product (structured), not
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_flags, check_not_negative, check_positive, check_words, namespace
+from nearlin._array import flag, namespace, not_negative, one_of, optional, positive, settle
 from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, damped_cholesky, eps_of, norm
 from nearlin.steps import CEILING, Bounds, Damping, Guard, attempt, least_damping, unmoved
 
@@ -62,11 +62,14 @@ class GramGaussNewton:
     gram_dtype: str | None = None
 
     def __post_init__(self):
-        check_positive(self, "lr", "gram_weight")
-        if self.damping is not None:
-            check_not_negative(self, "damping")
-        check_flags(self, "guard")
-        check_words(self, gram_dtype=(None, "float32"))
+        settle(
+            self,
+            lr=positive,
+            gram_weight=positive,
+            damping=optional(not_negative),
+            guard=flag,
+            gram_dtype=one_of(None, "float32"),
+        )
 
     def init(self, params, objective):
         """The state before the first step."""

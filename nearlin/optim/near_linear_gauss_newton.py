@@ -36,16 +36,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import (
-    check_counts,
-    check_flags,
-    check_fractions,
-    check_not_negative,
-    check_positive,
-    check_words,
     copies,
+    flag,
     fold_in,
+    integer,
     namespace,
+    not_negative,
+    one_of,
+    optional,
+    positive,
+    require,
     same,
+    settle,
+    within,
 )
 from nearlin.curvature import DampedGram, gram_solve
 from nearlin.linalg import (
@@ -163,21 +166,15 @@ class NearLinearGaussNewton:
     maxiter: int = 200
 
     def __post_init__(self):
-        check_fractions(self, "epsilon")
-        check_positive(self, "lr")
-        check_words(self, forcing=("constant", "superlinear"), inner=INNER, inner_dtype=(None, "float32"))
-        if self.damping is not None:
-            check_not_negative(self, "damping")
-        check_flags(self, "reuse", "guard")
-        check_counts(self, "maxiter")
-        if not (hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")):
-            raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as NeuronSigns()")
-        if self.sketch_size is not None:
-            check_positive(self, "sketch_size")
-        if self.inner == "double product" and not self.size > UNIT_STEP:
-            raise ValueError(
-                f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below"
-            )
+        settle(self, epsilon=within("(0, 1)"), lr=positive, damping=optional(not_negative), sketch_size=optional(positive))
+        settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER), inner_dtype=one_of(None, "float32"))
+        settle(self, reuse=flag, guard=flag, maxiter=integer(1))
+        drawable = hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")
+        require(drawable, f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as NeuronSigns()")
+        require(
+            self.inner != "double product" or self.size > UNIT_STEP,
+            f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below",
+        )
 
     @property
     def size(self):
