@@ -17,6 +17,7 @@ QUICK = [claim for claim in cost.CLAIMS if claim.quick]
 TIMED = [claim for claim in cost.CLAIMS if not claim.quick]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", QUICK, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

@@ -15,6 +15,7 @@ from nearlin.optim import GaussNewton
 QUICK = [claim for claim in deep.CLAIMS if claim.quick and claim.how != "time"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", QUICK, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

@@ -16,6 +16,7 @@ TIMED = [claim for claim in layerwise.CLAIMS if not claim.quick]
 MEASURES = {claim.id: claim.measure for claim in layerwise.CLAIMS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", QUICK, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

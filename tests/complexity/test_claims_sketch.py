@@ -12,6 +12,7 @@ from nearlin.linalg import TriangularPreconditioner, cg, richardson
 from nearlin.sketch import CountSketch, KroneckerSRHT, NeuronSamples
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", sketch.CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)
