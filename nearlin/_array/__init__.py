@@ -16,6 +16,7 @@ from nearlin._array.backends import (
     device,
     is_array,
     is_numpy,
+    itemsize,
     namespace,
     prototype,
     same,
@@ -64,7 +65,7 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 
 __all__ = [
     "BackendError", "NAMES", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device", "is_array",
-    "is_numpy", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded", "unusable", "widest",
+    "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_square", "check_system", "is_integer",
     "betas", "flag", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require", "settle",
     "step_size", "within",

@@ -8,7 +8,7 @@ PLACES = {
     "Adam.State": "optim.adam:State",
     "AdamW.State": "optim.adamw:State",
     "BlockInverse": "linalg.block_inverse:BlockInverse",
-    "DSGD.Seen": "optim.dsgd:Seen",
+    "DSGD.Seen": "curvature.smoothness:Seen",
     "DSGD.State": "optim.dsgd:State",
     "Damping": "steps.levenberg_marquardt:Damping",
     "DiagonalLayer": "curvature.kronecker_curvature:DiagonalLayer",

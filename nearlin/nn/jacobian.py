@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from nearlin._array import namespace, slices
+from nearlin._array import itemsize, namespace, slices
 from nearlin.linalg import Work
 from nearlin.linalg.hadamard import next_power_of_two, transform_flops
 from nearlin.nn.output_root import ScaledIdentity
@@ -161,7 +161,7 @@ class Jacobian:
     @property
     def item(self):
         """Bytes of a number."""
-        return 8 if "64" in str(self.dtype) else 4
+        return itemsize(self.dtype)
 
     def gram_matvec(self, u):
         """J Jᵀ u for ``u`` (n c,)."""

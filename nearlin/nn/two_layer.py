@@ -23,6 +23,7 @@ from nearlin._array import (
     check,
     fold_in,
     integer,
+    itemsize,
     map_blocks,
     namespace,
     normal,
@@ -141,7 +142,7 @@ class TwoLayer:
 def width_of_block(x):
     """Neurons per block, a multiple of 8 (bits)."""
     n = x.shape[0]
-    return max(8, block_length(n * (8 if "64" in str(x.dtype) else 4), x) // 8 * 8)
+    return max(8, block_length(n * itemsize(x.dtype), x) // 8 * 8)
 
 
 def _signs(block, like):
