@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.complexity.claims import cost, data
+from nearlin.complexity.claims import cost, data, timing
 from nearlin.complexity.claims.check import Check
 from nearlin.complexity.claims.outer import RATE_IS_ACCURACY, rate_is_accuracy
 from nearlin.complexity.claims.preconditioning import (
@@ -610,7 +610,7 @@ def deep_rates(full, optimizer=UNDAMPED):
 ROUTES = ("exact", "sketch", "kernel")
 
 
-def planner_break_even(full, timer=cost.interleaved, steps=4, share=0.9, near=1.3, far=1.6):
+def planner_break_even(full, timer=timing.interleaved, steps=4, share=0.9, near=1.3, far=1.6):
     """Seconds of some steps by the planner's choice over those of the best route; and what the routes gain over the exact one."""
     grid = [(n, ratio) for ratio in (4, 32) for n in ((64, 128, 256, 512, 1024) if full else (32, 64))]
     found, chosen = {}, set()
