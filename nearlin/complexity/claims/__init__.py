@@ -7,7 +7,7 @@ import difflib
 import functools
 from importlib import import_module
 
-FAMILIES = ("outer", "kernel", "sketch", "deep", "cost", "timing", "layerwise", "ginger", "dsgd")
+FAMILIES = ("outer", "kernel", "sketch", "deep", "cost", "timing", "layerwise", "layerwise_rates", "ginger", "dsgd")
 
 __all__ = ["CLAIMS", "FAMILIES", "select"]
 
