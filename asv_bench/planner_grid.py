@@ -13,10 +13,8 @@ import numpy as np
 
 import nearlin as nl
 from nearlin.experiments import measure_rates
-from nearlin.optim.gauss_newton import State, _obstacle
 
 STEPS, ROUNDS, SKIP = 6, 3, 20
-ROUTES = ("exact", "sketch", "kernel", "class-averaged", "nystrom", "cg", "kfac", "diagonal", "parameter-cg")
 
 
 def two_layer(n, c, dtype):
@@ -65,11 +63,9 @@ def candidates(rates, objective, params, batch):
     """Routes by name that can be taken and are not predicted to be hopeless."""
     opt = nl.optim.GaussNewton(rates=rates)
     point = objective.at(params, batch)
-    J = point.jacobian(weighted=True)
-    side = opt._candidates(J, objective)
-    routes = [r for r in ROUTES if r in side and not _obstacle(r, J, objective)]
-    predicted = {r: opt._seconds(r, J, point, State()) for r in routes}
-    return [r for r in routes if predicted[r] <= SKIP * min(predicted.values())]
+    planner = opt._planner(point.jacobian(weighted=True), point, squared=True)
+    predicted = {r.name: planner.seconds(r, nl.curvature.Experience(), 100.0) for r in planner.candidates()}
+    return [r for r, seconds in predicted.items() if seconds <= SKIP * min(predicted.values())]
 
 
 def cell(rates, name, n, c, dtype):

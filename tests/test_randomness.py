@@ -249,7 +249,11 @@ def test_the_recorder_sees_a_stream_that_is_opened_twice(recorder, monkeypatch):
 
 def test_generators_are_opened_in_one_place():
     """But for the split of the digits, on whose rows a published entropy depends."""
-    elsewhere = {"data/named.py", "complexity/claims/damped.py", "complexity/claims/layerwise.py"}
+    elsewhere = {
+        "data/named.py",
+        "complexity/claims/damped.py",
+        *(f"complexity/claims/{name}.py" for name in ("layerwise", "layerwise_rates")),
+    }
     opens = ("default_rng", "RandomState", "np.random.Generator", "np.random.Philox", "np.random.seed")
     found = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if any(word in p.read_text() for word in opens)}
     assert "_array/random.py" in found

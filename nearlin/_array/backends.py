@@ -44,6 +44,11 @@ def describe(x):
     return f"{str(x.dtype).split('.')[-1]} {backend_name(x)} array of shape {tuple(x.shape)} on {device(x)}"
 
 
+def itemsize(dtype):
+    """Bytes of a number in float32 or float64, as a backend has them or by name."""
+    return 8 if "64" in str(dtype) else 4
+
+
 def backend_name(x):
     """``numpy``, ``cupy``, ``torch``, ... of an array."""
     return compat.array_namespace(x).__name__.replace("array_api_compat.", "").split(".")[0]

@@ -220,34 +220,3 @@ betas = pair("two numbers in [0, 1)", lambda x: 0 <= x < 1, "are")
 positive = number("a positive number", lambda x: 0 < x < math.inf)
 not_negative = number("a finite number, at least 0", lambda x: 0 <= x < math.inf)
 _RATE = number("a positive number or a schedule of the step counter", lambda x: 0 < x < math.inf)
-
-
-# The names that the Gauss-Newton files use until they settle their fields themselves.
-
-
-def check_shares(self, *names):
-    settle(self, **dict.fromkeys(names, within("[0, 1)")))
-
-
-def check_fractions(self, *names):
-    settle(self, **dict.fromkeys(names, within("(0, 1)")))
-
-
-def check_positive(self, *names):
-    settle(self, **dict.fromkeys(names, positive))
-
-
-def check_not_negative(self, *names):
-    settle(self, **dict.fromkeys(names, not_negative))
-
-
-def check_counts(self, *names):
-    settle(self, **dict.fromkeys(names, integer(1)))
-
-
-def check_flags(self, *names):
-    settle(self, **dict.fromkeys(names, flag))
-
-
-def check_words(self, **words):
-    settle(self, **{name: one_of(*known) for name, known in words.items()})

@@ -8,12 +8,32 @@ from nearlin.curvature.kronecker_curvature import (
     kronecker_curvature,
     outer_sums,
 )
+from nearlin.curvature.mini_blocks import blend_outer, block_rows, from_rows, sample_moment
 from nearlin.curvature.moments import Means, Moments, change, means, moments, observe
-from nearlin.curvature.smoothness import Targets, check_smooth, deviation, input_bound, input_size, layer_constants, target_range
+from nearlin.curvature.planner import AGAIN, Experience, Plan, Planner
+from nearlin.curvature.preconditioning import Applied, Kept, Preconditioning, Setting
+from nearlin.curvature.routes import ROUTES, Route
+from nearlin.curvature.sides import Accuracy, ParameterSide, Pull, SampleSide, Solution
+from nearlin.curvature.smoothness import (
+    Seen,
+    Targets,
+    check_smooth,
+    deviation,
+    input_bound,
+    input_size,
+    join_seen,
+    layer_constants,
+    target_range,
+)
 
 __all__ = [
     "Means", "Moments", "change", "means", "moments", "observe",
     "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature", "outer_sums",
-    "Targets", "check_smooth", "deviation", "input_bound", "input_size", "layer_constants", "target_range",
+    "blend_outer", "block_rows", "from_rows", "sample_moment",
+    "Seen", "Targets", "check_smooth", "deviation", "input_bound", "input_size", "join_seen",
+    "layer_constants", "target_range",
     "DampedGram", "GramSolution", "gram_solve",
+    "Accuracy", "ParameterSide", "Pull", "SampleSide", "Solution",
+    "ROUTES", "Applied", "Kept", "Preconditioning", "Route", "Setting",
+    "AGAIN", "Experience", "Plan", "Planner",
 ]  # fmt: skip

@@ -31,6 +31,27 @@ class Targets(NamedTuple):
     sizes: object
 
 
+class Seen(NamedTuple):
+    """What is known of the data: the largest mean squared input sizes by layer, and the `Targets` of the squared loss."""
+
+    inputs: tuple
+    targets: Targets | None
+
+
+def join_seen(old, new):
+    """The larger sizes and the wider range of two `Seen`, or of None and one; the sizes of targets are taken over all samples."""
+    if new.targets is not None:
+        xp = namespace(new.targets.sizes)
+        new = new._replace(targets=new.targets._replace(sizes=xp.max(new.targets.sizes, axis=0, keepdims=True)))
+    if old is None:
+        return new
+    targets = new.targets
+    if targets is not None:
+        low, high, sizes = zip(old.targets, targets, strict=True)
+        targets = Targets(min(low), max(high), namespace(*sizes).maximum(*sizes))
+    return Seen(tuple(map(max, old.inputs, new.inputs)), targets)
+
+
 def target_range(y):
     """`Targets` of y (n, c), a row per sample; 3 n c flops."""
     xp = namespace(y)

@@ -1,6 +1,7 @@
 """The commands of ``nearlin``: options, and what the user sees. Importing this module needs click and rich."""
 
 import contextlib
+import itertools
 import warnings
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import click
 from click.core import ParameterSource
 
 from nearlin.data import NAMES
-from nearlin.experiments import folders, report
+from nearlin.experiments import cost_report, folders, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
 from nearlin.experiments.comparison import FILE, ON_RECIPES, compare
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
-from nearlin.experiments.measuring import check_out, measure_rates, write_rates
+from nearlin.experiments.measuring import MEASUREMENTS, check_out, measure_rates, write_rates
 from nearlin.experiments.options import (
     ARRAYS,
     NETWORK,
@@ -30,6 +31,7 @@ from nearlin.experiments.options import (
 )  # fmt: skip
 from nearlin.experiments.prediction import predict
 from nearlin.experiments.problems import default_optimizer
+from nearlin.experiments.progress import bar
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.run_folder import LOG
 from nearlin.experiments.training import run
@@ -314,10 +316,11 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     if backend != "numpy" and from_asv is None:
         click.echo(f"Note: claims are counted and measured on NumPy; times on {backend} are judged by --from-asv.", err=True)
     out = out or _free(JSON, "verify", "asv" if from_asv is not None else "quick" if quick else "full")
-    bar = report.claims_progress(claims) if progress else contextlib.nullcontext((None, None))
-    with bar as (before, after):
-        found = verify(only or (), not quick, backend, from_asv, out, before, after)
-    report.print_claims(found)
+    shown = bar(len(claims)) if progress else contextlib.nullcontext(lambda done, text: None)
+    with shown as show:
+        done = itertools.count()
+        found = verify(only or (), not quick, backend, from_asv, out, before=lambda claim: show(next(done), claim.id))
+    cost_report.print_claims(found)
     if found.interrupted:
         raise KeyboardInterrupt(f"Interrupted; the report in {found.folder} holds what was measured.")
     if not found.passed:
@@ -346,7 +349,7 @@ def estimate_command(data, **given):
       nearlin estimate digits-4v9 --width 65536
       nearlin estimate --rows 4096 --features 16 --width 131072 --dtype float32
     """
-    report.print_estimate(estimate(data, **given))
+    cost_report.print_estimate(estimate(data, **given))
 
 
 @cli.command("info", short_help="Versions, backends, threads, and how fast they are.")
@@ -365,13 +368,14 @@ def info_command(ctx, measure, backend, out):
         for option, value in (("--backend", backend), ("--out", out)):
             if value is not None:
                 raise click.UsageError(f"{option} belongs to --measure", ctx)
-        report.print_info(info())
+        cost_report.print_info(info())
         return
     if out is not None:
         check_out(out)
-    with report.measuring_progress() as before:
-        rates = measure_rates(backend or "numpy", before)
-    report.print_rates(rates)
+    with bar(MEASUREMENTS) as show:
+        done = itertools.count()
+        rates = measure_rates(backend or "numpy", lambda primitive, dtype: show(next(done), f"{primitive}, {dtype}"))
+    cost_report.print_rates(rates)
     if out is not None:
         write_rates(out, rates)
         click.echo(f"Wrote {out}")

@@ -18,7 +18,7 @@ from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import versions
 from nearlin.experiments.problems import Problem
-from nearlin.experiments.records import Record, gradients, no_way_on, relative, told
+from nearlin.experiments.records import Record, gradients, line, no_way_on, relative, told
 from nearlin.experiments.registry import fields
 from nearlin.experiments.result import Interrupted, Result, message
 
@@ -226,13 +226,26 @@ def _finite(params):
     return all(bool(namespace(W).all(namespace(W).isfinite(W))) for W in params)
 
 
+@contextlib.contextmanager
 def _live(trainer, progress):
-    if progress:
-        with contextlib.suppress(ImportError):
-            from nearlin.experiments.report import live
+    """A context that yields ``live(record)``, a line on the terminal: of steps, or of seconds where these are limited."""
+    bar = _bar() if progress else None
+    if bar is None:
+        yield lambda record: None
+        return
+    limit = trainer.config.time_limit
+    done = lambda step: trainer.cpu_seconds if limit else step  # noqa: E731
+    counter = "{task.completed:.0f}/{task.total:.0f} s" if limit else "step {task.completed}/{task.total}"
+    with bar(limit or trainer.config.steps, done(trainer.snapshot.step), counter) as show:
+        yield lambda record: show(done(record.step + 1), line(record))
 
-            return live(trainer)
-    return contextlib.nullcontext(lambda record: None)
+
+def _bar():
+    """The progress bar, or None without rich."""
+    with contextlib.suppress(ImportError):
+        from nearlin.experiments.progress import bar
+
+        return bar
 
 
 @contextlib.contextmanager

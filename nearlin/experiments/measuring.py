@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from nearlin._array import cholesky, device, eigh, namespace, normal, prototype, synchronize, widest
+from nearlin._array import cholesky, device, eigh, itemsize, namespace, normal, prototype, synchronize, widest
 from nearlin.experiments import folders
 from nearlin.experiments.checkpoint import write_atomically
 from nearlin.linalg import Rates, TriangularPreconditioner
@@ -128,7 +128,7 @@ def _eigh(n, like):
 
 
 def _memory(size, like):
-    xp, item = namespace(like), 8 if "64" in str(like.dtype) else 4
+    xp, item = namespace(like), itemsize(like.dtype)
     a = xp.ones((size // item,), dtype=like.dtype, device=device(like))
     b = 2 * a
     return 3 * item * a.shape[0], lambda: a * b

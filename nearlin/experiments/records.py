@@ -123,3 +123,13 @@ def damped(records):
 def route(record):
     """The name of the route that a record's plan took."""
     return record["plan"].partition(":")[0]
+
+
+def line(record):
+    """What a live line says of the last step, a `Record`."""
+    parts = [f"loss {record.loss if record.loss_after is None else record.loss_after:.3e}"]
+    if record.relative_residual is not None:
+        parts.append(f"relative residual {record.relative_residual:.1e}")
+    if record.inner_iterations is not None:
+        parts.append(f"{record.inner_iterations} inner")
+    return "  ".join(parts)

@@ -1,65 +1,22 @@
-"""Reports in the terminal. Importing this module needs rich."""
+"""Reports of runs in the terminal. Importing this module needs rich."""
 
-import contextlib
 import dataclasses
-import itertools
 import math
-import sys
 from collections import Counter
-from functools import partial
 from statistics import median
+from typing import NamedTuple
 
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
-
-from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
-from nearlin.experiments.estimation import in_words
-from nearlin.experiments.measuring import MEASUREMENTS
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import damped, has, route, stalled
 from nearlin.experiments.run_folder import CURVATURE, LAYERS
+from nearlin.experiments.tables import Column, console, facts, say, table
 from nearlin.linalg import Rates
-from nearlin.linalg.rates import DTYPES, PAIRED
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
 WIDE = 100  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
 PLANNED = 110  # the same of a table of steps with their routes
 FEW_ROWS = 5000  # up to which Gauss-Newton steps on all of them pay
 SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
-
-
-def console(stream=None):
-    """A console that does not fold tables where the output is not a terminal, and does not decorate text."""
-    stream = stream or sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 120, highlight=False, soft_wrap=False, markup=False)
-
-
-@contextlib.contextmanager
-def live(trainer):
-    """A context that yields ``update(record)``: a live line on standard error, or nothing where that is not a terminal."""
-    terminal = Console(stderr=True)
-    if not terminal.is_terminal:
-        yield lambda record: None
-        return
-    limit = trainer.config.time_limit
-    counter = "{task.completed:.0f}/{task.total:.0f} s" if limit else "step {task.completed}/{task.total}"
-    columns = (TextColumn(counter), BarColumn(bar_width=20), TextColumn("{task.description}"))
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=terminal, transient=True) as progress:
-        done = lambda step: trainer.cpu_seconds if limit else step  # noqa: E731
-        task = progress.add_task("", total=limit or trainer.config.steps, completed=done(trainer.snapshot.step))
-        yield lambda record: progress.update(task, completed=done(record.step + 1), description=_line(record))
-
-
-def _line(record):
-    parts = [f"loss {record.loss if record.loss_after is None else record.loss_after:.3e}"]
-    if record.relative_residual is not None:
-        parts.append(f"relative residual {record.relative_residual:.1e}")
-    if record.inner_iterations is not None:
-        parts.append(f"{record.inner_iterations} inner")
-    return "  ".join(parts)
 
 
 def print_header(trainer, stream=None):
@@ -69,7 +26,7 @@ def print_header(trainer, stream=None):
     sizes = f"{header['parameters']} parameters"
     network = f"{data['features']} inputs, {config.width} {config.activation} neurons, {sizes}"
     kind = f"classification ({classes[0]} = -1, {classes[1]} = +1)" if classes else data["task"]
-    _facts(
+    facts(
         out,
         (
             "data",
@@ -115,12 +72,6 @@ def _value(value):
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
-def _facts(out, *facts):
-    for name, text in facts:
-        if text is not None:
-            out.print(f"{name:<14} {text}", soft_wrap=True)
-
-
 def print_result(result, stream=None):
     """The table of steps, the errors, and how the run ended."""
     out, planned = console(stream), has(result.records, "side")
@@ -129,7 +80,7 @@ def print_result(result, stream=None):
     out.print(steps_table(result))
     out.print()
     sentence = not_halved(result) or grew(result)
-    _facts(
+    facts(
         out,
         ("loss", f"{_number(result.initial_loss)} before, {_number(result.final_loss)} after"),
         ("train", str(result.train_error)),
@@ -141,9 +92,7 @@ def print_result(result, stream=None):
         ("plan", _plans(result.records)),
         ("wrote", _written(result)),
     )
-    for text in (sentence, result.message):
-        if text:
-            out.print(text, soft_wrap=True)
+    say(out, sentence, result.message)
 
 
 def _preconditioners(records):
@@ -167,70 +116,49 @@ def _written(result):
     return f"{', '.join(names)} in {result.folder}" if names else None
 
 
-def _table():
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+def _full(result):
+    """Whether every step took all rows of a two-layer network's data: then losses before a step are those of the training set."""
+    return result.config.whole_batch and not result.problem.recipe
+
+
+def _solved(result):
+    return has(result.records, "inner_iterations")
+
+
+def _planned(result):
+    return _solved(result) and has(result.records, "side")
+
+
+STEPS = (
+    Column("step", "step"),
+    Column("loss", "loss", "{:.3e}", _full),
+    Column("contraction", "contraction", "{:.3f}", _full),
+    Column("batch loss", "loss", "{:.3e}", lambda result: not _full(result)),
+    Column("training loss", "loss_after", "{:.3e}", lambda result: not _full(result)),
+    Column("λ", "damping", "{:.1e}", _planned),
+    Column("d_eff", "effective_dimension", lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", _planned),
+    Column("route", lambda record: _route(record), when=_planned, align="left"),
+    Column("inner", "inner_iterations", when=_solved),
+    Column("true res.", "inner_residual", "{:.1e}", _solved),
+    Column("R", "refreshed", lambda fresh: "fresh" if fresh else "reused", _solved),
+    Column("seconds", "seconds", "{:.3f}"),
+    Column("note", lambda record: record["note"] if "note" in record else _note(record), align="fold"),
+)
 
 
 def steps_table(result):
-    """A rich table with a row per step."""
-    columns = _certificate(result.records)
-    table = _table()
-    full = result.config.whole_batch and not result.problem.recipe
-    losses = ("loss", "contraction") if full else ("batch loss", "training loss")
-    for name in ("step", *losses, *columns, "seconds"):
-        table.add_column(name, justify="left" if name == "route" else "right", no_wrap=True)
-    table.add_column("note", overflow="fold")
+    """A rich table with a row per step; of a long run the first and the last ones."""
     records = result.records
-    gap = len(records) > SHOWN
-    for record in records[: SHOWN // 2] if gap else records:
-        table.add_row(*_cells(record, full, columns))
-    if gap:
-        table.add_row("...", *[""] * (len(table.columns) - 2), f"{len(records) - SHOWN} steps not shown")
-        for record in records[-SHOWN // 2 :]:
-            table.add_row(*_cells(record, full, columns))
-    end = (_number(result.final_loss), "") if full else ("", _number(result.final_loss))
-    table.add_row(str(result.steps), *end, *[""] * (len(table.columns) - 4), "end")
-    return table
-
-
-def _certificate(records):
-    """The columns of the linear solves: none for first-order methods, and the plan's where there is one."""
-    if not has(records, "inner_iterations"):
-        return ()
-    return (*(("λ", "d_eff", "route") if has(records, "side") else ()), "inner", "true res.", "R")
-
-
-def _cells(record, full, columns):
-    certificate = {
-        "λ": _number(record["damping"], 1),
-        "d_eff": _short(record.get("effective_dimension")),
-        "route": _route(record),
-        "inner": "" if record["inner_iterations"] is None else str(record["inner_iterations"]),
-        "true res.": _number(record["inner_residual"], 1),
-        "R": {None: "", True: "fresh", False: "reused"}[record["refreshed"]],
-    }
-    return (
-        str(record["step"]),
-        _number(record["loss"]),
-        _contraction(record["contraction"]) if full else _number(record["loss_after"]),
-        *(certificate[name] for name in columns),
-        f"{record['seconds']:.3f}",
-        _note(record),
-    )
-
-
-def _short(value):
-    return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    if len(records) > SHOWN:
+        gap = {"step": "...", "note": f"{len(records) - SHOWN} steps not shown"}
+        records = (*records[: SHOWN // 2], gap, *records[-SHOWN // 2 :])
+    end = {"step": result.steps, "loss" if _full(result) else "loss_after": result.final_loss, "note": "end"}
+    return table(STEPS, (*records, end), result)
 
 
 def _route(record):
     """``S exact`` on the sample side, ``P kfac`` on the parameter side."""
-    side = record.get("side")
-    return f"{side[0].upper()} {route(record)}" if side else ""
-
-
-def _contraction(value):
-    return "" if value is None else f"{value:.3f}"
+    return f"{record['side'][0].upper()} {route(record)}" if record.get("side") else None
 
 
 def _note(record):
@@ -270,57 +198,80 @@ def grew(result):
     return "The training loss grew; a smaller --lr may help."
 
 
+class _Compared(NamedTuple):
+    """The runs of one optimizer; ``base`` is the seconds a step of sgd, 0 where it was not run."""
+
+    name: str
+    runs: tuple
+    base: float
+
+
+def _median(get, form, ends=None):
+    """The median of the runs, and below it their range where there is one; empty where a run does not know its value."""
+
+    def cell(row):
+        values = [get(run) for run in row.runs]
+        if any(value is None for value in values):
+            return None
+        low, high = map((ends or form).format, (min(values), max(values)))
+        middle = form.format(median(values))
+        return middle if low == high else f"{middle}\n[{low}, {high}]"
+
+    return cell
+
+
+def _middle(get):
+    """The median of the runs as a number."""
+    return lambda row: None if None in (values := [get(run) for run in row.runs]) else median(values)
+
+
+def _error(name):
+    """The median of errors, None where there is none."""
+    return _middle(lambda run: getattr(run, name) and getattr(run, name).value)
+
+
+_OPTIMIZER = Column("optimizer", lambda row: row.name, align="left")
+_END = Column("end", lambda row: "/".join(dict.fromkeys(run.ended for run in row.runs)), align="left")
+RUNS = (
+    _OPTIMIZER,
+    Column("loss", _median(lambda run: run.final_loss, "{:.3e}")),
+    Column("residual", _median(lambda run: run.relative_residual, "{:.1e}")),
+    Column("steps", _median(lambda run: run.steps, "{:.0f}")),
+    Column("seconds", _median(lambda run: run.seconds, "{:.2f}")),
+    Column("s/step", lambda row: _seconds_a_step(row.runs), "{:.4f}"),
+    Column("train", _error("train_error"), "{:.4g}"),
+    Column("test", _error("test_error"), "{:.4g}"),
+    _END,
+)
+RECIPE_RUNS = (
+    _OPTIMIZER,
+    Column("train", _median(lambda run: run.final_loss - run.problem.least, "{:.4g}", "{:.3g}")),
+    Column("test", _median(lambda run: run.final_test_loss - run.problem.test_least, "{:.4g}", "{:.3g}")),
+    Column(
+        "wrong %", _median(lambda run: run.test_error.value, "{:.2f}"), when=lambda rows: rows[0].runs[0].problem.task == "labels"
+    ),
+    Column("steps", _middle(lambda run: run.steps), "{:.0f}"),
+    Column("seconds", _middle(lambda run: run.seconds), "{:.1f}"),
+    Column("grads", _middle(lambda run: _gradients(run)), "{:.0f}"),
+    Column("ms/step", lambda row: 1e3 * _seconds_a_step(row.runs), "{:.2f}"),
+    Column("/ sgd", lambda row: _seconds_a_step(row.runs) / row.base, "{:.2f}", lambda rows: rows[0].base),
+    _END,
+)
+
+
 def print_comparison(comparison, stream=None):
     """A row per optimizer: medians over the seeds, with their range."""
-    first = next(iter(comparison.runs.values()))[0]
     base = _seconds_a_step(comparison.runs.get("sgd", ()))
-    cells = partial(_recipe_cells, base=base) if first.problem.recipe else _cells_of_runs
-    table = _table()
-    table.add_column("optimizer", no_wrap=True)
-    for name in cells(comparison.runs[next(iter(comparison.runs))]):
-        table.add_column(name, justify="left" if name == "end" else "right", no_wrap=True)
-    for name, runs in comparison.runs.items():
-        table.add_row(name, *cells(runs).values())
+    rows = [_Compared(name, runs, base) for name, runs in comparison.runs.items()]
+    first = rows[0].runs[0]
     out = console(stream)
     out.width = max(out.width, WIDE)
-    out.print(table)
+    out.print(table(RECIPE_RUNS if first.problem.recipe else RUNS, rows, rows))
     out.print()
-    for text in _legend(first, len(next(iter(comparison.runs.values())))):
-        out.print(text, soft_wrap=True)
+    say(out, *_legend(first, len(rows[0].runs)))
     if comparison.folder is not None:
         paths = [path.name for path in (comparison.json, comparison.plot) if path is not None]
-        out.print(f"wrote {', '.join(paths)} in {comparison.folder}", soft_wrap=True)
-
-
-def _cells_of_runs(runs):
-    """Columns for the two-layer network."""
-    return {
-        "loss": _median([r.final_loss for r in runs], "{:.3e}"),
-        "residual": _median([r.relative_residual for r in runs], "{:.1e}"),
-        "steps": _median([r.steps for r in runs], "{:.0f}"),
-        "seconds": _median([r.seconds for r in runs], "{:.2f}"),
-        "s/step": f"{_seconds_a_step(runs):.4f}",
-        "train": _error_of([r.train_error for r in runs]),
-        "test": _error_of([r.test_error for r in runs]),
-        "end": "/".join(dict.fromkeys(r.ended for r in runs)),
-    }
-
-
-def _recipe_cells(runs, base):
-    """Columns for a recipe, whose losses have a least value."""
-    problem = runs[0].problem
-    errors = {"wrong %": _median([r.test_error.value for r in runs], "{:.2f}")} if problem.task == "labels" else {}
-    return {
-        "train": _median([r.final_loss - problem.least for r in runs], "{:.4g}", "{:.3g}"),
-        "test": _median([r.final_test_loss - problem.test_least for r in runs], "{:.4g}", "{:.3g}"),
-        **errors,
-        "steps": f"{median([r.steps for r in runs]):.0f}",
-        "seconds": f"{median([r.seconds for r in runs]):.1f}",
-        "grads": f"{median([_gradients(r) for r in runs]):.0f}",
-        "ms/step": f"{1e3 * _seconds_a_step(runs):.2f}",
-        **({"/ sgd": f"{_seconds_a_step(runs) / base:.2f}"} if base else {}),
-        "end": "/".join(dict.fromkeys(r.ended for r in runs)),
-    }
+        say(out, f"wrote {', '.join(paths)} in {comparison.folder}")
 
 
 def _legend(result, seeds):
@@ -342,15 +293,6 @@ def _legend(result, seeds):
         yield f"medians of {seeds} seeds [smallest, largest]"
 
 
-def _median(values, form, ends_form=None):
-    """The median, and below it the range where there are several."""
-    if any(value is None for value in values):
-        return ""
-    middle, ends = form.format(median(values)), (min(values), max(values))
-    low, high = map((ends_form or form).format, ends)
-    return middle if low == high else f"{middle}\n[{low}, {high}]"
-
-
 def _seconds_a_step(runs):
     return median([r.seconds / max(r.steps, 1) for r in runs]) if runs else 0.0
 
@@ -359,173 +301,29 @@ def _gradients(result):
     return sum(record["gradients"] for record in result.records)
 
 
-def _error_of(errors):
-    return "" if None in errors else f"{median([error.value for error in errors]):.4g}"
-
-
 def print_tuning(tuning, stream=None):
     """All runs of a search, and what it found."""
     out = console(stream)
     for name, found in tuning.searches.items():
-        table = _table()
-        for column in ("run", "lr", found.damping_name or "damping", "excess", "test excess", "steps", "end"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for i, run in enumerate(found.runs):
-            best = Text("*" if run is found.best else "")
-            cells = (
-                _setting(run.lr),
-                _setting(run.damping),
-                _number(run.excess),
-                _number(run.test_excess),
-                str(run.steps),
-                run.ended,
-            )
-            table.add_row(Text(str(i + 1)) + best, *cells)
-        out.print(f"{name}: {len(found.runs)} runs; best: {found.sentence}", soft_wrap=True)
-        out.print(table)
+        say(out, f"{name}: {len(found.runs)} runs; best: {found.sentence}")
+        out.print(table(_search(found), enumerate(found.runs, 1)))
         out.print()
     if tuning.path is not None:
-        out.print(
-            f"wrote {tuning.path}; nearlin compare {tuning.problem} --tuned {tuning.path} takes the best of each", soft_wrap=True
-        )
+        say(out, f"wrote {tuning.path}; nearlin compare {tuning.problem} --tuned {tuning.path} takes the best of each")
 
 
-def _setting(value):
-    return "" if value is None else f"{value:g}"
-
-
-def print_info(rows, stream=None):
-    """Two columns."""
-    width = max(len(name) for name, _ in rows)
-    _facts(console(stream), *((name.ljust(width), text) for name, text in rows))
-
-
-@contextlib.contextmanager
-def measuring_progress():
-    """A context that yields ``before(primitive, dtype)``: a bar on standard error, or nothing off a terminal."""
-    terminal = Console(stderr=True)
-    if not terminal.is_terminal:
-        yield lambda primitive, dtype: None
-        return
-    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"))
-    with Progress(*columns, TimeElapsedColumn(), console=terminal, transient=True) as progress:
-        task, number = progress.add_task("", total=MEASUREMENTS), itertools.count()
-        yield lambda primitive, dtype: progress.update(task, completed=next(number), description=f"{primitive}, {dtype}")
-
-
-def print_rates(rates, stream=None):
-    """A row per primitive."""
-    table = _table()
-    table.add_column("primitive", no_wrap=True)
-    for name in (*DTYPES, "unit"):
-        table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
-    for name in PAIRED:
-        cells = (f"{rate / 1e9:.3g}" for rate in getattr(rates, name))
-        table.add_row(name, *cells, "GB/s" if name == "memory" else "GFlop/s")
-    table.add_row("calls", f"{rates.calls:.3g}", "", "calls/s")
-    console(stream).print(table)
+def _search(found):
+    """The columns of a search, for rows of a number and a run."""
+    return (
+        Column("run", lambda row: f"{row[0]}{'*' if row[1] is found.best else ''}"),
+        Column("lr", lambda row: row[1].lr, "{:g}"),
+        Column(found.damping_name or "damping", lambda row: row[1].damping, "{:g}"),
+        Column("excess", lambda row: row[1].excess, "{:.3e}"),
+        Column("test excess", lambda row: row[1].test_excess, "{:.3e}"),
+        Column("steps", lambda row: row[1].steps),
+        Column("end", lambda row: row[1].ended),
+    )
 
 
 def _number(value, digits=3):
     return "" if value is None else f"{value:.{digits}e}"
-
-
-# ------------------------------------------------------------------------------------------------------ claims, estimates
-
-STYLES = {HOLDS: "green", FAILS: "bold red", OUT_OF_REGIME: "yellow"}
-
-
-@contextlib.contextmanager
-def claims_progress(claims):
-    """A context that yields ``before(claim)`` and ``after(result)``: a bar on standard error, or nothing off a terminal."""
-    terminal = Console(stderr=True)
-    if not terminal.is_terminal:
-        yield (lambda claim: None), (lambda result: None)
-        return
-    columns = (BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"))
-    with Progress(*columns, TimeElapsedColumn(), console=terminal, transient=True) as progress:
-        task = progress.add_task("", total=len(claims))
-        yield (lambda claim: progress.update(task, description=claim.id)), (lambda result: progress.advance(task))
-
-
-def print_claims(verification, stream=None):
-    """A row per claim, the reasons of what does not hold, and the summary."""
-    out = console(stream)
-    table = _table()
-    for name in ("claim", "measured", "expected"):
-        table.add_column(name, overflow="fold", no_wrap=False)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
-    for result in verification.results:
-        verdict = Text(result.verdict, style=STYLES.get(result.verdict, "dim"))
-        cells = (result.claim.id, result.outcome.value, result.claim.expected)
-        table.add_row(*map(Text, cells), verdict, f"{result.seconds:.1f}" if result.seconds else "")
-    out.print(table)
-    out.print()
-    for text in _reasons(verification.results):
-        out.print(text, soft_wrap=True)
-    out.print(f"{verification.summary}; {verification.header['seconds']:.0f} s", soft_wrap=True)
-    if verification.folder is not None:
-        texts = [name for name in verification.files if not name.endswith(".png")]
-        plots = len(verification.files) - len(texts)
-        out.print(f"wrote {', '.join(texts)} and {plots} plot{'s' * (plots != 1)} in {verification.folder}", soft_wrap=True)
-
-
-def _reasons(results):
-    """A line per claim that was measured and does not hold, and one per reason of those that were not measured."""
-    left = {}
-    for result in results:
-        if result.verdict in (NOT_MEASURED, NOT_BUILT):
-            left.setdefault(f"{result.verdict} ({result.outcome.detail})", []).append(result.claim.id)
-        elif result.verdict != HOLDS:
-            known = "" if result.disappoints or result.verdict != FAILS else ", as it is known to"
-            yield f"{result.claim.id} {result.verdict}{known}: {result.outcome.detail}"
-    for reason, ids in left.items():
-        yield f"{reason}: {', '.join(ids)}"
-
-
-def print_estimate(estimate, stream=None):
-    """Flops by part, for the kinds of step that the optimizer makes, and memory by part."""
-    out = console(stream)
-    _facts(
-        out,
-        ("data", f"{estimate.source}: {estimate.rows} rows a step, {estimate.features} features"),
-        (
-            "network",
-            f"{estimate.features} inputs, {estimate.width} {estimate.activation} neurons, {estimate.parameters} parameters",
-        ),
-        ("optimizer", estimate.optimizer + (f", {estimate.iterations} inner iterations" if estimate.iterations else "")),
-        ("backend", f"{estimate.backend}, {estimate.dtype}"),
-    )
-    out.print()
-    out.print(_parts("flops", {kind: step.flops for kind, step in estimate.steps.items()}, _count))
-    out.print()
-    out.print(_parts("bytes", {kind: step.bytes for kind, step in estimate.steps.items()}, in_words))
-    out.print()
-    out.print(
-        "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
-        "Bytes are the arrays of a step, without the interpreter.",
-        soft_wrap=True,
-    )
-
-
-def _parts(name, kinds, form):
-    """A table with a row per part and a column per kind of step."""
-    table = _table()
-    table.add_column(name, no_wrap=True)
-    for kind in kinds:
-        table.add_column(kind, justify="right", no_wrap=True)
-        table.add_column("", justify="right", no_wrap=True)
-    parts = dict.fromkeys(part for values in kinds.values() for part in values)
-    for part in parts:
-        table.add_row(part, *(cell for values in kinds.values() for cell in _share(values.get(part, 0), values, form)))
-    table.add_row("total", *(cell for values in kinds.values() for cell in (form(sum(values.values())), "")))
-    return table
-
-
-def _share(value, values, form):
-    return (form(value), f"{value / max(sum(values.values()), 1):.0%}") if value else ("", "")
-
-
-def _count(value):
-    return f"{value:.3e}"

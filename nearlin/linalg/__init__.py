@@ -25,12 +25,13 @@ from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowra
 from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.nystrom import Nystrom, columns, nystrom
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, safe_norm
+from nearlin.linalg.precision import eps_of
 from nearlin.linalg.rates import Rates, Work
 from nearlin.linalg.solve_info import Exit, SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
-    "DenseOperator", "LinearOperator", "axpy", "dot_test", "inner", "norm", "safe_norm",
+    "DenseOperator", "LinearOperator", "axpy", "dot_test", "eps_of", "inner", "norm", "safe_norm",
     "Exit", "SolveInfo", "SlowProgress", "cg", "identity",
     "LeastNorm", "craig", "lsqr",
     "Nystrom", "columns", "nystrom",

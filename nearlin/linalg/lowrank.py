@@ -26,6 +26,7 @@ from nearlin._array import (
     device,
     eigh,
     integer,
+    itemsize,
     map_blocks,
     namespace,
     not_negative,
@@ -361,8 +362,7 @@ def _by_rows(k):
 def _sums(f, U):
     """The sums over blocks of columns of U of the arrays that ``f`` makes, in float64 where the device has it."""
     (k, d), xp, dtype = U.shape, namespace(U), widest(U)
-    itemsize = xp.finfo(U.dtype).bits // 8
-    columns = block_length(4 * (k + 3) * itemsize, U)  # a quarter of a share: the inner cache
+    columns = block_length(4 * (k + 3) * itemsize(U.dtype), U)  # a quarter of a share: the inner cache
     sums = None
     for part in map_blocks(f, slices(d, columns), U):
         wide = [xp.astype(a, dtype, copy=False) for a in part]

@@ -1,4 +1,4 @@
-"""Where float32 is not enough for the inverse, a root or the eigenvalues of a damped matrix.
+"""How exact a dtype is, and where float32 is not enough for the inverse, a root or the eigenvalues of a damped matrix.
 
 Formula     float64 where λ < 1e-5 tr H, and the device has it; the result is cast back
 Reference   derived: rounding moves an eigenvalue of H + λ I by eps ||H|| <= eps tr H, so that an inverse formed in float32 is
@@ -8,6 +8,11 @@ Reference   derived: rounding moves an eigenvalue of H + λ I by eps ||H|| <= ep
 from nearlin._array import namespace, widest
 
 THIN = 1e-5
+
+
+def eps_of(x):
+    """The spacing of floats at 1 in the dtype of ``x``."""
+    return float(namespace(x).finfo(x.dtype).eps)
 
 
 def is_thin(matrices, damping):

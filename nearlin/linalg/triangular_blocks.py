@@ -23,13 +23,13 @@ class TriangularBlocks(NamedTuple):
         One upper triangular R, or one for each of the columns.
     columns : int
         r is seen as a matrix with so many columns: 1 for the whole system, else c.
-    damping : float
+    shift : float
         What was added to the diagonals before the factorisation: to estimate the effective dimension.
     """
 
     factors: tuple
     columns: int
-    damping: float
+    shift: float
 
     def __call__(self, r):
         return self._solve(r, lambda R, b: solve_triangular(R, solve_triangular(R, b, trans=True)))
@@ -38,7 +38,7 @@ class TriangularBlocks(NamedTuple):
         """tr(G (G + λ I)⁻¹) of the factored matrices by one random probe z = ±1: N - λ ||R⁻ᵀ z||² for N rows; half a call."""
         rows = self.factors[0].shape[0] * self.columns
         halves = self._solve(signs(key, rows, self.factors[0]), lambda R, b: solve_triangular(R, b, trans=True))
-        return max(0.0, rows - self.damping * inner(halves, halves))
+        return max(0.0, rows - self.shift * inner(halves, halves))
 
     def _solve(self, r, solve):
         """``solve(R, b)`` of every column."""

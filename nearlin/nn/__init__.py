@@ -19,7 +19,7 @@ from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
-from nearlin.nn.parameters import join_bias, ravel, split_bias, unravel
+from nearlin.nn.parameters import Block, join_bias, layer_blocks, move_block, ravel, split_bias, take_block, unravel
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from nearlin.nn.two_layer import TwoLayer, TwoLayerJacobian
 from nearlin.nn.variables import join_tensors, split_tensors, tensor_names
@@ -34,7 +34,7 @@ __all__ = [
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
     "Counted", "Objective", "Point",
 
-    "join_bias", "ravel", "split_bias", "unravel",
+    "Block", "join_bias", "layer_blocks", "move_block", "ravel", "split_bias", "take_block", "unravel",
 
     "join_tensors", "split_tensors", "tensor_names",
     "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot",

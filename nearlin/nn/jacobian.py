@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from nearlin._array import namespace, slices
+from nearlin._array import itemsize, namespace, slices
 from nearlin.linalg import Work
 from nearlin.linalg.hadamard import next_power_of_two, transform_flops
 from nearlin.nn.output_root import ScaledIdentity
@@ -155,9 +155,13 @@ class Jacobian:
         """Outputs c of a sample."""
         return self.shape[0] // self.samples
 
+    layered: ClassVar[bool] = True  # of a network of layers, not of the fused two-layer network
+    coupling = ""  # why there are no rows of single samples, where there are none
+
     @property
-    def _item(self):
-        return 8 if "64" in str(self.dtype) else 4
+    def item(self):
+        """Bytes of a number."""
+        return itemsize(self.dtype)
 
     def gram_matvec(self, u):
         """J Jᵀ u for ``u`` (n c,)."""
@@ -248,7 +252,7 @@ class Jacobian:
         n, c = self.samples, self.outputs
         matrices = len(self.factor_shapes) * (1 if mean else c)
         flops = self._gram_flops(n * n * c, n * n * (1 if mean else c))
-        return Work(matmul=flops, memory=6 * n * n * self._item * matrices, calls=10 * matrices)
+        return Work(matmul=flops, memory=6 * n * n * self.item * matrices, calls=10 * matrices)
 
     def _gram_flops(self, left, right):
         """Half the flops of Hadamard products with ``left`` entries of Δ̂ Δ̂ᵀ and ``right`` of A Aᵀ, or of plain rows' products."""
@@ -361,13 +365,13 @@ class LayeredJacobian(Jacobian):
         """The `Work` of one product with J Jᵀ or JᵀJ: 4 n p + 4 n c sum(out) flops, and two passes over the signals."""
         signals = self.shape[0] * sum(out for out, _ in self.factor_shapes)
         flops = 4 * self.samples * self.shape[1] + 4 * signals
-        return Work(matmul=flops, memory=3 * self._item * signals, calls=12 * len(self.layers))
+        return Work(matmul=flops, memory=3 * self.item * signals, calls=12 * len(self.layers))
 
     def gram_work(self):
         """The `Work` of `gram`."""
         N, n = self.shape[0], self.samples
         flops = self._gram_flops(N * N, n * n)
-        return Work(matmul=flops, memory=6 * N * N * self._item * len(self.layers), calls=10 * len(self.layers))
+        return Work(matmul=flops, memory=6 * N * N * self.item * len(self.layers), calls=10 * len(self.layers))
 
     def sketch_work(self, s):
         """The `Work` of a `KroneckerSRHT` with four times oversampling, its Hadamard transforms bound by memory."""
@@ -375,4 +379,4 @@ class LayeredJacobian(Jacobian):
         widths = [k for pair in self.factor_shapes for k in pair]
         moved = sum(k * math.log2(k) for k in map(next_power_of_two, widths)) + 4 * 5 * s * len(self.layers)
         flops = N * N * s + N * sum(map(transform_flops, widths))
-        return Work(matmul=flops, memory=self._item * N * moved, calls=200 * len(self.layers))
+        return Work(matmul=flops, memory=self.item * N * moved, calls=200 * len(self.layers))

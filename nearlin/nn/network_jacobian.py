@@ -53,6 +53,10 @@ class NetworkJacobian(Jacobian):
         return self.tape.outputs.shape[0]
 
     @property
+    def coupling(self):
+        return self.network.coupling
+
+    @property
     def outputs(self):
         return self.tape.outputs.shape[1]
 
@@ -121,7 +125,7 @@ class NetworkJacobian(Jacobian):
         """So many that the largest layer's rows, or all signals, stay within the budget, in ``matrices`` chunks at a time."""
         sizes = [math.prod(spec.shape) for spec in self.network.layers]
         signals = sum(rows * spec.out for rows, spec in zip(self.rows, self.network.layers, strict=True)) // self.samples
-        return max(1, self.budget // (self._item * matrices * self.outputs * (signals + max(sizes))))
+        return max(1, self.budget // (self.item * matrices * self.outputs * (signals + max(sizes))))
 
     def _chunk(self, S):
         return min(self._samples_at_a_time(), super()._chunk(S))
@@ -176,7 +180,7 @@ class NetworkJacobian(Jacobian):
         """The bytes and calls of one product of every layer's matrix with its inputs."""
         layers = zip(self.network.layers, self.rows, strict=True)
         floats = sum(rows * (6 * spec.out + 3 * spec.fan_in * (spec.kind == "conv")) for spec, rows in layers)
-        return Work(memory=self._item * floats, calls=25 * len(self.params))
+        return Work(memory=self.item * floats, calls=25 * len(self.params))
 
     def signals_work(self):
         """The `Work` of one backward pass to the signals: every layer's transposed matrix but the first one's."""
@@ -200,7 +204,7 @@ class NetworkJacobian(Jacobian):
         chunks = math.ceil(n / self._samples_at_a_time(matrices=2))
         forward = sum(2 * rows * spec.out * spec.fan_in for spec, rows in self._layers) if chunks > 1 else 0
         flops = self._gram_flops(N * N, n * n) + (chunks + 1) / 2 * forward
-        return (chunks + 1) / 2 * self._row_work() + Work(matmul=flops, memory=6 * N * N * self._item * len(self.params))
+        return (chunks + 1) / 2 * self._row_work() + Work(matmul=flops, memory=6 * N * N * self.item * len(self.params))
 
     def sketch_work(self, s):
         """The `Work` of a `KroneckerSRHT` with four times oversampling."""
@@ -211,7 +215,7 @@ class NetworkJacobian(Jacobian):
             else:  # of a convolution every position
                 moved += self.outputs * rows * (sum(k * math.log2(k) for k in map(next_power_of_two, shape)) + 20 * s)
                 flops += self.outputs * rows * sum(map(transform_flops, shape))
-        return self._row_work(shapes) + Work(matmul=flops, memory=self._item * moved, calls=200 * len(self.params))
+        return self._row_work(shapes) + Work(matmul=flops, memory=self.item * moved, calls=200 * len(self.params))
 
     def class_work(self, mean):
         """The `Work` of `mean_gram`, or of `class_grams`."""

@@ -1,6 +1,7 @@
-"""Parameters with their biases apart, and as one vector."""
+"""Parameters with their biases apart, in blocks that are changed on their own, and as one vector."""
 
 import math
+from typing import NamedTuple
 
 from nearlin._array import namespace
 
@@ -27,6 +28,40 @@ def join_bias(weights, bias):
         return weights
     xp = namespace(weights, bias)
     return xp.concat([weights, xp.expand_dims(bias, axis=1)], axis=1)
+
+
+class Block(NamedTuple):
+    """A part of a layer's matrix that is changed on its own: all of it, its weights, or its bias."""
+
+    layer: int
+    part: str
+
+
+def layer_blocks(layers, bias):
+    """The `Block` s of ``layers``, in order, with biases ``"augmented"``, ``"separate"`` or ``"none"``."""
+    made = []
+    for i, spec in enumerate(layers):
+        parts = ("matrix",) if bias == "augmented" or not spec.bias else ("weights", "bias")
+        made += [Block(i, part) for part in (parts if bias != "none" else parts[:1])]
+    return tuple(made)
+
+
+def take_block(G, spec, part):
+    """A block of a matrix, as a matrix."""
+    if part == "matrix":
+        return G
+    weights, bias = split_bias(G, spec)
+    return weights if part == "weights" else bias[:, None]
+
+
+def move_block(W, spec, part, step, rho):
+    """W with a step in one of its blocks."""
+    if part == "matrix":
+        return W - step * rho
+    weights, bias = split_bias(W, spec)
+    if part == "weights":
+        return join_bias(weights - step * rho, bias)
+    return join_bias(weights, bias - step * rho[:, 0])
 
 
 # ------------------------------------------------------------------------------------------------------------- as one vector

@@ -23,6 +23,7 @@ from nearlin._array import (
     check,
     fold_in,
     integer,
+    itemsize,
     map_blocks,
     namespace,
     normal,
@@ -141,7 +142,7 @@ class TwoLayer:
 def width_of_block(x):
     """Neurons per block, a multiple of 8 (bits)."""
     n = x.shape[0]
-    return max(8, block_length(n * (8 if "64" in str(x.dtype) else 4), x) // 8 * 8)
+    return max(8, block_length(n * itemsize(x.dtype), x) // 8 * 8)
 
 
 def _signs(block, like):
@@ -168,6 +169,8 @@ class TwoLayerJacobian(Jacobian):
     phi: Activation
     blocks: tuple
     masks: tuple
+
+    layered = False
 
     @property
     def samples(self):
@@ -312,7 +315,7 @@ class TwoLayerJacobian(Jacobian):
     def gram_work(self):
         """The `Work` of `gram`, and of unpacking the masks."""
         n, (m, d) = self.samples, self.W.shape
-        update = Work(matmul=n * n * (m + d), memory=2 * self._item * n * (m + 3 * n), calls=8 * len(self.blocks))
+        update = Work(matmul=n * n * (m + d), memory=2 * self.item * n * (m + 3 * n), calls=8 * len(self.blocks))
         return self._slope_work() + update
 
     def sketch_work(self, s):
@@ -320,12 +323,12 @@ class TwoLayerJacobian(Jacobian):
         n, (m, d) = self.samples, self.W.shape
         sums = math.ceil(m / max(1, m // s))  # neurons in equal groups: s or more sums
         update = n * n * (sums + d) + 2 * n * m
-        return self._slope_work() + Work(matmul=update, memory=self._item * n * (m + 8 * n), calls=12 * len(self.blocks))
+        return self._slope_work() + Work(matmul=update, memory=self.item * n * (m + 8 * n), calls=12 * len(self.blocks))
 
     def kernel_work(self):
         """The `Work` of `kernel_gram`."""
         n, d = self.samples, self.W.shape[1]
-        return Work(matmul=n * n * d, memory=40 * self._item * n * n, calls=20)
+        return Work(matmul=n * n * d, memory=40 * self.item * n * n, calls=20)
 
     def fold_left(self, layer, S):
         """M' = M S₁ᵀ (n, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds."""

@@ -41,17 +41,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import copies, flag, integer, namespace, not_negative, number, one_of, optional, same, settle, step_size
-from nearlin.curvature import Targets, check_smooth, input_bound, input_size, layer_constants, target_range
+from nearlin.curvature import Seen, check_smooth, input_bound, input_size, join_seen, layer_constants, target_range
 from nearlin.linalg import dual_norm, duality_map, norm, operator_norm, orthogonalize, spectral_bound
-from nearlin.nn import SquaredLoss, join_bias, split_bias
+from nearlin.nn import SquaredLoss, layer_blocks, move_block, split_bias, take_block
 from nearlin.steps import rate
-
-
-class Seen(NamedTuple):
-    """What the stochastic form knows of the data: the largest mean squared input sizes by layer; the squared loss's targets."""
-
-    inputs: tuple
-    targets: Targets | None
 
 
 class State(NamedTuple):
@@ -113,13 +106,6 @@ class Info(NamedTuple):
     decrease: float | None = None
     new_loss: float | None = None
     bound: float = 1.0
-
-
-class Block(NamedTuple):
-    """A part of a layer's matrix that is changed on its own: all of it, its weights, or its bias."""
-
-    layer: int
-    part: str
 
 
 class Move(NamedTuple):
@@ -209,7 +195,7 @@ class DSGD:
 
     def init(self, params, objective):
         """The state before the first step; `ValueError` with the reason where the network or the loss allows no guarantee."""
-        blocks = _blocks(objective.layers, self.bias)
+        blocks = layer_blocks(objective.layers, self.bias)
         if isinstance(self.p, tuple) and len(self.p) != len(blocks):
             raise ValueError(f"p holds {len(self.p)} numbers; expected {len(blocks)}, one per block")
         if self.p is None:
@@ -239,7 +225,7 @@ class DSGD:
             size = input_size(point.x, self._q, self._biased(objective.layers[0]))
             total, rows = total + size * point.samples, rows + point.samples
             unknown = (0.0,) * (len(objective.layers) - 1)
-            seen = _joined(seen, Seen((size, *unknown), _targets(objective.loss, point.y)))
+            seen = join_seen(seen, Seen((size, *unknown), _targets(objective.loss, point.y)))
         if not rows:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(seen=seen._replace(inputs=(total / rows, *seen.inputs[1:])), warm=True)
@@ -247,13 +233,13 @@ class DSGD:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, lr = objective.at(params, batch), self._checked_rate(rate(self.lr, state.t))
-        blocks = _blocks(objective.layers, self.bias)
+        blocks = layer_blocks(objective.layers, self.bias)
         if self.p is None:
             grads, p, after = self._guaranteed(point, state, objective, blocks)
         else:
             grads, after = point.grads(), state
             p = self.p if isinstance(self.p, tuple) else (self.p,) * len(blocks)
-        grads = [_part(grads[i], objective.layers[i], part) for i, part in blocks]
+        grads = [take_block(grads[i], objective.layers[i], part) for i, part in blocks]
         sizes, info = [norm(G) for G in grads], Info(float(point.loss), False, "", p=tuple(p))
         if not all(map(math.isfinite, sizes)):
             return params, state, info._replace(reason="rejected: the gradient is not finite")
@@ -265,7 +251,7 @@ class DSGD:
         trial = list(params)
         for j, move in moves.items():
             i, part = blocks[j]
-            trial[i] = _moved(trial[i], objective.layers[i], part, lr / p[j] / p[j], move.rho)
+            trial[i] = move_block(trial[i], objective.layers[i], part, lr / p[j] / p[j], move.rho)
         if not all(math.isfinite(norm(trial[blocks[j].layer])) for j in moves):
             return params, state, info._replace(reason="rejected: the step is not finite", scores=scores)
         info = info._replace(accepted=True, reason="accepted", scores=scores)
@@ -284,7 +270,7 @@ class DSGD:
         seen = Seen(self._input_sizes(traces, layers, chain), _targets(objective.loss, point.y))
         if self.form == "stochastic":
             first = state.seen.inputs[0] if state.warm else None
-            seen = _joined(state.seen, seen)
+            seen = join_seen(state.seen, seen)
             seen = seen if first is None else seen._replace(inputs=(first, *seen.inputs[1:]))
         known = self._norms(point.params, layers, state.norms)
         norms = [z for _, z, _ in known]
@@ -399,47 +385,6 @@ def _scales(name, value):
     return tuple(_scale(name, one) for one in value) if isinstance(value, tuple) else _scale(name, value)
 
 
-def _blocks(layers, bias):
-    """What is changed on its own, in order."""
-    made = []
-    for i, spec in enumerate(layers):
-        parts = ("matrix",) if bias == "augmented" or not spec.bias else ("weights", "bias")
-        made += [Block(i, part) for part in (parts if bias != "none" else parts[:1])]
-    return tuple(made)
-
-
-def _part(G, spec, part):
-    """A block of a matrix, as a matrix."""
-    if part == "matrix":
-        return G
-    weights, bias = split_bias(G, spec)
-    return weights if part == "weights" else bias[:, None]
-
-
-def _moved(W, spec, part, step, rho):
-    """W with a step in one of its blocks."""
-    if part == "matrix":
-        return W - step * rho
-    weights, bias = split_bias(W, spec)
-    if part == "weights":
-        return join_bias(weights - step * rho, bias)
-    return join_bias(weights, bias - step * rho[:, 0])
-
-
 def _targets(loss, y):
     """The range of the targets, for the loss whose slope depends on it."""
     return target_range(y) if isinstance(loss, SquaredLoss) else None
-
-
-def _joined(old, new):
-    """The larger sizes and the wider range of two `Seen`; the sizes of targets are taken over all samples."""
-    if new.targets is not None:
-        xp = namespace(new.targets.sizes)
-        new = new._replace(targets=new.targets._replace(sizes=xp.max(new.targets.sizes, axis=0, keepdims=True)))
-    if old is None:
-        return new
-    targets = new.targets
-    if targets is not None:
-        low, high, sizes = zip(old.targets, targets, strict=True)
-        targets = Targets(min(low), max(high), namespace(*sizes).maximum(*sizes))
-    return Seen(tuple(map(max, old.inputs, new.inputs)), targets)

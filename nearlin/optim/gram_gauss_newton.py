@@ -22,15 +22,12 @@ Deviations  1. The Gram matrix is formed as a Hadamard product (structured), not
                whose solve is better than none.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check_flags, check_not_negative, check_positive, check_words, namespace
-from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, damped_cholesky, norm
-from nearlin.steps import CEILING, Damping, StepInfo, attempt, judge, least_damping
-
-ATTEMPTS = 7  # the first and at most 6 retries
+from nearlin._array import flag, namespace, not_negative, one_of, optional, positive, settle
+from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, damped_cholesky, eps_of, norm
+from nearlin.steps import CEILING, Bounds, Damping, Guard, attempt, least_damping, unmoved
 
 
 class State(NamedTuple):
@@ -65,11 +62,14 @@ class GramGaussNewton:
     gram_dtype: str | None = None
 
     def __post_init__(self):
-        check_positive(self, "lr", "gram_weight")
-        if self.damping is not None:
-            check_not_negative(self, "damping")
-        check_flags(self, "guard")
-        check_words(self, gram_dtype=(None, "float32"))
+        settle(
+            self,
+            lr=positive,
+            gram_weight=positive,
+            damping=optional(not_negative),
+            guard=flag,
+            gram_dtype=one_of(None, "float32"),
+        )
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -79,49 +79,25 @@ class GramGaussNewton:
         """One step; returns parameters, state and `StepInfo`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
         point.check_least_squares()
-        r, loss, eps = point.residual, float(point.loss), float(namespace(point.x).finfo(point.x.dtype).eps)
-        size, rounding = norm(r), eps * (norm(point.outputs) + norm(point.y))
-        if not math.isfinite(size) or size <= 4 * rounding:
-            return params, state, _unmoved(loss, size)
+        r, loss, eps = point.residual, float(point.loss), eps_of(point.x)
+        guard = Guard(point, loss, self.guard)
+        if guard.why_unmoved:
+            return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = point.jacobian(weighted=True)
         gram = self.gram_weight * self._gram(J)
         scale = float(namespace(gram).linalg.trace(gram)) / r.shape[0]
-        least = least_damping(eps) * scale
-        damping = state.damping or Damping(least if self.damping is None else self.damping)
-        for attempts in range(1, ATTEMPTS + 1):  # noqa: B007 (read after the loop)
-            used = damping.value
-            g = TriangularPreconditioner(damped_cholesky(gram, used, "Gram matrix"))(r)
+        bounds = Bounds(scale, least_damping(eps) * scale, CEILING * scale)
+        for damping in guard.attempts_from(state.damping or Damping(bounds.floor if self.damping is None else self.damping)):
+            g = TriangularPreconditioner(damped_cholesky(gram, damping, "Gram matrix"))(r)
             step = J.rmatvec(g)
             image = J.matvec(step)
-            residual = norm(r - self.gram_weight * image - used * g) / size
-            trial, worse = attempt(objective, point, batch, step, image, self.lr), residual >= 1  # than g = 0
-            accepted = trial.point is not None and math.isfinite(float(trial.point.loss)) and not worse
-            if self.guard:
-                accepted, damping = judge(damping, math.nan if worse else trial.ratio, least, scale)
-            hopeless = size <= 1000 * rounding or abs(trial.predicted) <= 10 * eps * loss
-            if accepted or not self.guard or hopeless:
-                break
-        solve = SolveInfo(residual, 0, 1, Exit.CONVERGED if residual <= eps**0.5 else Exit.STALLED, 1.0, "exact Cholesky", True)
-        hopeless = self.guard and (hopeless or damping.value >= CEILING * scale)
-        reason = "accepted" if accepted else _why_not(hopeless, attempts, damping, solve)
-        new_loss = float(trial.point.loss) if accepted else loss
-        info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
-        return (trial.params if accepted else params), State(damping), info
+            residual = norm(r - self.gram_weight * image - damping * g) / guard.size
+            reason = Exit.CONVERGED if residual <= eps**0.5 else Exit.STALLED
+            solve = SolveInfo(residual, 0, 1, reason, 1.0, "exact Cholesky", True)
+            trial = attempt(objective, point, batch, step, image, self.lr)
+            guard.judge(trial, solve, bounds)
+        info = guard.info(trial, solve)
+        return (trial.params if info.accepted else params), State(guard.damping), info
 
     def _gram(self, J):
         return J.gram() if self.gram_dtype is None else J.gram(dtype=self.gram_dtype)
-
-
-def _unmoved(loss, size):
-    """The step that stays where it is: nothing but rounding is left to remove, or the residual overflows."""
-    reason = "stalled: the residual is rounding" if math.isfinite(size) else "rejected: the norm of the residual overflows"
-    solve = SolveInfo(0.0, 0, 0, Exit.CONVERGED) if math.isfinite(size) else SolveInfo(math.nan, 0, 0, Exit.NON_FINITE)
-    return StepInfo(loss, loss, False, reason, 0.0, math.nan, 0, solve)
-
-
-def _why_not(hopeless, attempts, damping, solve):
-    if hopeless:
-        return "stalled: no decrease is left above rounding"
-    if solve.residual >= 1:
-        return f"rejected: the solve is worse than none, its residual is {solve.residual:.2g}"
-    return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"

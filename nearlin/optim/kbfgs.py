@@ -49,7 +49,7 @@ from typing import NamedTuple
 from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.curvature import change, means, observe
 from nearlin.linalg import LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
-from nearlin.steps import Info, average, decay, mean_weights, rate, velocity, weigh
+from nearlin.steps import Info, average, decay, mean_weights, rate, statistics_due, velocity, warmed, weighted
 
 
 class Factors(NamedTuple):
@@ -157,29 +157,24 @@ class KBFGS:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        factors, count, size, weights = None, 0, 0.0, partial(mean_weights, 1.0)
-        for count, batch in enumerate(batches, start=1):
-            point = objective.at(params, batch)
-            _, seen = observe(point, objective.layers, gram=True)
-            share, size = weigh(point.samples, size, *weights(count - 1))
-            factors, lost = _statistics(factors, seen, partial(weights, share=share))
-            if lost:
-                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite second moments")
-        if not count:
-            raise ValueError("batches is empty; expected at least one (x, y)")
+
+        def seen(factors, point, weights, count):
+            return _statistics(factors, observe(point, objective.layers)[1], weights)
+
+        factors, count, size = warmed(batches, partial(objective.at, params), seen)
         return state._replace(factors=factors, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
-        loss, due = float(point.loss), self._statistics_due(state)
+        loss, due = float(point.loss), statistics_due(state.t, self.statistics_every, state.statistics)
         grads, seen = observe(point, layers, gram=due)
         v = velocity(state.velocity, grads, params, self.momentum, self.form, self.l2)
         factors, size, kept = state.factors, state.size, []
         if due:
             weights = partial(mean_weights, self.decay, warm=state.warm or self.start == "zero")
-            share, size = weigh(point.samples, size, *weights(state.statistics))
-            factors, kept = _statistics(factors, seen, partial(weights, share=share))
+            weights, size = weighted(weights, state.statistics, point.samples, size)
+            factors, kept = _statistics(factors, seen, weights)
         factors = tuple(f and self._started(f, spec) for f, spec in zip(factors, layers, strict=True))
         direction = tuple(self._product(f.Hg, u) @ f.Ha if f else u for f, u in zip(factors, v, strict=True))
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
@@ -194,9 +189,6 @@ class KBFGS:
         refreshed = any(word == "updated" for _, word in words)
         state = State(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept), size)
         return trial, state, Info(loss, True, "accepted", refreshed=refreshed, kept="; ".join(kept), new_loss=new_loss)
-
-    def _statistics_due(self, state):
-        return not state.statistics or (state.t > 0 and state.t % self.statistics_every == 0)
 
     def _started(self, f, spec):
         """The factors of a layer; before its first step Ha = (A + √damping I)⁻¹ and Hg = I."""

@@ -79,7 +79,19 @@ from nearlin._array import (
 )
 from nearlin.curvature import outer_sums
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
-from nearlin.steps import Info, decay, label_key, mean_weights, rate, velocity, warm_key, weigh
+from nearlin.steps import (
+    Info,
+    decay,
+    inverses_due,
+    label_key,
+    mean_weights,
+    rate,
+    statistics_due,
+    velocity,
+    warm_key,
+    warmed,
+    weighted,
+)
 
 FISHERS = ("drawn", "type-2", "empirical")
 
@@ -206,16 +218,11 @@ class KFAC:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        layers, count, size, weights = state.layers, 0, 0.0, partial(mean_weights, 1.0)
-        for count, batch in enumerate(batches, start=1):
-            point = objective.at(params, batch)
-            traces = self._traces(point, warm_key(key, count))
-            share, size = weigh(point.samples, size, *weights(count - 1))
-            layers, lost = self._observe(layers, objective.layers, traces, point.samples, partial(weights, share=share))
-            if lost:
-                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
-        if not count:
-            raise ValueError("batches is empty; expected at least one (x, y)")
+
+        def observe(layers, point, weights, count):
+            return self._observe(layers, objective.layers, self._traces(point, warm_key(key, count)), point.samples, weights)
+
+        layers, count, size = warmed(batches, partial(objective.at, params), observe, state.layers)
         return state._replace(layers=layers, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
@@ -223,29 +230,24 @@ class KFAC:
         point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         v = velocity(state.velocity, point.grads(), params, self.momentum, self.form, self.l2)
         layers, size, (lost, notes, kept) = state.layers, state.size, ([], [], 0)
-        due, inverses_due = self._due(state)
-        if due or (inverses_due and self.inverse == "rescaled"):
+        due = statistics_due(state.t, self.statistics_every, state.statistics, again=True)
+        refreshed = inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
+        if due or (refreshed and self.inverse == "rescaled"):
             traces = self._traces(point, label_key(key, state.t))
         if due:
             weights = partial(mean_weights, self.decay, warm=state.warm)
-            share, size = weigh(point.samples, size, *weights(state.statistics))
-            layers, lost = self._observe(layers, specs, traces, point.samples, partial(weights, share=share))
-        if inverses_due:
+            weights, size = weighted(weights, state.statistics, point.samples, size)
+            layers, lost = self._observe(layers, specs, traces, point.samples, weights)
+        if refreshed:
             layers, notes, kept = self._invert(layers, state.t)
-        if self.inverse == "rescaled" and (due or inverses_due):
+        if self.inverse == "rescaled" and (due or refreshed):
             layers = tuple(self._rescale(*both, point.samples) for both in zip(layers, traces, strict=True))
         directions = tuple(map(self._direction, layers, v))
         trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
-        return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
-
-    def _due(self, state):
-        """Whether this step renews statistics, and inverses."""
-        t, T1, T2 = state.t, self.statistics_every, self.inverse_every
-        due = t % T1 == 0 or not state.statistics
-        return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
+        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(lost + notes))
 
     def _traces(self, point, key):
         """For every layer its traces: one at drawn or true labels, or one for each column of the root of the output Hessian."""

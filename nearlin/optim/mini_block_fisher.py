@@ -59,23 +59,21 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import (
-    block_length,
     flag,
     integer,
-    map_blocks,
     namespace,
     not_negative,
     one_of,
     positive,
     settle,
-    slices,
     step_size,
     unguarded,
     within,
 )
+from nearlin.curvature import blend_outer, block_rows, from_rows, sample_moment
 from nearlin.linalg import axpy, block_inverse, inner, norm
 from nearlin.nn import join_bias, split_bias
-from nearlin.steps import Info, decay, mean_weights, rate, velocity, warm_key, weigh
+from nearlin.steps import Info, decay, inverses_due, mean_weights, rate, statistics_due, velocity, warm_key, warmed, weighted
 
 
 class Layer(NamedTuple):
@@ -203,30 +201,26 @@ class MiniBlockFisher:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        layers, count, size, weights = state.layers, 0, 0.0, partial(mean_weights, 1.0)
-        for count, batch in enumerate(batches, start=1):
-            point = objective.at(params, batch)
+
+        def observe(layers, point, weights, count):
             grads, traces = self._gradients(point, True, point.draw(warm_key(key, count)))
-            share, size = weigh(self._size(point), size, *weights(count - 1))
-            layers, lost = self._observe(layers, objective.layers, grads, traces, point.samples, partial(weights, share=share))
-            if lost:
-                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
-        if not count:
-            raise ValueError("batches is empty; expected at least one (x, y)")
+            return self._observe(layers, objective.layers, grads, traces, point.samples, weights)
+
+        layers, count, size = warmed(batches, partial(objective.at, params), observe, state.layers, self._power)
         return state._replace(layers=layers, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
-        due, inverses_due = self._due(state)
+        due = statistics_due(state.t, self.statistics_every, state.statistics, again=True)
+        refreshed = inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
         grads, traces = self._gradients(point, due)
         v = velocity(state.velocity, grads, params, self.momentum)
         layers, size, lost, notes, kept = state.layers, state.size, [], [], 0
         if due:
-            weights = partial(self._weights, state.warm)
-            share, size = weigh(self._size(point), size, *weights(state.statistics))
-            layers, lost = self._observe(layers, specs, grads, traces, point.samples, partial(weights, share=share))
-        if inverses_due:
+            weights, size = weighted(partial(self._weights, state.warm), state.statistics, point.samples**self._power, size)
+            layers, lost = self._observe(layers, specs, grads, traces, point.samples, weights)
+        if refreshed:
             layers, notes, kept = self._invert(layers, state.t)
         layers = tuple(map(self._moments, layers, specs, grads))
         directions = tuple(self._direction(*three, state.t) for three in zip(layers, specs, v, strict=True))
@@ -234,17 +228,12 @@ class MiniBlockFisher:
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
-        return trial, state, Info(float(point.loss), True, "accepted", refreshed=inverses_due, kept="; ".join(lost + notes))
+        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(lost + notes))
 
-    def _due(self, state):
-        """Whether this step renews statistics, and inverses."""
-        t, T1, T2 = state.t, self.statistics_every, self.inverse_every
-        due = t % T1 == 0 or not state.statistics
-        return due, t % T2 == 0 or (self.early and t <= T2 and t % T1 == 0)
-
-    def _size(self, point):
-        """What a batch weighs."""
-        return point.samples**2 if self.statistic == "batch" else point.samples
+    @property
+    def _power(self):
+        """A batch of n samples weighs n to this power."""
+        return 2 if self.statistic == "batch" else 1
 
     def _weights(self, warm, count, share=1.0):
         """Weights of the old and of the new statistic."""
@@ -283,21 +272,21 @@ class MiniBlockFisher:
         xp, averaged = namespace(G), self._averaged(spec)
         with unguarded():
             if trace is not None:
-                S = new / samples * _sample_moment(trace, spec, self.layout, averaged)
+                S = new / samples * sample_moment(trace, spec, self.layout, averaged)
                 size = float(xp.sum(xp.linalg.diagonal(S)))
             else:
-                rows = _rows(G, spec, self.layout)
+                rows = block_rows(G, spec, self.layout)
                 size = inner(rows, rows)
         if not math.isfinite(size):
             return None
         if trace is None and not averaged:
-            return _blend_outer(F, rows, old, new)
+            return blend_outer(F, rows, old, new)
         if trace is None:
             S = new / rows.shape[0] * (xp.matrix_transpose(rows) @ rows)
         return S if F is None else old * F + S
 
     def _zeros(self, spec, G):
-        rows = _rows(G, spec, self.layout)
+        rows = block_rows(G, spec, self.layout)
         shape = rows.shape[1:] * 2 if self._averaged(spec) else (*rows.shape, rows.shape[1])
         return namespace(G).zeros(shape, dtype=G.dtype, device=G.device)
 
@@ -318,9 +307,9 @@ class MiniBlockFisher:
         """(F + damping I)⁻¹ v on the blocks of one layer, and the diagonal rule on its vectors."""
         if spec.kind == "norm":
             return self._diagonal(layer, t)
-        rows = _rows(v, spec, self.layout)
+        rows = block_rows(v, spec, self.layout)
         rows = rows @ layer.inverse if layer.inverse.ndim == 2 else (layer.inverse @ rows[:, :, None])[:, :, 0]
-        W = _matrix(rows, spec, self.layout)
+        W = from_rows(rows, spec, self.layout)
         return W if layer.mean is None else join_bias(W, self._diagonal(layer, t))
 
     # ---------------------------------------------------------------------------------------------------------------- vectors
@@ -341,81 +330,3 @@ class MiniBlockFisher:
         root = namespace(layer.square).sqrt(layer.square / (1 - self.diag_beta2 ** (t + 1))) + self.diag_epsilon
         correction = 1.0 if self.diagonal == "released" else 1 - self.momentum ** (t + 1)
         return (self.diag_scale / correction) * layer.mean / root
-
-
-def _rows(M, spec, layout):
-    """The mini-blocks of a layer's weights as rows (blocks, k)."""
-    xp = namespace(M)
-    if spec.kind == "conv":
-        return xp.reshape(M[:, : spec.fan_in], (-1, spec.kernel**2))
-    if layout == "in":
-        return xp.matrix_transpose(M)
-    return M if layout == "out" else xp.reshape(M, M.shape[::-1])
-
-
-def _matrix(rows, spec, layout):
-    """The layer's weights from the rows of `_rows`."""
-    xp = namespace(rows)
-    if spec.kind == "conv":
-        return xp.reshape(rows, (spec.out, spec.fan_in))
-    if layout == "in":
-        return xp.matrix_transpose(rows)
-    return rows if layout == "out" else xp.reshape(rows, spec.shape)
-
-
-def _blend_outer(F, rows, old, new):
-    """old F + new v vᵀ for every row v (k,), (blocks, k, k); blocks are walked by the cacheful, and one array is made."""
-    xp, (n, k) = namespace(rows), rows.shape
-    blended = xp.empty((n, k, k), dtype=rows.dtype, device=rows.device)
-
-    def part(block):
-        v = rows[block, :]
-        outer = (new * v)[:, :, None] * v[:, None, :]
-        blended[block, ...] = outer if F is None else old * F[block, ...] + outer
-
-    for _ in map_blocks(part, slices(n, max(1, block_length(8 * k * k, rows) // 4)), rows):
-        pass
-    return blended
-
-
-def _sample_moment(trace, spec, layout, averaged):
-    """Σ over samples of g gᵀ for every mini-block, (blocks, k, k), or the mean over blocks, (k, k)."""
-    if spec.kind == "conv":
-        return trace.accumulate(partial(_kernel_moments, spec, trace.positions))
-    xp, a, g = namespace(trace.signals), trace.homogeneous(), trace.signals
-    if layout == "chunk":
-        return _chunk_moments(a, g, averaged)
-    x, w = (a, g) if layout == "out" else (g, a)  # the gradient of block j is wⱼ x
-    if averaged:
-        x = xp.sqrt(xp.mean(w * w, axis=1))[:, None] * x
-        return xp.matrix_transpose(x) @ x
-    weights = xp.matrix_transpose(w)
-
-    def part(block):
-        scaled = weights[block, :, None] * x[None, :, :]
-        return xp.matrix_transpose(scaled) @ scaled
-
-    blocks = slices(w.shape[1], block_length(8 * x.shape[0] * x.shape[1], x))
-    return xp.concat(list(map_blocks(part, blocks, x)), axis=0)
-
-
-def _chunk_moments(a, g, averaged):
-    """As `_sample_moment`, from the samples' gradients g aᵀ (o, D) themselves, cut into D rows of o entries."""
-    xp, (n, o), D, total = namespace(a, g), g.shape, a.shape[1], 0.0
-    for block in slices(n, block_length(8 * o * D, a)):
-        rows = xp.reshape(g[block, :, None] * a[block, None, :], (-1, D, o))
-        rows = xp.reshape(rows, (-1, o)) if averaged else xp.permute_dims(rows, (1, 0, 2))
-        total = total + xp.matrix_transpose(rows) @ rows
-    return total / D if averaged else total
-
-
-def _kernel_moments(spec, positions, A, G):
-    """Σ v vᵀ over the samples of a block of patches, v (κ,) a sample's gradient by one kernel: (out inp, κ, κ), κ = kernel²."""
-    xp, n, kappa, total = namespace(A, G), A.shape[1] // positions, spec.kernel**2, 0.0
-    patches = xp.permute_dims(xp.reshape(A[: spec.fan_in, :], (spec.fan_in, n, positions)), (1, 2, 0))
-    signals = xp.permute_dims(xp.reshape(G, (spec.out, n, positions)), (1, 0, 2))
-    for block in slices(n, block_length(8 * spec.out * spec.fan_in, A)):
-        v = xp.reshape(signals[block, ...] @ patches[block, ...], (-1, spec.out * spec.inp, kappa))
-        v = xp.permute_dims(v, (1, 2, 0))
-        total = total + v @ xp.matrix_transpose(v)
-    return total

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace, not_negative, optional, positive, settle
-from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, norm
+from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, eps_of, norm
 
 
 class State(NamedTuple):
@@ -72,7 +72,7 @@ class NaturalGradient:
         g = TriangularPreconditioner(damped_cholesky(gram, damping, "Gram matrix"))(r)
         step = J.rmatvec(g)
         residual = norm(r - J.matvec(step) - damping * g) / norm(r) if norm(r) else 0.0
-        exact = residual <= float(namespace(r).finfo(r.dtype).eps) ** 0.5
+        exact = residual <= eps_of(r) ** 0.5
         solve = SolveInfo(residual, 0, 1, Exit.CONVERGED if exact else Exit.STALLED, 1.0, "exact Cholesky", True)
         trial = axpy(-self.lr, step, params)
         if residual >= 1:
@@ -86,5 +86,5 @@ class NaturalGradient:
         if self.damping is not None:
             return self.damping
         xp = namespace(gram)
-        relative = 1e-10 if float(xp.finfo(gram.dtype).eps) < 1e-10 else 1e-6
+        relative = 1e-10 if eps_of(gram) < 1e-10 else 1e-6
         return relative * float(xp.linalg.trace(gram)) / gram.shape[0]

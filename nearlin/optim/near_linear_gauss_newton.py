@@ -36,35 +36,36 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import (
-    check_counts,
-    check_flags,
-    check_fractions,
-    check_not_negative,
-    check_positive,
-    check_words,
     copies,
+    flag,
     fold_in,
+    integer,
     namespace,
+    not_negative,
+    one_of,
+    optional,
+    positive,
+    require,
     same,
+    settle,
+    within,
 )
 from nearlin.curvature import DampedGram, gram_solve
 from nearlin.linalg import (
     Exit,
-    SolveInfo,
     TriangularPreconditioner,
     best_step,
     cg,
     chebyshev,
     double_product,
-    norm,
+    eps_of,
     richardson,
     sketch_factor,
     sketch_spectrum,
 )
 from nearlin.sketch import NeuronSamples, NeuronSigns
-from nearlin.steps import CEILING, Damping, Recall, StepInfo, attempt, judge, least_damping, recalled
+from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, attempt, least_damping, recalled, unmoved
 
-ATTEMPTS = 7  # the first and at most 6 retries
 SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh R is too rough
 FINE = 1e-3  # accuracy below which Jᵀg is formed in the working dtype whatever the inner one is
 UNIT_STEP = 39.5  # sketch rows per n below which the double product diverges
@@ -79,7 +80,8 @@ class Preconditioner(NamedTuple):
     damping: float
     scale: float  # tr(G̃)/n
     oversampling: float  # sketch rows per n
-    how: str  # the sketch, the inner dtype, and the factorisation
+    sketch: str
+    how: str  # the factorisation
     effort: float = math.inf  # iterations per ln(1/ε) of the step that built it
 
 
@@ -164,21 +166,15 @@ class NearLinearGaussNewton:
     maxiter: int = 200
 
     def __post_init__(self):
-        check_fractions(self, "epsilon")
-        check_positive(self, "lr")
-        check_words(self, forcing=("constant", "superlinear"), inner=INNER, inner_dtype=(None, "float32"))
-        if self.damping is not None:
-            check_not_negative(self, "damping")
-        check_flags(self, "reuse", "guard")
-        check_counts(self, "maxiter")
-        if not (hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")):
-            raise ValueError(f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as NeuronSigns()")
-        if self.sketch_size is not None:
-            check_positive(self, "sketch_size")
-        if self.inner == "double product" and not self.size > UNIT_STEP:
-            raise ValueError(
-                f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below"
-            )
+        settle(self, epsilon=within("(0, 1)"), lr=positive, damping=optional(not_negative), sketch_size=optional(positive))
+        settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER), inner_dtype=one_of(None, "float32"))
+        settle(self, reuse=flag, guard=flag, maxiter=integer(1))
+        drawable = hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")
+        require(drawable, f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as NeuronSigns()")
+        require(
+            self.inner != "double product" or self.size > UNIT_STEP,
+            f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below",
+        )
 
     @property
     def size(self):
@@ -200,41 +196,32 @@ class NearLinearGaussNewton:
         key = fold_in(key, 0)
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
         point.check_least_squares()
-        r, loss, eps = point.residual, float(point.loss), _eps(point.x)
-        size, rounding = norm(r), _eps(r) * (norm(point.outputs) + norm(point.y))
-        if not math.isfinite(size) or size <= 4 * rounding:
-            return params, state, _unmoved(loss, size, state)
+        r, loss, eps = point.residual, float(point.loss), eps_of(point.x)
+        guard = Guard(point, loss, self.guard)
+        if guard.why_unmoved:
+            return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J, sketched = self._jacobian(point, objective), None
         P, fresh, known = state.preconditioner, False, self._knows(state.preconditioner, point.x)
-        epsilon = self._forcing_term(size, state.previous if known else 0.0, eps)
-        if not (self.reuse and known and _near(P, state.damping)):
+        epsilon = self._forcing_term(guard.size, state.previous if known else 0.0, eps)
+        if not (self.reuse and known and _near(P, state.damping.value)):
             sketched, fresh = self._sketch(J, point.x, state.growth, key), True
             P = self._factor(sketched, state.damping, point.x)
-        damping, least = state.damping or Damping(P.damping), least_damping(eps) * P.scale
-        for attempts in range(1, ATTEMPTS + 1):  # noqa: B007 (read after the loop)
+        least = least_damping(eps) * P.scale
+        for damping in guard.attempts_from(state.damping or Damping(P.damping)):
             solution = None
             if _near(P, damping):
-                solution = self._solve(J, r, damping.value, P, epsilon, self._limit(P, fresh, epsilon))
+                solution = self._solve(J, r, damping, P, epsilon, self._limit(P, fresh, epsilon))
             if solution is None or (solution.info.reason != Exit.CONVERGED and not fresh):
                 sketched, fresh = sketched or self._sketch(J, point.x, state.growth, key), True
-                P = self._factor(sketched, damping, point.x)
-                solution = self._solve(J, r, damping.value, P, epsilon, self.maxiter)
-            trial, used = attempt(objective, point, batch, solution.step, solution.image, self.lr), damping.value
-            worse = solution.info.residual >= 1  # than g = 0
-            accepted = trial.point is not None and math.isfinite(float(trial.point.loss)) and not worse
-            if self.guard:
-                accepted, damping = judge(damping, math.nan if worse else trial.ratio, least, P.scale)
-            hopeless = size <= 1000 * rounding or abs(trial.predicted) <= 10 * eps * loss
-            if accepted or not self.guard or hopeless:
-                break
-        solve = solution.info._replace(preconditioner=P.how, refreshed=fresh)
-        new_loss = float(trial.point.loss) if accepted else loss
-        hopeless = self.guard and (hopeless or damping.value >= CEILING * P.scale)
-        reason = "accepted" if accepted else _why_not(hopeless, attempts, damping, solve)
-        recall = Recall.of(objective, trial.params, batch, trial.point) if accepted else None
-        state = State(damping, *self._keep(P, fresh, solve, epsilon, state.growth), size, recall)
-        info = StepInfo(loss, new_loss, accepted, reason, used, trial.ratio, attempts, solve)
-        return (trial.params if accepted else params), state, info
+                P = self._factor(sketched, guard.damping, point.x)
+                solution = self._solve(J, r, damping, P, epsilon, self.maxiter)
+            trial = attempt(objective, point, batch, solution.step, solution.image, self.lr)
+            guard.judge(trial, solution.info, Bounds(P.scale, least, CEILING * P.scale))
+        solve = solution.info._replace(preconditioner=f"{P.sketch}, {P.how}", refreshed=fresh)
+        info = guard.info(trial, solve)
+        recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
+        state = State(guard.damping, *self._keep(P, fresh, solve, epsilon, state.growth), guard.size, recall)
+        return (trial.params if info.accepted else params), state, info
 
     def _forcing_term(self, size, previous, eps):
         """ε of this step."""
@@ -246,17 +233,13 @@ class NearLinearGaussNewton:
 
     def _knows(self, P, x):
         """Whether R was built for these inputs, by this sketch, in this dtype."""
-        return P is not None and P.how.startswith(self._kind) and P.R.dtype == self._cast(x).dtype and same((P.x,), (x,))
+        return P is not None and P.sketch == repr(self.sketch) and P.R.dtype == self._cast(x).dtype and same((P.x,), (x,))
 
     def _jacobian(self, point, objective):
         """J, kept in factors where a sketch of neurons needs them."""
         neurons = isinstance(self.sketch, NeuronSigns | NeuronSamples)
         dense = all(spec.kind == "dense" for spec in objective.layers)
         return point.jacobian(weighted=True, factors=True if neurons and dense else None)
-
-    @property
-    def _kind(self):
-        return f"{self.sketch!r}, "
 
     def _sketch(self, J, x, growth, key):
         """G̃ = J SᵀS Jᵀ."""
@@ -270,10 +253,10 @@ class NearLinearGaussNewton:
 
     def _factor(self, sketched, damping, x):
         """R with RᵀR = G̃ + λ I."""
-        first = least_damping(_eps(x)) * sketched.scale if self.damping is None else self.damping
+        first = least_damping(eps_of(x)) * sketched.scale if self.damping is None else self.damping
         value = damping.value if damping else first
         R, how = sketch_factor(sketched.gram, value, sketched.rows)
-        return Preconditioner(R, *copies((x,)), value, sketched.scale, sketched.oversampling, self._kind + how)
+        return Preconditioner(R, *copies((x,)), value, sketched.scale, sketched.oversampling, repr(self.sketch), how)
 
     def _limit(self, P, fresh, epsilon):
         """Iterations before a kept R is given up."""
@@ -325,25 +308,5 @@ class NearLinearGaussNewton:
 
 def _near(P, damping):
     """Whether R was built for about this damping: within a factor of 10."""
-    low, high = sorted((P.damping, damping.value))
+    low, high = sorted((P.damping, damping))
     return high <= 10 * low
-
-
-def _eps(x):
-    return float(namespace(x).finfo(x.dtype).eps)
-
-
-def _unmoved(loss, size, state):
-    """The step that stays where it is: nothing but rounding is left to remove, or the residual overflows."""
-    reason = "stalled: the residual is rounding" if math.isfinite(size) else "rejected: the norm of the residual overflows"
-    solve = SolveInfo(0.0, 0, 0, Exit.CONVERGED) if math.isfinite(size) else SolveInfo(math.nan, 0, 0, Exit.NON_FINITE)
-    damping = state.damping.value if state.damping else 0.0
-    return StepInfo(loss, loss, False, reason, damping, math.nan, 0, solve)
-
-
-def _why_not(hopeless, attempts, damping, solve):
-    if hopeless:
-        return "stalled: no decrease is left above rounding"
-    if solve.residual >= 1:
-        return f"rejected: the solve is worse than none, its residual is {solve.residual:.2g}"
-    return f"rejected: no decrease in {attempts} attempt(s), damping now {damping.value:.1e}"

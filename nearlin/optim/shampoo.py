@@ -38,7 +38,7 @@ from typing import NamedTuple
 from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products, norm
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import Info, decay, mean_weights, rate, velocity, weigh
+from nearlin.steps import Info, decay, inverses_due, mean_weights, rate, statistics_due, velocity, warmed, weighted
 
 
 class State(NamedTuple):
@@ -133,16 +133,12 @@ class Shampoo:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        modes, count, size, weights = None, 0, 0.0, partial(mean_weights, 1.0)
-        for count, batch in enumerate(batches, start=1):
-            point = objective.at(params, batch)
-            variables = split_tensors(point.grads(), objective.layers, self.reshape)
-            share, size = weigh(point.samples**2, size, *weights(count - 1))
-            modes, lost = average_modes(modes, variables, partial(weights, share=share), tensor_names(objective.layers))
-            if lost:
-                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
-        if not count:
-            raise ValueError("batches is empty; expected at least one (x, y)")
+
+        def observe(modes, point, weights, count):
+            return average_modes(modes, self._split(point.grads(), layers), weights, tensor_names(layers))
+
+        layers = objective.layers
+        modes, count, size = warmed(batches, partial(objective.at, params), observe, power=2)
         return state._replace(modes=modes, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
@@ -151,15 +147,14 @@ class Shampoo:
         grads = point.grads()
         v = velocity(state.velocity, grads, params, self.momentum)
         modes, counted, size, kept, replaced = state.modes, state.statistics, state.size, [], []
-        if self._statistics_due(state):
-            variables, weights = split_tensors(grads, layers, self.reshape), partial(self._weights, state.warm)
-            share, size = weigh(point.samples**2, size, *weights(counted))
-            modes, kept = average_modes(modes, variables, partial(weights, share=share), tensor_names(layers))
+        if statistics_due(state.t, self.statistics_every, counted):
+            weights, size = weighted(partial(self._weights, state.warm), counted, point.samples**2, size)
+            modes, kept = average_modes(modes, self._split(grads, layers), weights, tensor_names(layers))
             counted += 1
-        if refreshed := self._roots_due(state.t):
+        if refreshed := inverses_due(state.t, self.statistics_every, self.inverse_every, self.early):
             modes, failed, replaced = self._roots(modes, state.t, tensor_names(layers))
             kept = kept + failed
-        pairs = zip(split_tensors(v, layers, self.reshape), modes, strict=True)
+        pairs = zip(self._split(v, layers), modes, strict=True)
         direction = join_tensors([mode_products(u, variable.matrices) for u, variable in pairs], layers)
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
@@ -167,11 +162,8 @@ class Shampoo:
         state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept + replaced))
 
-    def _statistics_due(self, state):
-        return not state.statistics or (state.t > 0 and state.t % self.statistics_every == 0)
-
-    def _roots_due(self, t):
-        return t % (self.statistics_every if self.early and t < self.inverse_every else self.inverse_every) == 0
+    def _split(self, grads, layers):
+        return split_tensors(grads, layers, self.reshape)
 
     def _weights(self, warm, count, share=1.0):
         """Weights of the old and of the new statistic."""

@@ -35,12 +35,13 @@ Deviations  1. Step 0 makes the eigenbases of its gradient and leaves the parame
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import betas, flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import Info, decay, mean_weights, rate, weigh
+from nearlin.steps import Info, decay, mean_weights, rate, weighted
 
 
 class Modes(NamedTuple):
@@ -132,8 +133,8 @@ class SOAP:
             modes = [variable for variable, _ in pairs]
         if not math.isfinite(norm(trial)) or not math.isfinite(norm(tuple(variables))):  # squares would stay in V and H
             return params, state, Info(loss, False, "rejected: the step is not finite")
-        share, size = weigh(point.samples**2, state.size, *mean_weights(self.decay, t))
-        modes, kept = self._statistics(modes, variables, *mean_weights(self.decay, t, share=share)), []
+        weights, size = weighted(partial(mean_weights, self.decay), t, point.samples**2, state.size)
+        modes, kept = self._statistics(modes, variables, *weights(t)), []
         if refreshed := t % self.inverse_every == 0:
             modes, kept = self._refreshed(modes, t, tensor_names(layers))
         reason = "accepted" if t else "accepted: eigenbases made, no step yet"

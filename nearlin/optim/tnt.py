@@ -39,7 +39,19 @@ from typing import NamedTuple
 from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import average_modes, axpy, block_inverse, mode_products, norm
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import Info, decay, label_key, mean_weights, rate, velocity, warm_key, weigh
+from nearlin.steps import (
+    Info,
+    decay,
+    inverses_due,
+    label_key,
+    mean_weights,
+    rate,
+    statistics_due,
+    velocity,
+    warm_key,
+    warmed,
+    weighted,
+)
 
 
 class State(NamedTuple):
@@ -127,16 +139,13 @@ class TNT:
 
         `ValueError` without a batch, `ArithmeticError` where a statistic holds NaN or Inf.
         """
-        modes, count, size, weights = None, 0, 0.0, partial(mean_weights, 1.0)
-        for count, batch in enumerate(batches, start=1):
-            point = objective.at(params, batch)
-            drawn = self._drawn_gradient(point, objective.layers, warm_key(key, count))
-            share, size = weigh(point.samples**2, size, *weights(count - 1))
-            modes, lost = average_modes(modes, drawn, partial(weights, share=share), tensor_names(objective.layers))
-            if lost:
-                raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite gradients")
-        if not count:
-            raise ValueError("batches is empty; expected at least one (x, y)")
+
+        def observe(modes, point, weights, count):
+            drawn = self._drawn_gradient(point, layers, warm_key(key, count))
+            return average_modes(modes, drawn, weights, tensor_names(layers))
+
+        layers = objective.layers
+        modes, count, size = warmed(batches, partial(objective.at, params), observe, power=2)
         return state._replace(modes=modes, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
@@ -145,13 +154,12 @@ class TNT:
         grads = point.grads()
         v = velocity(state.velocity, grads, params, self.momentum)
         modes, counted, size, kept = state.modes, state.statistics, state.size, []
-        if self._statistics_due(state):
+        if statistics_due(state.t, self.statistics_every, counted):
             drawn = self._drawn_gradient(point, layers, label_key(key, state.t))
-            weights = partial(mean_weights, self.decay, warm=state.warm)
-            share, size = weigh(point.samples**2, size, *weights(counted))
-            modes, kept = average_modes(modes, drawn, partial(weights, share=share), tensor_names(layers))
+            weights, size = weighted(partial(mean_weights, self.decay, warm=state.warm), counted, point.samples**2, size)
+            modes, kept = average_modes(modes, drawn, weights, tensor_names(layers))
             counted += 1
-        if refreshed := self._inverses_due(state.t):
+        if refreshed := inverses_due(state.t, self.statistics_every, self.inverse_every, self.early):
             modes, failed = self._inverses(modes, state.t, tensor_names(layers))
             kept = kept + failed
         pairs = zip(split_tensors(v, layers, self.reshape), modes, strict=True)
@@ -164,12 +172,6 @@ class TNT:
 
     def _drawn_gradient(self, point, layers, key):
         return split_tensors(point.grads(targets=point.draw(key)), layers, self.reshape)
-
-    def _statistics_due(self, state):
-        return not state.statistics or (state.t > 0 and state.t % self.statistics_every == 0)
-
-    def _inverses_due(self, t):
-        return t % (self.statistics_every if self.early and t < self.inverse_every else self.inverse_every) == 0
 
     def _inverses(self, modes, t, called):
         """The variables with new inverses, and a sentence for each that keeps old ones."""

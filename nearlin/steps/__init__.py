@@ -1,19 +1,21 @@
 """How a step is taken: schedules, momentum, averages of statistics, weight decay, the guard, and what a step reports."""
 
-from nearlin.steps.averages import average, label_key, mean_weights, warm_key, weigh
-from nearlin.steps.info import Info, StepInfo
+from nearlin.steps.averages import average, label_key, mean_weights, warm_key, warmed, weigh, weighted
+from nearlin.steps.guard import Bounds, Guard, unmoved
+from nearlin.steps.info import Info, Outcome, StepInfo
 from nearlin.steps.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.steps.momentum import adam_moments, velocity
-from nearlin.steps.schedules import StepDecay, rate
+from nearlin.steps.schedules import StepDecay, inverses_due, rate, statistics_due
 from nearlin.steps.trial import Recall, Trial, attempt, recalled
 from nearlin.steps.weight_decay import decay
 
 __all__ = [
-    "average", "label_key", "mean_weights", "warm_key", "weigh",
-    "Info", "StepInfo",
+    "average", "label_key", "mean_weights", "warm_key", "warmed", "weigh", "weighted",
+    "Bounds", "Guard", "unmoved",
+    "Info", "Outcome", "StepInfo",
     "CEILING", "Damping", "judge", "least_damping",
     "adam_moments", "velocity",
-    "StepDecay", "rate",
+    "StepDecay", "inverses_due", "rate", "statistics_due",
     "Recall", "Trial", "attempt", "recalled",
     "decay",
 ]  # fmt: skip

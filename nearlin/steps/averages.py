@@ -1,8 +1,9 @@
 """Averages of statistics over steps and warm starts: what an old and a new one weigh, and the keys that they draw by."""
 
 import math
+from functools import partial
 
-from nearlin._array import fold_in, namespace
+from nearlin._array import fold_in, namespace, require
 
 _WARM = 0x7761726D  # keeps the draws of a warm start apart from those of the steps
 
@@ -38,6 +39,47 @@ def weigh(size, mean, old, new):
     weights of the average for batches of one size.
     """
     return (size / mean, old * mean + new * size) if mean else (1.0, float(size))
+
+
+def weighted(weights, count, size, mean):
+    """``weights`` of a count, for a batch of ``size`` after ``count`` others of the mean size ``mean``, and the mean with it."""
+    share, mean = weigh(size, mean, *weights(count))
+    return partial(weights, share=share), mean
+
+
+def warmed(batches, at, observe, start=None, power=1):
+    """What a warm start sees: the mean of the statistics of ``batches``, how many they are, and their mean size.
+
+    Parameters
+    ----------
+    batches : iterable of tuple
+        One (x, y) after another.
+    at : callable
+        The point of a batch.
+    observe : callable
+        ``observe(kept, point, weights, count)`` makes what is kept after batch ``count`` = 1, 2, ... of what was kept before it,
+        by the weights of a count, and the sentences of statistics that are not finite.
+    start : optional
+        What is kept before the first.
+    power : int
+        A batch of n samples weighs n to this power; see `weigh`.
+
+    Raises
+    ------
+    ValueError
+        No batch.
+    ArithmeticError
+        A statistic that holds NaN or Inf.
+    """
+    kept, count, mean = start, 0, 0.0
+    for count, batch in enumerate(batches, start=1):
+        point = at(batch)
+        weights, mean = weighted(partial(mean_weights, 1.0), count - 1, point.samples**power, mean)
+        kept, lost = observe(kept, point, weights, count)
+        if lost:
+            raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite numbers")
+    require(count, "batches is empty; expected at least one (x, y)")
+    return kept, count, mean
 
 
 def average(X, statistic, old, new):

@@ -1,8 +1,30 @@
 """What a step reports."""
 
+import re
+from enum import StrEnum
 from typing import NamedTuple
 
 from nearlin.linalg import SolveInfo
+
+
+class Outcome(StrEnum):
+    """What became of a step: the first word of its reason."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    STALLED = "stalled"
+
+    __repr__ = str.__repr__
+
+    def because(self, sentence):
+        """The reason of a step that came out so, as it is reported."""
+        return f"{self}: {sentence}"
+
+    @classmethod
+    def of(cls, reason):
+        """The outcome that a step's reason tells, or that of a run's record; None of other words."""
+        word = re.match(r"\w*", reason)[0]
+        return cls(word) if word in set(cls) else None
 
 
 class Info(NamedTuple):

@@ -1,4 +1,4 @@
-"""Step sizes by schedule."""
+"""Step sizes by schedule, and when statistics and inverses are renewed."""
 
 import math
 from dataclasses import dataclass
@@ -25,6 +25,19 @@ def rate(lr, t):
     if not 0 <= value < math.inf:
         raise ValueError(f"the schedule lr gives {value!r} at step {t}; expected a number >= 0")
     return value
+
+
+def statistics_due(t, every, taken, again=False):
+    """Whether step ``t`` = 0, 1, ... takes statistics: every ``every`` steps, and where none were ``taken`` so far.
+
+    After a warm start step 0 takes them ``again``, or leaves it at those.
+    """
+    return not taken or ((again or t > 0) and t % every == 0)
+
+
+def inverses_due(t, statistics_every, inverse_every, early):
+    """Whether step ``t`` renews inverses: every ``inverse_every`` steps, and if ``early`` with the statistics till then."""
+    return t % inverse_every == 0 or (early and t < inverse_every and t % statistics_every == 0)
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,11 @@ def recalled(recall, objective, params, batch):
 
 
 class Trial(NamedTuple):
-    """Trial parameters, the objective there (None if they are not finite), the predicted decrease, and actual over predicted."""
+    """Trial parameters, the point there (None if not finite), its loss, predicted decrease, and actual over predicted."""
 
     params: tuple
     point: Point | None
+    loss: float
     predicted: float
     ratio: float
 
@@ -67,9 +68,10 @@ def attempt(objective, point, batch, step, image, lr):
     """
     params = axpy(-lr, step, point.params)
     if not all(math.isfinite(norm(W)) for W in params):
-        return Trial(point.params, None, math.nan, math.nan)
+        return Trial(point.params, None, math.nan, math.nan, math.nan)
     r = point.residual
     predicted = (norm(r) ** 2 - norm(r - lr * image) ** 2) / (2 * point.x.shape[0])
     new = objective.at(params, batch)
-    actual = float(point.loss) - float(new.loss)
-    return Trial(params, new, predicted, actual / predicted if predicted > 0 else math.nan)
+    after = float(new.loss)
+    actual = float(point.loss) - after
+    return Trial(params, new, after, predicted, actual / predicted if predicted > 0 else math.nan)

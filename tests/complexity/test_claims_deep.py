@@ -16,6 +16,7 @@ QUICK = [claim for claim in deep.CLAIMS if claim.quick and claim.how != "time"]
 CHECK = {claim.id: claim.measure for claim in deep.CLAIMS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", QUICK, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

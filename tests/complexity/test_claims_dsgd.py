@@ -11,6 +11,7 @@ from nearlin.optim import DSGD
 MEASURES = {claim.id: claim.measure for claim in dsgd.CLAIMS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", dsgd.CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

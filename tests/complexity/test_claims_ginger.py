@@ -14,6 +14,7 @@ QUICK = [claim for claim in ginger.CLAIMS if claim.quick]
 MEASURES = {claim.id: claim.measure for claim in ginger.CLAIMS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", QUICK, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

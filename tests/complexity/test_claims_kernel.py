@@ -8,6 +8,7 @@ from nearlin.complexity.claims.table import FAILS, HOLDS
 from nearlin.optim import GramGaussNewton
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", kernel.CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

@@ -7,15 +7,18 @@ import pytest
 
 from nearlin.complexity import cost
 from nearlin.complexity.claims import layerwise
+from nearlin.complexity.claims import layerwise_rates as rates
 from nearlin.complexity.claims.table import FAILS, HOLDS
 from nearlin.nn import VGG16
 from nearlin.optim import KBFGS, KBFGSL, KFAC, MiniBlockFisher
 
-QUICK = [claim for claim in layerwise.CLAIMS if claim.quick]
-TIMED = [claim for claim in layerwise.CLAIMS if not claim.quick]
-MEASURES = {claim.id: claim.measure for claim in layerwise.CLAIMS}
+CLAIMS = (*layerwise.CLAIMS, *rates.CLAIMS)
+QUICK = [claim for claim in CLAIMS if claim.quick]
+TIMED = [claim for claim in CLAIMS if not claim.quick]
+MEASURES = {claim.id: claim.measure for claim in CLAIMS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", QUICK, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)
@@ -30,7 +33,7 @@ def test_what_is_timed_is_not_quick_and_nothing_else_is():
 
 
 def test_no_claim_is_said_to_be_from_memory():
-    assert not [claim.id for claim in layerwise.CLAIMS if "memory" in claim.paper]
+    assert not [claim.id for claim in CLAIMS if "memory" in claim.paper]
 
 
 # --------------------------------------------------------------------------------------------------------- negative controls
@@ -78,7 +81,7 @@ WRONG = {
     "twice the time": ("mbf-step-time", {"seconds": lambda sizes, n: (2.0, 1.0)}),
     "the largest eigenvalue": ("mbf-linear-rate", {"share": largest_share}),
     "a step far beyond 2/K": ("mbf-linear-rate", {"step": 16.0}),
-    "half a step where it is tight": ("mbf-linear-rate", {"share": lambda J, damping: 0.5 * layerwise.least_share(J, damping)}),
+    "half a step where it is tight": ("mbf-linear-rate", {"share": lambda J, damping: 0.5 * rates.least_share(J, damping)}),
     "one step beyond 2/K": ("mbf-one-step", {"step": 2.2}),
     "one step of half the length": ("mbf-one-step", {"step": 0.5}),
     "blocks without full row rank": ("mbf-one-step", {"width": 9}),
@@ -115,9 +118,9 @@ def test_the_convolutions_of_vgg16_take_9_and_a_half_times_the_state_of_adam():
 
 
 def test_full_row_rank_converges_for_steps_below_two_over_k_and_diverges_beyond():
-    J, r = layerwise.affine_blocks(9, 5, 9, key=1)
-    below = layerwise.norms(J, r, 1e-12, 1.9 / 5, 100)
-    beyond = layerwise.norms(J, r, 1e-12, 2.1 / 5, 100)
+    J, r = rates.affine_blocks(9, 5, 9, key=1)
+    below = rates.norms(J, r, 1e-12, 1.9 / 5, 100)
+    beyond = rates.norms(J, r, 1e-12, 2.1 / 5, 100)
     np.testing.assert_allclose(below[1:20] / below[:19], 0.9, rtol=1e-6)  # M = K I: contraction |1 - η K|
     assert below[-1] < 1e-4 * below[0]
     np.testing.assert_allclose(beyond[1:20] / beyond[:19], 1.1, rtol=1e-6)
@@ -125,26 +128,26 @@ def test_full_row_rank_converges_for_steps_below_two_over_k_and_diverges_beyond(
 
 def test_one_block_is_a_damped_gauss_newton_step():
     """With K = 1 and η = 1 the residual is nλ (J Jᵀ + nλ)⁻¹ r, whatever the spectrum."""
-    J, r = layerwise.affine_blocks(6, 1, 9, key=2, spread=50.0)
+    J, r = rates.affine_blocks(6, 1, 9, key=2, spread=50.0)
     n, damping = 6, 0.3
     expected = n * damping * np.linalg.solve(J[0] @ J[0].T + n * damping * np.eye(n), r)
-    np.testing.assert_allclose(layerwise.norms(J, r, damping, 1.0, 1), [np.linalg.norm(r), np.linalg.norm(expected)], rtol=1e-10)
+    np.testing.assert_allclose(rates.norms(J, r, damping, 1.0, 1), [np.linalg.norm(r), np.linalg.norm(expected)], rtol=1e-10)
 
 
 def test_the_linear_networks_are_the_maps_that_they_are_said_to_be():
-    J, _ = layerwise.affine_blocks(10, 4, 4, key=0)
-    network, (W,), x = layerwise.kernels(J)
+    J, _ = rates.affine_blocks(10, 4, 4, key=0)
+    network, (W,), x = rates.kernels(J)
     theta = np.arange(16.0).reshape(4, 4)
     found = network.forward((theta.reshape(W.shape),), x)[0][:, 0]
     np.testing.assert_allclose(found, np.einsum("bij,bj->i", J, theta), rtol=1e-13)
-    x, M, _ = layerwise._features(6, 3)
-    network, (W,) = layerwise.masked(x, M)
+    x, M, _ = rates._features(6, 3)
+    network, (W,) = rates.masked(x, M)
     W = W + np.arange(72.0).reshape(24, 3)
     np.testing.assert_allclose(network.forward((W,), x)[0][:, 0], np.sum(M * (x @ W.T), axis=1), rtol=1e-13)
 
 
 def test_blocks_have_the_spectrum_that_they_were_asked_for():
-    J, _ = layerwise.affine_blocks(10, 4, 3, key=0)
+    J, _ = rates.affine_blocks(10, 4, 3, key=0)
     values = np.linalg.svd(J, compute_uv=False)
     assert values.shape == (4, 3)
     assert values.min() >= 1 - 1e-12

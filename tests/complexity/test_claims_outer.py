@@ -12,6 +12,7 @@ from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewto
 TIMID = NaturalGradient(lr=0.9)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", outer.CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

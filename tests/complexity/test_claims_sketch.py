@@ -8,6 +8,7 @@ from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.sketch import CountSketch, Gaussian, KroneckerSRHT, NeuronSamples
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", sketch.CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

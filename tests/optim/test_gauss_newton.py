@@ -3,16 +3,16 @@
 import dataclasses
 import itertools
 import math
-import types
 
 import numpy as np
 import pytest
 
 import nearlin as nl
 from nearlin import nn
+from nearlin.curvature import AGAIN, ROUTES, Applied, Kept
 from nearlin.experiments import checkpoint, records
 from nearlin.linalg import Rates
-from nearlin.optim.gauss_newton import AGAIN, RITZ, ROUTES, SAMPLE, Kept, State, _Applied, _serving
+from nearlin.optim.gauss_newton import RITZ, State
 from nearlin.steps import judge
 from tests.families import FAMILIES
 
@@ -149,7 +149,7 @@ def test_all_backends_take_the_dense_step(be, plan, numpy_backend):
 @pytest.mark.parametrize("plan", [*PARAMETER_SIDE, "exact", "per-class", "class-averaged", "cg"])
 def test_every_loss_takes_the_dense_step_on_both_sides(numpy_backend, plan, loss):
     info = check_steps(exactly(plan), *mlp(numpy_backend, loss))
-    assert info.side == ("sample" if plan in SAMPLE else "parameter")
+    assert info.side == ("sample" if plan in SAMPLE_SIDE else "parameter")
 
 
 @pytest.mark.parametrize("plan", ["exact", "sketch", "class-averaged", "kfac"])
@@ -227,9 +227,11 @@ def test_the_first_damping_is_a_hundredth_of_the_largest_of_four_ritz_values(num
 def test_a_route_is_planned_where_its_matrices_fit(numpy_backend, route, matrices):
     """K Kᵀ, its factor and a copy; of a sketch of 4 n c rows these rows, what they make, and its factor in place of that."""
     objective, params, batch = mlp(numpy_backend)
-    J = objective.at(params, batch).jacobian(weighted=True)
+    point = objective.at(params, batch)
+    J = point.jacobian(weighted=True)
     bytes_ = matrices * 8 * J.shape[0] ** 2
-    assert [route in GaussNewton(memory=bytes_ + by)._candidates(J, objective) for by in (-1.0, 0.0)] == [False, True]
+    planners = [GaussNewton(memory=bytes_ + by)._planner(J, point, True) for by in (-1.0, 0.0)]
+    assert [ROUTES[route] in planner.candidates() for planner in planners] == [False, True]
 
 
 @pytest.mark.parametrize("plan", ["kfac", "sketch"])
@@ -513,7 +515,7 @@ def test_a_frozen_factor_is_damped_anew_without_another_gram_matrix(numpy_backen
     G = objective.at(params, batch).jacobian().gram()
     (R,) = after.kept.source.factors
     np.testing.assert_allclose(R.T @ R, G + 16e-3 * DAMPING * np.eye(16), atol=1e-12)
-    assert (info.solve.refreshed, counted.calls["gram"], after.kept.damping) == (True, 1, 1e-3 * DAMPING)
+    assert (info.solve.refreshed, counted.calls["gram"], after.kept.strength) == (True, 1, 1e-3 * DAMPING)
 
 
 @pytest.mark.parametrize(("factor", "used"), [(9.0, True), (1 / 9, True), (11.0, False), (1 / 11, False)])
@@ -521,7 +523,7 @@ def test_a_factor_serves_within_ten_times_its_damping(numpy_backend, factor, use
     objective, params, batch = mlp(numpy_backend)
     opt = exactly("exact", epsilon=0.3)
     new, state, _ = opt.step(params, State(), objective, batch)
-    state = worthwhile(state, damping=factor * DAMPING)
+    state = worthwhile(state, strength=factor * DAMPING)
     assert opt.step(new, state, objective, batch, key=1)[2].solve.refreshed is not used
 
 
@@ -568,7 +570,8 @@ def test_a_rough_sketch_is_made_larger_in_the_next_step(numpy_backend):
     assert info.solve.iterations > 30
     assert (state.growth, state.kept) == (2, None)
     point = objective.at(params, batch)
-    rows = [opt._make("sketch", point.jacobian(weighted=True), point, objective, growth, 0)[1].shape[1] for growth in (1, 2)]
+    J = point.jacobian(weighted=True)
+    rows = [ROUTES["sketch"].make(opt._setting(J, point, objective, growth, 0))[1].shape[1] for growth in (1, 2)]
     assert rows == [5, 10]
 
 
@@ -615,8 +618,9 @@ def test_every_candidate_has_a_predicted_time_and_the_route_moves_over_a_grid(nu
             opt = GaussNewton(rates=table)
             J = point.jacobian(weighted=True)
             state = State(kept=old, efforts=(("class-averaged", 5.0), ("sketch", 0.1), ("sketch" + AGAIN, 0.2)))
-            plan = opt._plan(J, point, state, objective)
-            seconds = {route: opt._seconds(route, J, point, state) for route in opt._candidates(J, objective)}
+            planner = opt._planner(J, point, loss == "squared")
+            plan = opt._plan(planner, state)
+            seconds = {route.name: planner.seconds(route, state.experience, 100.0) for route in planner.candidates()}
             assert all(0 < s < math.inf for s in seconds.values())
             assert plan.route in seconds
             assert plan.reason.startswith(f"{plan.route}: ")
@@ -627,7 +631,7 @@ def test_every_candidate_has_a_predicted_time_and_the_route_moves_over_a_grid(nu
 def planned(be, table, net, loss="squared", n=40, **options):
     objective, params, batch = problem(be, net, loss, n=n)
     point, opt = objective.at(params, batch), GaussNewton(rates=table, **options)
-    return opt._plan(point.jacobian(weighted=True), point, State(), objective)
+    return opt._plan(opt._planner(point.jacobian(weighted=True), point, loss == "squared"), State())
 
 
 def test_a_slow_primitive_is_avoided_and_a_fast_one_is_used(numpy_backend):
@@ -934,11 +938,10 @@ def test_a_float64_residual_repairs_float32(solver):
         opt = exactly("sketch", solver=solver, damping=damping, residual_dtype=residual_dtype, epsilon=1e-9, maxiter=3000)
         point = objective.at(params, batch)
         J = point.jacobian(weighted=True)
-        plan = opt._plan(J, point, State(), objective)
-        system = opt._system(plan, J, point, params, State())
-        made = opt._make(plan.route, J, point, objective, 1, 0)
-        kept = opt._factor(plan.route, made, point, 60, damping, 0)
-        step, _, _, info = system.solve(damping, _Applied(kept, 60, damping, exact=False), opt, opt.maxiter)
+        route, setting = ROUTES[opt.plan], opt._setting(J, point, objective, 1, 0)
+        kept = route.factor(route.make(setting), setting, damping)
+        system = opt._system(route.side, J, point, None)
+        step, _, _, info = system.solve(damping, Applied(kept, 60, damping), opt.maxiter)
         assert all(V.dtype == np.float32 for V in step)
         if residual_dtype:
             assert (info.reason, info.iterations < 45) == ("converged", True)  # solves to float32's limit take 52 and more
@@ -1139,7 +1142,7 @@ def test_a_kept_preconditioner_in_a_checkpoint_serves(tmp_path, numpy_backend):
         kept = saved["state"].kept
         assert type(kept.source) is type(state.kept.source)
         point = objective.at(saved["params"], batch)
-        assert _serving(kept, types.SimpleNamespace(route=plan), point, reuse=True) is kept
+        assert ROUTES[plan].serves(kept, point.x)
 
 
 def test_a_sketch_of_neurons_is_refused_where_the_jacobian_is_not_in_factors(numpy_backend):

@@ -37,7 +37,11 @@ def flat(v):
 
 # --------------------------------------------------------------------------------------------- solves that are worse than none
 
-FACTORS = {NaturalGradient: "damped_cholesky", GramGaussNewton: "damped_cholesky", GaussNewton: "sketch_factor"}
+FACTORS = {
+    NaturalGradient: (NaturalGradient.__module__, "damped_cholesky"),
+    GramGaussNewton: (GramGaussNewton.__module__, "damped_cholesky"),
+    GaussNewton: ("nearlin.curvature.routes", "sketch_factor"),
+}
 
 
 @pytest.fixture
@@ -45,7 +49,8 @@ def wrong(monkeypatch):
     """Makes the triangular factors of a method so small that its solves are eleven times too large."""
 
     def spoil(method):
-        module, name = sys.modules[method.__module__], FACTORS[method]
+        module, name = FACTORS[method]
+        module = sys.modules[module]
         right = getattr(module, name)
 
         def smaller(*args):
@@ -299,7 +304,7 @@ def test_steps_that_fail_until_the_damping_is_at_its_largest_end_as_stalled():
         largest = nl.steps.CEILING * np.trace(J @ J.T) / 24
         assert state.damping.value == pytest.approx(largest, rel=0.3)
         assert reasons[0].startswith("rejected: no decrease in 7 attempt(s), damping now ")
-        assert reasons[-1] == "stalled: no decrease is left above rounding"
+        assert reasons[-1].startswith("stalled: the damping is at its largest; ")
 
 
 def test_superlinear_forcing_starts_anew_on_another_batch():

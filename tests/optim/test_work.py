@@ -11,8 +11,9 @@ import pytest
 import nearlin as nl
 from nearlin import nn
 from nearlin.complexity import counting
+from nearlin.curvature import ROUTES, Applied, Experience, Kept
 from nearlin.linalg import Rates
-from nearlin.optim.gauss_newton import SAMPLE, Bounds, Kept, State, _Applied
+from nearlin.optim.gauss_newton import State
 
 GaussNewton = nl.optim.GaussNewton
 TANH = nn.Elementwise(nn.activation("tanh"))
@@ -82,7 +83,7 @@ def check(work, counted):
 
 
 def usual_sketch(J):
-    return nl.sketch.NeuronSigns() if hasattr(J, "kernel_gram") else nl.sketch.KroneckerSRHT()
+    return nl.sketch.KroneckerSRHT() if J.layered else nl.sketch.NeuronSigns()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -155,7 +156,7 @@ def test_bytes_and_calls_are_those_that_the_rates_were_fitted_with(name):
     for work, (kilobytes, calls) in zip(works, AMOUNTS[name], strict=True):
         assert (work.memory, work.calls) == pytest.approx((1000 * kilobytes, calls), rel=1e-4)
     if name == "passes":
-        assert {plan: (work.memory, work.calls) for plan in APPLIED for work in [GaussNewton()._apply_work(plan, J)]} == APPLIED
+        assert {plan: (work.memory, work.calls) for plan in APPLIED for work in [ROUTES[plan].apply_work(J)]} == APPLIED
     single = J.astype("float32")
     assert single.product_work().memory == works[0].memory / 2
     assert single.gram_work().memory == works[1].memory / 2
@@ -165,7 +166,7 @@ def test_a_nystrom_preconditioner_is_expected_to_take_32_products():
     """A nominal number: how many it takes depends on the spectrum."""
     objective, params, batch = problem("factors")
     J = objective.at(params, batch).jacobian(weighted=True)
-    assert GaussNewton()._build_work("nystrom", J) == 32 * J.product_work()
+    assert ROUTES["nystrom"].build_work(J, 0) == 32 * J.product_work()
 
 
 @pytest.mark.parametrize(("inner", "ratio"), [(None, 1), ("float32", 4)])
@@ -175,9 +176,9 @@ def test_a_route_is_timed_in_the_dtype_that_it_works_in(inner, ratio):
     objective, params, batch = problem("factors", np.asarray)
     point = objective.at(params, batch)
     J, plain = point.jacobian(weighted=True), GaussNewton(rates=rates)
-    opt = dataclasses.replace(plain, inner_dtype=inner)
-    for plan in opt._candidates(J, objective):
-        times = [one._seconds(plan, J, point, State()) for one in (plain, opt)]
+    planners = [one._planner(J, point, True) for one in (plain, dataclasses.replace(plain, inner_dtype=inner))]
+    for route in planners[0].candidates():
+        times = [planner.seconds(route, Experience(), 100.0) for planner in planners]
         assert times[0] / times[1] == pytest.approx(ratio)
 
 
@@ -185,10 +186,10 @@ def test_a_route_is_timed_in_the_dtype_that_it_works_in(inner, ratio):
 def test_plain_cg_is_expected_to_take_half_the_root_of_its_condition_number_a_digit(ratio, effort):
     """Of an e-fold, of a condition number of at most 1 + σ/λ, known after the first step; as measured where that is large."""
     objective, params, batch = problem("factors", np.asarray)
-    J = objective.at(params, batch).jacobian(weighted=True)
-    state = State(damping=nl.steps.Damping(0.5), bounds=Bounds(0.5 * ratio, 0.0, math.inf))
-    assert GaussNewton()._prior("cg", J, state) == effort
-    assert GaussNewton()._prior("sketch", J, state) == 1.4
+    point = objective.at(params, batch)
+    planner = GaussNewton()._planner(point.jacobian(weighted=True), point, True)
+    assert planner._prior(ROUTES["cg"], ratio) == effort
+    assert planner._prior(ROUTES["sketch"], ratio) == 1.4
 
 
 def test_rows_of_chunks_are_made_again_for_every_pair_of_them(tally):
@@ -200,7 +201,7 @@ def test_rows_of_chunks_are_made_again_for_every_pair_of_them(tally):
     check(parts.gram_work(), tally(parts.gram))
 
 
-ROUTES = [
+CASES = [
     *((name, plan) for name in ("two-layer", "two-layer-tanh") for plan in ("exact", "sketch", "frozen", "cg")),
     ("two-layer", "kernel"),
     *((name, plan) for name in ("factors", "passes", "conv") for plan in ("exact", "sketch", "class-averaged", "per-class")),
@@ -211,30 +212,31 @@ ROUTES = [
 def parts(opt, plan, objective, params, batch, J=None):
     """What builds a preconditioner, and what applies it once, as the step does both."""
     point = objective.at(params, batch)
-    J, shift = point.jacobian(weighted=True), 1e-2
+    J, strength, route = point.jacobian(weighted=True), 1e-2, ROUTES[plan]
 
     def build():
-        return opt._factor(plan, opt._make(plan, J, point, objective, 1, 3), point, point.samples, shift, 3)
+        setting = opt._setting(J, point, objective, 1, 3)
+        return route.factor(route.make(setting), setting, strength)
 
-    applied = _Applied(build(), point.samples, shift, exact=False)
+    applied = Applied(build(), point.samples, strength)
     vector = point.residual
 
     def apply():
-        return applied(vector) if plan in SAMPLE else applied.on_parameters(params)
+        return applied(vector) if route.side == "sample" else applied.on_parameters(params)
 
     def product():
-        return J.gram_matvec(vector) if plan in SAMPLE else J.ggn_matvec(params)
+        return J.gram_matvec(vector) if route.side == "sample" else J.ggn_matvec(params)
 
     return J, build, apply, product
 
 
-@pytest.mark.parametrize(("name", "plan"), ROUTES)
+@pytest.mark.parametrize(("name", "plan"), CASES)
 def test_a_route_does_the_work_that_it_announces(tally, name, plan):
     """Its preconditioner, made and applied."""
     opt = GaussNewton(plan=plan)
     J, build, apply, _ = parts(opt, plan, *problem(name))
-    check(opt._build_work(plan, J), tally(build))
-    work, counted = opt._apply_work(plan, J), tally(apply)
+    check(ROUTES[plan].build_work(J, opt._rows(J, 1)), tally(build))
+    work, counted = ROUTES[plan].apply_work(J), tally(apply)
     if plan == "class-averaged":  # of c columns solved at once the first is bound by memory, the others are products
         assert work.triangular == pytest.approx(counted["triangular"] / J.outputs, rel=0.1)
         work = nl.linalg.Work(triangular=work.triangular + work.matmul)
@@ -275,7 +277,8 @@ def test_the_plan_is_the_route_that_was_cheapest_by_the_operations_it_made(tally
     opt = GaussNewton(epsilon=1e-3, damping=1e-2 if loss == "squared" else 1e-7, guard=False, maxiter=3000)
     point = plain[0].at(*plain[1:])
     J, wide, found = point.jacobian(weighted=True), name.startswith("two-layer"), {}
-    for plan in opt._candidates(J, plain[0]):
+    planner = lambda opt: opt._planner(J, point, loss == "squared")  # noqa: E731
+    for plan in (route.name for route in planner(opt).candidates()):
         state, info = dataclasses.replace(opt, plan=plan).step(plain[1], State(), plain[0], plain[2])[1:]
         assert info.solve.reason == "converged"
         _, build, apply, product = parts(opt, plan, *problem(name, loss=loss))
@@ -297,7 +300,8 @@ def test_the_plan_is_the_route_that_was_cheapest_by_the_operations_it_made(tally
         state = State(kept=served and Kept(served, None, None, 1.0, 3, 3, uses), efforts=tuple(sorted(efforts.items())))
         for reuse in (True, False)[: 1 if kept > 3 else 2]:
             costs = {plan: cost(plan, rates, 4 if reuse else 1, kept if plan == served and reuse else None) for plan in found}
-            planned = dataclasses.replace(opt, rates=rates, reuse=reuse)._plan(J, point, state, plain[0])
+            other = dataclasses.replace(opt, rates=rates, reuse=reuse)
+            planned = other._plan(planner(other), state)
             assert costs[planned.route] <= 1.1 * min(costs.values())
             first, *others = re.findall(r"([0-9.e+-]+) s", planned.reason)
             assert float(first) == pytest.approx(costs[planned.route], rel=0.15)

@@ -7,7 +7,9 @@ import difflib
 import functools
 from importlib import import_module
 
-FAMILIES = ("outer", "kernel", "sketch", "inner", "deep", "damped", "cost", "layerwise", "ginger", "dsgd")
+FAMILIES = (
+    "outer", "kernel", "sketch", "inner", "deep", "damped", "cost", "timing", "layerwise", "layerwise_rates", "ginger", "dsgd",
+)  # fmt: skip
 
 __all__ = ["CLAIMS", "FAMILIES", "select"]
 

@@ -1,19 +1,16 @@
-"""Claims on cost: exact operation counts of the public functions and of whole steps, and the times of the same.
+"""Claims on cost: exact operation counts and peak memory of the public functions and of whole steps.
 
 Counted claims run on counting arrays and find degrees by finite differences, with no tolerance; sizes are multiples of the
-sketch's groups. Timed claims take the minimum over interleaved rounds of the processor time of one thread, with one BLAS thread,
-so that other processes disturb them little.
+sketch's groups.
 """
 
 import math
-import time
 from fractions import Fraction
 from functools import partial
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from nearlin.complexity import cost
 from nearlin.complexity.claims import data
@@ -21,10 +18,9 @@ from nearlin.complexity.claims.check import Bound, Check
 from nearlin.complexity.claims.table import Claim
 from nearlin.complexity.counting import count, wrap
 from nearlin.complexity.degree import leading_term
-from nearlin.complexity.fit import contest
 from nearlin.linalg import axpy, damped_cholesky
 from nearlin.nn import MLP, Objective, SquaredLoss, TwoLayer
-from nearlin.optim import GaussNewton, GramGaussNewton, NearLinearGaussNewton
+from nearlin.optim import GaussNewton, NearLinearGaussNewton
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 PAPER, GRAM_PAPER = "arXiv:2006.11648", "arXiv:1905.11675"
@@ -288,159 +284,6 @@ def step_memory(full, opt=FIXED):
     yield {"bytes per n m": per_nm, "bytes per m d": (slope - samples[0] * per_nm) / d}
 
 
-# ------------------------------------------------------------------------------------------------------------- times
-
-
-def interleaved(calls, rounds=5, budget=60.0):
-    """Minimum processor seconds of each call, over rounds through all of them, with one BLAS thread.
-
-    Parameters
-    ----------
-    calls : dict
-        Callables by size.
-    rounds : int
-        At most this many; at least two.
-    budget : float
-        Seconds after which no further round begins.
-
-    Returns
-    -------
-    dict
-        Seconds by size.
-    """
-    start, best = time.perf_counter(), dict.fromkeys(calls, math.inf)
-    with threadpool_limits(1, user_api="blas"):
-        for done in range(rounds):
-            if done >= 2 and time.perf_counter() - start > budget * done / (done + 1):
-                break
-            for size, call in calls.items():
-                before = time.thread_time()
-                call()
-                best[size] = min(best[size], time.thread_time() - before)
-    return best
-
-
-def geometric(low, high, number=8):
-    """Sizes from low to high, odd multiples of 8: powers of two make strided access slow."""
-    return tuple(16 * round(low * (high / low) ** (i / (number - 1)) / 16) + 8 for i in range(number))
-
-
-def step_times(full, timer=interleaved):
-    """A whole step with a fresh R and K inner iterations, over m."""
-    calls = {2**k: partial(run_step, problem(256, 16, 2**k, "float32"), FIXED) for k in range(10, 19)}
-    yield from _rows("m", timer(calls, rounds=30), n=256, d=16, K=INNER, dtype="float32")
-
-
-def product_times(full, timer=interleaved):
-    """J Jᵀu over n."""
-    made = {n: problem(n, 16, 16384) for n in geometric(128, 4096)}
-    calls = {n: partial(p.jacobian.gram_matvec, p.y) for n, p in made.items()}
-    yield from _rows("n", timer(calls, rounds=30), m=16384, d=16, dtype="float64")
-
-
-def factorisation_times(full, timer=interleaved):
-    """The damped Cholesky factorisation over n."""
-    made = {n: data.sphere(n, n, key=3) for n in geometric(512, 4096)}
-    calls = {n: partial(damped_cholesky, rows @ rows.T, 1.0) for n, rows in made.items()}
-    yield from _rows("n", timer(calls, rounds=6), dtype="float64")
-
-
-def gram_times(full, timer=interleaved):
-    """The structured Gram matrix by rank-k updates, over n; no size is a power of two."""
-    calls = {n: problem(n, 16, 4096, "float32").jacobian.gram for n in geometric(512, 8192)}
-    yield from _rows("n", timer(calls, rounds=6, budget=70.0), m=4096, d=16, dtype="float32")
-
-
-def _rows(variable, seconds, **sizes):
-    return ({**sizes, variable: size, "seconds": one} for size, one in seconds.items())
-
-
-def naive_times(full, timer=interleaved):
-    """The Gram matrix from explicit rows over the structured one, over d."""
-    n, m = 264, 2048
-    for d in (2, 4, 8, 16):
-        J = problem(n, d, m).jacobian
-        seconds = timer({"naive": partial(_naive_gram, J), "structured": J.gram})
-        yield {"n": n, "m": m, "d": d, "ratio of times": seconds["naive"] / seconds["structured"], "m d/(m+d)": m * d / (m + d)}
-
-
-def _naive_gram(J):
-    rows = J.to_dense()
-    return rows @ rows.T
-
-
-def kronecker_times(full, timer=interleaved):
-    """The Kronecker sketch over m, and which growth fits best."""
-    n, d, calls = 32, 16, {}
-    for m in (2**k for k in range(10, 20)):
-        left, right = data.sphere(n, m, key=3), data.sphere(n, d, key=4)
-        calls[m] = partial(KRONECKER.sample(0, 4 * n, ((m, d),), like=left).rows, 0, left, right)
-    seconds = timer(calls, rounds=12)
-    yield from _rows("m", seconds, n=n, d=d)
-    best = contest(tuple(seconds), tuple(seconds.values())).best
-    yield {"best fit": best, "m or m log m fits best": int(best in ("n", "n log n"))}
-
-
-# --------------------------------------------------------------------------------------------------------- break-even
-
-
-def gains(full, grid, gain, pays):
-    """The exact step's cost over the near-linear step's, and the same where the latter should pay.
-
-    ``grid(full)`` holds (n, d, m/n) over n and over m/n; ``gain(n, d, m)`` gives K and the gain, ``pays(n, d, m, K)`` a bool.
-    """
-    for over, sizes in zip(("n", "m/n"), grid(full), strict=True):
-        for n, d, ratio in sizes:
-            K, found = gain(n, d, ratio * n)
-            row = {"n": n, "m/n": ratio, "d": d, "K": K, f"gain over {over}": found}
-            yield {**row, "gain where it should pay": found} if pays(n, d, ratio * n, K) else row
-
-
-BREAK_EVEN = (
-    Bound("gain over n", over="n"), Bound("gain over m/n", over="m/n"), Bound("gain where it should pay", low=1),
-)  # fmt: skip
-
-
-def counted_grid(full):
-    """Small d, so that sizes which can be counted are large beside it."""
-    samples, at = (64, 128, 192, 224, 256, *((384, 512, 768, 1024) if full else ())), 1024 if full else 512
-    return [(n, 4, 32) for n in samples], [(at, 2, ratio) for ratio in (2, 4, 6, 8)]
-
-
-EXACT_STEP = GramGaussNewton(guard=False)
-NEAR_STEP = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER, guard=False, sketch=KRONECKER)
-
-
-def counted_gain(n, d, m, near=NEAR_STEP):
-    """From counts of both steps; symmetric products, which are counted in full, at the half that a rank-k update does."""
-    p, half = problem(n, d, m, counting=True), n * n
-    exact, sketched = (flops(partial(run_step, p, opt)) for opt in (EXACT_STEP, near))
-    return INNER, (exact - half * (m + d)) / (sketched - half * 4 * n)
-
-
-def counted_to_pay(n, d, m, K):
-    """n² m > (4 K + 6) n m d + 8 n m log₂ m + 13/3 n³: products and guard, transform, Gram matrix of the sketch and R."""
-    return m * (n - (4 * K + 6) * d - 8 * math.log2(m)) >= 13 / 3 * n * n
-
-
-def timed_gain(n, d, m, sketch, timer=interleaved):
-    """From seconds of both steps, R fresh."""
-    p, near = problem(n, d, m), NearLinearGaussNewton(reuse=False, sketch=sketch)
-    K = run_step(p, near)[2].solve.iterations
-    seconds = timer({"exact": partial(run_step, p, GramGaussNewton()), "near": partial(run_step, p, near)}, rounds=4)
-    return K, seconds["exact"] / seconds["near"]
-
-
-def timed_grid(full):
-    """n to 1024 at m = 32 n, and m to 32 n at n = 1024."""
-    return [(n, 16, 32) for n in (32, 64, 128, 256, 512, 1024)], [(1024, 16, ratio) for ratio in (1, 2, 4, 8, 16, 32)]
-
-
-def timed_to_pay(n, d, m, K):
-    """From twice 4 K d and twice 4.3 n on."""
-    return n >= 8 * K * d and m >= 8.6 * n
-
-
 # ---------------------------------------------------------------------------------------------------------- the table
 
 IDEA = "arXiv:2112.07628 for the idea; derived"
@@ -458,20 +301,10 @@ GRAM = {("structured Gram", "n"): 2, ("structured Gram", "m"): 1, ("structured G
 MAIN = f"{PAPER}, main theorem; counted here"
 
 
-def _counted(name, number, statement, expected, measure, paper=PAPER, quantity="degree of the flops", condition="any size"):
-    return Claim(name, number, "cost, counted", paper, statement, quantity, "count", expected, condition, measure)
-
-
-def _timed(name, number, statement, expected, measure, paper=PAPER, quantity="exponent of the time", **options):
-    condition = options.pop("condition", "a quiet machine, one BLAS thread")
-    return Claim(
-        name, number, "cost, timed", paper, statement, quantity, "time", expected, condition, measure, quick=False, **options
-    )
-
-
-def _growth(sweep, variable, power, halfwidth, slack=0.0, reduce="interval"):
-    """A check that the seconds of a sweep grow like a power."""
-    return Check(sweep, Bound("seconds", power - slack, power + slack, over=variable, reduce=reduce, halfwidth=halfwidth))
+def _counted(
+    name, number, statement, expected, measure, paper=PAPER, quantity="degree of the flops", condition="any size", how="count"
+):
+    return Claim(name, number, "cost, counted", paper, statement, quantity, how, expected, condition, measure)
 
 
 PER_WIDTH = "K fixed, m' in proportion to n; m a multiple of the sketch's groups, perceptrons of 2^k - 1 neurons a layer"
@@ -505,8 +338,7 @@ CLAIMS = (
         "step-cubic-tail", 5, "The whole step has a cubic tail in the samples, which is that of its n x n matrices alone.",
         "degree 3 in n with leading term 10/3 n³, exactly",
         Check(
-            over_samples,
-            Bound("flops", equal=3, over="n", reduce="degree"),
+            over_samples, Bound("flops", equal=3, over="n", reduce="degree"),
             Bound("flops", equal=Fraction(10, 3), over="n", reduce="leading"),
         ),
         MAIN, "degree and leading term of the flops", "K fixed, m' = 1.5 n",
@@ -515,13 +347,10 @@ CLAIMS = (
         "step-closed-form", 0, "The flops of a whole step are those of its formula.",
         "equal to the flop; a step of 7 attempts within .1 % of its parts",
         Check(
-            whole_steps,
-            Bound("flops", equal=1, over="n m d", per="formula"),
-            Bound("retried step over its parts", 0.999, 1),
+            whole_steps, Bound("flops", equal=1, over="n m d", per="formula"), Bound("retried step over its parts", 0.999, 1),
             Bound("attempts", equal=7),
         ),
-        "derived",
-        "flops of fresh, reusing and retried steps", "any size",
+        "derived", "flops of fresh, reusing and retried steps",
     ),
     _counted(
         "gram-quadratic-in-samples", 6, "The structured Gram matrix is quadratic in the samples, linear in width and inputs.",
@@ -538,74 +367,24 @@ CLAIMS = (
         "kronecker-sketch-nlogn", 15, "The Kronecker sketch costs at most 8 n (m log₂ m + d log₂ d) flops beside linear terms.",
         "at most 8, and 8 at powers of 16, exactly",
         Check(
-            kronecker_counts,
-            Bound("flops over N log₂ N", low=1, high=8, over="width", by="factor", log="x"),
+            kronecker_counts, Bound("flops over N log₂ N", low=1, high=8, over="width", by="factor", log="x"),
             Bound("the same at powers of 16", equal=8),
         ),
         IDEA, "coefficients of m log₂ m and d log₂ d, per row", "m and d powers of two; dense factors of at most 16 points",
     ),
-    Claim(
-        "kronecker-sketch-memory", 15, "cost, counted", IDEA,
-        "The Kronecker sketch forms nothing of the size of the Jacobian.", "bytes per m d at the peak", "memory",
-        "0, exactly; the peak is that of 4 to 4.2 arrays of samples by neurons", "any size",
+    _counted(
+        "kronecker-sketch-memory", 15, "The Kronecker sketch forms nothing of the size of the Jacobian.",
+        "0, exactly; the peak is that of 4 to 4.2 arrays of samples by neurons",
         Check(sketch_memory, Bound("peak", 4, 4.2, over="m", by="d", per="n m floats"), Bound("bytes per m d", equal=0)),
-    ),
-    Claim(
-        "step-memory", 0, "cost, counted", "derived",
-        "A near-linear step holds no float array of samples by neurons, only two masks.", "bytes per n m and m d at the peak",
-        "memory", "2 and 16, exactly (one float64 array more would add 8)", "ReLU; masks in bytes, as on counting arrays",
-        Check(
-            step_memory,
-            Bound("peak", over="m", by="n", beside="n m floats"),
-            Bound("bytes per n m", equal=2),
-            Bound("bytes per m d", equal=16),
-        ),
+        IDEA, "bytes per m d at the peak", how="memory",
     ),
     _counted(
-        "break-even-flops", 33,
-        "By flops, a sketched step pays against the structured exact one from m (n - n*) = 13/3 n² on, n* = (4K+6) d + 8 log₂ m.",
-        "gain at least 1 there", Check(partial(gains, grid=counted_grid, gain=counted_gain, pays=counted_to_pay), *BREAK_EVEN),
-        "derived", "exact step's flops over the near-linear step's",
-        "Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates",
-    ),
-    _timed(
-        "step-time-in-width", 4, "The time of a near-linear step is linear in the width.",
-        "1, within 0.05 of an interval of half-width at most 0.05", _growth(step_times, "m", 1, 0.05, 0.05), MAIN,
-    ),
-    _timed(
-        "product-time-in-samples", 5, "The time of an inner iteration's product is linear in the samples.",
-        "1, within 0.05 of an interval of half-width at most 0.1", _growth(product_times, "n", 1, 0.1, 0.05), MAIN,
-    ),
-    _timed(
-        "factorisation-time", 5, "The time of the factorisation is cubic in the samples.",
-        "3, within 0.15 (BLAS gains speed with size) of an interval of half-width at most 0.2",
-        _growth(factorisation_times, "n", 3, 0.2, 0.15), MAIN,
-    ),
-    _timed(
-        "gram-time-in-samples", 6, "The time of the structured Gram matrix is quadratic in the samples.",
-        "2, in an interval of half-width at most 0.2", _growth(gram_times, "n", 2, 0.2, reduce="interval, no floor"),
-        f"{GRAM_PAPER}, as {PAPER} states it",
-    ),
-    _timed(
-        "naive-gram-time", 7, "A Gram matrix from explicit rows takes about m d/(m+d) times as long as the structured one.",
-        "0.5 to 2.5 times m d/(m+d)", Check(naive_times, Bound("ratio of times", 0.5, 2.5, over="d", per="m d/(m+d)")),
-        "derived", "ratio of times",
-    ),
-    _timed(
-        "kronecker-sketch-time", 15, "The time of the Kronecker sketch grows with the width like m log m.",
-        "m or m log m fit best", Check(kronecker_times, Bound("m or m log m fits best", equal=1), Bound("seconds", over="m")),
-        IDEA, "growth of the time",
-    ),
-    _timed(
-        "break-even-time", 33, "In time, a near-linear step beats the structured exact step from n = 4 K d and m = 4.3 n on.",
-        "gain at least 1 from twice that on",
-        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=NeuronSigns()), pays=timed_to_pay), *BREAK_EVEN),
-        "derived", "exact step's seconds over the near-linear step's",
-    ),
-    _timed(
-        "break-even-time-kronecker", 33, "In time, the same holds with the Kronecker sketch that the count is about.",
-        "gain at least 1 from twice that on",
-        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=KRONECKER), pays=timed_to_pay), *BREAK_EVEN),
-        "derived", "exact step's seconds over the near-linear step's", should_hold=False,
+        "step-memory", 0, "A near-linear step holds no float array of samples by neurons, only two masks.",
+        "2 and 16, exactly (one float64 array more would add 8)",
+        Check(
+            step_memory, Bound("peak", over="m", by="n", beside="n m floats"), Bound("bytes per n m", equal=2),
+            Bound("bytes per m d", equal=16),
+        ),
+        "derived", "bytes per n m and m d at the peak", "ReLU; masks in bytes, as on counting arrays", "memory",
     ),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from nearlin.complexity.claims import cost, data
+from nearlin.complexity.claims import cost, data, timing
 from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.networks import GAUSS_NEWTON, SOFTMAX, SQUARED, Problem, named, on_digits, trained, walk
 from nearlin.complexity.claims.outer import RATE_IS_ACCURACY, rate_is_accuracy
@@ -171,7 +171,7 @@ def deep_rates(full, optimizer=UNDAMPED):
 ROUTES = ("exact", "sketch", "kernel")
 
 
-def plan_times(full, timer=cost.interleaved, steps=4):
+def plan_times(full, timer=timing.interleaved, steps=4):
     """Seconds of some steps by the planner's choice over those of the best route; and what plans gain over the exact route."""
     for ratio, n in product((4, 32), (64, 128, 256, 512, 1024) if full else (32, 64)):
         p = cost.problem(n, 16, ratio * n)

@@ -13,8 +13,8 @@ import numpy as np
 
 from nearlin._array import generator
 from nearlin.complexity.claims.check import Bound, Check
-from nearlin.complexity.claims.cost import geometric, interleaved
 from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.claims.timing import geometric, interleaved
 from nearlin.complexity.counting import count, wrap
 from nearlin.linalg import lowrank
 from nearlin.nn import MLP, Objective, SoftmaxCrossEntropy

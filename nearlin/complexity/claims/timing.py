@@ -1,0 +1,241 @@
+"""Claims on time: how seconds grow, and from which sizes a sketched step pays, by flops and in time.
+
+Times are the minimum over interleaved rounds of the processor time of one thread, with one BLAS thread, so that other processes
+disturb them little.
+"""
+
+import math
+import time
+from functools import partial
+
+from threadpoolctl import threadpool_limits
+
+from nearlin.complexity.claims import data
+from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.cost import FIXED, GRAM_PAPER, IDEA, INNER, KRONECKER, MAIN, PAPER, flops, problem, run_step
+from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.fit import contest
+from nearlin.linalg import damped_cholesky
+from nearlin.optim import GramGaussNewton, NearLinearGaussNewton
+from nearlin.sketch import NeuronSigns
+
+# ------------------------------------------------------------------------------------------------------------- times
+
+
+def interleaved(calls, rounds=5, budget=60.0):
+    """Minimum processor seconds of each call, over rounds through all of them, with one BLAS thread.
+
+    Parameters
+    ----------
+    calls : dict
+        Callables by size.
+    rounds : int
+        At most this many; at least two.
+    budget : float
+        Seconds after which no further round begins.
+
+    Returns
+    -------
+    dict
+        Seconds by size.
+    """
+    start, best = time.perf_counter(), dict.fromkeys(calls, math.inf)
+    with threadpool_limits(1, user_api="blas"):
+        for done in range(rounds):
+            if done >= 2 and time.perf_counter() - start > budget * done / (done + 1):
+                break
+            for size, call in calls.items():
+                before = time.thread_time()
+                call()
+                best[size] = min(best[size], time.thread_time() - before)
+    return best
+
+
+def geometric(low, high, number=8):
+    """Sizes from low to high, odd multiples of 8: powers of two make strided access slow."""
+    return tuple(16 * round(low * (high / low) ** (i / (number - 1)) / 16) + 8 for i in range(number))
+
+
+def step_times(full, timer=interleaved):
+    """A whole step with a fresh R and K inner iterations, over m."""
+    calls = {2**k: partial(run_step, problem(256, 16, 2**k, "float32"), FIXED) for k in range(10, 19)}
+    yield from _rows("m", timer(calls, rounds=30), n=256, d=16, K=INNER, dtype="float32")
+
+
+def product_times(full, timer=interleaved):
+    """J Jᵀu over n."""
+    made = {n: problem(n, 16, 16384) for n in geometric(128, 4096)}
+    calls = {n: partial(p.jacobian.gram_matvec, p.y) for n, p in made.items()}
+    yield from _rows("n", timer(calls, rounds=30), m=16384, d=16, dtype="float64")
+
+
+def factorisation_times(full, timer=interleaved):
+    """The damped Cholesky factorisation over n."""
+    made = {n: data.sphere(n, n, key=3) for n in geometric(512, 4096)}
+    calls = {n: partial(damped_cholesky, rows @ rows.T, 1.0) for n, rows in made.items()}
+    yield from _rows("n", timer(calls, rounds=6), dtype="float64")
+
+
+def gram_times(full, timer=interleaved):
+    """The structured Gram matrix by rank-k updates, over n; no size is a power of two."""
+    calls = {n: problem(n, 16, 4096, "float32").jacobian.gram for n in geometric(512, 8192)}
+    yield from _rows("n", timer(calls, rounds=6, budget=70.0), m=4096, d=16, dtype="float32")
+
+
+def _rows(variable, seconds, **sizes):
+    return ({**sizes, variable: size, "seconds": one} for size, one in seconds.items())
+
+
+def naive_times(full, timer=interleaved):
+    """The Gram matrix from explicit rows over the structured one, over d."""
+    n, m = 264, 2048
+    for d in (2, 4, 8, 16):
+        J = problem(n, d, m).jacobian
+        seconds = timer({"naive": partial(_naive_gram, J), "structured": J.gram})
+        yield {"n": n, "m": m, "d": d, "ratio of times": seconds["naive"] / seconds["structured"], "m d/(m+d)": m * d / (m + d)}
+
+
+def _naive_gram(J):
+    rows = J.to_dense()
+    return rows @ rows.T
+
+
+def kronecker_times(full, timer=interleaved):
+    """The Kronecker sketch over m, and which growth fits best."""
+    n, d, calls = 32, 16, {}
+    for m in (2**k for k in range(10, 20)):
+        left, right = data.sphere(n, m, key=3), data.sphere(n, d, key=4)
+        calls[m] = partial(KRONECKER.sample(0, 4 * n, ((m, d),), like=left).rows, 0, left, right)
+    seconds = timer(calls, rounds=12)
+    yield from _rows("m", seconds, n=n, d=d)
+    best = contest(tuple(seconds), tuple(seconds.values())).best
+    yield {"best fit": best, "m or m log m fits best": int(best in ("n", "n log n"))}
+
+
+# --------------------------------------------------------------------------------------------------------- break-even
+
+
+def gains(full, grid, gain, pays):
+    """The exact step's cost over the near-linear step's, and the same where the latter should pay.
+
+    ``grid(full)`` holds (n, d, m/n) over n and over m/n; ``gain(n, d, m)`` gives K and the gain, ``pays(n, d, m, K)`` a bool.
+    """
+    for over, sizes in zip(("n", "m/n"), grid(full), strict=True):
+        for n, d, ratio in sizes:
+            K, found = gain(n, d, ratio * n)
+            row = {"n": n, "m/n": ratio, "d": d, "K": K, f"gain over {over}": found}
+            yield {**row, "gain where it should pay": found} if pays(n, d, ratio * n, K) else row
+
+
+BREAK_EVEN = (
+    Bound("gain over n", over="n"), Bound("gain over m/n", over="m/n"), Bound("gain where it should pay", low=1),
+)  # fmt: skip
+
+
+def counted_grid(full):
+    """Small d, so that sizes which can be counted are large beside it."""
+    samples, at = (64, 128, 192, 224, 256, *((384, 512, 768, 1024) if full else ())), 1024 if full else 512
+    return [(n, 4, 32) for n in samples], [(at, 2, ratio) for ratio in (2, 4, 6, 8)]
+
+
+EXACT_STEP = GramGaussNewton(guard=False)
+NEAR_STEP = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER, guard=False, sketch=KRONECKER)
+
+
+def counted_gain(n, d, m, near=NEAR_STEP):
+    """From counts of both steps; symmetric products, which are counted in full, at the half that a rank-k update does."""
+    p, half = problem(n, d, m, counting=True), n * n
+    exact, sketched = (flops(partial(run_step, p, opt)) for opt in (EXACT_STEP, near))
+    return INNER, (exact - half * (m + d)) / (sketched - half * 4 * n)
+
+
+def counted_to_pay(n, d, m, K):
+    """n² m > (4 K + 6) n m d + 8 n m log₂ m + 13/3 n³: products and guard, transform, Gram matrix of the sketch and R."""
+    return m * (n - (4 * K + 6) * d - 8 * math.log2(m)) >= 13 / 3 * n * n
+
+
+def timed_gain(n, d, m, sketch, timer=interleaved):
+    """From seconds of both steps, R fresh."""
+    p, near = problem(n, d, m), NearLinearGaussNewton(reuse=False, sketch=sketch)
+    K = run_step(p, near)[2].solve.iterations
+    seconds = timer({"exact": partial(run_step, p, GramGaussNewton()), "near": partial(run_step, p, near)}, rounds=4)
+    return K, seconds["exact"] / seconds["near"]
+
+
+def timed_grid(full):
+    """n to 1024 at m = 32 n, and m to 32 n at n = 1024."""
+    return [(n, 16, 32) for n in (32, 64, 128, 256, 512, 1024)], [(1024, 16, ratio) for ratio in (1, 2, 4, 8, 16, 32)]
+
+
+def timed_to_pay(n, d, m, K):
+    """From twice 4 K d and twice 4.3 n on."""
+    return n >= 8 * K * d and m >= 8.6 * n
+
+
+# ---------------------------------------------------------------------------------------------------------- the table
+
+
+def _claim(
+    name, number, statement, expected, measure, paper=PAPER, quantity="exponent of the time",
+    condition="a quiet machine, one BLAS thread", how="time", should_hold=True,
+):  # fmt: skip
+    family = "cost, timed" if how == "time" else "cost, counted"
+    return Claim(
+        name, number, family, paper, statement, quantity, how, expected, condition, measure, should_hold, quick=how != "time"
+    )
+
+
+def _growth(sweep, variable, power, halfwidth, slack=0.0, reduce="interval"):
+    """A check that the seconds of a sweep grow like a power."""
+    return Check(sweep, Bound("seconds", power - slack, power + slack, over=variable, reduce=reduce, halfwidth=halfwidth))
+
+
+CLAIMS = (
+    _claim(
+        "break-even-flops", 33,
+        "By flops, a sketched step pays against the structured exact one from m (n - n*) = 13/3 n² on, n* = (4K+6) d + 8 log₂ m.",
+        "gain at least 1 there", Check(partial(gains, grid=counted_grid, gain=counted_gain, pays=counted_to_pay), *BREAK_EVEN),
+        "derived", "exact step's flops over the near-linear step's",
+        condition="Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates", how="count",
+    ),
+    _claim(
+        "step-time-in-width", 4, "The time of a near-linear step is linear in the width.",
+        "1, within 0.05 of an interval of half-width at most 0.05", _growth(step_times, "m", 1, 0.05, 0.05), MAIN,
+    ),
+    _claim(
+        "product-time-in-samples", 5, "The time of an inner iteration's product is linear in the samples.",
+        "1, within 0.05 of an interval of half-width at most 0.1", _growth(product_times, "n", 1, 0.1, 0.05), MAIN,
+    ),
+    _claim(
+        "factorisation-time", 5, "The time of the factorisation is cubic in the samples.",
+        "3, within 0.15 (BLAS gains speed with size) of an interval of half-width at most 0.2",
+        _growth(factorisation_times, "n", 3, 0.2, 0.15), MAIN,
+    ),
+    _claim(
+        "gram-time-in-samples", 6, "The time of the structured Gram matrix is quadratic in the samples.",
+        "2, in an interval of half-width at most 0.2", _growth(gram_times, "n", 2, 0.2, reduce="interval, no floor"),
+        f"{GRAM_PAPER}, as {PAPER} states it",
+    ),
+    _claim(
+        "naive-gram-time", 7, "A Gram matrix from explicit rows takes about m d/(m+d) times as long as the structured one.",
+        "0.5 to 2.5 times m d/(m+d)", Check(naive_times, Bound("ratio of times", 0.5, 2.5, over="d", per="m d/(m+d)")),
+        "derived", "ratio of times",
+    ),
+    _claim(
+        "kronecker-sketch-time", 15, "The time of the Kronecker sketch grows with the width like m log m.",
+        "m or m log m fit best", Check(kronecker_times, Bound("m or m log m fits best", equal=1), Bound("seconds", over="m")),
+        IDEA, "growth of the time",
+    ),
+    _claim(
+        "break-even-time", 33, "In time, a near-linear step beats the structured exact step from n = 4 K d and m = 4.3 n on.",
+        "gain at least 1 from twice that on",
+        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=NeuronSigns()), pays=timed_to_pay), *BREAK_EVEN),
+        "derived", "exact step's seconds over the near-linear step's",
+    ),
+    _claim(
+        "break-even-time-kronecker", 33, "In time, the same holds with the Kronecker sketch that the count is about.",
+        "gain at least 1 from twice that on",
+        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=KRONECKER), pays=timed_to_pay), *BREAK_EVEN),
+        "derived", "exact step's seconds over the near-linear step's", should_hold=False,
+    ),
+)  # fmt: skip

@@ -1,0 +1,259 @@
+"""The two sides of a damped Gauss-Newton system: u over (sample, output), or δ over the parameters.
+
+Formula     (JᵀHJ/n + s I) δ = -g + λ μ δ_prev - ω θ,   the strength s = λ + ω;   K = Cᵀ J, H = C Cᵀ, C r̃ = dl/dz
+            sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n s I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω θ) / s,   the shift n s
+            parameter side   CG on δ itself, from μ δ_prev
+Reference   Martens, ICML 2010 (start, and stop by progress); Goldshlager, Abrahamsen, Lin, arXiv:2401.10190 (δ₀: SPRING)
+Cost        what `gram_solve` or `cg` cost; a product for each part of δ₀, or of the start
+Deviations  1. Where ε is above `SUMMED` rounding errors, images are summed up along the iteration, and certify it; below, a
+               product of its own does.
+            2. The parameter side does not take `cg`'s start: the image of δ that the start has, and the progress from there, are
+               made of the same product.
+"""
+
+import math
+from typing import NamedTuple
+
+from nearlin._array import namespace, widest
+from nearlin.curvature.gram_solve import DampedGram, gram_solve
+from nearlin.linalg import Exit, SlowProgress, SolveInfo, axpy, cg, craig, eps_of, inner, lsqr, norm
+from nearlin.nn import ravel, unravel
+
+ROUGH = 1e-2  # accuracy of a solve in a lower precision, of which corrections make any other
+SUMMED = 1e4  # rounding errors that the accuracy must be above for an image summed along CG to stand for a recomputed one
+
+
+class Accuracy(NamedTuple):
+    """How exactly a system is solved, by what, and in which arithmetic; the fields are those of `GaussNewton`.
+
+    ``stop`` is heeded on the parameter side, ``solver`` and the dtypes on that of the samples.
+    """
+
+    epsilon: float
+    solver: str = "cg"
+    stop: str = "residual"
+    inner_dtype: str | None = None
+    residual_dtype: str | None = None
+
+    def inner(self, J):
+        """J in the dtype of the inner products."""
+        return J if self.inner_dtype is None else J.astype(self.inner_dtype)
+
+    def cast(self, x):
+        """``x`` in the dtype of the inner products."""
+        xp = namespace(x)
+        return x if self.inner_dtype is None else xp.astype(x, getattr(xp, self.inner_dtype), copy=False)
+
+    def outer(self, J, b):
+        """J and b in the dtype of the residual."""
+        if self.residual_dtype is None:
+            return J, b
+        xp = namespace(b)
+        if widest(b) != xp.float64:
+            found = "residual_dtype is 'float64', and the device has none"
+            raise ValueError(f"{found}; expected None there: float32's accuracy is left")
+        return J.astype("float64"), xp.astype(b, xp.float64, copy=False)
+
+
+class Pull(NamedTuple):
+    """What δ is pulled towards, beside the model's minimum: ω/2 ||θ + δ||² and λ/2 ||δ - μ δ_prev||² of a step.
+
+    Attributes
+    ----------
+    params : tuple of arrays
+        θ.
+    l2 : float
+        ω.
+    last : tuple of arrays or None
+        δ_prev.
+    momentum : float
+        μ.
+    spring : bool
+        Whether the parameter side is pulled towards μ δ_prev, or only starts there.
+    """
+
+    params: tuple
+    l2: float = 0.0
+    last: tuple | None = None
+    momentum: float = 0.0
+    spring: bool = False
+
+
+class Solution(NamedTuple):
+    """δ, its image K δ (n c,), its inner product with the gradient, and the certificate."""
+
+    step: tuple
+    image: object
+    slope: float
+    info: SolveInfo
+
+
+class SampleSide:
+    """(K Kᵀ + n s I) u = r̃ + K δ₀, δ = δ₀ - Kᵀu, of n samples.
+
+    Parameters
+    ----------
+    J : Jacobian
+        K.
+    r : array, shape (n c,)
+        r̃.
+    pull : Pull
+    accuracy : Accuracy
+    """
+
+    def __init__(self, J, r, pull, accuracy):
+        self.J, self.r, self.pull, self.accuracy, self.n, self._images = J, r, pull, accuracy, J.samples, {}
+
+    def largest_ritz(self, iterations):
+        """The largest Ritz value of K Kᵀ / n."""
+        return _largest(cg(self.J.gram_matvec, self.r, rtol=0.0, maxiter=iterations, certify=False)[1]) / self.n
+
+    def forget(self):
+        """Go on without δ_prev."""
+        self.pull = self.pull._replace(last=None)
+
+    def solve(self, damping, P, limit):
+        """The `Solution` for λ = ``damping`` with the preconditioner ``P``, an `Applied`, in at most ``limit`` iterations."""
+        centre, image = self._centre(damping)
+        b, shift = self.r if centre is None else self.r + image, self.n * (damping + self.pull.l2)
+        J, wide = self.accuracy.outer(self.J, b)
+        solved = gram_solve(J, wide, shift, self._inner_solver(b, P, shift), self.accuracy.epsilon, limit)
+        back = lambda a: namespace(a).astype(a, self.r.dtype, copy=False)  # noqa: E731
+        step, made = tuple(-back(V) for V in solved.step), -back(solved.image)
+        if centre is not None:
+            step, made = axpy(1.0, centre, step), image + made
+        return Solution(step, made, inner(self.r, made) / self.n, solved.info)
+
+    def _centre(self, damping):
+        """δ₀ and K δ₀, or None twice."""
+        (params, l2, last, momentum, _), parts = self.pull, []
+        if last is not None and damping:
+            parts.append((damping * momentum / (damping + l2), last, "last"))
+        if l2:
+            parts.append((-l2 / (damping + l2), params, "params"))
+        if not parts:
+            return None, None
+        centre = tuple(sum(a * v[i] for a, v, _ in parts) for i in range(len(params)))
+        return centre, sum(a * self._image(name, v) for a, v, name in parts)
+
+    def _image(self, name, v):
+        if name not in self._images:
+            self._images[name] = self.J.matvec(v)
+        return self._images[name]
+
+    def _inner_solver(self, b, P, shift):
+        """``inner_solve`` of `gram_solve`: P itself where it is exact and new, else CG, LSQR or CRAIG with it."""
+        how = self.accuracy
+        J, dtype, same_dtype = how.inner(self.J), how.cast(b).dtype, how.inner_dtype is None and how.residual_dtype is None
+
+        def solve(rest, rtol, limit):
+            c = namespace(rest).astype(rest, dtype, copy=False)
+            lower = c.dtype != rest.dtype
+            rtol = max(rtol, ROUGH) if lower else rtol
+            summed = same_dtype and how.solver == "cg" and not P.exact and rtol >= SUMMED * eps_of(rest)
+            operator, options = DampedGram(J, shift, keep_image=summed), {"rtol": min(rtol, 0.99), "maxiter": limit}
+            if P.exact:
+                u, info = P(c), SolveInfo(0.0, 0, 0, Exit.CONVERGED, 1.0)
+            elif how.solver == "cg":
+                u, info = cg(operator, c, preconditioner=P, certify=False, on_step=operator.accumulate, **options)
+            else:
+                method = lsqr if how.solver == "lsqr" else craig
+                (operator.adjoint, u), info = method(J, c, shift, P.triangular, **options)
+            if lower:
+                reason = Exit.CONVERGED if info.reason == Exit.STALLED else info.reason  # the residual above tells how far it got
+                return namespace(u).astype(u, rest.dtype), None, info._replace(reason=reason)
+            found = (*operator.in_dtype_of(u, rest), info)
+            return found if operator.image is None else (*found, operator.image)
+
+        return solve
+
+
+class ParameterSide:
+    """(KᵀK/n + s I) δ = -g + λ μ δ_prev - ω θ by CG on δ, of n samples.
+
+    Parameters
+    ----------
+    J : Jacobian
+        K.
+    gradient : tuple of arrays
+        g, of the mean loss.
+    pull : Pull
+    accuracy : Accuracy
+    """
+
+    def __init__(self, J, gradient, pull, accuracy):
+        self.J, self.g, self.pull, self.accuracy, self.n = J, ravel(gradient), pull, accuracy, J.samples
+
+    def largest_ritz(self, iterations):
+        """The largest Ritz value of KᵀK / n."""
+        return _largest(cg(lambda v: self._product(v)[0], self.g, rtol=0.0, maxiter=iterations, certify=False)[1])
+
+    def _product(self, v):
+        """KᵀK v / n and K v."""
+        image = self.J.matvec(self._like_params(v))
+        return ravel(self.J.rmatvec(image)) / self.n, image
+
+    def _like_params(self, v):
+        return unravel(v, self.pull.params)
+
+    def _right_hand_side(self, damping):
+        (params, l2, last, momentum, spring), b = self.pull, -self.g
+        if l2:
+            b = b - l2 * ravel(params)
+        return b + (damping * momentum) * ravel(last) if spring and last is not None else b
+
+    def forget(self):
+        """Go on without δ_prev."""
+        self.pull = self.pull._replace(last=None)
+
+    def solve(self, damping, P, limit):
+        """As `SampleSide.solve`."""
+        s, b, epsilon = damping + self.pull.l2, self._right_hand_side(damping), self.accuracy.epsilon
+        size = norm(b)
+        if not 0 < size < math.inf:
+            zero = self._like_params(namespace(b).zeros_like(b))
+            return Solution(zero, self.J.matvec(zero), 0.0, SolveInfo.unsolved(size))
+        delta, image, rest, products = self._start(b, s)
+        left = norm(rest)
+        rtol, seen = epsilon * size / left if left else 1.0, _Images(self._product, s)
+        info, progress = SolveInfo(1.0, 0, 0, Exit.CONVERGED), self.accuracy.stop == "progress"
+        if rtol < 1:
+            options = {"rtol": rtol, "maxiter": limit, "stop": SlowProgress(rest) if progress else None}
+            M = lambda r: ravel(P.on_parameters(self._like_params(r)))  # noqa: E731
+            x, info = cg(seen, rest, preconditioner=M, certify=False, on_step=seen.accumulate, **options)
+            delta, image = delta + x, image + (0.0 if seen.total is None else seen.total)
+        products, residual, reason = products + info.products, info.residual * left / size, info.reason
+        if rtol < SUMMED * eps_of(b):  # summed along the way, it may have lost touch
+            rest = b - ravel(self.J.rmatvec(image)) / self.n - s * delta
+            residual, products = norm(rest) / size, products + 1
+        if reason == Exit.CONVERGED and residual > 1.05 * epsilon and not progress:
+            reason = Exit.STALLED
+        info = info._replace(residual=residual, products=products, reason=reason)
+        return Solution(self._like_params(delta), image, inner(self.g, delta), info)
+
+    def _start(self, b, s):
+        """μ δ_prev or 0, its image, the residual there, and the products that it took."""
+        if self.pull.last is None:
+            return 0.0, 0.0, b, 0
+        delta = self.pull.momentum * ravel(self.pull.last)
+        along, image = self._product(delta)
+        return delta, image, b - along - s * delta, 1
+
+
+class _Images:
+    """v → (KᵀK/n + s I) v that adds up K x along the steps x += α v."""
+
+    def __init__(self, product, strength):
+        self._product, self._strength, self._last, self.total = product, strength, None, None
+
+    def __call__(self, v):
+        made, self._last = self._product(v)
+        return made + self._strength * v
+
+    def accumulate(self, alpha):
+        self.total = alpha * self._last if self.total is None else self.total + alpha * self._last
+
+
+def _largest(info):
+    """The largest Ritz value of a solve; 0 where the right-hand side, or its image, is zero, NaN where one is not finite."""
+    return 0.0 if info.iterations == 0 and info.reason != Exit.NON_FINITE else info.largest

@@ -1,0 +1,103 @@
+"""Reports of rates, estimates and claims in the terminal. Importing this module needs rich."""
+
+from rich.text import Text
+
+from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
+from nearlin.experiments.estimation import in_words
+from nearlin.experiments.tables import Column, console, facts, say, table
+from nearlin.linalg.rates import DTYPES, PAIRED
+
+STYLES = {HOLDS: "green", FAILS: "bold red", OUT_OF_REGIME: "yellow"}
+
+
+CLAIMS = (
+    Column("claim", lambda result: result.claim.id, Text, align="fold"),
+    Column("measured", lambda result: result.outcome.value, Text, align="fold"),
+    Column("expected", lambda result: result.claim.expected, Text, align="fold"),
+    Column(
+        "verdict", lambda result: result.verdict, lambda verdict: Text(verdict, style=STYLES.get(verdict, "dim")), align="left"
+    ),
+    Column("seconds", lambda result: result.seconds or None, "{:.1f}"),
+)
+
+
+def print_claims(verification, stream=None):
+    """A row per claim, the reasons of what does not hold, and the summary."""
+    out = console(stream)
+    out.print(table(CLAIMS, verification.results))
+    out.print()
+    say(out, *_reasons(verification.results), f"{verification.summary}; {verification.header['seconds']:.0f} s")
+    if verification.folder is not None:
+        texts = [name for name in verification.files if not name.endswith(".png")]
+        plots = len(verification.files) - len(texts)
+        say(out, f"wrote {', '.join(texts)} and {plots} plot{'s' * (plots != 1)} in {verification.folder}")
+
+
+def _reasons(results):
+    """A line per claim that was measured and does not hold, and one per reason of those that were not measured."""
+    left = {}
+    for result in results:
+        if result.verdict in (NOT_MEASURED, NOT_BUILT):
+            left.setdefault(f"{result.verdict} ({result.outcome.detail})", []).append(result.claim.id)
+        elif result.verdict != HOLDS:
+            known = "" if result.disappoints or result.verdict != FAILS else ", as it is known to"
+            yield f"{result.claim.id} {result.verdict}{known}: {result.outcome.detail}"
+    for reason, ids in left.items():
+        yield f"{reason}: {', '.join(ids)}"
+
+
+def print_estimate(estimate, stream=None):
+    """Flops by part, for the kinds of step that the optimizer makes, and memory by part."""
+    out = console(stream)
+    facts(
+        out,
+        ("data", f"{estimate.source}: {estimate.rows} rows a step, {estimate.features} features"),
+        (
+            "network",
+            f"{estimate.features} inputs, {estimate.width} {estimate.activation} neurons, {estimate.parameters} parameters",
+        ),
+        ("optimizer", estimate.optimizer + (f", {estimate.iterations} inner iterations" if estimate.iterations else "")),
+        ("backend", f"{estimate.backend}, {estimate.dtype}"),
+    )
+    out.print()
+    out.print(_parts("flops", {kind: step.flops for kind, step in estimate.steps.items()}, "{:.3e}".format))
+    out.print()
+    out.print(_parts("bytes", {kind: step.bytes for kind, step in estimate.steps.items()}, in_words))
+    out.print()
+    say(
+        out,
+        "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
+        "Bytes are the arrays of a step, without the interpreter.",
+    )
+
+
+def _parts(name, kinds, form):
+    """A table with a row per part and two columns per kind of step, the amount and its share."""
+    columns = [Column(name, lambda part: part, align="left")]
+    for kind, values in kinds.items():
+        whole = sum(values.values())
+        amount, share = _looked_up({**values, "total": whole}), _looked_up({k: v / max(whole, 1) for k, v in values.items()})
+        columns += [Column(kind, amount, form), Column("", share, "{:.0%}")]
+    return table(columns, (*dict.fromkeys(part for values in kinds.values() for part in values), "total"))
+
+
+def _looked_up(values):
+    return lambda part: values.get(part) or None
+
+
+def print_info(rows, stream=None):
+    """Two columns."""
+    width = max(len(name) for name, _ in rows)
+    facts(console(stream), *((name.ljust(width), text) for name, text in rows))
+
+
+def print_rates(rates, stream=None):
+    """A row per primitive."""
+    rows = [(name, *(rate / 1e9 for rate in getattr(rates, name)), "GB/s" if name == "memory" else "GFlop/s") for name in PAIRED]
+    columns = (
+        Column("primitive", lambda row: row[0], align="left"),
+        Column(DTYPES[0], lambda row: row[1], "{:.3g}"),
+        Column(DTYPES[1], lambda row: row[2], "{:.3g}"),
+        Column("unit", lambda row: row[3], align="left"),
+    )
+    console(stream).print(table(columns, [*rows, ("calls", rates.calls, None, "calls/s")]))
