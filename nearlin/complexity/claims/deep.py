@@ -31,6 +31,7 @@ from nearlin.data import digits
 from nearlin.linalg import FactorizationError, TriangularPreconditioner, axpy, cg, damped_cholesky, norm, nystrom, sketch_factor
 from nearlin.nn import MLP, Objective, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss, autoencoder
 from nearlin.optim import GaussNewton, GramGaussNewton
+from nearlin.steps import StepExit
 
 # ------------------------------------------------------------------------------------------------- what is measured on
 
@@ -90,7 +91,7 @@ def walk(p, optimizer, steps, until=0.0):
         params, state, info = optimizer.step(p.params, state, p.objective, p.batch, t)
         yield p, info
         p = p._replace(params=params)
-        if info.new_loss <= until or info.reason.startswith("stalled"):
+        if info.new_loss <= until or StepExit.of(info.reason) is StepExit.STALLED:
             break
     yield p, None
 
