@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from nearlin.steps import StepExit
+
 GRADIENTS = {"forward": 1 / 3, "backward": 2 / 3, "jvp": 2 / 3, "matvec": 1 / 3, "rmatvec": 1 / 3, "gram_matvec": 2 / 3}
 
 
@@ -102,7 +104,7 @@ def relative(loss, reference):
 
 def stalled(record):
     """Whether the step found nothing to gain."""
-    return record["reason"].startswith("stalled")
+    return StepExit.of(record["reason"]) is StepExit.STALLED
 
 
 def no_way_on(record):

@@ -15,11 +15,27 @@ Deviations  1. Pairs with yᵀHy or sᵀs at most the smallest normal number are
 """
 
 import math
+from enum import StrEnum
 from typing import NamedTuple
 
 from nearlin._array import check, integer, namespace, positive, solve_triangular, unguarded, within
 
 CURVATURE = 1e-4  # a pair is skipped where sᵀy <= CURVATURE sᵀs ||g||
+
+
+class Pairing(StrEnum):
+    """What became of a pair, in the words that are reported."""
+
+    KEPT = "kept"
+    S_DAMPED = "s damped"
+    Y_DAMPED = "y damped"
+    BOTH_DAMPED = "s and y damped"
+    UPDATED = "updated"
+    LITTLE_CURVATURE = "skipped: curvature"
+    NO_CURVATURE = "skipped: no curvature"
+    NON_FINITE = "rejected: non-finite"
+
+    __repr__ = str.__repr__
 
 
 class DampedPair(NamedTuple):
@@ -29,19 +45,19 @@ class DampedPair(NamedTuple):
     ----------
     s, y : array, shape (n,)
         The pair.
-    word : str
+    word : Pairing
         ``"kept"``, ``"s damped"``, ``"y damped"``, ``"s and y damped"``; with the pair as it was given, which must not be used,
         ``"skipped: no curvature"`` or ``"rejected: non-finite"``.
     """
 
     s: object
     y: object
-    word: str
+    word: Pairing
 
     @property
     def usable(self):
         """Whether the pair may go into an update."""
-        return not self.word.startswith(("skipped", "rejected"))
+        return self.word not in (Pairing.LITTLE_CURVATURE, Pairing.NO_CURVATURE, Pairing.NON_FINITE)
 
 
 def _tiny(x):
@@ -77,9 +93,9 @@ def powell_damping(s, y, Hy, mu=0.2):
     if word := _unusable(y, sy, yHy):
         return DampedPair(s, y, word)
     if sy > mu * yHy:
-        return DampedPair(s, y, "kept")
+        return DampedPair(s, y, Pairing.KEPT)
     theta = (1 - mu) * yHy / (yHy - sy)
-    return DampedPair(theta * s + (1 - theta) * Hy, y, "s damped")
+    return DampedPair(theta * s + (1 - theta) * Hy, y, Pairing.S_DAMPED)
 
 
 def minimal_damping(s, y, mu):
@@ -104,18 +120,18 @@ def minimal_damping(s, y, mu):
     if word := _unusable(s, sy, ss):
         return DampedPair(s, y, word)
     if sy > mu * ss:
-        return DampedPair(s, y, "kept")
+        return DampedPair(s, y, Pairing.KEPT)
     if mu >= 1:
-        return DampedPair(s, y + (mu - sy / ss) * s, "y damped")
+        return DampedPair(s, y + (mu - sy / ss) * s, Pairing.Y_DAMPED)
     theta = (1 - mu) * ss / (ss - sy)
-    return DampedPair(s, theta * y + (1 - theta) * s, "y damped")
+    return DampedPair(s, theta * y + (1 - theta) * s, Pairing.Y_DAMPED)
 
 
 def _unusable(x, sy, scale):
     """Why a pair cannot be damped, or None."""
     if not math.isfinite(sy) or not math.isfinite(scale):
-        return "rejected: non-finite"
-    return "skipped: no curvature" if scale <= _tiny(x) else None
+        return Pairing.NON_FINITE
+    return Pairing.NO_CURVATURE if scale <= _tiny(x) else None
 
 
 def double_damping(s, y, Hy, mu1, mu2, noise=0.0):
@@ -147,16 +163,16 @@ def double_damping(s, y, Hy, mu1, mu2, noise=0.0):
     check(ndim={"s": 1, "y": 1, "Hy": 1}, finite=False, s=s, y=y, Hy=Hy)
     mu1, mu2 = within("(0, 1)")("mu1", mu1), positive("mu2", mu2)
     if not math.isfinite(noise):
-        return DampedPair(s, y, "rejected: non-finite")
+        return DampedPair(s, y, Pairing.NON_FINITE)
     first = powell_damping(s, y, Hy, mu1)
     if not first.usable:
         return first
     if _dot(y, y) <= noise**2:
-        return DampedPair(s, y, "skipped: no curvature")
+        return DampedPair(s, y, Pairing.NO_CURVATURE)
     second = minimal_damping(first.s, first.y, mu2)
     if not second.usable:
         return DampedPair(s, y, second.word)
-    words = {("s damped", "y damped"): "s and y damped", ("s damped", "kept"): "s damped"}
+    words = {(Pairing.S_DAMPED, Pairing.Y_DAMPED): Pairing.BOTH_DAMPED, (Pairing.S_DAMPED, Pairing.KEPT): Pairing.S_DAMPED}
     return DampedPair(second.s, second.y, words.get((first.word, second.word), second.word))
 
 
@@ -164,10 +180,10 @@ def _refused(s, y, gradient_norm):
     """Why a pair does not go into an update, or None."""
     sy, ss = _dot(s, y), _dot(s, s)
     if not math.isfinite(sy) or not math.isfinite(ss):
-        return "rejected: non-finite"
+        return Pairing.NON_FINITE
     if ss <= _tiny(s):
-        return "skipped: no curvature"
-    return "skipped: curvature" if sy <= 0 or not sy > CURVATURE * ss * gradient_norm else None
+        return Pairing.NO_CURVATURE
+    return Pairing.LITTLE_CURVATURE if sy <= 0 or not sy > CURVATURE * ss * gradient_norm else None
 
 
 def bfgs_update(H, s, y, gradient_norm=0.0):
@@ -186,7 +202,7 @@ def bfgs_update(H, s, y, gradient_norm=0.0):
     -------
     H : array, shape (n, n)
         The update, or the H given.
-    word : str
+    word : Pairing
         ``"updated"``, ``"skipped: curvature"``, ``"skipped: no curvature"`` (yᵀHy or sᵀs vanishes) or ``"rejected: non-finite"``
         (the pair, or the update).
 
@@ -203,7 +219,7 @@ def bfgs_update(H, s, y, gradient_norm=0.0):
         if word := _unusable(y, sy, yHy):
             return H, word
         new = _updated(H, s, Hy, 1 / sy, yHy)
-    return (new, "updated") if bool(namespace(new).all(namespace(new).isfinite(new))) else (H, "rejected: non-finite")
+    return (new, Pairing.UPDATED) if bool(namespace(new).all(namespace(new).isfinite(new))) else (H, Pairing.NON_FINITE)
 
 
 def track_inverse(H, matrix, damping, v):
@@ -220,7 +236,7 @@ def track_inverse(H, matrix, damping, v):
     Returns
     -------
     H : array, shape (n, n)
-    word : str
+    word : Pairing
         As from `bfgs_update`.
 
     Notes
@@ -277,7 +293,7 @@ def remember(pairs, s, y, memory, gradient_norm=0.0):
     Returns
     -------
     pairs : LimitedMemory
-    word : str
+    word : Pairing
         ``"updated"``, ``"skipped: curvature"``, ``"skipped: no curvature"`` or ``"rejected: non-finite"``.
 
     Raises
@@ -294,12 +310,12 @@ def remember(pairs, s, y, memory, gradient_norm=0.0):
     if word := _refused(s, y, gradient_norm):
         return pairs, word
     if pairs.S is None:
-        return LimitedMemory(s[None, :], y[None, :]), "updated"
+        return LimitedMemory(s[None, :], y[None, :]), Pairing.UPDATED
     oldest = max(0, pairs.S.shape[0] + 1 - memory)
     kept = LimitedMemory(
         xp.concat([pairs.S[oldest:, :], s[None, :]], axis=0), xp.concat([pairs.Y[oldest:, :], y[None, :]], axis=0)
     )
-    return kept, "updated"
+    return kept, Pairing.UPDATED
 
 
 def compact_product(pairs, M):

@@ -91,7 +91,7 @@ from nearlin.curvature import (
 from nearlin.linalg import Exit, Rates, axpy, eps_of, inner, norm
 from nearlin.nn import SquaredLoss
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
-from nearlin.steps import CEILING, Bounds, Damping, Guard, Outcome, Recall, Trial, least_damping, recalled, unmoved
+from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, StepExit, Trial, least_damping, recalled, unmoved
 
 RITZ = 4  # iterations that estimate the largest eigenvalue before the first step
 
@@ -335,5 +335,5 @@ def _next(guard, solve):
 def _no_curvature(bounds):
     """Why there is nothing to solve."""
     if bounds.size:
-        return Outcome.REJECTED.because("the curvature is not finite")
-    return Outcome.STALLED.because("the gradient, or all curvature along it, is zero")
+        return StepExit.REJECTED.because("the curvature is not finite")
+    return StepExit.STALLED.because("the gradient, or all curvature along it, is zero")

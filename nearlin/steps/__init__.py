@@ -2,7 +2,7 @@
 
 from nearlin.steps.averages import average, label_key, mean_weights, warm_key, warmed, weigh, weighted
 from nearlin.steps.guard import Bounds, Guard, unmoved
-from nearlin.steps.info import Info, Outcome, StepInfo
+from nearlin.steps.info import Info, StepExit, StepInfo
 from nearlin.steps.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.steps.momentum import adam_moments, velocity
 from nearlin.steps.schedules import StepDecay, inverses_due, rate, statistics_due
@@ -12,7 +12,7 @@ from nearlin.steps.weight_decay import decay
 __all__ = [
     "average", "label_key", "mean_weights", "warm_key", "warmed", "weigh", "weighted",
     "Bounds", "Guard", "unmoved",
-    "Info", "Outcome", "StepInfo",
+    "Info", "StepExit", "StepInfo",
     "CEILING", "Damping", "judge", "least_damping",
     "adam_moments", "velocity",
     "StepDecay", "inverses_due", "rate", "statistics_due",

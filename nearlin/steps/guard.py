@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from nearlin.linalg import Exit, SolveInfo, eps_of, norm
-from nearlin.steps.info import Outcome, StepInfo
+from nearlin.steps.info import StepExit, StepInfo
 from nearlin.steps.levenberg_marquardt import judge
 
 ATTEMPTS = 7  # the first and at most 6 retries
@@ -30,7 +30,7 @@ class Bounds(NamedTuple):
 
 def unmoved(point, reason, damping=None):
     """The `StepInfo` of a step that stays where it is before any solve; ``damping`` is the state's, a `Damping` or None."""
-    loss, stalled = float(point.loss), Outcome.of(reason) is Outcome.STALLED
+    loss, stalled = float(point.loss), StepExit.of(reason) is StepExit.STALLED
     solve = SolveInfo.unsolved(0.0 if stalled else math.nan)
     return StepInfo(loss, loss, False, reason, damping.value if damping else 0.0, math.nan, 0, solve)
 
@@ -69,12 +69,12 @@ class Guard:
         self._point, self._loss, self._on, self.size, self.why_unmoved = point, loss, on, math.nan, ""
         self.damping, self.accepted, self.attempts, self._hopeless, self._at_ceiling = None, False, 0, False, False
         if not math.isfinite(loss):
-            self.why_unmoved = Outcome.REJECTED.because("the loss is not finite")
+            self.why_unmoved = StepExit.REJECTED.because("the loss is not finite")
             return
         left = self._left(squared, l2)
         self._little = left <= LITTLE
         if left <= NOTHING:
-            self.why_unmoved = Outcome.STALLED.because("the residual is rounding")
+            self.why_unmoved = StepExit.STALLED.because("the residual is rounding")
 
     def _left(self, squared, l2):
         """The residual in rounding errors of the outputs; of other losses than least squares 0 where they are 0, else Inf.
@@ -118,16 +118,16 @@ class Guard:
         """The `StepInfo` after the last attempt; ``more`` are its last fields."""
         loss = float(self._point.loss)
         new_loss = float(trial.point.loss) if self.accepted else loss
-        reason = Outcome.ACCEPTED if self.accepted else self._why_not(solve)
+        reason = StepExit.ACCEPTED if self.accepted else self._why_not(solve)
         return StepInfo(loss, new_loss, self.accepted, reason, self.used, trial.ratio, self.attempts, solve, *more)
 
     def _why_not(self, solve):
         if solve.reason == Exit.NON_FINITE:
-            return Outcome.REJECTED.because("the solve is not finite")
+            return StepExit.REJECTED.because("the solve is not finite")
         if self._on and self._hopeless:
-            return Outcome.STALLED.because("no decrease is left above rounding")
+            return StepExit.STALLED.because("no decrease is left above rounding")
         if solve.residual >= 1:
-            return Outcome.REJECTED.because(f"the solve is worse than none, its residual is {solve.residual:.2g}")
+            return StepExit.REJECTED.because(f"the solve is worse than none, its residual is {solve.residual:.2g}")
         if self._on and self._at_ceiling:
-            return Outcome.STALLED.because("the damping is at its largest; a smooth activation or mini-batches may go on")
-        return Outcome.REJECTED.because(f"no decrease in {self.attempts} attempt(s), damping now {self.damping.value:.1e}")
+            return StepExit.STALLED.because("the damping is at its largest; a smooth activation or mini-batches may go on")
+        return StepExit.REJECTED.because(f"no decrease in {self.attempts} attempt(s), damping now {self.damping.value:.1e}")

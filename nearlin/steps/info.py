@@ -7,8 +7,8 @@ from typing import NamedTuple
 from nearlin.linalg import SolveInfo
 
 
-class Outcome(StrEnum):
-    """What became of a step: the first word of its reason."""
+class StepExit(StrEnum):
+    """How a step ended: the first word of its reason."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
     @classmethod
     def of(cls, reason):
-        """The outcome that a step's reason tells, or that of a run's record; None of other words."""
+        """The end that a step's reason tells, or that of a run's record; None of other words."""
         word = re.match(r"\w*", reason)[0]
         return cls(word) if word in set(cls) else None
 

@@ -297,7 +297,7 @@ def test_a_refused_pair_leaves_the_memory_as_it_is(s, y, gradient_norm, word):
 
 
 def test_a_memory_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="memory is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="memory is 0; expected an integer of at least 1"):
         linalg.remember(linalg.LimitedMemory(), np.ones(3), np.ones(3), 0)
 
 

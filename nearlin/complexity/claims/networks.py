@@ -11,6 +11,7 @@ import numpy as np
 from nearlin.data import digits
 from nearlin.nn import MLP, Objective, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss, autoencoder
 from nearlin.optim import GaussNewton
+from nearlin.steps import StepExit
 
 SQUARED, SOFTMAX = SquaredLoss(), SoftmaxCrossEntropy()
 GAUSS_NEWTON = GaussNewton()
@@ -73,7 +74,7 @@ def walk(p, optimizer, steps, until=0.0):
         params, state, info = optimizer.step(p.params, state, p.objective, p.batch, t)
         yield p, info
         p = p._replace(params=params)
-        if info.new_loss <= until or info.reason.startswith("stalled"):
+        if info.new_loss <= until or StepExit.of(info.reason) is StepExit.STALLED:
             break
     yield p, None
 
