@@ -8,10 +8,8 @@ any backend are stored as host arrays. Fields that a record calls ``transient`` 
 are left out, and come back as their defaults.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 
 from nearlin._array import asarray, is_array, to_numpy
 from nearlin.experiments.class_names import class_of, fields, name_of
+from nearlin.experiments.folders import write_atomically
 
 FORMAT, EARLIER = "nearlin checkpoint 2", "nearlin checkpoint 1"
 
@@ -124,21 +123,6 @@ def next_to(tree, like):
         moved = {f.name: next_to(getattr(tree, f.name), like) for f in dataclasses.fields(tree) if f.init}
         return type(tree)(**moved)
     return tree
-
-
-def write_atomically(path, write):
-    """Call ``write(file)`` on a new file in the same folder, flush it to disk, and rename it to ``path``."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(aside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            aside.unlink()
 
 
 def _is_namedtuple(value):

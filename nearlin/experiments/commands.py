@@ -1,6 +1,5 @@
 """The commands of ``nearlin``: options, and what the user sees. Importing this module needs click and rich."""
 
-import contextlib
 import itertools
 import warnings
 from pathlib import Path
@@ -18,15 +17,16 @@ from nearlin.experiments.measuring import MEASUREMENTS, check_out, measure_rates
 from nearlin.experiments.options import (
     ARRAYS,
     NETWORK,
-    POSITIVE,
     PREPROCESSING,
     RUN,
     SOURCE,
-    PerOptimizer,
+    count,
     names,
     optimizers,
     options,
+    out,
     path,
+    per_optimizer,
     progress,
 )  # fmt: skip
 from nearlin.experiments.prediction import predict
@@ -116,20 +116,8 @@ def cli(debug):
 )
 @click.argument("data", required=False)
 @options(*SOURCE, *PREPROCESSING, "optimizer", *NETWORK, "epsilon", "lr", "damping", *RUN)
-@path(
-    "--out",
-    "Output folder, without an earlier run.  [default: runs/DATA-OPTIMIZER-SEED, with -2, -3, ... appended "
-    "where it holds a run; with --resume the folder of the checkpoint]",
-    "DIR",
-)
-@click.option(
-    "--checkpoint-every",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="K",
-    help="Write the checkpoint every K steps besides the end.",
-)
+@out("run", "DATA-OPTIMIZER-SEED", " where it holds a run; with --resume the folder of the checkpoint")
+@count("--checkpoint-every", "Write the checkpoint every K steps besides the end.", metavar="K", default=0, least=0)
 @path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
 @progress
 @click.pass_context
@@ -184,21 +172,12 @@ def _free(marker, *names):
 @optimizers(f"{','.join(COMPARED)}; on a problem {','.join(ON_RECIPES)}")
 @options(*SOURCE, *PREPROCESSING, *NETWORK)
 @click.option("--epsilon", type=float, help="Inner accuracy of the optimizers that have one.")
-@click.option(
-    "--lr",
-    type=PerOptimizer(),
-    multiple=True,
-    help="Step size, for all optimizers or for the one that is named (--lr adam=0.01 --lr sgd=0.1).",
-)
-@click.option("--damping", type=PerOptimizer(), multiple=True, help="Damping, for all optimizers or for the one that is named.")
+@per_optimizer("--lr", "Step size, for all optimizers or for the one that is named (--lr adam=0.01 --lr sgd=0.1).")
+@per_optimizer("--damping", "Damping, for all optimizers or for the one that is named.")
 @path("--tuned", "A tune.json of `nearlin tune`: step sizes and dampings from there.")
-@click.option(
-    "--seeds", type=POSITIVE, default=1, show_default=True, metavar="K", help="Runs of each optimizer, seeds SEED, SEED + 1, ..."
-)
+@count("--seeds", "Runs of each optimizer, seeds SEED, SEED + 1, ...", metavar="K", default=1)
 @options(*RUN)
-@path(
-    "--out", "Output folder, without an earlier comparison.  [default: runs/compare-DATA-SEED, with -2, -3, ... appended]", "DIR"
-)
+@out("comparison", "compare-DATA-SEED")
 @progress
 @click.pass_context
 def compare_command(ctx, data, optimizers, lr, damping, out, **given):
@@ -232,9 +211,9 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
     metavar="S",
     help=f"Processor seconds of the run that is tuned for; each run takes a {SHARE}th of it (or what --steps or --epochs say).",
 )
-@click.option("--runs", type=POSITIVE, default=RUNS, show_default=True, help="Most runs of each optimizer.")
+@count("--runs", "Most runs of each optimizer.", default=RUNS)
 @options(*SOURCE, *PREPROCESSING, *NETWORK, *RUN)
-@path("--out", "Output folder, without an earlier search.  [default: runs/tune-DATA-SEED, with -2, -3, ... appended]", "DIR")
+@out("search", "tune-DATA-SEED")
 @progress
 def tune_command(data, optimizers, out, **given):
     """Search the step size, then the damping, of each optimizer on the grid 1, 3, 10, 30, ...
@@ -289,11 +268,7 @@ def predict_command(checkpoint, data, out, target, backend):
     help="Backend whose asv results are judged. Claims that run here are measured on NumPy.",
 )
 @path("--from-asv", "Judge the times that `asv run` left there (asv_bench/.asv/results) instead of measuring.", "DIR")
-@path(
-    "--out",
-    "Output folder, without an earlier report.  [default: runs/verify-quick, -full or -asv, with -2, -3, ... appended]",
-    "DIR",
-)
+@out("report", "verify-quick, -full or -asv")
 @progress
 @click.pass_context
 def verify_command(ctx, quick, only, backend, from_asv, out, progress):
@@ -316,8 +291,7 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     if backend != "numpy" and from_asv is None:
         click.echo(f"Note: claims are counted and measured on NumPy; times on {backend} are judged by --from-asv.", err=True)
     out = out or _free(JSON, "verify", "asv" if from_asv is not None else "quick" if quick else "full")
-    shown = bar(len(claims)) if progress else contextlib.nullcontext(lambda done, text: None)
-    with shown as show:
+    with bar(len(claims), shown=progress) as show:
         done = itertools.count()
         found = verify(only or (), not quick, backend, from_asv, out, before=lambda claim: show(next(done), claim.id))
     cost_report.print_claims(found)
@@ -329,14 +303,13 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
 
 @cli.command("estimate", short_help="Flops and bytes of a step, before it runs.")
 @click.argument("data", required=False)
-@click.option("--rows", type=POSITIVE, metavar="N", help="Rows, instead of DATA.")
-@click.option("--features", type=POSITIVE, metavar="D", help="Features, instead of DATA.")
+@count("--rows", "Rows, instead of DATA.", metavar="N")
+@count("--features", "Features, instead of DATA.", metavar="D")
 @options("optimizer", *NETWORK)
-@click.option(
+@count(
     "--iterations",
-    type=POSITIVE,
+    f"Inner iterations of near-linear-gauss-newton in a step; a run prints its own.  [default: {ITERATIONS}]",
     metavar="K",
-    help=f"Inner iterations of near-linear-gauss-newton in a step; a run prints its own.  [default: {ITERATIONS}]",
 )
 @options(*ARRAYS, *SOURCE)
 def estimate_command(data, **given):

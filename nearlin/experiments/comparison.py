@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from nearlin.experiments import folders
-from nearlin.experiments.checkpoint import write_atomically
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
 from nearlin.experiments.problems import build
 from nearlin.experiments.recipes import RECIPES
@@ -188,8 +187,7 @@ def _write(runs, folder, failures):
     content = {
         name: [{"header": _header(run), **run.summary(), "records": _records(run)} for run in done] for name, done in runs.items()
     }
-    text = json.dumps(folders.plain(content), allow_nan=False, indent=1)
-    write_atomically(folder / FILE, lambda file: file.write(text.encode()))
+    folders.write_json(folder / FILE, content)
     return Comparison(runs, failures, folder, folder / FILE, _plot(runs, folder / PLOT))
 
 

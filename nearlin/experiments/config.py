@@ -81,10 +81,7 @@ class Config:
     normalize: bool = _option(True, "Scale every row to unit length.")
     standardize: bool | None = _option(None, "Give the targets mean 0 and deviation 1.", otherwise="for regression")
     optimizer: str | None = _option(
-        None,
-        f"One of {', '.join(OPTIMIZERS)}.",
-        otherwise="near-linear-gauss-newton; adam on a problem",
-        metavar="NAME",
+        None, f"One of {', '.join(OPTIMIZERS)}.", otherwise="near-linear-gauss-newton; adam on a problem", metavar="NAME"
     )
     epsilon: float | None = _option(None, "Inner accuracy of the linear solves.", otherwise="the optimizer's")
     lr: float | None = _option(None, "Step size.", otherwise="the optimizer's")

@@ -1,5 +1,6 @@
 """Where a run writes: never over another run, and known to be writable before anything is computed."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -50,21 +51,6 @@ def slug(text):
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(text).stem) or "data"
 
 
-class Log:
-    """``run.jsonl``: a header line, a line per step, an end line; each is in the file when `write` returns."""
-
-    def __init__(self, path, header, records):
-        self._path = Path(path)
-        with open(self._path, "w", encoding="utf-8") as file:
-            for kind, content in [("header", header), *(("step", record) for record in records)]:
-                file.write(_line(kind, content))
-
-    def write(self, kind, content):
-        """Append one line."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(_line(kind, content))
-
-
 def read_header(path):
     """The header of a ``run.jsonl``, or None."""
     try:
@@ -74,7 +60,29 @@ def read_header(path):
         return None
 
 
-def _line(kind, content):
+def write_atomically(path, write):
+    """Call ``write(file)`` on a new file in the same folder, flush it to disk, and rename it to ``path``."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            aside.unlink()
+
+
+def write_json(path, content):
+    """Write plain values as JSON, atomically."""
+    text = json.dumps(plain(content), allow_nan=False, indent=1)
+    write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
+
+
+def line(kind, content):
+    """A line of a log."""
     return json.dumps({"kind": kind, **plain(content)}, allow_nan=False) + "\n"
 
 

@@ -18,6 +18,7 @@ from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import versions
 from nearlin.experiments.problems import Problem
+from nearlin.experiments.progress import bar
 from nearlin.experiments.records import Record, gradients, line, no_way_on, relative, told
 from nearlin.experiments.registry import fields
 from nearlin.experiments.result import Interrupted, Result, message
@@ -228,24 +229,12 @@ def _finite(params):
 
 @contextlib.contextmanager
 def _live(trainer, progress):
-    """A context that yields ``live(record)``, a line on the terminal: of steps, or of seconds where these are limited."""
-    bar = _bar() if progress else None
-    if bar is None:
-        yield lambda record: None
-        return
+    """A context that yields ``live(record)``: a bar of steps, or of seconds where these are limited."""
     limit = trainer.config.time_limit
     done = lambda step: trainer.cpu_seconds if limit else step  # noqa: E731
     counter = "{task.completed:.0f}/{task.total:.0f} s" if limit else "step {task.completed}/{task.total}"
-    with bar(limit or trainer.config.steps, done(trainer.snapshot.step), counter) as show:
+    with bar(limit or trainer.config.steps, done(trainer.snapshot.step), counter, progress) as show:
         yield lambda record: show(done(record.step + 1), line(record))
-
-
-def _bar():
-    """The progress bar, or None without rich."""
-    with contextlib.suppress(ImportError):
-        from nearlin.experiments.progress import bar
-
-        return bar
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from nearlin._array import cholesky, device, eigh, itemsize, namespace, normal, prototype, synchronize, widest
 from nearlin.experiments import folders
-from nearlin.experiments.checkpoint import write_atomically
 from nearlin.linalg import Rates, TriangularPreconditioner
 from nearlin.linalg.rates import DTYPES, PAIRED
 from nearlin.nn import TwoLayer
@@ -168,8 +167,7 @@ def check_out(path):
 
 def write_rates(path, rates):
     """Write ``rates`` as JSON, atomically; an existing file is replaced."""
-    text = json.dumps(rates.to_dict(), indent=1) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    folders.write_json(path, rates.to_dict())
 
 
 def read_rates(path):

@@ -10,7 +10,6 @@ from nearlin.experiments.config import ALL, OPTIONS, kinds, words
 from nearlin.experiments.measuring import read_rates
 from nearlin.experiments.registry import OPTIMIZERS
 
-POSITIVE = click.IntRange(min=1)
 SOURCE = ("target", "task", "test_fraction")
 PREPROCESSING = ("center", "scale", "normalize", "standardize")
 NETWORK = ("width", "activation")
@@ -18,9 +17,7 @@ ARRAYS = ("batch_size", "backend", "dtype")
 RUN = (*ARRAYS, "steps", "epochs", "time_limit", "data_dir", "lr_factor", "lr_period", "settings", "tol", "seed")
 
 
-class PerOptimizer(click.ParamType):
-    """A number for all optimizers, or for the one that is named."""
-
+class _PerOptimizer(click.ParamType):
     name = "[NAME=]VALUE"
 
     def convert(self, value, param, ctx):
@@ -114,6 +111,22 @@ def names(text):
 def path(flag, help, metavar="FILE", **more):
     """An option that is a file or, with the metavar DIR, a folder."""
     return click.option(flag, type=click.Path(path_type=Path), metavar=metavar, help=help, **more)
+
+
+def out(earlier, default, more=""):
+    """The option ``--out`` of a command that writes a folder."""
+    text = f"Output folder, without an earlier {earlier}.  [default: runs/{default}, with -2, -3, ... appended{more}]"
+    return path("--out", text, "DIR")
+
+
+def count(flag, help, least=1, **more):
+    """An option that is an integer."""
+    return click.option(flag, type=click.IntRange(min=least), help=help, show_default="default" in more, **more)
+
+
+def per_optimizer(flag, help):
+    """An option that is a number for all optimizers, or for the one that is named; repeatable."""
+    return click.option(flag, type=_PerOptimizer(), multiple=True, help=help)
 
 
 progress = click.option(

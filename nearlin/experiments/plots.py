@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from nearlin.experiments.batches import epoch
-from nearlin.experiments.checkpoint import write_atomically
+from nearlin.experiments.folders import write_atomically
 from nearlin.experiments.records import route
 
 

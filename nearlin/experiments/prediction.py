@@ -35,7 +35,7 @@ class Prediction:
         """
         path = checked_suffix(path)
         writers = {".csv": self._csv, ".npy": self._npy, ".npz": lambda file: np.savez(file, **self.columns())}
-        checkpoint.write_atomically(path, writers[path.suffix.lower()])
+        folders.write_atomically(path, writers[path.suffix.lower()])
 
     def _csv(self, file):
         text = io.StringIO(newline="")

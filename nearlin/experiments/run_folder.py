@@ -28,18 +28,19 @@ class RunFolder:
         self.path = folders.writable(path) if own else folders.claim(path, LOG)
         self.every, self._new = every, resume is None
         self.log, self.checkpoint = self.path / LOG, self.path / CHECKPOINT
-        self._header, self._log = header, None
+        self._header = header
 
     def __str__(self):
         return str(self.path)
 
     def begin(self, records):
         """Write the log's header, and the steps there are already."""
-        self._log = folders.Log(self.log, self._header, records)
+        lines = [("header", self._header), *(("step", record) for record in records)]
+        self.log.write_text("".join(folders.line(*one) for one in lines), encoding="utf-8")
 
     def note(self, record):
         """Write the line of a step."""
-        self._log.write("step", record)
+        self._append("step", record)
 
     def save(self, **tree):
         """Write the checkpoint."""
@@ -47,7 +48,7 @@ class RunFolder:
 
     def finish(self, result):
         """Write the end line and the plots; the `Result` with its plot."""
-        self._log.write("end", result.summary())
+        self._append("end", result.summary())
         return dataclasses.replace(result, plot=self._draw(result))
 
     def discard(self):
@@ -56,6 +57,11 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 self.log.unlink()
                 self.path.rmdir()
+
+    def _append(self, kind, content):
+        """Write a line, which is in the file on return."""
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(folders.line(kind, content))
 
     def _draw(self, result):
         try:

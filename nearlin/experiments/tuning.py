@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 from nearlin.experiments import folders
-from nearlin.experiments.checkpoint import write_atomically
 from nearlin.experiments.comparison import checked, default_for
 from nearlin.experiments.config import Config, explicit, source
 from nearlin.experiments.problems import build
@@ -149,8 +147,7 @@ def _write(problem, searches, folder):
     if folder is None:
         return
     content = {name: {"best": found.settings, "runs": [run._asdict() for run in found.runs]} for name, found in searches.items()}
-    text = json.dumps(folders.plain({"problem": problem, "optimizers": content}), allow_nan=False, indent=1)
-    write_atomically(folder / FILE, lambda file: file.write(text.encode()))
+    folders.write_json(folder / FILE, {"problem": problem, "optimizers": content})
 
 
 def _search(name, problem, config, params, most, progress, before, note):

@@ -1,6 +1,5 @@
 """Verification: runs the claims and writes their verdicts as JSON, Markdown and one plot per family."""
 
-import json
 import os
 import platform
 import re
@@ -15,8 +14,8 @@ from nearlin.complexity import claims as table
 from nearlin.complexity.claims.runner import run
 from nearlin.complexity.claims.table import FAILS, HOLDS, VERDICTS
 from nearlin.experiments import folders
-from nearlin.experiments.checkpoint import write_atomically
 from nearlin.experiments.environment import versions
+from nearlin.experiments.folders import write_atomically
 
 JSON, MARKDOWN = "claims.json", "claims.md"
 
@@ -152,14 +151,11 @@ def write(verification, folder):
         if any(result.outcome.series for result in results):
             plots[family] = f"claims-{'-'.join(re.findall('[a-z0-9]+', family.lower()))}.png"
             plot_claims(results, family, folder / plots[family])
-    _write_text(folder / MARKDOWN, markdown(verification, plots))
-    _write_text(folder / JSON, json.dumps(folders.plain(_json(verification)), indent=1, allow_nan=False) + "\n")
+    text = markdown(verification, plots)
+    write_atomically(folder / MARKDOWN, lambda file: file.write(text.encode()))
+    folders.write_json(folder / JSON, _json(verification))
     files = (JSON, MARKDOWN, *plots.values())
     return Verification(verification.results, verification.header, verification.interrupted, folder, files)
-
-
-def _write_text(path, text):
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _json(verification):

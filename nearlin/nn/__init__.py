@@ -2,6 +2,7 @@
 
 from nearlin.nn.activations import ACTIVATIONS, Activation, activation
 from nearlin.nn.convolution import Conv2d, ConvTrace
+from nearlin.nn.graph import GraphNetwork, Propagate
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian, Positions, Rows
 from nearlin.nn.layers import Dense, Elementwise, Flatten, LayerSpec, Trace
 from nearlin.nn.losses import LOSSES, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredLoss
@@ -14,7 +15,7 @@ from nearlin.nn.models import (
     ResNet32,
     autoencoder,
 )
-from nearlin.nn.network import MLP, GraphNetwork, Propagate, Residual, Sequential, ZeroPadShortcut, chain
+from nearlin.nn.network import MLP, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point

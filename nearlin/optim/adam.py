@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from nearlin._array import betas, flag, not_negative, one_of, positive, settle, step_size
 from nearlin.linalg import norm
-from nearlin.steps import Info, adam_moments, decay, rate
+from nearlin.steps import Info, adam_step, decay, rate
 
 
 class State(NamedTuple):
@@ -75,13 +75,8 @@ class Adam:
         grads = point.grads()
         t, lr = state.t + 1, rate(self.lr, state.t)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
-        none = (None,) * len(params)
-        moments = zip(grads, state.mean or none, state.square or none, decayed, strict=True)
-        mean, square, trial = zip(*(self._update(g, M, V, W, t, lr) for g, M, V, W in moments), strict=True)
+        rule = (self.betas, self.epsilon_hat, self.second_moment_of)
+        mean, square, trial = adam_step(decayed, grads, state.mean, state.square, t, lr, *rule)
         if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         return trial, State(t, mean, square), Info(float(point.loss), True, "accepted")
-
-    def _update(self, g, M, V, W, t, lr):
-        M, V, root = adam_moments(g, M, V, t, self.betas, self.epsilon_hat, self.second_moment_of)
-        return M, V, W - (lr / (1 - self.betas[0] ** t)) * M / root

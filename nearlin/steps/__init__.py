@@ -4,7 +4,7 @@ from nearlin.steps.averages import average, label_key, mean_weights, warm_key, w
 from nearlin.steps.guard import Bounds, Guard, unmoved
 from nearlin.steps.info import Info, StepExit, StepInfo
 from nearlin.steps.levenberg_marquardt import CEILING, Damping, judge, least_damping
-from nearlin.steps.momentum import adam_moments, velocity
+from nearlin.steps.momentum import adam_moments, adam_step, velocity
 from nearlin.steps.schedules import StepDecay, inverses_due, rate, statistics_due
 from nearlin.steps.trial import Recall, Trial, attempt, recalled
 from nearlin.steps.weight_decay import decay
@@ -14,7 +14,7 @@ __all__ = [
     "Bounds", "Guard", "unmoved",
     "Info", "StepExit", "StepInfo",
     "CEILING", "Damping", "judge", "least_damping",
-    "adam_moments", "velocity",
+    "adam_moments", "adam_step", "velocity",
     "StepDecay", "inverses_due", "rate", "statistics_due",
     "Recall", "Trial", "attempt", "recalled",
     "decay",

@@ -30,3 +30,15 @@ def adam_moments(g, M, V, t, betas, epsilon_hat, second_moment_of="gradient"):
     s2 = (1 - beta2) * s * s
     V = s2 if V is None else beta2 * V + s2
     return M, V, namespace(g).sqrt(V / (1 - beta2**t)) + epsilon_hat
+
+
+def adam_step(decayed, grads, mean, square, t, lr, betas, epsilon_hat, second_moment_of="gradient"):
+    """Both moments after the gradients of step t = 1, 2, ..., and W - lr (M / (1 - β₁ᵗ)) / root for every ``decayed`` W.
+
+    Three tuples like ``grads``; see `adam_moments`. 3 p flops more.
+    """
+    none, made = (None,) * len(grads), []
+    for W, g, M, V in zip(decayed, grads, mean or none, square or none, strict=True):
+        M, V, root = adam_moments(g, M, V, t, betas, epsilon_hat, second_moment_of)
+        made.append((M, V, W - (lr / (1 - betas[0] ** t)) * M / root))
+    return tuple(zip(*made, strict=True))

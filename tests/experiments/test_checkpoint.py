@@ -8,7 +8,7 @@ import pytest
 
 import nearlin as nl
 from nearlin._array import prototype, unusable
-from nearlin.experiments import OPTIMIZERS, checkpoint, class_names
+from nearlin.experiments import OPTIMIZERS, class_names, folders
 from nearlin.experiments.checkpoint import CheckpointError, load, save
 from nearlin.linalg import SolveInfo
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_restored_is_refused_and_nothing_is_left(tmp_path, value)
 def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
     write(tmp_path / "c.npz", None)
     before = (tmp_path / "c.npz").read_bytes()
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(folders.os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         write(tmp_path / "c.npz", tree())
     assert (tmp_path / "c.npz").read_bytes() == before
