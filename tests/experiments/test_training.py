@@ -11,9 +11,14 @@ import pytest
 import nearlin as nl
 from nearlin._array import prototype, unusable
 from nearlin.data import Dataset
+<<<<<<< HEAD
 from nearlin.experiments import CheckpointError, Config, folders, loop, registry, train
 from nearlin.experiments.batches import Batches
+=======
+from nearlin.experiments import RECIPES, CheckpointError, Config, build, folders, registry, train, training
+>>>>>>> main
 from nearlin.experiments.config import differences
+from nearlin.experiments.recipes import Parts
 from nearlin.optim import SGD
 
 X, Y = nl.data.sphere(n=40, d=6, seed=1)
@@ -186,6 +191,24 @@ def test_a_tolerance_given_on_resuming_counts_though_it_equals_the_default(tmp_p
     default, left = (train(SPHERE, resume=half.checkpoint, steps=30, progress=False, **o) for o in ({"tol": 1e-8}, {}))
     assert (default.config.tol, default.ended) == (1e-8, "converged")
     assert (left.config.tol, left.ended) == (0, "stalled")
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "kfac", "ginger"])
+def test_a_schedule_without_a_step_size_starts_at_that_of_the_method(name):
+    method = getattr(nl.optim, registry.OPTIMIZERS[name])
+    assert registry.default_lr(name) == method().lr
+
+
+def test_the_fingerprint_of_a_problem_is_of_its_test_rows_too(monkeypatch):
+    """A resumed run compares test losses with those of before."""
+    x, y, found = np.ones((6, 4), np.float32), np.zeros(6, np.int64), []
+    for train_by, test_by in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        parts = Parts((x + train_by, y), (x + test_by, y))
+        made = dataclasses.replace(RECIPES["digits"], load=lambda _, parts=parts: parts, network=lambda *_: nl.nn.MLP((4, 3)))
+        monkeypatch.setitem(RECIPES, "digits", made)
+        found.append(build("digits", Config(batch_size="all"))[0].fingerprint)
+    assert len(set(found)) == 3
+    assert found[0] == found[3]
 
 
 def test_all_rows_are_no_number_of_rows():

@@ -558,6 +558,16 @@ def test_the_sigmoid_keeps_its_digits_where_it_is_small(be):
     assert np.isfinite(sigmoid(np.array([-1e5, 1e5], dtype=np.float32))).all()
 
 
+@pytest.mark.parametrize(("off", "fine"), [(0.0, True), (9e-4, True), (2e-3, False), (0.3, False)])
+def test_probabilities_sum_to_one_within_a_thousandth(off, fine):
+    loss, outputs, y = nn.SoftmaxCrossEntropy(), np.zeros((2, 3)), np.array([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5 - off]])
+    if fine:
+        assert loss.targets(y, outputs) is y
+    else:
+        with pytest.raises(ValueError, match="expected probabilities, which sum to 1"):
+            loss.targets(y, outputs)
+
+
 def test_probabilities_that_do_not_sum_to_one_are_refused():
     net = nn.Sequential((nn.Dense(5, 3),))
     objective = nn.Objective(net, nn.SoftmaxCrossEntropy())

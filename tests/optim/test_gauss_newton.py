@@ -9,11 +9,17 @@ import pytest
 
 import nearlin as nl
 from nearlin import nn
+<<<<<<< HEAD
 from nearlin.curvature import AGAIN, ROUTES, Applied, Kept
 from nearlin.experiments import checkpoint, records
 from nearlin.linalg import Rates
 from nearlin.optim.gauss_newton import RITZ, State
 from nearlin.steps import judge
+=======
+from nearlin.experiments import checkpoint, training
+from nearlin.linalg import Rates, judge
+from nearlin.optim.gauss_newton import AGAIN, RITZ, ROUTES, SAMPLE, Kept, Plan, State, _Applied, _serving
+>>>>>>> main
 from tests.families import FAMILIES
 
 GaussNewton = nl.optim.GaussNewton
@@ -247,6 +253,17 @@ def test_what_is_kept_remembers_the_iterations_of_its_first_and_of_its_last_step
             assert (state.kept.fresh, state.kept.last, state.kept.uses) == (made, info.solve.iterations, uses)
             seen.append((uses > 1, info.solve.iterations != made))
     assert (True, True) in seen
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 4)])
+def test_a_rough_sketch_grows_to_four_times_its_size_and_no_further(numpy_backend, before, after):
+    objective, params, batch = mlp(numpy_backend)
+    J = objective.at(params, batch).jacobian(weighted=True)
+    slow = nl.linalg.SolveInfo(0.1, 30, 30, "converged")
+    kept = Kept("sketch", None, None, 1.0)
+    found = GaussNewton(plan="sketch")._remember(State(growth=before), Plan("sketch", ""), kept, True, slow, J)
+    assert found[2] == after
+    assert before == 4 or found[0] is None  # the rough one is not kept
 
 
 CONV = nn.Sequential(

@@ -318,6 +318,15 @@ def test_superlinear_forcing_starts_anew_on_another_batch():
     assert again.solve.residual < 1e-3
 
 
+@pytest.mark.parametrize(("dtype", "share"), [(np.float64, 1e-10), (np.float32, 1e-6)])
+def test_the_damping_of_the_natural_gradient_is_a_share_of_the_mean_eigenvalue(dtype, share):
+    """Of J Jᵀ, whose trace is the squared length of all rows."""
+    objective, params, batch = two_layer(dtype=dtype)
+    J = np.asarray(objective.at(params, batch).jacobian().to_dense(), dtype=float)
+    info = first(NaturalGradient(), objective, params, batch)[2]
+    assert info.damping == pytest.approx(share * np.sum(J**2) / len(J), rel=1e-5)
+
+
 def test_superlinear_forcing_ends_a_hundred_rounding_errors_above_zero():
     """A residual that fell by 1e-30 asks for half of that, which no solve reaches."""
     eps = np.finfo(float).eps
