@@ -11,12 +11,8 @@ import pytest
 import nearlin as nl
 from nearlin._array import prototype, unusable
 from nearlin.data import Dataset
-<<<<<<< HEAD
-from nearlin.experiments import CheckpointError, Config, folders, loop, registry, train
-from nearlin.experiments.batches import Batches
-=======
-from nearlin.experiments import RECIPES, CheckpointError, Config, build, folders, registry, train, training
->>>>>>> main
+from nearlin.experiments import RECIPES, CheckpointError, Config, build, folders, loop, registry, train
+from nearlin.experiments.batches import Batches, epoch
 from nearlin.experiments.config import differences
 from nearlin.experiments.recipes import Parts
 from nearlin.optim import SGD
@@ -212,7 +208,7 @@ def test_the_fingerprint_of_a_problem_is_of_its_test_rows_too(monkeypatch):
 
 
 def test_all_rows_are_no_number_of_rows():
-    assert [Config(batch_size=size).batch_rows for size in (None, "all", 7)] == [None, None, 7]
+    assert [epoch(20, size, drop_last=False) for size in (None, "all", 7)] == [(20, 1), (20, 1), (7, 3)]
 
 
 OTHERS = {

@@ -9,17 +9,11 @@ import pytest
 
 import nearlin as nl
 from nearlin import nn
-<<<<<<< HEAD
-from nearlin.curvature import AGAIN, ROUTES, Applied, Kept
+from nearlin.curvature import AGAIN, ROUTES, Applied, Experience, Kept
 from nearlin.experiments import checkpoint, records
 from nearlin.linalg import Rates
 from nearlin.optim.gauss_newton import RITZ, State
 from nearlin.steps import judge
-=======
-from nearlin.experiments import checkpoint, training
-from nearlin.linalg import Rates, judge
-from nearlin.optim.gauss_newton import AGAIN, RITZ, ROUTES, SAMPLE, Kept, Plan, State, _Applied, _serving
->>>>>>> main
 from tests.families import FAMILIES
 
 GaussNewton = nl.optim.GaussNewton
@@ -258,12 +252,12 @@ def test_what_is_kept_remembers_the_iterations_of_its_first_and_of_its_last_step
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 4)])
 def test_a_rough_sketch_grows_to_four_times_its_size_and_no_further(numpy_backend, before, after):
     objective, params, batch = mlp(numpy_backend)
-    J = objective.at(params, batch).jacobian(weighted=True)
+    point = objective.at(params, batch)
+    planner = GaussNewton(plan="sketch")._planner(point.jacobian(weighted=True), point, True)
     slow = nl.linalg.SolveInfo(0.1, 30, 30, "converged")
-    kept = Kept("sketch", None, None, 1.0)
-    found = GaussNewton(plan="sketch")._remember(State(growth=before), Plan("sketch", ""), kept, True, slow, J)
-    assert found[2] == after
-    assert before == 4 or found[0] is None  # the rough one is not kept
+    found = planner.learn(Experience(growth=before), Kept("sketch", None, None, 1.0), True, slow)
+    assert found.growth == after
+    assert before == 4 or found.kept is None  # the rough one is not kept
 
 
 CONV = nn.Sequential(
