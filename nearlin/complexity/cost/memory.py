@@ -92,7 +92,7 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
     }
 
 
-FIRST_ORDER = {"sgd": (1, 4), "adam": (2, 9), "adamw": (2, 9), "adagrad": (1, 4), "rmsprop": (1, 6)}  # arrays kept, and at work
+FIRST_ORDER = {"sgd": (1, 4), "adam": (2, 9), "adamw": (2, 9), "adagrad": (1, 5), "rmsprop": (1, 6)}  # arrays kept, and at work
 
 
 def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu"):
