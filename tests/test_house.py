@@ -27,6 +27,29 @@ def test_imports_go_down_the_floors(monkeypatch):
     assert status == cli.EXIT_STATUS_SUCCESS, out.getvalue()
 
 
+def imported():
+    """For every file of the library but the faces of packages: the files that it imports, inside functions too, and the names."""
+    files = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "nearlin").rglob("*.py")}
+    found = {}
+    for module, path in files.items():
+        nodes = ast.walk(ast.parse(path.read_text())) if path.stem != "__init__" else ()
+        names = [(n.module, a.name) for n in nodes if isinstance(n, ast.ImportFrom) and n.module for a in n.names]
+        found[module] = {(f"{room}.{name}", None) if f"{room}.{name}" in files else (room, name) for room, name in names}
+    return {module: {(room, name) for room, name in pairs if room in files} for module, pairs in found.items()}
+
+
+def test_no_file_imports_a_private_name_of_another():
+    pairs = [(module, room, name) for module, pairs in imported().items() for room, name in pairs]
+    assert [pair for pair in pairs if (pair[2] or "").startswith("_")] == []
+
+
+def test_files_do_not_import_one_another_in_a_circle():
+    below = {module: {room for room, _ in pairs} for module, pairs in imported().items()}
+    while leaves := {module for module, rooms in below.items() if not rooms}:
+        below = {module: rooms - leaves for module, rooms in below.items() if module not in leaves}
+    assert below == {}
+
+
 @pytest.mark.parametrize("path", OPTIMIZER_FILES, ids=lambda p: p.stem)
 def test_an_optimizer_file_opens_with_the_six_fields(path):
     head = ast.get_docstring(ast.parse(path.read_text()))

@@ -14,7 +14,7 @@ def definite(backend, *shape):
 class Blocks(Timed):
     """9 x 9 blocks, the kernels of a convolution, over their number N: 1704 N flops."""
 
-    params = (BACKENDS, [2**k for k in range(9, 17)])
+    params = (BACKENDS, [2**k for k in range(10, 16)])
     param_names = ("backend", "N")
 
     def setup(self, backend, N):

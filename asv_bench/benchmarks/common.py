@@ -9,17 +9,17 @@ import nearlin as nl
 from nearlin._array import prototype, unusable
 
 BACKENDS = os.environ.get("NEARLIN_BENCH_BACKENDS", "numpy").split(",")  # numpy,torch,cupy takes three times as long
-WIDTHS = [2**k for k in range(13, 21)]  # where blocks of neurons are whole: below that, times are those of allocation
+WIDTHS = [2**k for k in range(13, 19)]  # where blocks of neurons are whole: below that, times are those of allocation
 
 
 class Timed:
-    """Bounds that keep the whole suite short: one round, five to thirty samples in about a second.
+    """Bounds that keep the suites short, with six sizes a curve: one round, five to twenty samples in about half a second.
 
     NumPy alone is timed in processor seconds, in which other processes do not show; devices work while the processor waits.
     """
 
     rounds = 1
-    repeat = (5, 30, 1.0)
+    repeat = (5, 20, 0.5)
     warmup_time = 0.1
     timeout = 120
     timer = time.process_time if BACKENDS == ["numpy"] else time.perf_counter

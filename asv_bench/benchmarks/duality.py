@@ -1,10 +1,10 @@
-"""Duality maps, orthogonalisation with and without an SVD, and a step of DSGD and of Muon."""
+"""Duality maps, and orthogonalisation with and without an SVD."""
 
 import nearlin as nl
 
-from .common import BACKENDS, Timed, geometric, like, normal, wait
+from .common import BACKENDS, Timed, geometric, normal, wait
 
-SIZES = geometric(64, 768, 8)
+SIZES = geometric(64, 512, 6)
 
 
 class DualityMap(Timed):
@@ -18,9 +18,6 @@ class DualityMap(Timed):
 
     def time_duality_map(self, backend, q, n):
         wait(nl.linalg.duality_map(self.G, q)[0])
-
-    def time_dual_norm(self, backend, q, n):
-        nl.linalg.dual_norm(self.G, q)
 
     def peakmem_duality_map(self, backend, q, n):
         wait(nl.linalg.duality_map(self.G, q)[0])
@@ -59,30 +56,3 @@ class SpectralBound(Timed):
     def track_excess(self, backend, method, n):
         """The bound over the norm."""
         return nl.linalg.spectral_bound(self.W, method) / nl.linalg.operator_norm(self.W)
-
-
-OPTIMIZERS = {
-    "adam": nl.optim.Adam(),
-    "dsgd, q = 2": nl.optim.DSGD(),
-    "dsgd, q = inf": nl.optim.DSGD(q="inf"),
-    "dsgd, newton-schulz": nl.optim.DSGD(orth="newton_schulz"),
-    "muon": nl.optim.Muon(),
-}
-
-
-class Steps(Timed):
-    """A step on a tanh network 64-n-n-10, 256 samples, cross-entropy."""
-
-    params = (BACKENDS, list(OPTIMIZERS), geometric(64, 512, 5))
-    param_names = ("backend", "optimizer", "n")
-
-    def setup(self, backend, optimizer, n):
-        network = nl.nn.MLP((64, n, n, 10), "tanh")
-        labels = nl.asarray([i % 10 for i in range(256)], like=like(backend), dtype="int64")
-        self.objective, self.batch = nl.nn.Objective(network, nl.nn.SoftmaxCrossEntropy()), (normal(backend, 256, 64), labels)
-        self.opt, self.params_ = OPTIMIZERS[optimizer], network.init(0, self.batch[0])
-        self.state = self.opt.init(self.params_, self.objective)
-        self.params_, self.state, _ = self.opt.step(self.params_, self.state, self.objective, self.batch)
-
-    def time_step(self, backend, optimizer, n):
-        wait(*self.opt.step(self.params_, self.state, self.objective, self.batch)[0])

@@ -8,7 +8,7 @@ from .common import BACKENDS, Timed, normal, wait
 class Hadamard(Timed):
     """N log₂ N additions a column; 4 columns."""
 
-    params = (BACKENDS, [2**k for k in range(13, 22)])
+    params = (BACKENDS, [2**k for k in range(14, 20)])
     param_names = ("backend", "N")
 
     def setup(self, backend, N):

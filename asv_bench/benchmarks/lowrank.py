@@ -8,7 +8,7 @@ from .common import BACKENDS, Timed, geometric, normal, wait
 class LowRank(Timed):
     """Dimension d, rank k: d (4 k² + 12 k + 9) flops, and d (4 k + 4) for the inverse alone."""
 
-    params = (BACKENDS, [1, 4, 16], geometric(2**10, 2**20, 8))
+    params = (BACKENDS, [1, 16], geometric(2**12, 2**18, 6))
     param_names = ("backend", "rank", "d")
 
     def setup(self, backend, rank, d):

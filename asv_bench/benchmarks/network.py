@@ -37,7 +37,7 @@ class OverWidth(Timed):
 class OverSamples(Timed):
     """m = 4096, d = 16."""
 
-    params = (BACKENDS, geometric(512, 4096, 8))
+    params = (BACKENDS, geometric(512, 3072, 6))
     param_names = ("backend", "n")
 
     def setup(self, backend, n):
@@ -54,7 +54,7 @@ class OverSamples(Timed):
 class AnyNetwork(Timed):
     """Products with the Jacobian of a small convolutional network with ten outputs by its own passes, over the samples."""
 
-    params = (BACKENDS, geometric(64, 1024, 8))
+    params = (BACKENDS, geometric(64, 768, 6))
     param_names = ("backend", "n")
 
     def setup(self, backend, n):

@@ -23,7 +23,7 @@ def power_law(backend, n):
 class Nystrom(Timed):
     """A (n, n) with cheap products, at a fixed rank k: 25 n k² flops, and 4 n k a call."""
 
-    params = (BACKENDS, [8, 32], geometric(2**10, 2**17, 8))
+    params = (BACKENDS, [32], geometric(2**11, 2**16, 6))
     param_names = ("backend", "rank", "n")
 
     def setup(self, backend, rank, n):

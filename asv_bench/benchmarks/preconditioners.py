@@ -19,7 +19,7 @@ def perceptron(backend, n, outputs=CLASSES, width=256):
 class ByClass(Timed):
     """Gram matrices of a perceptron with 4 outputs over its samples: the whole one, the mean, one for each class."""
 
-    params = (BACKENDS, KINDS, geometric(64, 512, 8))
+    params = (BACKENDS, KINDS, geometric(64, 512, 6))
     param_names = ("backend", "kind", "n")
 
     def setup(self, backend, kind, n):
@@ -40,7 +40,7 @@ class ByClass(Timed):
 class ByLayer(Timed):
     """Kronecker factors with both eigenbases, and the diagonal, over the width of a perceptron with 512 samples."""
 
-    params = (BACKENDS, geometric(32, 384, 8))
+    params = (BACKENDS, geometric(32, 384, 6))
     param_names = ("backend", "width")
 
     def setup(self, backend, width):
@@ -61,7 +61,7 @@ class ByLayer(Timed):
 class Kernel(Timed):
     """The closed-form kernel of the wide two-layer network over its samples, d = 16."""
 
-    params = (BACKENDS, geometric(256, 2048, 8))
+    params = (BACKENDS, geometric(256, 2048, 6))
     param_names = ("backend", "n")
 
     def setup(self, backend, n):

@@ -8,7 +8,7 @@ from .common import BACKENDS, Timed, geometric, normal, wait
 class InverseRoot(Timed):
     """The inverse fourth root of an n x n matrix: 11 n³ flops, or 8 n³ an iteration."""
 
-    params = (BACKENDS, ["eigh", "newton"], geometric(64, 512, 4))
+    params = (BACKENDS, ["eigh", "newton"], geometric(64, 384, 6))
     param_names = ("backend", "method", "n")
 
     def setup(self, backend, method, n):
@@ -22,7 +22,7 @@ class InverseRoot(Timed):
 class BFGS(Timed):
     """An update of an n x n inverse, 9 n² flops, and 100 remembered pairs applied to n x n/2: 400 n² flops."""
 
-    params = (BACKENDS, geometric(128, 1024, 4))
+    params = (BACKENDS, geometric(128, 1024, 6))
     param_names = ("backend", "n")
 
     def setup(self, backend, n):

@@ -16,7 +16,7 @@ def distribution(name):
 class Flat(Timed):
     """S A for A (p, 8) and 64 rows of S."""
 
-    params = (BACKENDS, FLAT, [2**k for k in range(12, 20)])
+    params = (BACKENDS, FLAT, [2**k for k in range(13, 19)])
     param_names = ("backend", "sketch", "p")
 
     def setup(self, backend, sketch, p):
@@ -34,7 +34,7 @@ class Flat(Timed):
 class OfFactors(Timed):
     """J Sᵀ S Jᵀ of a two-layer network with n = 32 samples, d = 16 inputs, and 64 rows of S, over its width m."""
 
-    params = (BACKENDS, OF_FACTORS, [2**k for k in range(12, 20)])
+    params = (BACKENDS, OF_FACTORS, [2**k for k in range(13, 19)])
     param_names = ("backend", "sketch", "m")
 
     def setup(self, backend, sketch, m):

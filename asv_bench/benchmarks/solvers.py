@@ -23,7 +23,7 @@ class CG(Timed):
 class Factorisation(Timed):
     """Of a well-conditioned n x n matrix: n³/3 flops, and 64 n² for a triangular solve with 64 columns."""
 
-    params = (BACKENDS, geometric(384, 3072, 8))
+    params = (BACKENDS, geometric(384, 2560, 6))
     param_names = ("backend", "n")
 
     def setup(self, backend, n):

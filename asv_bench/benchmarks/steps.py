@@ -1,8 +1,8 @@
-"""One step of every optimizer, over the width of a two-layer network."""
+"""One step of every optimizer, over the width of a two-layer network or of a perceptron."""
 
 import nearlin as nl
 
-from .common import BACKENDS, WIDTHS, Timed, geometric, normal, problem, wait
+from .common import BACKENDS, WIDTHS, Timed, geometric, like, normal, problem, wait
 
 OPTIMIZERS = {
     "NearLinearGaussNewton, R fresh": nl.optim.NearLinearGaussNewton(reuse=False),
@@ -12,6 +12,24 @@ OPTIMIZERS = {
     "NaturalGradient": nl.optim.NaturalGradient(),
     "SGD": nl.optim.SGD(),
     "Adam": nl.optim.Adam(),
+    "AdamW": nl.optim.AdamW(),
+    "AdaGrad": nl.optim.AdaGrad(),
+    "RMSprop": nl.optim.RMSprop(),
+    "QNG": nl.optim.QNG(),
+    "Ginger": nl.optim.Ginger(),
+}
+ALWAYS = {"statistics_every": 1, "inverse_every": 1}
+DEEP = {  # whose matrices are of the size of a layer's sides; what is due now and then is done in every step
+    "MiniBlockFisher": nl.optim.MiniBlockFisher(**ALWAYS),
+    "KFAC": nl.optim.KFAC(**ALWAYS),
+    "Shampoo": nl.optim.Shampoo(**ALWAYS),
+    "SOAP": nl.optim.SOAP(inverse_every=1),
+    "TNT": nl.optim.TNT(**ALWAYS),
+    "KBFGS": nl.optim.KBFGS(lr=1e-3),
+    "KBFGSL": nl.optim.KBFGSL(lr=1e-3),
+    "DSGD": nl.optim.DSGD(),
+    "DSGD, Newton-Schulz": nl.optim.DSGD(orth="newton_schulz"),
+    "Muon": nl.optim.Muon(),
 }
 
 
@@ -21,13 +39,12 @@ class Step:
     param_names = ("backend", "optimizer", "m")
 
     def setup(self, backend, optimizer, m):
-        self.opt = OPTIMIZERS[optimizer]
-        self.objective, params, self.batch = problem(backend, 256, m)
-        state = self.opt.init(params, self.objective)
-        self.params, self.state, _ = self.opt.step(params, state, self.objective, self.batch, key=0)
+        self.start(OPTIMIZERS[optimizer], *problem(backend, 256, m))
 
-    def step(self):
-        return self.opt.step(self.params, self.state, self.objective, self.batch, key=1)
+    def start(self, opt, objective, params, batch):
+        state = opt.init(params, objective)
+        params, state, _ = opt.step(params, state, objective, batch, key=0)
+        self.step = lambda: opt.step(params, state, objective, batch, key=1)
 
 
 class OverWidth(Step, Timed):
@@ -48,20 +65,35 @@ class PeakMemory(Step):
         wait(*self.step()[0])
 
 
-class DeepStep(Timed):
-    """Seconds of a step of `GaussNewton` on a perceptron 64-256-256-10 with cross-entropy, over the samples."""
+class Deep(Step, Timed):
+    """Seconds of a step on a tanh perceptron 64-w-w-10, 256 samples, cross-entropy, over its width w."""
 
-    params = (BACKENDS, geometric(64, 1024, 8))
+    params = (BACKENDS, list(DEEP), geometric(64, 512, 6))
+    param_names = ("backend", "optimizer", "w")
+
+    def setup(self, backend, optimizer, w):
+        self.start(DEEP[optimizer], *perceptron(backend, 256, w, "tanh"))
+
+    def time_step(self, backend, optimizer, w):
+        wait(*self.step()[0])
+
+
+class DeepGaussNewton(Step, Timed):
+    """Seconds of a step of `GaussNewton` on a ReLU perceptron 64-256-256-10 with cross-entropy, over the samples."""
+
+    params = (BACKENDS, geometric(64, 768, 6))
     param_names = ("backend", "n")
 
     def setup(self, backend, n):
-        net = nl.nn.MLP((64, 256, 256, 10), "relu")
-        x, self.opt = normal(backend, n, 64), nl.optim.GaussNewton()
-        xp = nl._array.namespace(x)
-        self.batch = x, xp.argmax(normal(backend, n, 10, seed=1), axis=1)
-        self.objective, params = nl.nn.Objective(net, nl.nn.SoftmaxCrossEntropy()), net.init(0, x)
-        state = self.opt.init(params, self.objective)
-        self.params_, self.state, _ = self.opt.step(params, state, self.objective, self.batch, key=0)
+        self.start(nl.optim.GaussNewton(), *perceptron(backend, n, 256, "relu"))
 
     def time_step(self, backend, n):
-        wait(*self.opt.step(self.params_, self.state, self.objective, self.batch, key=1)[0])
+        wait(*self.step()[0])
+
+
+def perceptron(backend, n, width, activation):
+    """Gaussian inputs, ten classes: objective, parameters, batch."""
+    network = nl.nn.MLP((64, width, width, 10), activation)
+    labels = nl.asarray([i % 10 for i in range(n)], like=like(backend), dtype="int64")
+    x = normal(backend, n, 64)
+    return nl.nn.Objective(network, nl.nn.SoftmaxCrossEntropy()), network.init(0, x), (x, labels)

@@ -189,6 +189,17 @@ def one_of(*known):
     return convert
 
 
+def having(expected, *attributes):
+    """The kind of objects, no classes, that have these attributes."""
+
+    def convert(name, value):
+        holds = all(hasattr(value, attribute) for attribute in attributes) and not isinstance(value, type)
+        _require(holds, name, value, expected)
+        return value
+
+    return convert
+
+
 def optional(kind):
     """The kind that also takes None."""
     return lambda name, value: None if value is None else kind(name, value)

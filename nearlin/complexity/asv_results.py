@@ -158,6 +158,11 @@ def _step(id, words, optimizer):
     return Scaling(id, f"A step of {words} is linear in the width m.", "steps.OverWidth.time_step", (optimizer,))
 
 
+def _deep(id, words, optimizer):
+    statement = f"A step of {words} is at most cubic in the width w of a perceptron."
+    return Scaling(id, statement, "steps.Deep.time_step", (optimizer,), "w", "n^3")
+
+
 def _product(name, words):
     statement = f"{words} is linear in the width m."
     return Scaling(f"{name}-time-in-width", statement, f"network.OverWidth.time_{name.replace('-', '_')}")
@@ -177,6 +182,11 @@ def _in_samples(id, words, benchmark, growth="n", **options):
     return Scaling(id, f"{words} in the samples n.", benchmark, (), "n", growth, floor=False, **options)
 
 
+def _routine(id, what, benchmark, *choice, size="n", growth="n"):
+    bound = growth.replace("n", size).replace("^2", "²").replace("^3", "³")
+    return Scaling(id, f"{what} takes O({bound}).", benchmark, choice, size, growth)
+
+
 SCALINGS = (
     _step("step-time-in-width", "the near-linear method that sketches and factors anew", "NearLinearGaussNewton, R fresh"),
     _step("step-time-reused", "the near-linear method that keeps its preconditioner", "NearLinearGaussNewton, R reused"),
@@ -184,6 +194,23 @@ SCALINGS = (
     _step("natural-gradient-time", "the exact natural gradient", "NaturalGradient"),
     _step("sgd-time", "gradient descent with momentum", "SGD"),
     _step("adam-time", "Adam", "Adam"),
+    _step("gauss-newton-time", "Gauss-Newton by the planner's route", "GaussNewton"),
+    _step("adamw-time", "AdamW", "AdamW"),
+    _step("adagrad-time", "AdaGrad", "AdaGrad"),
+    _step("rmsprop-time", "RMSprop", "RMSprop"),
+    _step("qng-time", "quasi-natural gradient", "QNG"),
+    _step("ginger-time", "Ginger", "Ginger"),
+    _deep("mini-block-fisher-time", "mini-block Fisher", "MiniBlockFisher"),
+    _deep("kfac-time", "K-FAC", "KFAC"),
+    _deep("shampoo-time", "Shampoo", "Shampoo"),
+    _deep("soap-time", "SOAP", "SOAP"),
+    _deep("tnt-time", "TNT", "TNT"),
+    _deep("kbfgs-time", "K-BFGS", "KBFGS"),
+    _deep("kbfgs-l-time", "K-BFGS(L)", "KBFGSL"),
+    _deep("dsgd-time", "DSGD by singular values", "DSGD"),
+    _deep("dsgd-newton-schulz-time", "DSGD by Newton-Schulz", "DSGD, Newton-Schulz"),
+    _deep("muon-time", "Muon", "Muon"),
+    _routine("deep-gauss-newton-time", "A step of Gauss-Newton on a perceptron", "steps.DeepGaussNewton.time_step", growth="n^3"),
     _product("forward", "The forward pass"),
     _product("matvec", "J v"),
     _product("rmatvec", "Jᵀ u"),
@@ -196,6 +223,25 @@ SCALINGS = (
     ),
     _in_samples("factorisation-time", "A Cholesky factorisation is at most cubic", "solvers.Factorisation.time_cholesky", "n^3"),
     _in_samples("triangular-time", "A triangular solve is at most quadratic", "solvers.Factorisation.time_triangular", "n^2"),
+    _routine("jvp-time", "J v of a convolutional network", "network.AnyNetwork.time_jvp"),
+    _routine("kernel-time", "The limit kernel", "preconditioners.Kernel.time_kernel", growth="n^2"),
+    _routine("class-grams-time", "Gram matrices by class", "preconditioners.ByClass.time_gram", "per-class", growth="n^2"),
+    _routine("kronecker-time", "Kronecker factors and bases", "preconditioners.ByLayer.time_kronecker", size="w", growth="n^3"),
+    _routine("block-inverse-time", "Inverting N blocks of 9 x 9", "block_inverse.Blocks.time_block_inverse", size="N"),
+    _routine("factor-inverse-time", "Inverting an n x n matrix", "block_inverse.Factor.time_block_inverse", growth="n^3"),
+    _routine("root-time", "A root by eigenvectors", "roots.InverseRoot.time_inverse_root", "eigh", growth="n^3"),
+    _routine("newton-root-time", "A root by Newton's iteration", "roots.InverseRoot.time_inverse_root", "newton", growth="n^3"),
+    _routine("bfgs-time", "A BFGS update of an n x n inverse", "roots.BFGS.time_update", growth="n^2"),
+    _routine("compact-time", "100 pairs applied to n columns", "roots.BFGS.time_compact", growth="n^2"),
+    _routine("lowrank-step-time", "A step of rank 16 in d dimensions", "lowrank.LowRank.time_step", 16, size="d"),
+    _routine("lowrank-solve-time", "An inverse of rank 16 in d dimensions", "lowrank.LowRank.time_solve", 16, size="d"),
+    _routine("nystrom-time", "Making a Nyström preconditioner of rank 32", "nystrom.Nystrom.time_make", 32),
+    _routine("nystrom-apply-time", "Applying a Nyström preconditioner of rank 32", "nystrom.Nystrom.time_apply", 32),
+    _routine("lsqr-time", "Five iterations of LSQR in the width m", "golub_kahan.GolubKahan.time_lsqr", size="m"),
+    _routine("craig-time", "Five iterations of CRAIG in the width m", "golub_kahan.GolubKahan.time_craig", size="m"),
+    _routine("duality-map-time", "A duality map by singular values", "duality.DualityMap.time_duality_map", 2, growth="n^3"),
+    _routine("orthogonalize-time", "Newton-Schulz", "duality.Orthogonalize.time_orthogonalize", "5 quintic", growth="n^3"),
+    _routine("norm-bound-time", "A norm's bound by traces", "duality.SpectralBound.time_spectral_bound", "gram", growth="n^3"),
     Scaling("cg-time", "Five iterations of conjugate gradients are linear in the width m.", "solvers.CG.time_cg"),
     Scaling(
         "hadamard-time", "The Hadamard transform takes O(N log N).", "hadamard.Hadamard.time_fwht", (), "N", "n log n",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nearlin._array import fold_in, generator
+from nearlin._array import fold_in, generator, within
 
 TASKS = ("regression", "classification")
 _SPLIT = 0x73706C6974  # keeps the draws of the split apart from those of other users of the same seed
@@ -161,9 +161,7 @@ def split(dataset, test_fraction=0.2, seed=0):
 
 def split_rows(n, test_fraction, seed, name="data"):
     """Sorted row positions of the training and test parts (None without a test part) of ``n`` rows; see `split`."""
-    if not 0 <= test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction!r}; expected a number in [0, 1)")
-    if test_fraction == 0:
+    if within("[0, 1)")("test_fraction", test_fraction) == 0:
         return np.arange(n), None
     if n < 2:
         raise DataError(f"{name} has {n} row, which cannot be split; set the test fraction to 0 to train on all rows")

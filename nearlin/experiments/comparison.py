@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from nearlin._array import integer
 from nearlin.experiments import folders
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
 from nearlin.experiments.problems import build
@@ -79,8 +80,7 @@ def compare(
         Ctrl-C, after the runs that are complete, and the steps of the one that is not, have been written.
     """
     optimizers = checked(default_for(data) if optimizers is None else optimizers)
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds is {seeds!r}; expected a positive number of runs")
+    seeds = integer(1, ", the number of runs")("seeds", seeds)
     hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
     found = best_of(tuned, data, optimizers) if tuned is not None else {}
     config = Config(**explicit(options, "compare"), **source(data))

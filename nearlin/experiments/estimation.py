@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nearlin._array import NAMES, BackendError, blas_threads, unusable
+from nearlin._array import NAMES, BackendError, blas_threads, integer, unusable
 from nearlin.complexity import cost
 from nearlin.data import load, split
 from nearlin.experiments.config import ALL, Config
@@ -192,10 +192,7 @@ def _sizes(data, rows, features, target, task, test_fraction, seed):
     if data is None:
         if rows is None or features is None:
             raise ValueError("name the DATA, or give both --rows and --features")
-        for name, value in (("rows", rows), ("features", features)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; expected a positive integer")
-        return "given sizes", rows, features
+        return "given sizes", integer(1)("rows", rows), integer(1)("features", features)
     if rows is not None or features is not None:
         raise ValueError(f"--rows and --features are read from the data {Path(data).name}; give one or the other")
     if data in RECIPES:

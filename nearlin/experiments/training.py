@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from nearlin._array import fold_in
+from nearlin._array import fold_in, integer
 from nearlin.experiments import checkpoint
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config, differences, explicit, source, takes_options
@@ -59,9 +59,7 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
 
 def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True, announce=None):
     """`train`, with the options that were given as the dict ``given``; ``announce(trainer)`` is called before the first step."""
-    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 0:
-        raise ValueError(f"checkpoint_every is {checkpoint_every!r}; expected a non-negative integer")
-    if checkpoint_every and out is None:
+    if integer(0)("checkpoint_every", checkpoint_every) and out is None:
         raise ValueError("checkpoint_every needs a folder: give out")
     trainer = _resumed(resume, data, given) if resume else _started(data, Config(**given, **source(data)))
     if out is not None:

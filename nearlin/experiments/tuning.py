@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from nearlin._array import integer, positive
 from nearlin.experiments import folders
 from nearlin.experiments.comparison import checked, default_for
 from nearlin.experiments.config import Config, explicit, source
@@ -115,10 +116,7 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
         Ctrl-C, after the runs that are complete have been written.
     """
     optimizers = checked(default_for(data) if optimizers is None else optimizers)
-    if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
-        raise ValueError(f"runs is {runs!r}; expected a positive integer")
-    if not 0 < budget < math.inf:
-        raise ValueError(f"budget is {budget!r}; expected a positive number of seconds")
+    runs, budget = integer(1)("runs", runs), positive("budget", budget)
     config = Config(**explicit(options, "tune"), **source(data))
     check_settings(config.settings, optimizers)
     if searched := [name for name, _ in config.settings if name in ("lr", *DAMPINGS)]:

@@ -33,7 +33,7 @@ from nearlin._array import (
     unguarded,
     widest,
 )  # fmt: skip
-from nearlin.linalg.cholesky import FactorizationError, _explain
+from nearlin.linalg.cholesky import FactorizationError, explained
 from nearlin.linalg.precision import is_thin
 
 SWEPT, STACKED = 16, 64  # largest blocks that are swept, and that are given to stacked routines: where the times cross
@@ -196,7 +196,7 @@ def _merged(inverse, good, mended):
 def _why(blocks, dampings, found, indices, damping, name):
     """The message for the first block that has no inverse."""
     lost = [i for i, ok in enumerate(to_numpy(found).tolist()) if not ok]
-    first = _explain(blocks[lost[0], ...], float(dampings[lost[0]]), _called(name, indices[lost[0]]))
+    first = explained(blocks[lost[0], ...], float(dampings[lost[0]]), _called(name, indices[lost[0]]))
     return f"{first} (from {damping:.3g}, raised at most {CLIMBS} times; {len(lost)} failing in all, no previous inverse to keep)"
 
 

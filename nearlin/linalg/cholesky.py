@@ -41,10 +41,11 @@ def damped_cholesky(matrix, damping, name="matrix"):
     try:
         return cholesky(matrix, shift=damping)
     except NotPositiveDefinite as error:
-        raise FactorizationError(_explain(matrix, damping, name)) from error
+        raise FactorizationError(explained(matrix, damping, name)) from error
 
 
-def _explain(matrix, damping, name):
+def explained(matrix, damping, name):
+    """Why a matrix has no Cholesky factor, and what to change, in a sentence."""
     xp, n, dtype = namespace(matrix), matrix.shape[0], str(matrix.dtype).split(".")[-1]
     if not bool(xp.all(xp.isfinite(matrix))):
         return f"{name} ({n} x {n}) holds NaN or Inf; look at the parameters and the data that made it"
@@ -97,4 +98,4 @@ def sketch_factor(sketched_gram, damping, rows=None):
             return cholesky(sketched_gram, shift=shift), f"cholesky, shift {shift:.1e}"
         except NotPositiveDefinite:
             shift *= 10
-    raise FactorizationError(_explain(sketched_gram, shift, "sketched Gram matrix"))
+    raise FactorizationError(explained(sketched_gram, shift, "sketched Gram matrix"))

@@ -138,7 +138,8 @@ class Positions:
         return xp.sum(xp.reshape(rows, (b * c, T, -1)), axis=1)
 
 
-def _summed(block):
+def summed(block):
+    """A block with the rows of a convolution summed over its positions."""
     return block.summed() if isinstance(block, Positions) else block
 
 
@@ -202,7 +203,7 @@ class Jacobian:
 
     def _for_sketch(self, blocks, S):
         """Convolutions are summed over positions before the sketch where it takes their rows as they are."""
-        return [_summed(block) if isinstance(shape, int) else block for block, shape in zip(blocks, S.shapes, strict=True)]
+        return [summed(block) if isinstance(shape, int) else block for block, shape in zip(blocks, S.shapes, strict=True)]
 
     def _chunk(self, S):
         """Samples at a time, so that a chunk stays near 64 MB."""
@@ -226,12 +227,12 @@ class Jacobian:
 
     def class_grams(self):
         """The diagonal blocks of J Jᵀ by outputs: c matrices (n, n), G_k = J_k J_kᵀ."""
-        blocks = [_summed(block).by_class() for block in self.factors(slice(0, self.samples))]
+        blocks = [summed(block).by_class() for block in self.factors(slice(0, self.samples))]
         return [sum(layer[k].cross(layer[k]) for layer in blocks) for k in range(self.outputs)]
 
     def mean_gram(self):
         """Ḡ = (1/c) sum_k J_k J_kᵀ (n, n): the mean of `class_grams`."""
-        blocks = [_summed(block).side_by_side() for block in self.factors(slice(0, self.samples))]
+        blocks = [summed(block).side_by_side() for block in self.factors(slice(0, self.samples))]
         gram = sum(block.cross(block) for block in blocks)
         return gram / self.outputs
 
@@ -265,7 +266,7 @@ class Jacobian:
 
 def _explicit(blocks):
     """The rows (b c, p), layers side by side."""
-    rows = [_summed(block).explicit() for block in blocks]
+    rows = [summed(block).explicit() for block in blocks]
     xp = namespace(rows[0])
     return xp.concat([xp.reshape(part, (-1, part.shape[2])) for part in rows], axis=1)
 

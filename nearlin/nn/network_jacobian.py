@@ -13,7 +13,7 @@ from nearlin._array import namespace, slices
 from nearlin.linalg import Work
 from nearlin.linalg.hadamard import next_power_of_two, transform_flops
 from nearlin.nn.convolution import unfold
-from nearlin.nn.jacobian import Factor, Jacobian, Positions, Rows, _summed
+from nearlin.nn.jacobian import Factor, Jacobian, Positions, Rows, summed
 from nearlin.nn.layers import Trace
 from nearlin.nn.normalization import NormTrace
 from nearlin.nn.output_root import ScaledIdentity
@@ -154,9 +154,9 @@ class NetworkJacobian(Jacobian):
         like = self.tape.outputs
         gram = xp.empty((self.shape[0], self.shape[0]), dtype=like.dtype, device=like.device)
         for i, rows in enumerate(chunks):
-            here = tuple(map(_summed, self.factors(rows)))
+            here = tuple(map(summed, self.factors(rows)))
             for columns in chunks[i:]:
-                there = here if columns == rows else tuple(map(_summed, self.factors(columns)))
+                there = here if columns == rows else tuple(map(summed, self.factors(columns)))
                 part = sum(a.cross(b) for a, b in zip(here, there, strict=True))
                 across = (slice(rows.start * c, rows.stop * c), slice(columns.start * c, columns.stop * c))
                 gram[across[0], across[1]] = part

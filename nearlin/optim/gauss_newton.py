@@ -65,12 +65,12 @@ from typing import NamedTuple
 from nearlin._array import (
     flag,
     fold_in,
+    having,
     integer,
     not_negative,
     one_of,
     optional,
     positive,
-    require,
     settle,
     unguarded,
     within,
@@ -206,12 +206,8 @@ class GaussNewton:
         if self.solver != "cg" and self.plan != "auto" and not ROUTES[self.plan].whole:
             found = f"solver is {self.solver!r}, which takes one triangular factor of the whole, and {self.plan!r} has none"
             raise ValueError(f"{found}; expected 'cg'")
-        drawable = hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling") and not isinstance(self.sketch, type)
-        require(
-            self.sketch is None or drawable,
-            f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as KroneckerSRHT()",
-        )
-        require(isinstance(self.rates, Rates), f"rates is {self.rates!r}; expected a nearlin.linalg.Rates")
+        sketches = having("a distribution of nearlin.sketch, such as KroneckerSRHT()", "sample", "oversampling")
+        settle(self, sketch=optional(sketches), rates=having("a nearlin.linalg.Rates", "seconds", "calls"))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -39,6 +39,7 @@ from nearlin._array import (
     copies,
     flag,
     fold_in,
+    having,
     integer,
     namespace,
     not_negative,
@@ -169,8 +170,7 @@ class NearLinearGaussNewton:
         settle(self, epsilon=within("(0, 1)"), lr=positive, damping=optional(not_negative), sketch_size=optional(positive))
         settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER), inner_dtype=one_of(None, "float32"))
         settle(self, reuse=flag, guard=flag, maxiter=integer(1))
-        drawable = hasattr(self.sketch, "sample") and hasattr(self.sketch, "oversampling")
-        require(drawable, f"sketch is {self.sketch!r}; expected a distribution of nearlin.sketch, such as NeuronSigns()")
+        settle(self, sketch=having("a distribution of nearlin.sketch, such as NeuronSigns()", "sample", "oversampling"))
         require(
             self.inner != "double product" or self.size > UNIT_STEP,
             f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below",

@@ -1,10 +1,15 @@
 """Verdicts from asv results that these tests write with asv's own writer: what they judge, and what they refuse."""
 
+import importlib
 import itertools
+import pathlib
+import pkgutil
 
 import numpy as np
 import pytest
+import threadpoolctl
 
+from nearlin import optim
 from nearlin.complexity import asv_results
 from nearlin.complexity.asv_results import SCALINGS, THREADS, Curve, Scaling
 from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_MEASURED, OUT_OF_REGIME
@@ -182,3 +187,38 @@ def test_too_few_sizes_are_refused(tmp_path):
     run = asv_results.read(folder(tmp_path, [(CG, [["numpy"], SIZES[:4]], powers(1.0)[:4])]))
     with pytest.raises(ValueError, match=r"CG\.time_cg: 4 sizes are too few"):
         asv_results.claims(run)
+
+
+# ------------------------------------------------------------------------------------------------------------ the suites
+
+
+@pytest.fixture(scope="module")
+def suites():
+    """The modules of asv_bench/benchmarks by name; their own limit of BLAS threads ends with the fixture."""
+    with pytest.MonkeyPatch.context() as patch, threadpoolctl.threadpool_limits(1):
+        patch.syspath_prepend(pathlib.Path(__file__).parents[2] / "asv_bench")
+        package = importlib.import_module("benchmarks")
+        yield {m.name: importlib.import_module(f"benchmarks.{m.name}") for m in pkgutil.iter_modules(package.__path__)}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling.id)
+def test_what_is_judged_is_timed_at_six_sizes(suites, scaling):
+    module, suite, name = scaling.benchmark.split(".")
+    _, *choices, sizes = getattr(suites[module], suite).params
+    assert hasattr(getattr(suites[module], suite), name)
+    assert all(one in some for one, some in zip(scaling.choice, choices, strict=True))
+    assert len(sizes) >= 6
+
+
+def test_one_step_of_every_optimizer_is_timed_and_judged(suites):
+    timed = {**suites["steps"].OPTIMIZERS, **suites["steps"].DEEP}
+    assert {type(opt).__name__ for opt in timed.values()} == set(optim.__all__)
+    judged = {s.choice[0] for s in SCALINGS if s.benchmark in ("steps.OverWidth.time_step", "steps.Deep.time_step")}
+    assert judged == set(timed)
+
+
+def test_the_times_of_the_readme_are_those_of_some_five_hundred_combinations(suites):
+    """Each takes about a second."""
+    classes = [c for m in suites.values() for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
+    timed = [(c, [name for name in dir(c) if name.startswith("time_")]) for c in classes]
+    assert 400 <= sum(len(names) * np.prod([len(p) for p in c.params], dtype=int) for c, names in timed if names) <= 550
