@@ -81,16 +81,9 @@ def compare(
     """
     optimizers = checked(default_for(data) if optimizers is None else optimizers)
     seeds = integer(1, ", the number of runs")("seeds", seeds)
-    hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
     found = best_of(tuned, data, optimizers) if tuned is not None else {}
     config = Config(**explicit(options, "compare"), **source(data))
-    check_settings(config.settings, optimizers)
-    configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
-    problem, config = build(data, config)
-    filled = {option: getattr(config, option) for option in OPTIONS if option not in ("optimizer", "settings", *hyper)}
-    configs = {name: _scheduled(dataclasses.replace(one, **filled)) for name, one in configs.items()}
-    for one in configs.values():
-        set_up(problem, one)  # refuses what cannot run before anything does
+    problem, configs = _prepared(data, config, optimizers, {"epsilon": epsilon, "lr": lr, "damping": damping}, found)
     folder = None if out is None else folders.claim(out, FILE)
     runs, failures, name = {}, {}, None
     try:
@@ -119,6 +112,18 @@ def compare(
 def default_for(data):
     """The optimizers that are compared where none is named."""
     return ON_RECIPES if isinstance(data, str) and data in RECIPES else DEFAULT
+
+
+def _prepared(data, config, optimizers, hyper, found):
+    """The problem, and a `Config` by optimizer; what cannot run is refused before anything does."""
+    check_settings(config.settings, optimizers)
+    configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
+    problem, config = build(data, config)
+    filled = {option: getattr(config, option) for option in OPTIONS if option not in ("optimizer", "settings", *hyper)}
+    configs = {name: _scheduled(dataclasses.replace(one, **filled)) for name, one in configs.items()}
+    for one in configs.values():
+        set_up(problem, one)
+    return problem, configs
 
 
 def _config_of(name, config, hyper, optimizers, tuned):
