@@ -7,8 +7,6 @@ Reference   Martens, ICML 2010 (start, and stop by progress); Goldshlager, Abrah
 Cost        what `gram_solve` or `cg` cost; a product for each part of δ₀, or of the start
 Deviations  1. Where ε is above `SUMMED` rounding errors, images are summed up along the iteration, and certify it; below, a
                product of its own does.
-            2. The parameter side does not take `cg`'s start: the image of δ that the start has, and the progress from there, are
-               made of the same product.
 """
 
 import math
@@ -213,17 +211,18 @@ class ParameterSide:
         if not 0 < size < math.inf:
             zero = self._like_params(namespace(b).zeros_like(b))
             return Solution(zero, self.J.matvec(zero), 0.0, SolveInfo.unsolved(size))
-        delta, image, rest, products = self._start(b, s)
-        left = norm(rest)
-        rtol, seen = epsilon * size / left if left else 1.0, _Images(self._product, s)
-        info, progress = SolveInfo(1.0, 0, 0, Exit.CONVERGED), self.accuracy.stop == "progress"
-        if rtol < 1:
-            options = {"rtol": rtol, "maxiter": limit, "stop": SlowProgress(rest) if progress else None}
-            M = lambda r: ravel(P.on_parameters(self._like_params(r)))  # noqa: E731
-            x, info = cg(seen, rest, preconditioner=M, certify=False, on_step=seen.accumulate, **options)
-            delta, image = delta + x, image + (0.0 if seen.total is None else seen.total)
-        products, residual, reason = products + info.products, info.residual * left / size, info.reason
-        if rtol < SUMMED * eps_of(b):  # summed along the way, it may have lost touch
+        start, image, rest, products = self._start(b, s)
+        seen, progress = _Images(self._product, s), self.accuracy.stop == "progress"
+        stop = SlowProgress(rest) if progress else None
+        options = {"start": start, "rest": rest, "rtol": epsilon, "maxiter": limit, "stop": stop}
+        M = lambda r: ravel(P.on_parameters(self._like_params(r)))  # noqa: E731
+        delta, info = cg(seen, b, preconditioner=M, certify=False, on_step=seen.accumulate, **options)
+        if seen.total is not None:
+            image = image + seen.total
+        elif start is None:  # it ended before its first step: δ is 0
+            image = self.J.matvec(self._like_params(delta))
+        products, residual, reason = products + info.products, info.residual, info.reason
+        if epsilon * size < SUMMED * eps_of(b) * norm(rest):  # summed along the way, it may have lost touch
             rest = b - ravel(self.J.rmatvec(image)) / self.n - s * delta
             residual, products = norm(rest) / size, products + 1
         if reason == Exit.CONVERGED and residual > 1.05 * epsilon and not progress:
@@ -232,9 +231,9 @@ class ParameterSide:
         return Solution(self._like_params(delta), image, inner(self.g, delta), info)
 
     def _start(self, b, s):
-        """μ δ_prev or 0, its image, the residual there, and the products that it took."""
+        """μ δ_prev or None, its image, the residual there, and the products that it took."""
         if self.pull.last is None:
-            return 0.0, 0.0, b, 0
+            return None, 0.0, b, 0
         delta = self.pull.momentum * ravel(self.pull.last)
         along, image = self._product(delta)
         return delta, image, b - along - s * delta, 1

@@ -15,7 +15,7 @@ Deviations  1. Stops on ||r|| <= rtol ||b||, then recomputes the true residual (
 
 import math
 
-from nearlin._array import check, check_system, namespace, tridiagonal_extremes
+from nearlin._array import check, check_system, namespace, require, tridiagonal_extremes
 from nearlin.linalg.operators import inner, norm, normalized
 from nearlin.linalg.solve_info import Exit, SolveInfo
 
@@ -25,7 +25,9 @@ def identity(r):
     return r
 
 
-def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=None, certify=True, on_step=None, stop=None):
+def cg(
+    matvec, b, *, start=None, rest=None, preconditioner=identity, rtol=1e-8, maxiter=None, certify=True, on_step=None, stop=None
+):
     """Solve A x = b from x = 0, or from ``start``.
 
     Parameters
@@ -37,6 +39,8 @@ def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=Non
     start : array, shape (n,), optional
         The first x, at one more product. The correction to it is summed from 0, and added at the end: it keeps digits that the
         sum would lose. Of b = 0 the solution is 0, whatever the start.
+    rest : array, shape (n,), optional
+        b - A x at the start, where it is known: it saves the product.
     preconditioner : callable
         M⁻¹ r (n,) for r (n,).
     rtol : float
@@ -48,7 +52,7 @@ def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=Non
         by other means.
     on_step : callable, optional
         Called as ``on_step(alpha)`` after x += alpha p, with p the vector last given to ``matvec``: lets a caller accumulate
-        another linear image of x without a further product. A start counts as the first such step.
+        another linear image of x without a further product. A start without ``rest`` counts as the first such step.
     stop : callable, optional
         Called as ``stop(x, r)`` after every iteration, x the correction where there is a start; True ends as converged before
         the tolerance is met. See `SlowProgress`.
@@ -61,12 +65,11 @@ def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=Non
     Raises
     ------
     BackendError, TypeError, ValueError
-        A b that is no vector of float32 or float64, a start that does not fit it, or a tolerance outside of [0, 1). NaN and Inf
-        end as non-finite.
+        A b that is no vector of float32 or float64, a start or rest that does not fit it, or a tolerance outside of [0, 1). NaN
+        and Inf end as non-finite.
     """
     check_system(b, rtol)
-    if start is not None:
-        _check_start(start, b)
+    _check_start(b, start=start, rest=rest)
     maxiter = 10 * b.shape[0] if maxiter is None else maxiter
     given, (b, unit, target) = b, normalized(b)
     lifted = (lambda v: v) if unit == 1 else (lambda v: unit * v)
@@ -75,8 +78,8 @@ def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=Non
     reason = Exit.CONVERGED if target == 0 else Exit.MAXITER if math.isfinite(target) else Exit.NON_FINITE
     started = start is not None and reason == Exit.MAXITER
     if started:
-        r = b - matvec(start if unit == 1 else start / unit)
-        if on_step:
+        r = b - matvec(start if unit == 1 else start / unit) if rest is None else rest if unit == 1 else rest / unit
+        if on_step and rest is None:
             on_step(unit)
         size = norm(r)
         if not size > rtol * target:
@@ -104,11 +107,11 @@ def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=Non
             rz, previous = inner(r, z), rz
             betas.append(rz / previous)
             p = z + betas[-1] * p  # p ← z + β p
-    products, x = len(alphas) + started, start + lifted(x) if started else lifted(x)
+    products, x = len(alphas) + (started and rest is None), start + lifted(x) if started else lifted(x)
     residual = size / target if target else 0.0
     if certify and target:
-        rest = given - matvec(x)
-        residual, products = norm(rest if unit == 1 else rest / unit) / target, products + 1
+        left = given - matvec(x)
+        residual, products = norm(left if unit == 1 else left / unit) / target, products + 1
         if reason == Exit.CONVERGED and residual > 1.05 * rtol and not stop:
             reason = Exit.STALLED
     smallest, largest = _ritz(alphas, betas)
@@ -116,10 +119,11 @@ def cg(matvec, b, *, start=None, preconditioner=identity, rtol=1e-8, maxiter=Non
     return x, SolveInfo(residual, len(alphas), products, reason, condition, largest=largest)
 
 
-def _check_start(start, b):
-    check(ndim={"start": 1}, finite=False, beside=("b", b), start=start)
-    if start.shape != b.shape:
-        raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(b.shape)}, that of b")
+def _check_start(b, **given):
+    for name, x in given.items():
+        if x is not None:
+            check(ndim={name: 1}, finite=False, beside=("b", b), **{name: x})
+            require(x.shape == b.shape, f"{name} has shape {tuple(x.shape)}; expected {tuple(b.shape)}, that of b")
 
 
 class SlowProgress:

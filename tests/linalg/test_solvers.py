@@ -57,9 +57,23 @@ def test_cg_stays_at_a_start_that_solves_and_forgets_one_for_zero(scale):
     assert (info.reason, info.iterations, np.any(x)) == ("converged", 0, False)
 
 
-def test_cg_refuses_a_start_that_does_not_fit():
-    with pytest.raises(ValueError, match=r"start has shape \(2,\); expected \(3,\)"):
-        linalg.cg(lambda v: v, np.ones(3), start=np.ones(2))
+def test_cg_takes_the_residual_of_a_start_at_its_word(be, rng):
+    """One product less, and the same numbers where it is the right one; a wrong one goes into x, and the certificate sees it."""
+    a, b, start = symmetric(rng, np.geomspace(1, 50, 40)), rng.standard_normal(40), rng.standard_normal(40)
+    A, calls = be.array(a), []
+    options = {"start": be.array(start), "rtol": be.tol(1e-11)}
+    plain, full = linalg.cg(lambda v: A @ v, be.array(b), **options)
+    rest = be.array(b) - A @ be.array(start)
+    x, info = linalg.cg(lambda v: A @ v, be.array(b), rest=rest, on_step=calls.append, **options)
+    assert (info.iterations, info.products, len(calls)) == (full.iterations, full.products - 1, info.iterations)
+    assert np.array_equal(be.numpy(x), be.numpy(plain))
+    assert linalg.cg(lambda v: A @ v, be.array(b), rest=2 * rest, **options)[1].reason == "stalled"
+
+
+@pytest.mark.parametrize("name", ["start", "rest"])
+def test_cg_refuses_a_start_that_does_not_fit(name):
+    with pytest.raises(ValueError, match=rf"{name} has shape \(2,\); expected \(3,\)"):
+        linalg.cg(lambda v: v, np.ones(3), **{name: np.ones(2)})
     with pytest.raises(_array.BackendError, match="start has float32"):
         linalg.cg(lambda v: v, np.ones(3), start=np.ones(3, dtype=np.float32))
 
