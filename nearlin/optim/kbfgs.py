@@ -49,12 +49,12 @@ from typing import NamedTuple
 from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.curvature import change, means, observe
 from nearlin.linalg import LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
-from nearlin.steps import Info, average, decay, mean_weights, rate, statistics_due, velocity, warmed, weighted
+from nearlin.steps import Info, LayerwiseState, average, decay, mean_weights, rate, statistics_due, velocity, warmed, weighted
 
 
 class Factors(NamedTuple):
     """One layer: second moment A of ``count`` batches and inverse Ha of the input side (D, D), inverse Hg of the output side
-    (o, o) or its pairs (h, o), the averaged pair s, y (o,), and how much of ||y|| may be rounding."""
+    (o, o) or its pairs (h, o), the averaged pair s, y (o,), and how much of ||y|| may be rounding. None for a normalisation."""
 
     A: object = None
     Ha: object = None
@@ -63,36 +63,6 @@ class Factors(NamedTuple):
     y: object = 0.0
     noise: float = 0.0
     count: int = 0
-
-
-class State(NamedTuple):
-    """What a step hands to the next.
-
-    Attributes
-    ----------
-    t : int
-        Steps taken.
-    velocity : tuple or None
-        v, like the parameters; None before the first step.
-    factors : tuple of (Factors or None), or None
-        One for every layer, None for normalisation layers.
-    statistics : int
-        How many statistics were taken.
-    warm : bool
-        Whether they come from a warm start.
-    kept : int
-        How many times a layer kept an old inverse, or left out a statistic.
-    size : float
-        Mean number of samples of the batches, weighted as the statistics are.
-    """
-
-    t: int = 0
-    velocity: tuple | None = None
-    factors: tuple | None = None
-    statistics: int = 0
-    warm: bool = False
-    kept: int = 0
-    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +120,7 @@ class KBFGS:
 
     def init(self, params, objective):
         """The state before the first step."""
-        return State()
+        return LayerwiseState()
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the second moments of inputs over ``batches`` at ``params``. ``key`` is not used.
@@ -162,7 +132,7 @@ class KBFGS:
             return _statistics(factors, observe(point, objective.layers)[1], weights)
 
         factors, count, size = warmed(batches, partial(objective.at, params), seen)
-        return state._replace(factors=factors, statistics=count, warm=True, size=size)
+        return state._replace(layers=factors, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
@@ -170,7 +140,7 @@ class KBFGS:
         loss, due = float(point.loss), statistics_due(state.t, self.statistics_every, state.statistics)
         grads, seen = observe(point, layers, gram=due)
         v = velocity(state.velocity, grads, params, self.momentum, self.form, self.l2)
-        factors, size, kept = state.factors, state.size, []
+        factors, size, kept = state.layers, state.size, []
         if due:
             weights = partial(mean_weights, self.decay, warm=state.warm or self.start == "zero")
             weights, size = weighted(weights, state.statistics, point.samples, size)
@@ -187,7 +157,7 @@ class KBFGS:
         factors, words = self._update(factors, seen, params, trial, after)
         kept = kept + [f"{factor} {word}" for factor, word in words if word != "updated"]
         refreshed = any(word == "updated" for _, word in words)
-        state = State(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept), size)
+        state = LayerwiseState(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept), size)
         return trial, state, Info(loss, True, "accepted", refreshed=refreshed, kept="; ".join(kept), new_loss=new_loss)
 
     def _started(self, f, spec):

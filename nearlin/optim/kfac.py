@@ -81,6 +81,7 @@ from nearlin.curvature import outer_sums
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
 from nearlin.steps import (
     Info,
+    LayerwiseState,
     decay,
     inverses_due,
     label_key,
@@ -118,35 +119,6 @@ class Layer(NamedTuple):
     S: object = None
     made: int = 0
     count: int = 0
-
-
-class State(NamedTuple):
-    """What a step hands to the next.
-
-    Attributes
-    ----------
-    t : int
-        Steps taken.
-    velocity : tuple or None
-        v, like the parameters; None before the first step.
-    layers : tuple of Layer
-    statistics : int
-        How many statistics were taken.
-    warm : bool
-        Whether they come from a warm start.
-    kept : int
-        How many times an inverse was kept from before, or a statistic left out.
-    size : float
-        Mean number of samples of the batches, weighted as the statistics are.
-    """
-
-    t: int = 0
-    velocity: tuple | None = None
-    layers: tuple = ()
-    statistics: int = 0
-    warm: bool = False
-    kept: int = 0
-    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +183,7 @@ class KFAC:
 
     def init(self, params, objective):
         """The state before the first step."""
-        return State(layers=(Layer(),) * len(objective.layers))
+        return LayerwiseState(layers=(Layer(),) * len(objective.layers))
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with A and G the means of the statistics of ``batches`` at ``params``.
@@ -246,7 +218,7 @@ class KFAC:
         trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
+        state = LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(lost + notes))
 
     def _traces(self, point, key):

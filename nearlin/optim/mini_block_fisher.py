@@ -73,7 +73,19 @@ from nearlin._array import (
 from nearlin.curvature import blend_outer, block_rows, from_rows, sample_moment
 from nearlin.linalg import axpy, block_inverse, inner, norm
 from nearlin.nn import join_bias, split_bias
-from nearlin.steps import Info, decay, inverses_due, mean_weights, rate, statistics_due, velocity, warm_key, warmed, weighted
+from nearlin.steps import (
+    Info,
+    LayerwiseState,
+    decay,
+    inverses_due,
+    mean_weights,
+    rate,
+    statistics_due,
+    velocity,
+    warm_key,
+    warmed,
+    weighted,
+)
 
 
 class Layer(NamedTuple):
@@ -98,35 +110,6 @@ class Layer(NamedTuple):
     mean: object = None
     square: object = None
     count: int = 0
-
-
-class State(NamedTuple):
-    """What a step hands to the next.
-
-    Attributes
-    ----------
-    t : int
-        Steps taken.
-    velocity : tuple or None
-        v, like the parameters; None before the first step.
-    layers : tuple of Layer
-    statistics : int
-        How many statistics were taken.
-    warm : bool
-        Whether they come from a warm start.
-    kept : int
-        How many times an inverse was kept from before, or a statistic left out.
-    size : float
-        Mean of what the batches weighed, weighted as the statistics are: their samples, squared for ``statistic="batch"``.
-    """
-
-    t: int = 0
-    velocity: tuple | None = None
-    layers: tuple = ()
-    statistics: int = 0
-    warm: bool = False
-    kept: int = 0
-    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -194,7 +177,7 @@ class MiniBlockFisher:
 
     def init(self, params, objective):
         """The state before the first step."""
-        return State(layers=(Layer(),) * len(objective.layers))
+        return LayerwiseState(layers=(Layer(),) * len(objective.layers))
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with F the mean of the statistics of ``batches`` at ``params``, with labels drawn from the model.
@@ -227,7 +210,7 @@ class MiniBlockFisher:
         trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
+        state = LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(lost + notes))
 
     @property

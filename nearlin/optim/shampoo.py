@@ -33,42 +33,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products, norm
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import Info, decay, inverses_due, mean_weights, rate, statistics_due, velocity, warmed, weighted
-
-
-class State(NamedTuple):
-    """What a step hands to the next.
-
-    Attributes
-    ----------
-    t : int
-        Steps taken.
-    velocity : tuple or None
-        v, like the parameters; None before the first step.
-    modes : tuple of Modes or None
-        One for every variable.
-    statistics : int
-        How many statistics were taken.
-    warm : bool
-        Whether they come from a warm start.
-    kept : int
-        How many times a variable kept its old roots, or left out a statistic.
-    size : float
-        Mean of the batches' squared numbers of samples, weighted as the statistics are.
-    """
-
-    t: int = 0
-    velocity: tuple | None = None
-    modes: tuple | None = None
-    statistics: int = 0
-    warm: bool = False
-    kept: int = 0
-    size: float = 0.0
+from nearlin.steps import (
+    Info,
+    LayerwiseState,
+    decay,
+    inverses_due,
+    mean_weights,
+    rate,
+    statistics_due,
+    velocity,
+    warmed,
+    weighted,
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +106,7 @@ class Shampoo:
 
     def init(self, params, objective):
         """The state before the first step."""
-        return State()
+        return LayerwiseState()
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the statistics of ``batches`` at ``params``, true labels. ``key`` is not used.
@@ -139,14 +119,14 @@ class Shampoo:
 
         layers = objective.layers
         modes, count, size = warmed(batches, partial(objective.at, params), observe, power=2)
-        return state._replace(modes=modes, statistics=count, warm=True, size=size)
+        return state._replace(layers=modes, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         grads = point.grads()
         v = velocity(state.velocity, grads, params, self.momentum)
-        modes, counted, size, kept, replaced = state.modes, state.statistics, state.size, [], []
+        modes, counted, size, kept, replaced = state.layers, state.statistics, state.size, [], []
         if statistics_due(state.t, self.statistics_every, counted):
             weights, size = weighted(partial(self._weights, state.warm), counted, point.samples**2, size)
             modes, kept = average_modes(modes, self._split(grads, layers), weights, tensor_names(layers))
@@ -159,7 +139,7 @@ class Shampoo:
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
+        state = LayerwiseState(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept + replaced))
 
     def _split(self, grads, layers):

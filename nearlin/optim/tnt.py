@@ -34,13 +34,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
 from nearlin.linalg import average_modes, axpy, block_inverse, mode_products, norm
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 from nearlin.steps import (
     Info,
+    LayerwiseState,
     decay,
     inverses_due,
     label_key,
@@ -52,36 +52,6 @@ from nearlin.steps import (
     warmed,
     weighted,
 )
-
-
-class State(NamedTuple):
-    """What a step hands to the next.
-
-    Attributes
-    ----------
-    t : int
-        Steps taken.
-    velocity : tuple or None
-        v, like the parameters; None before the first step.
-    modes : tuple of Modes or None
-        One for every variable.
-    statistics : int
-        How many statistics were taken.
-    warm : bool
-        Whether they come from a warm start.
-    kept : int
-        How many times a variable kept an old inverse, or left out a statistic.
-    size : float
-        Mean of the batches' squared numbers of samples, weighted as the statistics are.
-    """
-
-    t: int = 0
-    velocity: tuple | None = None
-    modes: tuple | None = None
-    statistics: int = 0
-    warm: bool = False
-    kept: int = 0
-    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +102,7 @@ class TNT:
 
     def init(self, params, objective):
         """The state before the first step."""
-        return State()
+        return LayerwiseState()
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the statistics of ``batches`` at ``params``, labels drawn from the model.
@@ -146,14 +116,14 @@ class TNT:
 
         layers = objective.layers
         modes, count, size = warmed(batches, partial(objective.at, params), observe, power=2)
-        return state._replace(modes=modes, statistics=count, warm=True, size=size)
+        return state._replace(layers=modes, statistics=count, warm=True, size=size)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
         grads = point.grads()
         v = velocity(state.velocity, grads, params, self.momentum)
-        modes, counted, size, kept = state.modes, state.statistics, state.size, []
+        modes, counted, size, kept = state.layers, state.statistics, state.size, []
         if statistics_due(state.t, self.statistics_every, counted):
             drawn = self._drawn_gradient(point, layers, label_key(key, state.t))
             weights, size = weighted(partial(mean_weights, self.decay, warm=state.warm), counted, point.samples**2, size)
@@ -167,7 +137,7 @@ class TNT:
         trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = State(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
+        state = LayerwiseState(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
         return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
 
     def _drawn_gradient(self, point, layers, key):

@@ -3,6 +3,7 @@
 from nearlin.steps.averages import average, label_key, mean_weights, warm_key, warmed, weigh, weighted
 from nearlin.steps.guard import Bounds, Guard, unmoved
 from nearlin.steps.info import Info, StepExit, StepInfo
+from nearlin.steps.layerwise_state import LayerwiseState
 from nearlin.steps.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.steps.momentum import adam_moments, adam_step, velocity
 from nearlin.steps.schedules import StepDecay, inverses_due, rate, statistics_due
@@ -13,6 +14,7 @@ __all__ = [
     "average", "label_key", "mean_weights", "warm_key", "warmed", "weigh", "weighted",
     "Bounds", "Guard", "unmoved",
     "Info", "StepExit", "StepInfo",
+    "LayerwiseState",
     "CEILING", "Damping", "judge", "least_damping",
     "adam_moments", "adam_step", "velocity",
     "StepDecay", "inverses_due", "rate", "statistics_due",

@@ -103,7 +103,7 @@ def test_steps_of_perceptrons_cost_what_the_formulas_say(method, n, sizes, dampi
         due = {"statistics_due": t % T1 == 0, "inverse_due": t % T2 == 0}
         if name == "kbfgs-l":
             options = {"pairs": t}
-            assert all(factor.Hg.S.shape[0] == t for factor in states[t - 1].factors)
+            assert all(factor.Hg.S.shape[0] == t for factor in states[t - 1].layers)
         parts = cost.layerwise_step(name, net, layers, **due, **options)
         words = dampings[t * len(layers) : (t + 1) * len(layers)]
         extra = sum(3 * flops_of(word) * spec.out for word, spec in zip(words, layers, strict=bool(words)))

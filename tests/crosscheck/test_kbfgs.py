@@ -77,6 +77,6 @@ def test_kbfgs(name, loss, settings, memory):
     params, state = case.run(opt, 6)
     want, Hg, Ha = kbfgs(case, 6, lr, damping, pair_decay, memory)
     assert worst(params, want) <= 1e-7
-    assert max(error(f.Ha, H) for f, H in zip(state.factors, Ha, strict=True)) <= 1e-7
-    got = [f.Hg(np.eye(len(H))) if memory else f.Hg for f, H in zip(state.factors, Hg, strict=True)]
+    assert max(error(f.Ha, H) for f, H in zip(state.layers, Ha, strict=True)) <= 1e-7
+    got = [f.Hg(np.eye(len(H))) if memory else f.Hg for f, H in zip(state.layers, Hg, strict=True)]
     assert worst(got, Hg) <= 1e-6

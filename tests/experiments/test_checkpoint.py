@@ -155,4 +155,4 @@ def test_the_state_of_every_optimizer_has_a_short_name(optimizer):
     params = (np.ones((2, 3)), np.ones((1, 3)))
     network = nl.nn.MLP((2, 2, 1), "tanh")
     state = nl.experiments.make_optimizer(optimizer).init(params, nl.nn.Objective(network, nl.nn.SquaredLoss()))
-    assert class_names.name_of(type(state)).endswith(".State")
+    assert class_names.name_of(type(state)).endswith("State")

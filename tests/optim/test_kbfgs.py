@@ -39,7 +39,7 @@ def replay(be, name, opt, objective):
 
 def test_the_numbers_of_kbfgs(be):
     for data, i, state in replay(be, "kbfgsrepo_kbfgs", nl.optim.KBFGS(), mlp()):
-        for l, f in enumerate(state.factors):
+        for l, f in enumerate(state.layers):
             for name, matrix in (("A", f.A), ("Ha", f.Ha), ("Hg", f.Hg)):
                 np.testing.assert_allclose(be.numpy(matrix), data[f"{name}{l}_step{i}"], rtol=be.tol(1e-8), atol=be.tol(1e-10))
             s, y = be.numpy(f.s), be.numpy(f.y)
@@ -50,7 +50,7 @@ def test_the_numbers_of_kbfgs(be):
 
 def test_the_numbers_of_limited_memory(be):
     for data, i, state in replay(be, "kbfgsrepo_kbfgsL_mem4", nl.optim.KBFGSL(memory=4), mlp()):
-        for l, f in enumerate(state.factors):
+        for l, f in enumerate(state.layers):
             assert f.Hg.S.shape[0] == min(i + 1, 4)
             for ours, theirs in ((f.Hg.S, data[f"S{l}_step{i}"]), (f.Hg.Y, data[f"Y{l}_step{i}"])):
                 got = be.numpy(ours)
@@ -89,7 +89,7 @@ def test_one_linear_layer_takes_damped_newton_steps(be, method):
         opt = method(lr=0.8, momentum=0.0, damping=0.04)
         (got,), state, _ = run(opt, objective, params, (x, y), steps)
         np.testing.assert_allclose(be.numpy(got), W, atol=be.tol(1e-12))
-    np.testing.assert_allclose(be.numpy(state.factors[0].Ha), np.linalg.inv(A + 0.2 * np.eye(6)), atol=be.tol(1e-11))
+    np.testing.assert_allclose(be.numpy(state.layers[0].Ha), np.linalg.inv(A + 0.2 * np.eye(6)), atol=be.tol(1e-11))
     undamped = be.numpy(params[0]) - 0.8 * ((a @ be.numpy(params[0]).T - be.numpy(y)).T @ a / 12)
     assert np.linalg.norm(undamped - be.numpy(run(opt, objective, params, (x, y), 1)[0][0])) > 0.1
 
@@ -113,7 +113,7 @@ def test_both_inverses_satisfy_the_quasi_newton_condition(numpy_backend, steps):
     _, seen = observe(objective.at(params, batch), objective.layers)
     _, after, (info,) = run(opt, objective, params, batch, 1, before)
     assert info.kept == ""
-    for f, g, one in zip(before.factors, after.factors, seen, strict=True):
+    for f, g, one in zip(before.layers, after.layers, seen, strict=True):
         pair = double_damping(g.s, g.y, f.Hg @ g.y, 0.2, 0.3)
         np.testing.assert_allclose(g.Hg @ pair.y, pair.s, rtol=1e-9, atol=1e-15)
         s = f.Ha @ one.inputs
@@ -121,8 +121,8 @@ def test_both_inverses_satisfy_the_quasi_newton_condition(numpy_backend, steps):
         np.testing.assert_allclose(g.Ha @ y, s, rtol=1e-9, atol=1e-15)
         assert np.linalg.eigvalsh(g.Hg)[0] > 0
         assert np.linalg.eigvalsh(g.Ha)[0] > 0
-    first = before.factors[0]  # its curvature is not the identity, as that of the last layer is
-    pair = double_damping(after.factors[0].s, after.factors[0].y, first.Hg @ after.factors[0].y, 0.2, 0.3)
+    first = before.layers[0]  # its curvature is not the identity, as that of the last layer is
+    pair = double_damping(after.layers[0].s, after.layers[0].y, first.Hg @ after.layers[0].y, 0.2, 0.3)
     assert np.linalg.norm(first.Hg @ pair.y - pair.s) > 1e-6 * np.linalg.norm(pair.s)
 
 
@@ -130,7 +130,7 @@ def test_pairs_are_damped_onto_their_thresholds(numpy_backend):
     """Small output gradients: sᵀy / sᵀs is far below √λ before the damping, and √λ after it."""
     objective, params, batch = problem(numpy_backend)
     _, state, _ = run(nl.optim.KBFGSL(lr=0.05, damping=0.81), objective, params, batch, 3)
-    f = state.factors[0]
+    f = state.layers[0]
     assert f.s @ f.y < 0.9 * (f.s @ f.s)
     s, y = f.Hg.S[-1], f.Hg.Y[-1]
     assert s @ y == pytest.approx(0.9 * (s @ s), rel=1e-12)
@@ -146,7 +146,7 @@ def test_any_positive_damping_is_a_damping(numpy_backend, method, damping):
     (got,), _, _ = run(method(lr=0.5, momentum=0.0, damping=damping), objective, params, (x, y), 1)
     np.testing.assert_allclose(got, first, rtol=1e-12)
     assert infos[2].loss < infos[1].loss < infos[0].loss
-    (f,) = state.factors
+    (f,) = state.layers
     if method is nl.optim.KBFGSL:
         for s, t in zip(f.Hg.S, f.Hg.Y, strict=True):
             assert s @ t == pytest.approx(math.sqrt(damping) * (s @ s), rel=1e-12)
@@ -159,7 +159,7 @@ def test_two_loops_give_the_product_that_is_taken(be, rng):
     objective, params, batch = problem(be)
     _, state, _ = run(nl.optim.KBFGSL(lr=0.5, memory=4), objective, params, batch, 6)
     M = be.array(rng.standard_normal((4, 6)))
-    pairs = state.factors[0].Hg
+    pairs = state.layers[0].Hg
     np.testing.assert_allclose(be.numpy(pairs(M)), be.numpy(two_loop_product(pairs, M)), atol=be.tol(1e-11))
 
 
@@ -167,7 +167,7 @@ def test_the_pair_is_the_change_of_the_means(numpy_backend):
     objective, params, batch = problem(numpy_backend)
     new, state, info = nl.optim.KBFGS(pair_decay=0.0).step(params, nl.optim.KBFGS().init(params, objective), objective, batch)
     before, after = ([means(t) for t in objective.at(p, batch).traces()] for p in (params, new))
-    for f, W, V, (a, g, _), (b, h, _) in zip(state.factors, params, new, before, after, strict=True):
+    for f, W, V, (a, g, _), (b, h, _) in zip(state.layers, params, new, before, after, strict=True):
         np.testing.assert_allclose(f.s, V @ b - W @ a, atol=1e-15)
         np.testing.assert_allclose(f.y, h - g, atol=1e-15)
     assert info.new_loss == pytest.approx(float(objective.at(new, batch).loss), rel=1e-14)
@@ -195,7 +195,7 @@ def test_normalisation_steps_along_the_momentum_and_convolutions_learn(be, metho
     opt = method(lr=0.3, form="sum")
     new, state, _ = run(opt, objective, params, (x, y), 1)
     np.testing.assert_allclose(be.numpy(new[1]), be.numpy(params[1]) - 0.3 * be.numpy(grads[1]), atol=be.tol(1e-13))
-    assert [f is None for f in state.factors] == [False, True, False, False, False]
+    assert [f is None for f in state.layers] == [False, True, False, False, False]
     _, _, infos = run(opt, objective, new, (x, y), 8, state)
     assert infos[-1].new_loss < 0.7 * infos[0].loss
 
@@ -227,7 +227,7 @@ def test_the_order_of_a_batch_does_not_matter_ahead_of_a_normalisation(numpy_bac
     assert all("layer 0: output factor skipped: no curvature" in info.kept for info in infos)
     assert not any("layer 2: output factor" in info.kept for info in infos)
     assert all(info.refreshed for info in infos)  # one of the factors was, though not all
-    first, last = state.factors[0], state.factors[2]
+    first, last = state.layers[0], state.layers[2]
     assert np.linalg.norm(first.y) < 0.1 * first.noise < 1e-10 * np.linalg.norm(last.y)
     assert np.linalg.norm(last.y) > 1e6 * last.noise
 
@@ -236,11 +236,11 @@ def test_the_order_of_a_batch_does_not_matter_ahead_of_a_normalisation(numpy_bac
 def test_the_output_factor_ahead_of_a_normalisation_is_that_of_the_start(numpy_backend, dtype):
     objective, params, batch = normalised(numpy_backend, dtype)
     _, full, _ = run(nl.optim.KBFGS(), objective, params, batch, 12)
-    np.testing.assert_array_equal(full.factors[0].Hg, np.eye(4))
-    assert np.abs(full.factors[2].Hg - np.eye(3)).max() > 1e-3
+    np.testing.assert_array_equal(full.layers[0].Hg, np.eye(4))
+    assert np.abs(full.layers[2].Hg - np.eye(3)).max() > 1e-3
     _, limited, _ = run(nl.optim.KBFGSL(), objective, params, batch, 12)
-    assert limited.factors[0].Hg.S is None
-    assert limited.factors[2].Hg.S.shape[0] == 12
+    assert limited.layers[0].Hg.S is None
+    assert limited.layers[2].Hg.S.shape[0] == 12
 
 
 def test_backends_agree_ahead_of_a_normalisation(be, method, numpy_backend):
@@ -256,7 +256,7 @@ def test_a_curvature_below_the_length_of_the_gradient_is_skipped(numpy_backend, 
     objective, params, (x, y) = problem(numpy_backend, (5, 3))
     _, state, (info,) = run(method(), objective, params, (x, y + target), 1)
     assert ("layer 0: output factor skipped: curvature" in info.kept) == (target > 1)
-    learned = state.factors[0].Hg.S is not None if method is nl.optim.KBFGSL else info.kept == ""
+    learned = state.layers[0].Hg.S is not None if method is nl.optim.KBFGSL else info.kept == ""
     assert learned == (target == 1)
 
 
@@ -266,13 +266,13 @@ def test_a_pair_that_overflows_is_left_out_of_the_average(numpy_backend, method)
     objective, x, y = nl.nn.Objective(net, nl.nn.SquaredLoss()), np.array([[0.5], [0.7]]), np.array([[1.0], [0.4]])
     opt = method(statistics_every=100)
     params, state, _ = run(opt, objective, net.init(0, x), (x, y), 2)
-    state = state._replace(velocity=(np.array([[-1e100 * np.sign(state.factors[0].y[0]), 0.0]]), state.velocity[1]))
+    state = state._replace(velocity=(np.array([[-1e100 * np.sign(state.layers[0].y[0]), 0.0]]), state.velocity[1]))
     _, after, (info,) = run(opt, objective, params, (1e60 * x, y), 1, state)
     assert info.accepted
     assert "layer 0: output factor rejected: non-finite" in info.kept
-    old, new = state.factors[0], after.factors[0]
+    old, new = state.layers[0], after.layers[0]
     assert np.array_equal(new.s, old.s) and np.array_equal(new.y, old.y) and new.noise == old.noise  # noqa: PT018
-    assert not np.array_equal(after.factors[1].s, state.factors[1].s)
+    assert not np.array_equal(after.layers[1].s, state.layers[1].s)
 
 
 # --------------------------------------------------------------------------------------- schedule, warm start, what is refused
@@ -290,7 +290,7 @@ def test_statistics_are_taken_when_due_and_as_plain_means_at_first(numpy_backend
             seen.append(t)
             moments.append(gram)
     assert seen == [0, 3, 6]
-    np.testing.assert_allclose(state.factors[1].A, 0.5 * (0.5 * (moments[0] + moments[1])) + 0.5 * moments[2], rtol=1e-12)
+    np.testing.assert_allclose(state.layers[1].A, 0.5 * (0.5 * (moments[0] + moments[1])) + 0.5 * moments[2], rtol=1e-12)
 
 
 def test_a_warm_start_is_the_mean_over_batches_and_stands_at_step_0(numpy_backend, method):
@@ -300,9 +300,9 @@ def test_a_warm_start_is_the_mean_over_batches_and_stands_at_step_0(numpy_backen
     state = opt.warm_start(params, opt.init(params, objective), counted, halves)
     assert counted.calls == {"forward": 2, "backward": 2}
     a = np.concatenate([x, np.ones((12, 1))], axis=1)
-    np.testing.assert_allclose(state.factors[0].A, a.T @ a / 12, rtol=1e-12)
+    np.testing.assert_allclose(state.layers[0].A, a.T @ a / 12, rtol=1e-12)
     _, first, _ = opt.step(params, state, counted, halves[0])
-    np.testing.assert_array_equal(first.factors[0].A, state.factors[0].A)
+    np.testing.assert_array_equal(first.layers[0].A, state.layers[0].A)
     assert counted.calls == {"forward": 4, "backward": 4}
     with pytest.raises(ValueError, match="batches is empty"):
         opt.warm_start(params, opt.init(params, objective), objective, [])

@@ -189,21 +189,26 @@ def test_a_step_that_is_not_finite_leaves_everything(opt, rng):
     assert (info.accepted, info.reason) == (False, "rejected: the step is not finite")
 
 
+def first_layer(state):
+    """What is kept for the first layer's weights."""
+    return (state.layers if hasattr(state, "layers") else state.modes)[0]
+
+
 def poisoned(state):
     """The state with NaN in the statistics of the first layer's weights."""
-    if hasattr(state, "modes"):
-        first = state.modes[0]
-        return state._replace(modes=(first._replace(grams=(first.grams[0] * np.nan, *first.grams[1:])), *state.modes[1:]))
-    first = state.factors[0]
-    return state._replace(factors=(first._replace(A=first.A * np.nan), *state.factors[1:]))
+    name = "layers" if hasattr(state, "layers") else "modes"
+    first, *others = getattr(state, name)
+    sick = {"A": first.A * np.nan} if hasattr(first, "A") else {"grams": (first.grams[0] * np.nan, *first.grams[1:])}
+    return state._replace(**{name: (first._replace(**sick), *others)})
 
 
 def inverses(state):
     """The inverses of the first layer's weights."""
-    if not hasattr(state, "modes"):
-        return (state.factors[0].Ha,)
-    (name,) = {"matrices", "bases"} & set(state.modes[0]._fields)
-    return getattr(state.modes[0], name)
+    first = first_layer(state)
+    if hasattr(first, "Ha"):
+        return (first.Ha,)
+    (name,) = {"matrices", "bases"} & set(first._fields)
+    return getattr(first, name)
 
 
 def test_statistics_with_nan_never_refresh_an_inverse(opt, rng):
@@ -244,12 +249,10 @@ def overflowing(rng):
 
 def statistics(state):
     """The averaged statistics of the first layer's weights."""
-    if hasattr(state, "modes"):
-        return state.modes[0].grams
-    if hasattr(state, "factors"):
-        return (state.factors[0].A,)
-    layer = state.layers[0]
-    return (layer.A, layer.G) if hasattr(layer, "A") else (layer.F,)
+    layer = first_layer(state)
+    if hasattr(layer, "grams"):
+        return layer.grams
+    return tuple(getattr(layer, name) for name in ("A", "G", "F") if hasattr(layer, name))
 
 
 def test_a_warm_start_with_a_statistic_that_is_not_finite_names_the_batch(averaging, rng):

@@ -26,7 +26,7 @@ def test_the_numbers_of_the_authors_of_tnt(be):
         assert info.loss == pytest.approx(float(data[f"loss_step{i}"]), rel=be.tol(1e-12))
         for W, want in zip(params, parameters(be, objective.layers, data, f"step{i}"), strict=True):
             np.testing.assert_allclose(be.numpy(W), be.numpy(want), rtol=be.tol(1e-8), atol=be.tol(1e-10))
-        for variable, name in zip(state.modes, (f"H{kind}{l}" for l in range(4) for kind in "Wb"), strict=True):
+        for variable, name in zip(state.layers, (f"H{kind}{l}" for l in range(4) for kind in "Wb"), strict=True):
             for mode, H in enumerate(variable.grams):
                 np.testing.assert_allclose(be.numpy(H), data[f"{name}_mode{mode}_step{i}"], atol=be.tol(1e-10))
 
@@ -116,7 +116,7 @@ def test_averages_start_as_plain_means_and_then_forget(rng):
     for k, g in enumerate(gradients):
         w = max(1 / (k + 1), 0.25)
         H = (1 - w) * H + w * g @ g.T
-    np.testing.assert_allclose(state.modes[0].grams[0], H, rtol=1e-12)
+    np.testing.assert_allclose(state.layers[0].grams[0], H, rtol=1e-12)
 
 
 def test_newton_gives_the_roots_of_the_eigendecomposition(be, rng):
@@ -160,7 +160,7 @@ def test_a_warm_start_is_the_mean_over_batches(rng):
     opt, objective = nl.optim.Shampoo(), Given((LayerSpec("dense", 2, 3, bias=False),))
     gradients = [(rng.standard_normal((2, 3)),) for _ in range(4)]
     state = opt.warm_start(gradients[0], opt.init((), None), objective, [(g, g) for g in gradients])
-    np.testing.assert_allclose(state.modes[0].grams[1], sum(g[0].T @ g[0] for g in gradients) / 4, rtol=1e-12)
+    np.testing.assert_allclose(state.layers[0].grams[1], sum(g[0].T @ g[0] for g in gradients) / 4, rtol=1e-12)
     with pytest.raises(ValueError, match="batches is empty"):
         opt.warm_start(gradients[0], opt.init((), None), objective, [])
 
@@ -194,7 +194,7 @@ def test_a_root_that_newton_misses_is_taken_by_eigenvalues_and_named(rng):
         params, state, info = opt.step((0 * g[0],), opt.init(g, None), Given(layers), (g, g))
         steps.append(params[0])
         said.append(info.kept)
-        roots.append([X for variable in state.modes for X in variable.matrices])
+        roots.append([X for variable in state.layers for X in variable.matrices])
         assert state.kept == 0
     assert said[1] == ""
     names = [one for one in said[0].split("; ") if one]

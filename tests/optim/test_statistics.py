@@ -118,8 +118,8 @@ def test_a_warm_start_on_unequal_parts_is_that_on_all_rows(parts):
     ("opt", "traces"),
     [
         (nl.optim.MiniBlockFisher(statistic="batch"), lambda state: np.sum(np.diagonal(state.layers[0].F.reshape(-1, 6, 6)[0]))),
-        (nl.optim.TNT(), lambda state: np.trace(state.modes[0].grams[0])),
-        (nl.optim.Shampoo(), lambda state: np.trace(state.modes[0].grams[0])),
+        (nl.optim.TNT(), lambda state: np.trace(state.layers[0].grams[0])),
+        (nl.optim.Shampoo(), lambda state: np.trace(state.layers[0].grams[0])),
     ],
     ids=["mini-block Fisher", "TNT", "Shampoo"],
 )
@@ -167,7 +167,7 @@ def test_kbfgs_averages_from_the_first_statistic_or_from_zero(start):
     state = opt.step(params, opt.init(params, objective), objective, (x, y))[1]
     homogeneous = np.concatenate([x, np.ones((8, 1))], axis=1)
     want = homogeneous.T @ homogeneous / 8 * (1 if start == "mean" else 0.1)
-    np.testing.assert_allclose(state.factors[0].A, want, atol=1e-14)
+    np.testing.assert_allclose(state.layers[0].A, want, atol=1e-14)
 
 
 def test_qng_takes_the_root_of_the_samples_times_the_gradient_at_drawn_labels():
@@ -215,11 +215,11 @@ def test_qng_says_how_far_it_diverged():
 
 STEPS = {  # the method, what is kept of the first layer, the power of n that a batch counts by, and the statistic of gradients
     "SOAP": (nl.optim.SOAP(lr=1e-12, decay=0.6), lambda state: state.modes[0].grams[1], 2, "mean"),
-    "Shampoo": (nl.optim.Shampoo(lr=1e-12, decay=0.6), lambda state: state.modes[0].grams[1], 2, "mean"),
-    "TNT": (nl.optim.TNT(lr=1e-12, decay=0.6), lambda state: state.modes[0].grams[1], 2, "mean"),
+    "Shampoo": (nl.optim.Shampoo(lr=1e-12, decay=0.6), lambda state: state.layers[0].grams[1], 2, "mean"),
+    "TNT": (nl.optim.TNT(lr=1e-12, decay=0.6), lambda state: state.layers[0].grams[1], 2, "mean"),
     "MBF": (nl.optim.MiniBlockFisher(lr=1e-12, decay=0.6, statistics_every=1), lambda state: 4 * state.layers[0].F, 2, "mean"),
     "K-FAC": (nl.optim.KFAC(lr=1e-12, decay=0.6), lambda state: state.layers[0].A, 1, "inputs"),
-    "K-BFGS": (nl.optim.KBFGS(lr=1e-12, decay=0.6), lambda state: state.factors[0].A, 1, "inputs"),
+    "K-BFGS": (nl.optim.KBFGS(lr=1e-12, decay=0.6), lambda state: state.layers[0].A, 1, "inputs"),
 }
 
 

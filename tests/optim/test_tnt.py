@@ -8,7 +8,8 @@ import pytest
 import nearlin as nl
 from nearlin.linalg import Modes
 from nearlin.nn import LayerSpec
-from nearlin.optim.tnt import State, equalising_scales
+from nearlin.optim.tnt import equalising_scales
+from nearlin.steps import LayerwiseState
 from tests.optim.given import Given
 from tests.optim.replay import Replay, batch, cnn, labels, mlp, oracle, parameters, warm_batches
 
@@ -30,7 +31,7 @@ def test_the_numbers_of_the_authors(be, name, make):
         assert info.loss == pytest.approx(float(data[f"loss_step{i}"]), rel=be.tol(1e-12))
         for W, want in zip(params, parameters(be, objective.layers, data, f"step{i}"), strict=True):
             np.testing.assert_allclose(be.numpy(W), be.numpy(want), rtol=be.tol(1e-8), atol=be.tol(1e-10))
-        for variable, name in zip(state.modes, called, strict=True):
+        for variable, name in zip(state.layers, called, strict=True):
             for mode, H in enumerate(variable.grams):
                 np.testing.assert_allclose(be.numpy(H), data[f"{name}_mode{mode}_step{i}"], atol=be.tol(1e-10))
 
@@ -53,7 +54,7 @@ def grams_of(factors):
 def step_with(grams, g, spec, **options):
     """The direction of one step with given statistics of one variable, for the gradient ``g``."""
     opt = nl.optim.TNT(lr=1.0, momentum=0.0, **options)
-    state = State(modes=(Modes(grams),), statistics=1, warm=True)
+    state = LayerwiseState(layers=(Modes(grams),), statistics=1, warm=True)
     (W,), _, _ = opt.step((np.zeros_like(g),), state, Given((spec,)), ((g,), (g,)))
     return -W
 
@@ -89,7 +90,8 @@ def test_factors_have_one_mean_eigenvalue_and_the_trace_of_the_covariance(be, rn
 
 def test_a_vector_is_preconditioned_by_its_damped_second_moment(rng):
     H, g = covariance(rng, 5), rng.standard_normal((5, 2))
-    opt, state = nl.optim.TNT(lr=1.0, momentum=0.0, damping=0.3), State(modes=(Modes((H,)),) * 2, statistics=1, warm=True)
+    opt = nl.optim.TNT(lr=1.0, momentum=0.0, damping=0.3)
+    state = LayerwiseState(layers=(Modes((H,)),) * 2, statistics=1, warm=True)
     (W,), _, _ = opt.step((np.zeros((5, 2)),), state, Given((LayerSpec("norm", 5, 1),)), ((g,), (g,)))
     np.testing.assert_allclose(-W, np.linalg.solve(H + 0.3 * np.eye(5), g), rtol=1e-12)
 
@@ -108,8 +110,8 @@ def test_drawn_labels_make_the_statistics_and_true_ones_the_direction(rng):
     true, drawn = rng.standard_normal((2, 2, 3))
     opt, objective = nl.optim.TNT(lr=1.0, momentum=0.0), Given((LayerSpec("dense", 2, 3, bias=False),))
     (W,), state, _ = opt.step((np.zeros((2, 3)),), opt.init((), None), objective, ((true,), (drawn,)))
-    np.testing.assert_allclose(state.modes[0].grams[0], drawn @ drawn.T, rtol=1e-14)
-    X, Y = state.modes[0].matrices
+    np.testing.assert_allclose(state.layers[0].grams[0], drawn @ drawn.T, rtol=1e-14)
+    X, Y = state.layers[0].matrices
     np.testing.assert_allclose(-W, X @ true @ Y, rtol=1e-12)
 
 
@@ -118,8 +120,8 @@ def test_another_key_draws_other_labels(numpy_backend):
     net = nl.nn.MLP((3, 4, 1))
     objective, params, opt = nl.nn.Objective(net, nl.nn.SquaredLoss()), net.init(0, x), nl.optim.TNT()
     one, same, other = (opt.step(params, opt.init(params, objective), objective, (x, y), key=k)[1] for k in (1, 1, 2))
-    np.testing.assert_array_equal(one.modes[0].grams[0], same.modes[0].grams[0])
-    assert not np.allclose(one.modes[0].grams[0], other.modes[0].grams[0], rtol=1e-3)
+    np.testing.assert_array_equal(one.layers[0].grams[0], same.layers[0].grams[0])
+    assert not np.allclose(one.layers[0].grams[0], other.layers[0].grams[0], rtol=1e-3)
 
 
 def test_labels_are_drawn_anew_at_every_step_and_batch(numpy_backend):
@@ -174,7 +176,7 @@ def test_a_warm_start_is_the_mean_over_batches(rng):
     opt, objective = nl.optim.TNT(), Given((LayerSpec("dense", 2, 3, bias=False),))
     drawn = [(rng.standard_normal((2, 3)),) for _ in range(4)]
     state = opt.warm_start(drawn[0], opt.init((), None), objective, [((0 * g[0],), g) for g in drawn])
-    np.testing.assert_allclose(state.modes[0].grams[1], sum(g[0].T @ g[0] for g in drawn) / 4, rtol=1e-12)
+    np.testing.assert_allclose(state.layers[0].grams[1], sum(g[0].T @ g[0] for g in drawn) / 4, rtol=1e-12)
     with pytest.raises(ValueError, match="batches is empty"):
         opt.warm_start(drawn[0], opt.init((), None), objective, [])
 
