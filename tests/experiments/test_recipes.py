@@ -524,7 +524,7 @@ def test_a_diverged_comparison_is_an_exit_code(tmp_path, monkeypatch):
     from nearlin.experiments.commands import cli
 
     monkeypatch.chdir(tmp_path)
-    arguments = "compare curves-ae --optimizers sgd --lr 0.3 --steps 8 --batch-size 50 --out c"
+    arguments = "compare digits-ae --optimizers sgd --lr 1e300 --steps 8 --batch-size 50 --out c"
     result = testing.CliRunner().invoke(cli, arguments.split())
     assert result.exit_code == 1, result.output
     assert "non-finite" in result.output

@@ -137,6 +137,12 @@ def test_a_periodic_checkpoint_resumes_and_drops_the_lines_after_it(tmp_path, mo
     assert comparable(rest.records) == comparable(whole.records)
 
 
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A run of three steps, in a folder."""
+    return train(SPHERE, steps=3, out=tmp_path_factory.mktemp("half") / "run", **SMALL)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -148,8 +154,7 @@ def test_a_periodic_checkpoint_resumes_and_drops_the_lines_after_it(tmp_path, mo
         ({"steps": 4, "data": Dataset("small sphere", X, 2 * Y)}, "fingerprint"),
     ],
 )
-def test_resuming_refuses_another_run(tmp_path, options, says):
-    half = train(SPHERE, steps=3, out=tmp_path / "run", **SMALL)
+def test_resuming_refuses_another_run(half, options, says):
     with pytest.raises(ValueError, match=says):
         train(**{"data": SPHERE, "resume": half.checkpoint, "progress": False, **options})
 

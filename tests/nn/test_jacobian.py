@@ -1,5 +1,7 @@
 """Jacobians of any network against the dense one: products, Gram matrices, sketches; weighted by roots of output Hessians."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,14 @@ def dense_jacobian(be, point, root=None):
     return (J if root is None else np.einsum("ikl,ikp->ilp", root, J)).reshape(n * c, -1)
 
 
+@functools.cache
+def reference(on, name, loss="squared", weighted=False):
+    """The dense Jacobian of a network, made once: ``on`` NumPy, which every backend is compared with."""
+    objective, params, batch = make(on, NETWORKS[name], loss)
+    point = objective.at(params, batch)
+    return dense_jacobian(on, point, roots(point, on) if weighted else None)
+
+
 def tangents(be, params, seed=1):
     g = np.random.default_rng(seed)
     return tuple(be.array(g.standard_normal(tuple(W.shape))) for W in params)
@@ -117,13 +127,13 @@ CASES = [(name, "squared") for name in NETWORKS] + [(name, loss) for name in ("d
 
 @pytest.mark.parametrize(("name", "loss"), CASES)
 @pytest.mark.parametrize("factors", [None, False])
-def test_everything_equals_the_dense_jacobian(be, name, loss, factors):
+def test_everything_equals_the_dense_jacobian(be, numpy_backend, name, loss, factors):
     net = NETWORKS[name]
     if factors is None and not name.startswith(("dense", "relu")):
         pytest.skip("passes are the default there")
     objective, params, batch = make(be, net, loss)
     point = objective.at(params, batch)
-    dense = dense_jacobian(be, point, roots(point, be))
+    dense = reference(numpy_backend, name, loss, weighted=True)
     J, c = point.jacobian(weighted=True, factors=factors), net.outputs
     tol = check_products(be, J, dense, params)
     np.testing.assert_allclose(be.numpy(J.to_dense()), dense, atol=tol)
@@ -147,11 +157,11 @@ def test_the_residual_is_that_of_the_derivative_by_the_outputs(be, net):
         np.testing.assert_allclose(be.numpy(point.root.hessian(be.array(v))), want, atol=be.tol(1e-13))
 
 
-def test_a_sketch_is_the_sketch_of_the_dense_rows(be, net):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_sketch_is_the_sketch_of_the_dense_rows(be, numpy_backend, name):
     """Kronecker rows, normalisations and convolutions by their rows, and flat sketches, all against the explicit operator."""
-    objective, params, batch = make(be, net)
-    point = objective.at(params, batch)
-    J, dense = point.jacobian(), dense_jacobian(be, point)
+    objective, params, batch = make(be, NETWORKS[name])
+    J, dense = objective.at(params, batch).jacobian(), reference(numpy_backend, name)
     tol = be.tol(1e-11)
     S = J.draw(sketch.KroneckerSRHT(), 3, 16, be.like)
     shapes = S.shapes
