@@ -42,10 +42,8 @@ class AdaGrad:
         Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     epsilon_hat : float
         Added to the root of the sum of squared gradients.
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     """
 
     lr: float | Callable = 1e-2

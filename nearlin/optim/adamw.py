@@ -44,10 +44,8 @@ class AdamW:
         Decay of the first and second moment, each in [0, 1).
     epsilon_hat : float
         Added to the root of the second moment.
-    weight_decay : float
-        Every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     """
 
     lr: float | Callable = 1e-3

@@ -144,10 +144,8 @@ class Ginger:
         γ is at least this times the largest σ; 1e-6 suits float32.
     statistics_every : int
         Steps between two vectors h.
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
 
     Notes
     -----

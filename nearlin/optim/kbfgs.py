@@ -89,10 +89,8 @@ class KBFGS:
         Steps between two statistics A.
     l2 : float
         Weight of ||W||²/2 in the gradient.
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
 
     Notes
     -----

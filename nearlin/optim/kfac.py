@@ -150,10 +150,8 @@ class KFAC:
         Invert at every statistics step while t <= inverse_every.
     l2 : float
         Weight of ||W||² / 2 in the loss, added to the gradient alone.
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
 
     Notes
     -----

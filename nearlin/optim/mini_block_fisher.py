@@ -143,10 +143,8 @@ class MiniBlockFisher:
         ``"released"`` or ``"adam"``: the rule for biases of kernels and for normalisation layers; see Deviation 3.
     diag_beta2, diag_epsilon, diag_scale : float
         Its decay, its epsilon, and its step size over ``lr``.
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     """
 
     lr: float | Callable = 3e-5

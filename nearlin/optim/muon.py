@@ -67,10 +67,8 @@ class Muon:
         Quintic and cubic Newton-Schulz steps; see `nearlin.linalg.orthogonalize`.
     scale : str
         Length of the steps: ``"rms"``, entries like Adam's whatever the shape; ``"shape"``; ``"none"``.
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     head : bool
         Orthogonalise the last layer's weights too.
     adam_scale : float

@@ -77,10 +77,8 @@ class QNG:
         τ: pairs (q, c) that are kept, at least 1.
     trust_region : float, optional
         δ > 0: the step size is at most √(2 δ / mᵀ C⁻ᵀ C⁻¹ m).
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
 
     Notes
     -----

@@ -51,10 +51,8 @@ class RMSprop:
         Added to the root of the average.
     momentum : float
         In [0, 1): of the scaled gradients.
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     """
 
     lr: float | Callable = 1e-2

@@ -44,10 +44,8 @@ class SGD:
         Step size on the gradient of the mean loss, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1).
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     form : str
         ``"sum"``: v ← momentum v + g; ``"average"``: v ← momentum v + (1 - momentum) g.
     """

@@ -96,10 +96,8 @@ class SOAP:
         ``"qr"``: one power iteration; ``"eigh"``: new eigenvectors.
     reshape : str
         Kernels as ``"filter"`` (out, inp, kernel²), or as ``"matrix"`` (out, inp kernel²).
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     """
 
     lr: float | Callable = 3e-3

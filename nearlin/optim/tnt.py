@@ -74,10 +74,8 @@ class TNT:
         Invert at every statistics step while t < inverse_every.
     reshape : str
         Kernels as ``"filter"`` (out, inp, kernel²), or as ``"matrix"`` (out, inp kernel²).
-    weight_decay : float
-        Decoupled: every step first multiplies the parameters by 1 - lr weight_decay.
-    exempt_bias : bool
-        Leave biases and normalisation layers out of the weight decay.
+    weight_decay, exempt_bias : float, bool
+        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
 
     Notes
     -----
