@@ -150,6 +150,10 @@ class Preconditioning:
         self.kept, self.fresh = self.route.factor(self._made, self._setting, strength), True
         return self.kept, n, strength, exact and self.kept.how == f"{self.route.name}, cholesky"  # no larger shift
 
+    def effective_dimension(self, strength, key):
+        """As `Applied.effective_dimension`, of the last one."""
+        return Applied(self.kept, self._setting.point.samples, strength).effective_dimension(key)
+
     def certify(self, info):
         """The `SolveInfo` of a solve, with how it was preconditioned."""
         return info._replace(preconditioner=self.kept.how, refreshed=self.fresh)

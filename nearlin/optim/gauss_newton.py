@@ -6,7 +6,7 @@ Update      θ ← θ + lr δ,   (JᵀHJ/n + (λ + ω) I) δ = -g + λ μ δ_pre
             J (n c, p) Jacobian of the outputs; H = C Cᵀ Hessians by the outputs; g gradient of the mean loss; K = Cᵀ J; r̃ with
             C r̃ = dl/dz
             sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n (λ + ω) I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω θ)/(λ + ω)
-            parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; C divides nothing
+            parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; no system with C
             until ||residual|| <= ε ||right-hand side||, for at most ``maxiter`` iterations
 Notation    λ → damping, which ``info`` reports (of the mean; `NearLinearGaussNewton` has n λ),  λ + ω → strength,
             n (λ + ω) → shift,  ω → l2,  μ → momentum,  ε → epsilon
@@ -78,7 +78,6 @@ from nearlin._array import (
 from nearlin.curvature import (
     ROUTES,
     Accuracy,
-    Applied,
     Experience,
     Kept,
     ParameterSide,
@@ -242,8 +241,8 @@ class GaussNewton:
                 trial = self._attempt(objective, params, batch, loss, solution)
             guard.judge(trial, solution.info, bounds)
             system.forget()  # retries go without momentum: damping alone would only leave more of it
-        solve, dimension = P.certify(solution.info), Applied(P.kept, point.samples, damping + self.l2).effective_dimension(key)
-        info = guard.info(trial, solve, plan.side, plan.reason, dimension)
+        solve = P.certify(solution.info)
+        info = guard.info(trial, solve, plan.side, plan.reason, P.effective_dimension(damping + self.l2, key))
         recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
         delta = solution.step if info.accepted and self.momentum else None
         learned = planner.learn(state.experience, P.kept, P.fresh, solve)
