@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nearlin.complexity.claims.check import REDUCTIONS, Bound, Check
+from nearlin.complexity.claims.bound import REDUCTIONS
+from nearlin.complexity.claims.check import Bound, Check
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 
 

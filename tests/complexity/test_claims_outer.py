@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 
-from nearlin.complexity.claims import outer
+from nearlin.complexity.claims import natural_gradient, outer
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.complexity.claims.trajectory import train
 from nearlin.nn import TwoLayer
 from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewton
 
+CLAIMS = (*outer.CLAIMS, *natural_gradient.CLAIMS)
 TIMID = NaturalGradient(lr=0.9)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("claim", outer.CLAIMS, ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)
     assert outcome.verdict == (HOLDS if claim.should_hold else FAILS), f"{outcome.value}: {outcome.detail}"
@@ -23,7 +24,7 @@ def test_quick_verdicts(claim):
 
 
 def test_numbers_cover_the_outer_loop():
-    assert {claim.number for claim in outer.CLAIMS} == {1, 2, 3, 16, 17, 18, 19, 20, 21, 23}
+    assert {claim.number for claim in CLAIMS} == {1, 2, 3, 16, 17, 18, 19, 20, 21, 23}
 
 
 def timid(epsilon):
@@ -44,7 +45,7 @@ class Stale(NearLinearGaussNewton):
         return P is not None
 
 
-MEASURE = {claim.id: claim.measure for claim in outer.CLAIMS}
+MEASURE = {claim.id: claim.measure for claim in CLAIMS}
 
 WRONG = {
     "half steps do not halve": MEASURE["outer-rate"].given(optimizer=NearLinearGaussNewton(lr=0.5)),

@@ -51,11 +51,7 @@ BELOW = (
     (np.array([[1e-9]]), np.array([[5.0]])),
 )
 PAIR = (Sequential((Dense(3, 2, bias=False),)), (np.zeros((2, 3)),), (np.outer([4.0, 0.5], X), np.outer([4.0, 0.5], TWO)))
-FULL = (
-    Sequential((Dense(3, 4), TANH, Dense(4, 2))),
-    (np.full((4, 4), 50.0), np.zeros((2, 5))),
-    (np.ones((1, 3)), TWO),
-)
+FULL = (Sequential((Dense(3, 4), TANH, Dense(4, 2))), (np.full((4, 4), 50.0), np.zeros((2, 5))), (np.ones((1, 3)), TWO))
 BENT = (Sequential((Dense(3, 2), TANH)), (np.zeros((2, 4)),), (X, np.array([[0.05, 0.05]])))
 NOISY = (Sequential((Dense(3, 2),)), (np.zeros((2, 4)),), (np.repeat(X, 10, axis=0), np.array([0] * 6 + [1] * 4)))
 TIGHT = {  # problem, options, and the most that a step may gain over its guarantee

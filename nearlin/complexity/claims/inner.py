@@ -7,7 +7,8 @@ import numpy as np
 import scipy.linalg
 
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, claim, decline
+from nearlin.complexity.claims.bound import decline
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.preconditioning import COLLINEAR, KRONECKER, jacobian, kronecker, on_family, sketched_gram
 from nearlin.linalg import (
     TriangularPreconditioner,

@@ -1,0 +1,324 @@
+"""Bounds on the columns of measured rows: curves, what they are reduced to, and the verdict that the numbers get."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from numbers import Number
+from typing import NamedTuple
+
+import numpy as np
+
+from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Series
+from nearlin.complexity.degree import degree, leading_term, nlogn
+from nearlin.complexity.fit import fit_exponent, fit_with_floor
+
+# ------------------------------------------------------------------------------------------------------------ reductions
+
+
+def geometric_mean(values):
+    """exp of the mean logarithm; infinite where a value is."""
+    return float(np.exp(np.mean(np.log(np.asarray(values, dtype=float)))))
+
+
+def power_law(x, y):
+    """Exponent of the power of x that fits y best in logarithms."""
+    return float(np.polyfit(np.log(x), np.log(np.asarray(y, dtype=float)), 1)[0])
+
+
+def decline(x, y):
+    """Slope of ln y over x."""
+    return float(np.polyfit(x, np.log(np.asarray(y, dtype=float)), 1)[0])
+
+
+def crossing(sizes, gains):
+    """The size from which on gains stay above 1, between two sizes by logarithms; the first size, or infinity, beyond them."""
+    slow = [i for i, gain in enumerate(gains) if gain < 1]
+    if not slow:
+        return float(sizes[0])
+    i = slow[-1]
+    if i + 1 == len(sizes):
+        return math.inf
+    x, y = np.log(sizes[i : i + 2]), np.log(gains[i : i + 2])
+    return float(np.exp(np.interp(0.0, y, x)))
+
+
+def _interval(fit, x, y):
+    found = fit(x, y)
+    return found.low, found.high
+
+
+def _exact(f, x, y):
+    return f(dict(zip(x, y, strict=True)).__getitem__, x)
+
+
+class Reduction(NamedTuple):
+    """What becomes of one curve: its name in the report, and the numbers, each of which must keep the bounds."""
+
+    name: str
+    of: Callable  # of(x, y) -> tuple of numbers, for a curve with sizes x, ascending, and values y
+
+
+REDUCTIONS = {
+    "all": Reduction("{column}", lambda x, y: (min(y), max(y))),
+    "max": Reduction("largest {column}", lambda x, y: (max(y),)),
+    "min": Reduction("smallest {column}", lambda x, y: (min(y),)),
+    "median": Reduction("median {column}", lambda x, y: (float(np.median(y)),)),
+    "mean": Reduction("mean {column}", lambda x, y: (float(np.mean(y)),)),
+    "geometric mean": Reduction("geometric mean of {column}", lambda x, y: (geometric_mean(y),)),
+    "first": Reduction("{column} at the first {over}", lambda x, y: (y[0],)),
+    "last": Reduction("{column} at the last {over}", lambda x, y: (y[-1],)),
+    "spread": Reduction("largest over smallest {column}", lambda x, y: (max(y) / min(y),)),
+    "share": Reduction("share with {column}", lambda x, y: (float(np.mean(y)),)),
+    "degree": Reduction("degree of {column} in {over}", lambda x, y: (_exact(degree, x, y),)),
+    "leading": Reduction("leading coefficient of {column} in {over}", lambda x, y: (_exact(leading_term, x, y)[1],)),
+    "n log n": Reduction("coefficient of {over} log₂ {over} in {column}", lambda x, y: (_exact(nlogn, x, y),)),
+    "exponent": Reduction("exponent of {column} in {over}", lambda x, y: (power_law(x, y),)),
+    "decline": Reduction("slope of ln {column} over {over}", lambda x, y: (decline(x, y),)),
+    "crossing": Reduction("{over} from which {column} stays above 1", lambda x, y: (crossing(x, y),)),
+    "interval": Reduction("exponent of {column} in {over}", partial(_interval, fit_with_floor)),
+    "interval, no floor": Reduction("exponent of {column} in {over}", partial(_interval, fit_exponent)),
+}
+DRAWS = {"max": max, "min": min, "median": np.median, "mean": np.mean, "geometric mean": geometric_mean}
+FITTED = ("exponent", "interval", "interval, no floor")
+
+
+# ---------------------------------------------------------------------------------------------------------------- bounds
+
+
+class Curve(NamedTuple):
+    """The points of one group of rows: sizes, values (over ``per``), and the same as they are drawn, beside what is expected."""
+
+    rows: tuple
+    x: tuple
+    y: tuple
+    drawn: tuple
+    beside: tuple | None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What must be true of one column.
+
+    Attributes
+    ----------
+    column : str
+        What is judged; rows without it, or without ``per``, are of no concern.
+    low, high : float or str
+        Each reduced number lies within both. A string names a column that holds the bound. Without any bound the column is
+        drawn and not judged.
+    equal : number or str, optional
+        Both bounds at once.
+    over : str
+        The column of sizes: x of the plot, and of reductions that fit.
+    by : str
+        The column by whose values rows are split into curves; each of them is judged.
+    draws : str
+        What is taken of several rows at one size: one of `DRAWS`; by default each counts.
+    reduce : str
+        One of `REDUCTIONS`. Those that are intervals hold where they meet the bounds, and are out of regime where they do but
+        are wider than twice ``halfwidth``.
+    per : str
+        The column by which ``column`` is divided before anything else; it is what the plot expects.
+    beside : str
+        The column that the plot expects, where it is not ``per``.
+    log : str
+        Logarithmic axes of the plot, as in `Series`.
+    """
+
+    column: str
+    low: object = -math.inf
+    high: object = math.inf
+    equal: object = None
+    over: str = ""
+    by: str = ""
+    draws: str = ""
+    reduce: str = "all"
+    per: str = ""
+    beside: str = ""
+    log: str = "xy"
+    halfwidth: float = math.inf
+
+    def __post_init__(self):
+        if self.reduce not in REDUCTIONS or self.draws not in ("", *DRAWS):
+            raise ValueError(f"reduce is {self.reduce!r} and draws {self.draws!r}; expected {', '.join(REDUCTIONS)}")
+
+    @property
+    def judges(self):
+        """Whether it can fail."""
+        return self.equal is not None or self.low != -math.inf or self.high != math.inf
+
+    @property
+    def columns(self):
+        """The columns that are measured rather than chosen."""
+        named = (self.column, self.per, self.beside, *(b for b in (self.low, self.high, self.equal) if isinstance(b, str)))
+        return {name for name in named if name}
+
+    def __call__(self, rows):
+        """(verdict, value, reasons) of these rows."""
+        curves = self.curves(rows)
+        if not curves:
+            return FAILS, f"no {self.column}", [f"no row has {self.column}"]
+        found = {name: self._reduced(curve) for name, curve in curves.items()}
+        verdicts, reasons = [], []
+        for name, values in found.items():
+            low, high = self.limits(curves[name].rows[0])
+            verdicts.append(self._verdict(values, low, high))
+            if verdicts[-1] == FAILS:
+                where = self._where(curves[name], low, high)
+                group = f"{name}: " if self.by else ""
+                reasons.append(f"{group}{self._name} is {_span(values)}{where}, expected {between(low, high)}")
+            elif verdicts[-1] == OUT_OF_REGIME:
+                reasons.append(f"{self._name} is {_span(values)}, wider than ± {self.halfwidth:g}: too noisy to tell")
+        verdict = next((v for v in (FAILS, OUT_OF_REGIME) if v in verdicts), HOLDS)
+        return verdict, f"{self._name} {self._value(found)}", reasons
+
+    @property
+    def _name(self):
+        column = f"{self.column} over {self.per}" if self.per else self.column
+        column = REDUCTIONS[self.draws].name.format(column=column) if self.draws else column
+        return REDUCTIONS[self.reduce].name.format(column=column, over=self.over or "row")
+
+    def _value(self, found):
+        """The reduced numbers: by group where few differ, their range else."""
+        if not self.by or len(found) == 1:
+            return _span([v for values in found.values() for v in values])
+        groups = {}
+        for name, values in found.items():
+            groups.setdefault(_span(values), []).append(str(name))
+        if len(groups) == 1:
+            return next(iter(groups))
+        if len(groups) <= 6 and sum(map(len, groups.values())) <= 12:
+            return ", ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
+        return _span([v for values in found.values() for v in values])
+
+    def curves(self, rows):
+        """One `Curve` per group."""
+        groups = {}
+        for row in rows:
+            if self.column in row and (self.per or self.column) in row:
+                groups.setdefault(row[self.by] if self.by else self.column, []).append(row)
+        return {name: self._curve(some) for name, some in groups.items()}
+
+    def _curve(self, rows):
+        beside = self.per or self.beside or next((b for b in (self.equal, self.high, self.low) if isinstance(b, str)), "")
+        points = [(row[self.over] if self.over else i, row) for i, row in enumerate(rows)]
+        points.sort(key=lambda point: point[0])
+        if self.draws:
+            at = {}
+            for x, row in points:
+                at.setdefault(x, []).append(row)
+            take = lambda some, f: DRAWS[self.draws]([f(row) for row in some])  # noqa: E731
+        else:
+            at = dict(enumerate([row] for _, row in points))
+            take = lambda some, f: f(some[0])  # noqa: E731
+        x = tuple(at) if self.draws else tuple(size for size, _ in points)
+        drawn = tuple(take(some, lambda row: row[self.column]) for some in at.values())
+        y = tuple(take(some, lambda row: _ratio(row[self.column], row[self.per])) for some in at.values()) if self.per else drawn
+        return Curve(tuple(r for _, r in points), x, y, drawn, tuple(some[0][beside] for some in at.values()) if beside else None)
+
+    def _reduced(self, curve):
+        if not all(map(_finite, curve.y)):
+            return (math.nan,) if self.reduce in FITTED else (next(v for v in curve.y if not _finite(v)),)
+        try:
+            return tuple(math.nan if v is None else v for v in REDUCTIONS[self.reduce].of(curve.x, curve.y))
+        except ValueError:  # no polynomial, or too few sizes for a fit
+            return (math.nan,)
+
+    def limits(self, row):
+        low, high = (self.low, self.high) if self.equal is None else (self.equal, self.equal)
+        return tuple(row[b] if isinstance(b, str) else b for b in (low, high))
+
+    def _verdict(self, values, low, high):
+        if not self.judges:
+            return HOLDS
+        if not all(map(_finite, values)):
+            return FAILS
+        if not self.reduce.startswith("interval"):
+            return HOLDS if all(low <= v <= high for v in values) else FAILS
+        a, b = values
+        if not (a <= high and low <= b):
+            return FAILS
+        return HOLDS if b - a <= 2 * self.halfwidth else OUT_OF_REGIME
+
+    def _where(self, curve, low, high):
+        """The size of the value furthest beyond its bound."""
+        if not self.over or self.reduce not in ("all", "max", "min"):
+            return ""
+        beyond = [(math.inf if not _finite(v) else max(low - v, v - high), x) for x, v in zip(curve.x, curve.y, strict=True)]
+        return f" (at {self.over} = {text(max(beyond, key=lambda point: point[0])[1])})"
+
+    def series(self, rows):
+        """The curves of the plot."""
+        if not self.over:
+            return ()
+        curves = {name: curve._replace(drawn=tuple(map(_drawn, curve.drawn))) for name, curve in self.curves(rows).items()}
+        return tuple(
+            Series(str(name), curve.x, curve.drawn, self._predicted(curve), self.over, self.column, self.log)
+            for name, curve in curves.items()
+        )
+
+    def _predicted(self, curve):
+        if curve.beside is not None and self.reduce != "degree":
+            return tuple(map(_drawn, curve.beside))
+        low, high = self.limits(curve.rows[0])
+        ends = [end for end in (low, high) if _finite(end)]
+        if not ends or not all(map(_finite, curve.drawn)):
+            return None
+        if self.reduce in FITTED:
+            return through(curve.x, curve.drawn, float(sum(ends) / len(ends)))
+        if self.reduce == "degree":
+            return _polynomial(curve.x, curve.drawn, min(int(ends[0]), len(curve.x) - 1))
+        if self.reduce in ("all", "max", "min", "median", "mean", "first", "last"):
+            return (float(ends[-1]),) * len(curve.x)
+        return None
+
+
+def through(sizes, values, exponent):
+    """The curve of this exponent through the geometric middle of the measured ``values``: what is predicted up to a factor."""
+    powers = np.asarray(sizes, dtype=float) ** exponent
+    return tuple((powers * geometric_mean(np.asarray(values, dtype=float) / powers)).tolist())
+
+
+def _polynomial(sizes, counts, p):
+    """The polynomial of degree p through the first p + 1 counts, at all sizes."""
+    x, y = np.asarray(sizes, dtype=float), np.asarray(list(map(float, counts)))
+    return tuple(np.polyval(np.polyfit(x[: p + 1], y[: p + 1], p), x).tolist())
+
+
+# ----------------------------------------------------------------------------------------------------------------- words
+
+
+def _finite(value):
+    return isinstance(value, Number | np.generic) and math.isfinite(value)
+
+
+def _ratio(a, b):
+    """a / b, exact for integers."""
+    return Fraction(a, b) if isinstance(a, int) and isinstance(b, int) and b else a / b
+
+
+def _drawn(value):
+    return float(value) if isinstance(value, Number | np.generic) else math.nan
+
+
+def text(value):
+    if isinstance(value, float | np.floating):
+        return f"{value:.3g}"
+    if isinstance(value, Fraction) and value.denominator > 12:
+        return f"{float(value):.5g}"
+    return str(value)
+
+
+def _span(values):
+    ends = list(dict.fromkeys(text(v) for v in ((min(values), max(values)) if all(map(_finite, values)) else values)))
+    return " to ".join(ends)
+
+
+def between(low, high):
+    if low == high:
+        return text(low)
+    if low == -math.inf:
+        return f"at most {text(high)}"
+    return f"at least {text(low)}" if high == math.inf else f"{text(low)} to {text(high)}"
