@@ -14,6 +14,7 @@ from nearlin.optim import GaussNewton
 CHECK = {claim.id: claim.measure for claim in damped.CLAIMS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", damped.CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)

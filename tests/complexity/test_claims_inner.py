@@ -11,6 +11,7 @@ from nearlin.linalg import TriangularPreconditioner, cg
 from nearlin.sketch import NeuronSamples
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("claim", inner.CLAIMS, ids=lambda claim: claim.id)
 def test_quick_verdicts(claim):
     outcome = claim.measure(False)
