@@ -13,13 +13,13 @@ WIDTHS = [2**k for k in range(13, 19)]  # where blocks of neurons are whole: bel
 
 
 class Timed:
-    """Bounds that keep the suites short, with six sizes a curve: one round, five to twenty samples in about half a second.
+    """Bounds that keep the suites short, with six sizes a curve: one round, four to sixteen samples in .4 seconds.
 
     NumPy alone is timed in processor seconds, in which other processes do not show; devices work while the processor waits.
     """
 
     rounds = 1
-    repeat = (5, 20, 0.5)
+    repeat = (4, 16, 0.4)
     warmup_time = 0.1
     timeout = 120
     timer = time.process_time if BACKENDS == ["numpy"] else time.perf_counter
