@@ -3,12 +3,14 @@
 import ast
 import contextlib
 import importlib
+import inspect
 import io
 import itertools
 import pathlib
 import pkgutil
 import re
 import tomllib
+import types
 
 import pytest
 
@@ -71,6 +73,28 @@ def test_exports_exist_and_are_documented(room):
 def test_every_module_says_what_it_is():
     modules = [m.name for m in pkgutil.walk_packages(nearlin.__path__, "nearlin.") if not m.name.endswith("__main__")]
     assert [name for name in modules if not importlib.import_module(name).__doc__] == []
+
+
+def defined():
+    """Every public function and class of the library, and every public method and property of these classes, by their names."""
+    for module in (m.name for m in pkgutil.walk_packages(nearlin.__path__, "nearlin.") if not m.name.endswith("__main__")):
+        for name, value in vars(importlib.import_module(module)).items():
+            if not name.startswith("_") and getattr(value, "__module__", None) == module:
+                yield f"{module}.{name}", value
+                members = vars(value) if inspect.isclass(value) else ()
+                yield from ((f"{module}.{name}.{one}", getattr(value, one)) for one in members if not one.startswith("_"))
+
+
+def written_out(value):
+    """Whether it has a ``class`` or ``def`` of its own: what is made by a call, or is a lambda, cannot be documented there."""
+    function = getattr(value, "fget", None) or getattr(value, "func", None) or value
+    return isinstance(function, types.FunctionType | types.MethodType | type) and "<" not in function.__qualname__
+
+
+def test_every_public_function_and_method_says_what_it_gives():
+    documented = {name: bool(inspect.getdoc(value)) for name, value in defined() if written_out(value)}
+    assert documented["nearlin.nn.layers.Dense.forward"]
+    assert [name for name, is_documented in documented.items() if not is_documented] == []
 
 
 def test_the_readme_example_runs_as_written():

@@ -45,6 +45,7 @@ class Tally:
 
     @property
     def total(self):
+        """All flops: an int, or a Fraction where a cost model has thirds."""
         return models.integer(sum(self.flops.values()))
 
     def __repr__(self):

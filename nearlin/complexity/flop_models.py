@@ -46,10 +46,12 @@ def _bytes(arrays):
 
 
 def read_and_written(given, made):
+    """All arrays are read or written once."""
     return _bytes(given) + _bytes(made)
 
 
 def written(given, made):
+    """Nothing is read."""
     return _bytes(made)
 
 
@@ -69,46 +71,57 @@ def gathered(given, made):
 
 
 def nothing(given, made, **_):
+    """0."""
     return 0
 
 
 def each_output(given, made, **_):
+    """1 per entry of the output."""
     return max(a.size for a in made)
 
 
 def each_input(given, made, **_):
+    """1 per entry in."""
     return given[0].size
 
 
 def reduction(given, made, **_):
+    """Entries in - entries out."""
     return given[0].size - made[0].size
 
 
 def spread(given, made, **_):
+    """4 per entry in: mean, differences, squares, their mean."""
     return 4 * given[0].size
 
 
 def square_and_add(given, made, **_):
+    """2 per entry in."""
     return 2 * given[0].size
 
 
 def sorting(given, made, axis=-1, **_):
+    """⌈log₂ n⌉ per entry, n along the axis."""
     return given[0].size * max(0, given[0].shape[axis] - 1).bit_length()
 
 
 def search(given, made, **_):
+    """⌈log₂(n + 1)⌉ per query."""
     return given[1].size * given[0].size.bit_length()
 
 
 def product(given, made, **_):
+    """2 k per entry of the output, k the columns of the first factor."""
     return 2 * made[0].size * given[0].shape[-1]
 
 
 def vector_product(given, made, axis=-1, **_):
+    """2 k per entry of the output, k along the axis."""
     return 2 * made[0].size * given[0].shape[axis]
 
 
 def tensor_product(given, made, **_):
+    """2 k per entry of the output: k² is entries of a times entries of b over entries made."""
     a, b = given
     return 2 * math.isqrt(a.size * b.size * made[0].size)
 
@@ -134,47 +147,57 @@ def _stack(flops):
 
 
 def cholesky(m, n):
+    """n (n + 1) (2n + 1) / 6."""
     return n * (n + 1) * (2 * n + 1) // 6
 
 
 def lu(m, n):
+    """n (n - 1)/2 + n (n - 1)(2n - 1)/3."""
     return n * (n - 1) // 2 + n * (n - 1) * (2 * n - 1) // 3
 
 
 def qr(m, n):
+    """(12 m n² - 4 n³ + 6 m n + 3 n² + 10 n) / 3 for m >= n: geqrf and orgqr."""
     m, n = max(m, n), min(m, n)
     return integer(Fraction(12 * m * n * n - 4 * n**3 + 6 * m * n + 3 * n * n + 10 * n, 3))
 
 
 def svd(m, n):
+    """14 m n² + 8 n³ for m >= n."""
     m, n = max(m, n), min(m, n)
     return 14 * m * n * n + 8 * n**3
 
 
 def svdvals(m, n):
+    """4 m n² - 4 n³/3 for m >= n."""
     m, n = max(m, n), min(m, n)
     return integer(4 * m * n * n - Fraction(4 * n**3, 3))
 
 
 def pinv(m, n):
+    """`svd` and 2 m n² for m >= n."""
     return svd(m, n) + 2 * m * n * min(m, n)
 
 
 def solve(given, made, **_):
+    """`lu` of each matrix, and 2n² - n per column."""
     _, n, number = _batch(given[0])
     return number * lu(n, n) + (2 * n - 1) * made[0].size
 
 
 def triangular(given, made, **_):
+    """n² per column."""
     return given[0].shape[0] * made[0].size
 
 
 def shifted(given, made, **_):
+    """`cholesky`, and n for the shift."""
     n = given[0].shape[0]
     return n + cholesky(n, n)
 
 
 def spd_inverse(given, made, **_):
+    """n³ + n² + n, and n for the shift."""
     n = given[0].shape[0]
     return n**3 + n**2 + 2 * n
 

@@ -49,6 +49,7 @@ class Search:
 
     @property
     def best(self):
+        """The run with the smallest training loss, or None."""
         finite = [run for run in self.runs if math.isfinite(run.excess)]
         return min(finite, key=lambda run: run.excess, default=None)
 

@@ -31,6 +31,7 @@ class DenseOperator:
 
     @property
     def shape(self):
+        """(n, p)."""
         return tuple(self.matrix.shape)
 
     def matvec(self, v):

@@ -177,6 +177,7 @@ class Conv2d:
 
     @property
     def spec(self):
+        """The layer's `LayerSpec`."""
         return LayerSpec("conv", self.out, self.inp, self.kernel, self.stride, self.pad, self.bias)
 
     def init(self, key, like, gain=1.0):
@@ -203,18 +204,22 @@ class Conv2d:
         return _assemble(map_blocks(part, blocks, x), blocks, self._shape(x), x)
 
     def forward(self, W, x):
+        """y (n, out, h', w') of x (n, inp, h, w), and the cache, x. `ValueError` where x has another shape or is too small."""
         if x.ndim != 4 or x.shape[1] != self.inp:
             raise ValueError(f"a convolution of {self.inp} channels was given an array of shape {tuple(x.shape)}")
         return self._apply(W, x), x
 
     def trace(self, x, dy):
+        """The `ConvTrace` of the cache x (n, inp, h, w) and output gradients dy (n, out, h', w')."""
         return ConvTrace(x, dy, self.spec)
 
     def rows(self, x):
+        """Rows of a trace: samples n times output positions h' w'."""
         n, _, h, w = self._shape(x)
         return n * h * w
 
     def backward(self, W, x, dy):
+        """dx (n, inp, h, w) for output gradients dy (n, out, h', w'), and the `ConvTrace`."""
         xp, spec = namespace(W, x), self.spec
         transposed = xp.matrix_transpose(W[:, : spec.fan_in])
 

@@ -61,10 +61,12 @@ class GraphNetwork:
 
     @property
     def layers(self):
+        """One `LayerSpec` per parameter matrix, of kind ``graph``."""
         return self.chain.layers
 
     @property
     def outputs(self):
+        """Outputs c: the width of the last layer."""
         return self.chain.outputs
 
     def check_inputs(self, x, params):
@@ -73,9 +75,11 @@ class GraphNetwork:
         check_indices("x", x, self.H, self.nodes)
 
     def init(self, key, like):
+        """Parameters next to ``like`` (its backend, device and dtype), each layer drawn by its scheme."""
         return self.chain.init(key, like)
 
     def forward(self, params, x):
+        """Outputs (n, c) at the nodes x (n,), and the tape."""
         y, tape = self.chain.forward(params, self.propagated)
         outputs = namespace(y).take(y, x, axis=0)
         return outputs, Tape((*tape.caches, x), outputs)
@@ -89,16 +93,20 @@ class GraphNetwork:
         return Tape(tuple(caches), None), chosen @ dy
 
     def traces(self, params, tape, dy):
+        """One trace per layer, a row per node, for output gradients ``dy`` (n, c)."""
         return self.chain.traces(params, *self._back(tape, dy))
 
     def grads(self, params, tape, dy):
+        """Jᵀ dy, shaped like the parameters, for ``dy`` (n, c)."""
         return tuple(trace.grad() for trace in self.traces(params, tape, dy))
 
     def jvp(self, params, tape, tangents):
+        """J v for tangents shaped like the parameters, (n, c), in one forward-mode pass over the graph."""
         y = self.chain.jvp(params, Tape(tape.caches[:-1], None), tangents)
         return namespace(y).take(y, tape.caches[-1], axis=0)
 
     def statistics(self, tape):
+        """Empty: there are no normalisation layers."""
         return ()
 
     def rows(self, tape):
@@ -136,10 +144,13 @@ class Propagate:
     spec = None
 
     def forward(self, W, x):
+        """y = S x for x (N, k), and no cache."""
         return self.S @ x, None
 
     def backward(self, W, cache, dy):
+        """dx = Sᵀ dy for output gradients dy (N, k); no trace."""
         return namespace(dy).matrix_transpose(self.S) @ dy, None
 
     def jvp(self, W, cache, dx, dW):
+        """The derivative of y along dx, S dx; None, which stands for zero, stays None."""
         return None if dx is None else self.S @ dx

@@ -279,6 +279,7 @@ class LayeredJacobian(Jacobian):
 
     @property
     def samples(self):
+        """Number of samples n."""
         return self.layers[0].inputs.shape[0]
 
     @property
@@ -293,6 +294,7 @@ class LayeredJacobian(Jacobian):
 
     @property
     def shape(self):
+        """(n c, p)."""
         n, c, _ = self.layers[0].signals.shape
         return n * c, sum(out * inp for out, inp in self.factor_shapes)
 

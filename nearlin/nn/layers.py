@@ -120,6 +120,7 @@ class Dense:
 
     @property
     def spec(self):
+        """The layer's `LayerSpec`."""
         return LayerSpec("dense", self.out, self.inp, bias=self.bias)
 
     def init(self, key, like, gain=1.0):
@@ -131,17 +132,21 @@ class Dense:
         return y + W[:, self.inp] if self.bias else y
 
     def forward(self, W, x):
+        """y (n, out) of x (n, inp), and the cache, x; 2 n inp out flops. `ValueError` where x has another shape."""
         if x.ndim != 2 or x.shape[1] != self.inp:
             raise ValueError(f"a dense layer of {self.inp} inputs was given an array of shape {tuple(x.shape)}")
         return self._apply(W, x), x
 
     def trace(self, x, dy):
+        """The `Trace` of the cache x (n, inp) and output gradients dy (n, out)."""
         return Trace(x, dy, self.bias)
 
     def rows(self, x):
+        """Rows of a trace: the n samples of the cache x."""
         return x.shape[0]
 
     def backward(self, W, x, dy):
+        """dx (n, inp) for output gradients dy (n, out), and the `Trace`; 2 n inp out flops."""
         return dy @ W[:, : self.inp], self.trace(x, dy)
 
     def jvp(self, W, x, dx, dW):
@@ -171,12 +176,15 @@ class Elementwise:
     spec = None
 
     def forward(self, W, x):
+        """y = phi(x), shaped like x, and the cache: a `Slope`, which holds phi'(x) once it has been asked for."""
         return self.phi.function(x), Slope(x, self.phi)
 
     def backward(self, W, slope, dy):
+        """dx = dy phi'(x), shaped like x, for output gradients dy; no trace."""
         return dy * slope.values, None
 
     def jvp(self, W, slope, dx, dW):
+        """The derivative of y along dx, dx phi'(x); None, which stands for zero, stays None."""
         return None if dx is None else dx * slope.values
 
 
@@ -187,10 +195,13 @@ class Flatten:
     spec = None
 
     def forward(self, W, x):
+        """y (n, entries of a sample) of x (n, ...), and the cache, the shape of x."""
         return namespace(x).reshape(x, (x.shape[0], -1)), tuple(x.shape)
 
     def backward(self, W, shape, dy):
+        """dx, in the shape of x, for output gradients dy; no trace."""
         return namespace(dy).reshape(dy, shape), None
 
     def jvp(self, W, shape, dx, dW):
+        """The derivative of y along dx, dx (n, entries of a sample); None, which stands for zero, stays None."""
         return None if dx is None else namespace(dx).reshape(dx, (shape[0], -1))

@@ -225,6 +225,7 @@ class Residual:
 
     @property
     def layers(self):
+        """One `LayerSpec` per parameter matrix of the body."""
         return self.body.layers
 
     def init(self, key, like):
@@ -235,6 +236,7 @@ class Residual:
         return x if self.shortcut is None else self.shortcut.forward(None, x)[0]
 
     def forward(self, params, x):
+        """y and the `Tape`, for x (n, ...). `ValueError` where body and shortcut differ in shape."""
         y, tape = self.body.forward(params, x)
         short = self._along(x)
         if y.shape != short.shape:
@@ -244,11 +246,13 @@ class Residual:
         return y + short, Tape((*tape.caches, tuple(x.shape)), None)
 
     def backward(self, params, tape, dy):
+        """dx, shaped like x, for output gradients dy, and a trace per trainable layer of the body."""
         *caches, shape = tape.caches
         dx, traces = self.body.backward(params, Tape(tuple(caches), None), dy)
         return dx + (dy if self.shortcut is None else self.shortcut.backward(None, shape, dy)[0]), traces
 
     def jvp(self, params, tape, tangents, dx):
+        """Derivative of y along (dx, tangents), shaped like y; ``dx`` None stands for zero."""
         body = self.body.jvp(params, Tape(tape.caches[:-1], None), tangents, dx)
         return body if dx is None else body + self._along(dx)
 
@@ -263,6 +267,7 @@ class ZeroPadShortcut:
     spec = None
 
     def forward(self, W, x):
+        """y (n, 2 c, ⌈h/2⌉, ⌈w/2⌉) of x (n, c, h, w), and the cache, the shape of x."""
         xp = namespace(x)
         half = x[:, :, ::2, ::2]
         front = x.shape[1] // 2
@@ -270,12 +275,14 @@ class ZeroPadShortcut:
         return xp.concat([pads[0], half, pads[1]], axis=1), tuple(x.shape)
 
     def backward(self, W, shape, dy):
+        """dx (n, c, h, w) for output gradients dy, zero at the entries that were left out; no trace."""
         dx = namespace(dy).zeros(shape, dtype=dy.dtype, device=dy.device)
         front = shape[1] // 2
         dx[:, :, ::2, ::2] = dy[:, front : front + shape[1], :, :]
         return dx, None
 
     def jvp(self, W, shape, dx, dW):
+        """The derivative of y along dx, the same entries of dx; None, which stands for zero, stays None."""
         return None if dx is None else self.forward(W, dx)[0]
 
 

@@ -50,18 +50,22 @@ class NetworkJacobian(Jacobian):
 
     @property
     def samples(self):
+        """Number of samples n."""
         return self.tape.outputs.shape[0]
 
     @property
     def coupling(self):
+        """Why outputs of a sample depend on other samples, in words; empty where they do not."""
         return self.network.coupling
 
     @property
     def outputs(self):
+        """Outputs c."""
         return self.tape.outputs.shape[1]
 
     @property
     def shape(self):
+        """(n c, p)."""
         return self.samples * self.outputs, sum(math.prod(W.shape) for W in self.params)
 
     @cached_property

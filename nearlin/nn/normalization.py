@@ -42,6 +42,7 @@ class Cache(NamedTuple):
 
 
 def all_but_channels(x):
+    """The axes of x (n, channels, ...) but that of channels."""
     return (0, *range(2, x.ndim))
 
 
@@ -67,6 +68,7 @@ class BatchNorm:
 
     @property
     def spec(self):
+        """The layer's `LayerSpec`."""
         return LayerSpec("norm", self.channels, 1)
 
     def init(self, key, like, gain=1.0):
@@ -76,6 +78,7 @@ class BatchNorm:
         return xp.stack([ones, 0 * ones], axis=1)
 
     def forward(self, W, x):
+        """y, shaped like x (n, channels, ...), and the `Cache`."""
         xp = namespace(W, x)
         if self.statistics is None:
             mean = xp.mean(x, axis=all_but_channels(x))
@@ -90,9 +93,11 @@ class BatchNorm:
         return y, Cache(normalized, scale, Statistics(mean, variance))
 
     def trace(self, cache, dy):
+        """The `NormTrace` of a `Cache` and output gradients dy, shaped like x."""
         return NormTrace(cache.normalized, dy)
 
     def rows(self, cache):
+        """Rows of a trace: samples times positions."""
         return math.prod(cache.normalized.shape) // self.channels
 
     def _project(self, cache, v):
@@ -103,9 +108,11 @@ class BatchNorm:
         return v - _along(xp.mean(v, axis=axes), v) - xh * _along(xp.mean(v * xh, axis=axes), v)
 
     def backward(self, W, cache, dy):
+        """dx, shaped like x, for output gradients dy, and the `NormTrace`; batch statistics are differentiated too."""
         return _along(W[:, 0] * cache.scale, dy) * self._project(cache, dy), self.trace(cache, dy)
 
     def jvp(self, W, cache, dx, dW):
+        """Derivative of y along (dx, dW), shaped like x; ``dx`` None stands for zero (the first layer)."""
         xh = cache.normalized
         dy = xh * _along(dW[:, 0], xh) + _along(dW[:, 1], xh)
         return dy if dx is None else dy + _along(W[:, 0] * cache.scale, dx) * self._project(cache, dx)

@@ -197,11 +197,13 @@ class Counted:
     __hash__ = None
 
     def at(self, params, batch):
+        """`Objective.at`, whose passes are counted."""
         point = Point(self._objective, *self._objective._checked(params, batch), calls=self.calls)
         self.statistics_seen = self.statistics_seen or point.statistics
         return point
 
     def observe(self, statistics):
+        """`Objective.observe`; what it returns counts on."""
         counted = Counted(self._objective.observe(statistics))
         counted.calls = self.calls
         return counted
@@ -220,26 +222,32 @@ class CountedNetwork:
         self._calls[name] += 1 if rows == self._samples else Fraction(rows, self._samples)
 
     def forward(self, params, x):
+        """The network's, counted as ``forward`` by the rows of x."""
         self._count("forward", x.shape[0])
         return self._network.forward(params, x)
 
     def grads(self, params, tape, dy):
+        """The network's, counted as ``backward`` by the rows of dy."""
         self._count("backward", dy.shape[0])
         return self._network.grads(params, tape, dy)
 
     def traces(self, params, tape, dy):
+        """The network's, counted as ``backward`` by the rows of dy."""
         self._count("backward", dy.shape[0])
         return self._network.traces(params, tape, dy)
 
     def jvp(self, params, tape, tangents):
+        """The network's, counted as ``jvp`` by the rows of the tape's outputs."""
         self._count("jvp", tape.outputs.shape[0])
         return self._network.jvp(params, tape, tangents)
 
     def astype(self, cast, tape):
+        """The network cast, on the same count."""
         return CountedNetwork(self._network.astype(cast, tape), self._calls, self._samples)
 
     def jacobian(self, *args):
-        return type(self._network).jacobian(self, *args)  # of this network: its passes are counted too
+        """The network's Jacobian operator, with passes of this network: they are counted too."""
+        return type(self._network).jacobian(self, *args)
 
 
 MATRICES = ("gram", "mean_gram", "class_grams", "sketch", "sketch_gram")

@@ -50,6 +50,7 @@ class MaxPool(_Pool):
     """Largest entry of every ``kernel`` x ``kernel`` window, the first of equals; ``stride`` is the kernel by default."""
 
     def forward(self, W, x):
+        """y (n, channels, h', w') of x (n, channels, h, w), and the cache (x, y). `ValueError` where x is too small."""
         self._shape(x.shape)
         xp = namespace(x)
         views = self._views(x, -xp.inf)
@@ -68,11 +69,13 @@ class MaxPool(_Pool):
             yield won
 
     def backward(self, W, cache, dy):
+        """dx, shaped like x, for output gradients dy: each goes to the entry that was taken; no trace."""
         x, y = cache
         xp = namespace(dy)
         return self._spread([dy * xp.astype(won, dy.dtype) for won in self._winners(x, y)], x.shape, x), None
 
     def jvp(self, W, cache, dx, dW):
+        """The derivative of y along dx, dx where the maximum was taken; None, which stands for zero, stays None."""
         if dx is None:
             return None
         x, y = cache
@@ -88,13 +91,16 @@ class AvgPool(_Pool):
         return sum(self._views(x)) / self.kernel**2
 
     def forward(self, W, x):
+        """y (n, channels, h', w') of x (n, channels, h, w), and the cache, x. `ValueError` where x is too small."""
         self._shape(x.shape)
         return self._mean(x), x
 
     def backward(self, W, x, dy):
+        """dx, shaped like x, for output gradients dy: each is spread over its window; no trace."""
         return self._spread([dy / self.kernel**2] * self.kernel**2, x.shape, x), None
 
     def jvp(self, W, x, dx, dW):
+        """The derivative of y along dx, the means of dx; None, which stands for zero, stays None."""
         return None if dx is None else self._mean(dx)
 
 
@@ -105,11 +111,14 @@ class GlobalAvgPool:
     spec = None
 
     def forward(self, W, x):
+        """y (n, channels) of x (n, channels, h, w), and the cache, the shape of x."""
         return namespace(x).mean(x, axis=(2, 3)), tuple(x.shape)
 
     def backward(self, W, shape, dy):
+        """dx (n, channels, h, w) for output gradients dy (n, channels), perhaps read-only; no trace."""
         xp = namespace(dy)
         return xp.broadcast_to((dy / (shape[2] * shape[3]))[:, :, None, None], shape), None
 
     def jvp(self, W, shape, dx, dW):
+        """The derivative of y along dx, the means of dx; None, which stands for zero, stays None."""
         return None if dx is None else namespace(dx).mean(dx, axis=(2, 3))

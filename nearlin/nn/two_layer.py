@@ -174,10 +174,12 @@ class TwoLayerJacobian(Jacobian):
 
     @property
     def samples(self):
+        """Number of samples n."""
         return self.x.shape[0]
 
     @property
     def shape(self):
+        """(n, m d)."""
         return self.x.shape[0], self.W.shape[0] * self.W.shape[1]
 
     @property

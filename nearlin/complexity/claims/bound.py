@@ -227,6 +227,7 @@ class Bound:
             return (math.nan,)
 
     def limits(self, row):
+        """(low, high) for a curve with this first row: numbers, columns looked up."""
         low, high = (self.low, self.high) if self.equal is None else (self.equal, self.equal)
         return tuple(row[b] if isinstance(b, str) else b for b in (low, high))
 
@@ -304,6 +305,7 @@ def _drawn(value):
 
 
 def text(value):
+    """A value for the report: floats to three digits, fractions as they are up to twelfths and else to five digits."""
     if isinstance(value, float | np.floating):
         return f"{value:.3g}"
     if isinstance(value, Fraction) and value.denominator > 12:
@@ -317,6 +319,7 @@ def _span(values):
 
 
 def between(low, high):
+    """The bounds in words, with infinite ones left out."""
     if low == high:
         return text(low)
     if low == -math.inf:

@@ -39,6 +39,7 @@ class Problem(NamedTuple):
 
     @property
     def jacobian(self):
+        """The Jacobian operator at the parameters and batch."""
         return self.objective.at(self.params, (self.x, self.y)).jacobian()
 
 

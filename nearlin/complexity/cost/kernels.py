@@ -19,6 +19,7 @@ def neurons_per_block(n, dtype="float64"):
 
 
 def walks(n, m, block):
+    """Blocks in one walk over the ``m`` neurons."""
     return ceil(m / (block or neurons_per_block(n)))
 
 

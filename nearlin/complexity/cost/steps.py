@@ -34,6 +34,7 @@ def _comparison(net):
 
 
 def loss_flops(net):
+    """Flops of the loss at given outputs, 3 per output: differences, squares and their sum."""
     return 3 * net.rows
 
 
@@ -156,6 +157,7 @@ def rmsprop_step(net, first=False):
 
 
 def first_order_step(net, update):
+    """Flops by part of a step whose update takes ``update`` flops; its norms are added."""
     return {
         "checks": check_flops(net),
         "forward": net.forward + loss_flops(net),
