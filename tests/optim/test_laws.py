@@ -46,7 +46,7 @@ OPTIMIZERS = {
     "ginger-all": nl.optim.Ginger(lr=0.05, damping=0.1, rank=3, block="all", correct_curvature=True, statistics_every=2),
     "qng": nl.optim.QNG(lr=0.1, decay=0.9, rank=3),
 }
-NETWORKS = {"two-layer": nl.nn.TwoLayer(6, 512), "mlp": nl.nn.MLP((6, 30, 20, 1), "tanh")}
+NETWORKS = {"two-layer": nl.nn.TwoLayer(6, 128), "mlp": nl.nn.MLP((6, 30, 20, 1), "tanh")}
 
 
 @pytest.fixture(params=OPTIMIZERS)
