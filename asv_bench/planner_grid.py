@@ -60,7 +60,7 @@ def seconds(opt, objective, params, batch):
 
 
 def candidates(rates, objective, params, batch):
-    """Routes by name that can be taken and are not predicted to be hopeless."""
+    """Routes by name that can be taken and are predicted to take at most `SKIP` times as long as the fastest."""
     opt = nl.optim.GaussNewton(rates=rates)
     point = objective.at(params, batch)
     planner = opt._planner(point.jacobian(weighted=True), point, squared=True)

@@ -6,7 +6,7 @@ Formula     power law   ln t = ln b + p ln n, least squares; interval from the r
             contest     t = a + b f(n), a, b >= 0, by the root mean square of the relative errors, f among 1, log n, n, n log n,
                         n^1.5, n², n³
 Reference   Seber, Wild, Nonlinear Regression (1989), chapters 2 and 5.
-Cost        nothing that matters.
+Cost        least squares of k rows and two columns: 1 for a power law, 7 for a contest, some 620 with a floor.
 
 Times spread by chance and bend at cache levels, so that only sizes all above or all below the last-level cache, over a range
 of 256 and more, give an exponent to a few hundredths. Where counts exist, `degree` says more.

@@ -7,9 +7,10 @@ input, so that with the left factors Δ̂_l (n c, out) and the right factors A_{
     Jᵀ u   = (Δ̂_l ∘ u)ᵀ A_{l-1}                                  for every l
     J Jᵀ   = sum_l (A_{l-1} A_{l-1}ᵀ ⊗ 1 1ᵀ) ∘ (Δ̂_l Δ̂_lᵀ).
 
-A convolution's row sums such products over positions, a normalisation's has two entries a channel. Where rows are dear (many
-outputs, convolutions), products are one forward-mode and one backward pass (`NetworkJacobian`), and rows are made a chunk of
-samples at a time, within a budget of bytes. Weighted by the root C of the output Hessian, all of it holds for Cᵀ J.
+A convolution's row sums such products over positions, a normalisation's has two entries a channel. Where rows take more than
+passes do (many outputs, convolutions), products are one forward-mode and one backward pass (`NetworkJacobian`), and rows are
+made a chunk of samples at a time, within a budget of bytes. Weighted by the root C of the output Hessian, all of it holds for
+Cᵀ J.
 
 Flops are counted as `nearlin.complexity` does, a product A Aᵀ in full; a BLAS does half of it as a rank-k update, and half of it
 stands in a `Work`.

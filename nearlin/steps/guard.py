@@ -67,7 +67,7 @@ class Guard:
 
     def __init__(self, point, loss, on=True, squared=True, l2=0.0):
         self._point, self._loss, self._on, self.size, self.why_unmoved = point, loss, on, math.nan, ""
-        self.damping, self.accepted, self.attempts, self._hopeless, self._at_ceiling = None, False, 0, False, False
+        self.damping, self.accepted, self.attempts, self._at_rounding, self._at_ceiling = None, False, 0, False, False
         if not math.isfinite(loss):
             self.why_unmoved = StepExit.REJECTED.because("the loss is not finite")
             return
@@ -94,7 +94,7 @@ class Guard:
         while self.attempts < ATTEMPTS:
             self.used, self.attempts = self.damping.value, self.attempts + 1
             yield self.used
-            if self.accepted or not self._on or self._hopeless:
+            if self.accepted or not self._on or self._at_rounding:
                 return
 
     def judge(self, trial, solve, bounds):
@@ -112,7 +112,7 @@ class Guard:
             ratio = math.nan if worse else trial.ratio
             self.accepted, self.damping = judge(self.damping, ratio, bounds.floor, bounds.size, bounds.ceiling)
         flat = abs(trial.predicted) <= FLAT * eps_of(self._point.outputs) * abs(self._loss)
-        self._hopeless, self._at_ceiling = flat or self._little, self.damping.value >= bounds.ceiling
+        self._at_rounding, self._at_ceiling = flat or self._little, self.damping.value >= bounds.ceiling
 
     def info(self, trial, solve, *more):
         """The `StepInfo` after the last attempt; ``more`` are its last fields."""
@@ -124,7 +124,7 @@ class Guard:
     def _why_not(self, solve):
         if solve.reason == Exit.NON_FINITE:
             return StepExit.REJECTED.because("the solve is not finite")
-        if self._on and self._hopeless:
+        if self._on and self._at_rounding:
             return StepExit.STALLED.because("no decrease is left above rounding")
         if solve.residual >= 1:
             return StepExit.REJECTED.because(f"the solve is worse than none, its residual is {solve.residual:.2g}")

@@ -112,7 +112,7 @@ def minibatch_network(full, optimizer=GramGaussNewton(guard=False, damping=0.0),
 
 
 def _linearised_epochs(gram, r, size, epochs):
-    """Residuals per epoch of the house's undamped mini-batch step on a linear model whose Gram matrix is ``gram``."""
+    """Residuals per epoch of undamped `GramGaussNewton` mini-batch steps on a linear model with the Gram matrix ``gram``."""
     features = np.ascontiguousarray(scipy.linalg.cholesky(gram, lower=True))  # F Fᵀ = G: the same residuals as with J itself
     objective, optimizer = Objective(TwoLayer(len(r), 1, "identity"), SquaredLoss()), GramGaussNewton(guard=False, damping=0.0)
     params, residuals = (np.zeros((1, len(r))),), [r]

@@ -1,7 +1,7 @@
 """Claims on the outer loop: rates, numbers of steps, widths, smooth networks.
 
-Every sweep trains networks of the house with optimizers of the house and takes what is under test as a parameter, so that a
-deliberately wrong method can be put in its place.
+Every sweep trains networks of `nearlin.nn` with optimizers of `nearlin.optim` and takes what is under test as a parameter, so
+that a deliberately wrong method can be put in its place.
 """
 
 import functools
