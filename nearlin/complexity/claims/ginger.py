@@ -12,8 +12,7 @@ from functools import partial
 import numpy as np
 
 from nearlin._array import generator
-from nearlin.complexity.claims.check import Bound, Check
-from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.timing import geometric, interleaved
 from nearlin.complexity.counting import count, wrap
 from nearlin.linalg import lowrank
@@ -68,20 +67,15 @@ def count_sweep(full, opt=Ginger):
         yield {**row, "peak": tally.peak // 8, "peak an entry": rank + 7 if rank <= 8 else 3 * rank + 3}
 
 
-COST = Check(
-    count_sweep,
+COST = (
     Bound("flops", equal=1, over="d", by="τ", reduce="degree"),
     Bound("flops", equal="flops an entry", over="d", by="τ", reduce="leading"),
     *(Bound("rest", equal=k, over="τ", by="d", reduce=reduce) for reduce, k in (("degree", 3), ("leading", Fraction(37, 3)))),
-    note="exact, by finite differences; of the rest 9 (τ + 1)³ for the eigenvectors (nominal), else products and solves",
 )
-MEMORY = Check(
-    count_sweep,
-    Bound("numbers", per="d τ + d + τ", equal=1),
-    Bound("peak", equal="peak an entry", over="d", by="τ", reduce="leading"),
+MEMORY = (
+    Bound("numbers", per="d τ + d + τ", equal=1), Bound("peak", equal="peak an entry", over="d", by="τ", reduce="leading"),
     Bound("peak", equal=1, over="d", by="τ", reduce="degree"),
-    note="numbers of 8 bytes that an update makes, its new state and its increments included, in one block",
-)
+)  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------------- exact
 
@@ -121,10 +115,9 @@ def float32_sweep(full, opt=Ginger):
             _, inverse = opt.update(inverse, (h,), (h,))
             (block,) = inverse.blocks
             inverse = inverse._replace(blocks=(block._replace(curvature=_kept_inverse(block.curvature, damping)),))
-        errors = [
-            float(np.linalg.norm(_dense(state) - S) / np.linalg.norm(S)) for state in (list(averaged(opt, vectors))[-1], inverse)
-        ]
-        yield {"||h||² / γ": 10.0**power / damping, "error": errors[0], "error of a kept inverse": errors[1]}
+        *_, state = averaged(opt, vectors)
+        error, kept = (float(np.linalg.norm(_dense(one) - S) / np.linalg.norm(S)) for one in (state, inverse))
+        yield {"||h||² / γ": 10.0**power / damping, "error": error, "error of a kept inverse": kept}
 
 
 VECTORS = {
@@ -218,58 +211,58 @@ def rank_sweep(full, timer=interleaved, d=65_536):
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def _claim(name, statement, quantity, how, expected, measure, paper="derived", condition="any size", **options):
-    return Claim(name, 0, "Ginger", paper, statement, quantity, how, expected, condition, measure, **options)
+def _claim(name, statement, quantity, expected, *check, how="convergence", paper="derived", condition="any size", **options):
+    return claim(name, 0, "Ginger", paper, statement, quantity, expected, condition, *check, how=how, **options)
 
 
-QUIET = {"condition": "float32, a quiet machine, one BLAS thread", "quick": False}
+QUIET = {"condition": "float32, a quiet machine, one BLAS thread", "how": "time", "quick": False}
 CLAIMS = (
     _claim(
         "ginger-cost", "An update of Ginger costs flops linear in the parameters d and quadratic in the rank τ.",
-        "degrees and coefficients of the flops", "count", "(4 τ² + 12 τ + 13) d; a rest of leading term 37/3 τ³, exactly", COST,
-        f"{PAPER}, linear time (abstract); coefficients derived", condition="d > τ, h outside of the span of U",
+        "degrees and coefficients of the flops", "(4 τ² + 12 τ + 13) d; a rest of leading term 37/3 τ³, exactly",
+        count_sweep, *COST, how="count", condition="d > τ, h outside of the span of U",
+        paper=f"{PAPER}, linear time (abstract); coefficients derived",
+        note="exact, by finite differences; of the rest 9 (τ + 1)³ for the eigenvectors (nominal), else products and solves",
     ),
     _claim(
         "ginger-memory", "Ginger keeps d τ + d + τ numbers, and its update needs memory linear in d.",
-        "numbers in the state, and at the peak of an update", "memory",
+        "numbers in the state, and at the peak of an update",
         "d τ + d + τ; (τ + 7) d up to τ = 8, where rows are taken one by one, (3 τ + 3) d beyond, exactly",
-        MEMORY, f"{PAPER}, linear memory (abstract); coefficients derived", condition="d > τ",
+        count_sweep, *MEMORY, how="memory", paper=f"{PAPER}, linear memory (abstract); coefficients derived", condition="d > τ",
+        note="numbers of 8 bytes that an update makes, its new state and its increments included, in one block",
     ),
     _claim(
         "ginger-dense-average", "For t <= τ steps Ginger's curvature is the whole average of h hᵀ; then it is not.",
-        "relative distance from the average", "convergence", "<= 1e-12 up to τ steps, > 1e-3 after", Check(
-            average_sweep, Bound("distance up to τ steps", high=1e-12, over="t", log="y"),
-            Bound("distance after τ steps", low=1e-3, high=1, over="t", log="y"),
-        ),
+        "relative distance from the average", "<= 1e-12 up to τ steps, > 1e-3 after", average_sweep,
+        Bound("distance up to τ steps", high=1e-12, over="t", log="y"),
+        Bound("distance after τ steps", low=1e-3, high=1, over="t", log="y"),
     ),
     _claim(
         "ginger-float32", "Updating the curvature itself keeps steep directions in float32, where a kept inverse loses them.",
-        "relative error of the curvature", "convergence", "<= 5e-6 at any σ/γ; > 0.99 for the inverse at some", Check(
-            float32_sweep, Bound("error", high=5e-6, over="||h||² / γ"),
-            Bound("error of a kept inverse", low=0.99, over="||h||² / γ", reduce="max"),
-        ),
+        "relative error of the curvature", "<= 5e-6 at any σ/γ; > 0.99 for the inverse at some", float32_sweep,
+        Bound("error", high=5e-6, over="||h||² / γ"),
+        Bound("error of a kept inverse", low=0.99, over="||h||² / γ", reduce="max"),
     ),
     _claim(
-        "ginger-orthonormality", "Rows of U stay orthonormal in float32 whatever h does.", "max |UᵀU - I|", "convergence",
-        "<= 1e-5", Check(orthonormality_sweep, Bound("max |UᵀU - I|", high=1e-5, over="t", by="h")),
+        "ginger-orthonormality", "Rows of U stay orthonormal in float32 whatever h does.", "max |UᵀU - I|", "<= 1e-5",
+        orthonormality_sweep, Bound("max |UᵀU - I|", high=1e-5, over="t", by="h"),
     ),
     _claim(
         "ginger-curvature-vector", "The mean of h hᵀ over labels drawn from the model is the Gauss-Newton matrix.",
-        "relative error, and that of random draws over what independent ones are expected to leave", "convergence",
-        "<= 1e-13 over all draws; .2 to 2.5", Check(
-            vector_sweep, Bound("error over all draws", high=1e-13),
-            Bound("error of random draws", per="expected", low=0.2, high=2.5, over="draws"),
-        ), f"{PAPER}: an unbiased estimate of the Gauss-Newton matrix; the spread derived", condition="softmax cross-entropy",
+        "relative error, and that of random draws over what independent ones are expected to leave",
+        "<= 1e-13 over all draws; .2 to 2.5", vector_sweep, Bound("error over all draws", high=1e-13),
+        Bound("error of random draws", per="expected", low=0.2, high=2.5, over="draws"), condition="softmax cross-entropy",
+        paper=f"{PAPER}: an unbiased estimate of the Gauss-Newton matrix; the spread derived",
     ),
     _claim(
-        "ginger-time-in-dimension", "The time of an update is linear in the parameters.", "exponent of the time", "time",
-        "1, within 0.1 of an interval of half-width at most 0.15",
-        Check(dimension_sweep, Bound("seconds", low=0.9, high=1.1, halfwidth=0.15, over="d", reduce="interval, no floor")),
-        f"{PAPER}, linear time (abstract)", **QUIET,
+        "ginger-time-in-dimension", "The time of an update is linear in the parameters.", "exponent of the time",
+        "1, within 0.1 of an interval of half-width at most 0.15", dimension_sweep,
+        Bound("seconds", low=0.9, high=1.1, halfwidth=0.15, over="d", reduce="interval, no floor"),
+        paper=f"{PAPER}, linear time (abstract)", **QUIET,
     ),
     _claim(
         "ginger-time-in-rank", "The time of an update grows no faster than the square of the rank.", "exponent of the time",
-        "time", "at most 2.1", Check(rank_sweep, Bound("seconds", high=2.1, over="τ", reduce="interval, no floor")),
-        "derived from the cost", **QUIET,
+        "at most 2.1", rank_sweep, Bound("seconds", high=2.1, over="τ", reduce="interval, no floor"),
+        paper="derived from the cost", **QUIET,
     ),
 )  # fmt: skip

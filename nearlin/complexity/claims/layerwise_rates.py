@@ -13,9 +13,8 @@ import numpy as np
 
 from nearlin._array import generator
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.layerwise import FISHER, MBF
-from nearlin.complexity.claims.table import Claim
 from nearlin.nn import Conv2d, Dense, GlobalAvgPool, Objective, Sequential, SquaredLoss
 from nearlin.optim import KFAC, MiniBlockFisher
 
@@ -166,43 +165,36 @@ ZMG = "arXiv:1905.10961"
 AFFINE = f"{MBF}, linear convergence of an idealised method (abstract); the affine case derived"
 
 
-def _claim(name, family, paper, statement, quantity, expected, condition, measure, number=0):
-    return Claim(name, number, family, paper, statement, quantity, "convergence", expected, condition, measure)
-
-
 CLAIMS = (
-    _claim(
-        "mbf-linear-rate", FISHER, AFFINE,
+    claim(
+        "mbf-linear-rate", 0, FISHER, AFFINE,
         "With exact blocks, MBF contracts the residuals of an affine model by 1 - η μ, μ = λ_min(J Jᵀ) / (max |J_b|² + n λ).",
         "largest residual over (1 - η μ)ᵏ of the first", "at most 1; 1 where all singular values are equal",
-        "η = 1/K for K blocks; full batch, blocks of a warm start",
-        Check(
-            linear_sweep, Bound("over the bound", low=0.1, high=1 + 1e-9, over="damping"),
-            Bound("over the bound, equal blocks", low=0.99, high=1 + 1e-6, over="damping"),
-        ),
+        "η = 1/K for K blocks; full batch, blocks of a warm start", linear_sweep,
+        Bound("over the bound", low=0.1, high=1 + 1e-9, over="damping"),
+        Bound("over the bound, equal blocks", low=0.99, high=1 + 1e-6, over="damping"),
     ),
-    _claim(
-        "mbf-one-step", FISHER, AFFINE,
+    claim(
+        "mbf-one-step", 0, FISHER, AFFINE,
         "Where every block has full row rank and λ → 0, MBF with η = 1/K solves an affine model in one step.",
         "ratio of residuals after one step", "at most n λ / (1 + n λ), and at least a ninth of it",
-        "K square blocks with singular values in [1, 3]",
-        Check(one_step_sweep, Bound("ratio", per="limit", low=1 / 9, high=1, over="damping")),
+        "K square blocks with singular values in [1, 3]", one_step_sweep,
+        Bound("ratio", per="limit", low=1 / 9, high=1, over="damping"),
     ),
-    _claim(
-        "kfac-leverage", "K-FAC", f"derived for the K-FAC of {ZMG}",
+    claim(
+        "kfac-leverage", 22, "K-FAC", f"derived for the K-FAC of {ZMG}",
         "In function space a K-FAC step multiplies the residual of sample i by 1 - η h_i, with its leverage h_i in X.",
         "distance of the change of the outputs from η h_i r_i, over η and the largest residual",
-        "at most 1e-4 at λ = 1e-20, and falling like √λ: exponent .5 ± .05", "masks of rank n, 4, 16 and n features", Check(
-            leverage_sweep, Bound("error", high=1e-4, over="damping", by="d", reduce="first"),
-            Bound("error", low=0.45, high=0.55, over="damping", by="d", reduce="exponent"),
-        ), number=22,
+        "at most 1e-4 at λ = 1e-20, and falling like √λ: exponent .5 ± .05", "masks of rank n, 4, 16 and n features",
+        leverage_sweep,
+        Bound("error", high=1e-4, over="damping", by="d", reduce="first"),
+        Bound("error", low=0.45, high=0.55, over="damping", by="d", reduce="exponent"),
     ),
-    _claim(
-        "kfac-rate", "K-FAC rate", f"{ZMG}, convergence of K-FAC; the rate with a uniform step derived",
+    claim(
+        "kfac-rate", 22, "K-FAC rate", f"{ZMG}, convergence of K-FAC; the rate with a uniform step derived",
         "K-FAC with a uniform step converges at the rate 1 - 1/κ(XᵀX): the conditioning of the inputs alone decides.",
         "slowest contraction of a residual per step", "between 1 - η min h and 1 - 1/κ(XᵀX)",
-        "linearised network, masks of rank n, η = λ_min(XᵀX), λ = 1e-20", Check(
-            kfac_rate_sweep, Bound("contraction", high="1 - 1/κ", low="1 - η min h", over="κ", by="d", log="x"),
-        ), number=22,
+        "linearised network, masks of rank n, η = λ_min(XᵀX), λ = 1e-20", kfac_rate_sweep,
+        Bound("contraction", high="1 - 1/κ", low="1 - η min h", over="κ", by="d", log="x"),
     ),
 )  # fmt: skip
