@@ -101,6 +101,7 @@ def test_an_option_of_a_run_is_written_as_a_python_number(f):
     others = {"lr_factor": 0.5, "lr_period": 3} if f.name in ("lr_factor", "lr_period") else {}
     made = [Config(**others | {f.name: one}) for one in (value, as_scalar(value))]
     assert json.dumps(made[1].to_dict()) == json.dumps(made[0].to_dict())
+    assert types(getattr(made[1], f.name)) <= {bool, int, float, str}
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_drawn_labels_give_the_type_2_factor_in_the_mean():
     assert error(total, expected(case, 1)) < 0.1
 
 
-@pytest.mark.parametrize("parts", [(5, 3), (1, 7), (2, 2, 4)])
+@pytest.mark.parametrize("parts", [(5, 3), (1, 7), (2, 2, 4), (1, 3, 4)])
 def test_a_warm_start_on_unequal_parts_is_that_on_all_rows(parts):
     """Input factors are means over rows, whatever is drawn."""
     objective, params, (x, y) = squared(n=8)
