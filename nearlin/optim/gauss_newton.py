@@ -6,7 +6,7 @@ Update      θ ← θ + lr δ,   (JᵀHJ/n + (λ + ω) I) δ = -g + λ μ δ_pre
             J (n c, p) Jacobian of the outputs; H = C Cᵀ Hessians by the outputs; g gradient of the mean loss; K = Cᵀ J; r̃ with
             C r̃ = dl/dz
             sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n (λ + ω) I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω θ)/(λ + ω)
-            parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; no system with C
+            parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; C is not inverted
             until ||residual|| <= ε ||right-hand side||, for at most ``maxiter`` iterations
 Notation    λ → damping, which ``info`` reports (of the mean; `NearLinearGaussNewton` has n λ),  λ + ω → strength,
             n (λ + ω) → shift,  ω → l2,  μ → momentum,  ε → epsilon

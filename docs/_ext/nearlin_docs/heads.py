@@ -21,12 +21,15 @@ class Head:
         First line of the docstring.
     fields : dict[str, tuple of str]
         Lines of each of the six fields, with the indentation that they have inside the field.
+    variants : tuple of str
+        Classes of the file that inherit from it.
     """
 
     stem: str
     classname: str
     title: str
     fields: dict
+    variants: tuple = ()
 
     @property
     def anchor(self):
@@ -42,8 +45,10 @@ def read(path):
     """The `Head` of an optimizer file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     title, _, body = ast.get_docstring(tree).partition("\n")
-    (classname,) = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and "step" in _methods(node)]
-    return Head(path.stem, classname, title.strip().rstrip("."), _fields(body))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    (classname,) = [node.name for node in classes if "step" in _methods(node)]
+    variants = tuple(node.name for node in classes if classname in map(ast.unparse, node.bases))
+    return Head(path.stem, classname, title.strip().rstrip("."), _fields(body), variants)
 
 
 def _methods(node):
@@ -83,18 +88,16 @@ def page(heads):
 
 
 def _table(heads):
-    rows = [_row("Class", "Paper", "Update", "Cost")]
-    rows += [
-        _row(
-            f"[`{h.classname}`](#{h.anchor})",
-            linked(_short(h)),
-            _broken(map(code, update_lines(h))),
-            _broken(map(linked, h.fields["Cost"])),
-        )
-        for h in heads
-    ]
+    rows = [_row("Class and paper", "Update")]
+    rows += [_row(_method(head), _items(map(_line, update_lines(head)))) for head in heads]
     body = "\n".join(rows)
-    return f"::::{{list-table}}\n:header-rows: 1\n:class: papers\n:widths: 17 19 30 34\n\n{body}\n::::"
+    return f"::::{{list-table}}\n:header-rows: 1\n:class: papers\n:widths: 30 70\n\n{body}\n::::"
+
+
+def _method(head):
+    """The class with a link to its section, those that inherit from it, and below them its paper."""
+    names = [f"[`{head.classname}`](#{head.anchor})", *map(code, head.variants)]
+    return f"{', '.join(names)}\\\n{linked(_short(head))}"
 
 
 def _row(*cells):
@@ -120,12 +123,16 @@ def update_lines(head):
     """The assignments of the update, without the explanations beside them."""
     lines = [line.strip() for line in head.fields["Update"] if "←" in line]
     formulas = [re.split(r";\s|(?<=\S):\s{2,}(?=the )|\s{3,}with ", line)[0] for line in lines]
-    return [part.strip(" :;") for formula in formulas for part in re.split(r",\s{2,}", formula)]
+    return [part.strip(" :;,") for formula in formulas for part in re.split(r",\s{2,}", formula)]
 
 
-def _broken(lines):
-    """Lines that stay lines."""
-    return "\\\n".join(lines)
+def _items(lines):
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _line(text):
+    """A line of a formula as code, gaps kept but for wide ones."""
+    return code(re.sub(r"(?<=\S) {4,}", "   ", text.replace("`", "")))
 
 
 def _section(head):
@@ -138,13 +145,20 @@ def _section(head):
 
 def _field(head, name):
     lines = head.fields[name]
-    if name in ("Update", "Notation", "Cost"):
-        lines = re.split(r"(?<=[:,])\s{2,}", " ".join(lines)) if name == "Notation" else lines
-        body = "\n".join(lines).replace("`", "")
-        return f"**{name}**\n\n:::{{code-block}} text\n:class: formula\n{body}\n:::"
+    if name in ("Update", "Notation", "Cost", "Oracles"):
+        return f"**{name}**\n\n:::{{container}} formula\n{_items(_lines(name, lines))}\n:::"
     if name == "Deviations" and lines[0].startswith("1. "):
         return f"**{name}**\n\n{_numbered(lines)}"
     return f"**{name}**: {linked(head.text(name))}"
+
+
+def _lines(name, lines):
+    """What stands on a line of its own: a line of the update, a symbol, a cost or a pass with the lines that continue it."""
+    if name == "Update":
+        return map(_line, lines)
+    if name == "Notation":
+        return map(_line, re.split(r",\s{2,}|(?<=:)\s{2,}", " ".join(lines)))
+    return map(linked, re.sub(r"\n\s+", " ", "\n".join(lines)).splitlines())
 
 
 def _numbered(lines):
