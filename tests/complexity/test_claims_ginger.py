@@ -27,11 +27,12 @@ def test_what_is_timed_is_not_quick_and_nothing_else_is():
     assert all((claim.how == "time") != claim.quick for claim in ginger.CLAIMS)
 
 
+@pytest.mark.nightly
 def test_quick_claims_are_quick():
     start = time.thread_time()
     for claim in QUICK:
         claim.measure(False)
-    assert time.thread_time() - start < 8
+    assert time.thread_time() - start < 16
 
 
 def holding(extra):
@@ -87,7 +88,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "optimizer"), WRONG.values(), ids=WRONG.keys())
+SLOW = ("rows that drift", "a vector without its scale", "labels that repeat")
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [pytest.param(*wrong, id=id, marks=[pytest.mark.nightly] * (id in SLOW)) for id, wrong in WRONG.items()],
+)
 def test_what_is_wrong_fails(name, optimizer):
     assert MEASURES[name].given(opt=optimizer)(False).verdict == FAILS
 

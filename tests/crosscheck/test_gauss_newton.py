@@ -34,7 +34,7 @@ def _distinct(name, loss, plan, l2):
     return name not in LINEAR or not (loss == "softmax" or plan in ("class-averaged", "per-class"))
 
 
-@pytest.mark.parametrize(("name", "loss", "plan", "l2"), cases(NETWORKS, LOSSES, PLANS, (0.0, 0.1), every=6, where=_distinct))
+@pytest.mark.parametrize(("name", "loss", "plan", "l2"), cases(NETWORKS, LOSSES, PLANS, (0.0, 0.1), every=9, where=_distinct))
 def test_gauss_newton(name, loss, plan, l2):
     case, damping = Case(name, loss), 0.03
     opt = optim.GaussNewton(epsilon=1e-10, maxiter=3000, damping=damping, guard=False, l2=l2, plan=plan)

@@ -67,7 +67,7 @@ SETTINGS = ((0.3, 0.3, 0.9), (0.5, 0.01, 0.9), (0.2, 0.05, 0.0))
     ("name", "loss", "settings", "memory"),
     cases(
         NETWORKS, ("squared", "softmax"), SETTINGS, (None, 2),
-        every=4, where=lambda name, loss, *_: not (loss == "softmax" and name in LINEAR),
+        every=6, where=lambda name, loss, *_: not (loss == "softmax" and name in LINEAR),
     ),
 )  # fmt: skip
 def test_kbfgs(name, loss, settings, memory):

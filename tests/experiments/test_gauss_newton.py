@@ -85,7 +85,16 @@ def test_full_batches_reach_a_small_loss_in_few_steps():
 # -------------------------------------------------------------------------------------------------------- resume and Ctrl-C
 
 
-@pytest.mark.parametrize(("name", "settings"), [*(("digits", name) for name in SETTINGS), ("digits-cnn", "momentum")])
+NIGHTLY = ("planned", "sketched", "averaged", "low rank")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *(pytest.param("digits", name, marks=[pytest.mark.nightly] * (name in NIGHTLY)) for name in SETTINGS),
+        ("digits-cnn", "momentum"),
+    ],
+)
 def test_resuming_continues_bit_for_bit(tmp_path, name, settings):
     options = {**FEW, "settings": tuple(SETTINGS[settings].items())}
     whole = train(name, steps=4, **options)

@@ -115,7 +115,7 @@ def test_the_residual_halves_at_every_step(wide):
     assert max(contractions(until)) <= 0.5
 
 
-@pytest.mark.parametrize("epsilon", [0.5, 1 / 6, 0.05, 0.01])
+@pytest.mark.parametrize("epsilon", [1 / 6, *(pytest.param(one, marks=pytest.mark.nightly) for one in (0.5, 0.05, 0.01))])
 def test_the_asymptotic_contraction_is_the_achieved_inner_residual(wide, epsilon):
     """Within 5 %, and never above 1.05 ε."""
     infos = run(NearLinear(epsilon=epsilon), *wide, steps=20 if epsilon == 0.5 else 10)[2]
