@@ -6,7 +6,7 @@ Cost        O(1)
 """
 
 import math
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from numbers import Real
 
 from nearlin._array import pair, positive, settle
@@ -47,12 +47,12 @@ class Work:
     def __add__(self, other):
         if not isinstance(other, Work):
             return NotImplemented
-        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Work(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def __mul__(self, k):
         if not isinstance(k, Real):
             return NotImplemented
-        return Work(*(k * a for a in astuple(self)))
+        return Work(*(k * a for a in vars(self).values()))
 
     __rmul__ = __mul__
 
