@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import doctest
 import importlib
 import inspect
 import io
@@ -12,6 +13,7 @@ import re
 import tomllib
 import types
 
+import numpy as np
 import pytest
 
 import nearlin
@@ -95,6 +97,25 @@ def test_every_public_function_and_method_says_what_it_gives():
     documented = {name: bool(inspect.getdoc(value)) for name, value in defined() if written_out(value)}
     assert documented["nearlin.nn.layers.Dense.forward"]
     assert [name for name, is_documented in documented.items() if not is_documented] == []
+
+
+EXAMPLES = sorted(p for p in (ROOT / "nearlin").rglob("*.py") if ">>> " in p.read_text())
+ENTRIES = (nearlin.linalg.cg, nearlin.optim.NearLinearGaussNewton, nearlin.complexity.count, nearlin.complexity.flops_of)
+ENTRIES += (nearlin.experiments.train, nearlin.experiments.verify, nearlin.experiments.estimate)
+ENTRIES += tuple(getattr(nearlin.sketch, name) for name in nearlin.sketch.__all__)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_the_examples_of_docstrings_give_what_they_say(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    found = doctest.testmod(module, extraglobs={"np": np, "nl": nearlin})
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.__name__)
+def test_what_users_call_first_has_an_example(entry):
+    assert doctest.DocTestFinder(recurse=False).find(entry, entry.__name__)[0].examples
 
 
 def test_the_readme_example_runs_as_written():

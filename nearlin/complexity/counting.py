@@ -85,6 +85,14 @@ def count():
     Notes
     -----
     Blocks nest: each counts all that happens while it is open. Arrays are made countable by `wrap` or `counting_like`.
+
+    Examples
+    --------
+    >>> A = nl.complexity.wrap(np.ones((3, 4)))
+    >>> with nl.complexity.count() as tally:
+    ...     G = A @ A.mT
+    >>> tally.total, dict(tally.flops), tally.peak  # 3 · 3 sums of 4 products; bytes of G
+    (72, {'matmul': 72}, 72)
     """
     tally = Tally()
     _active.append(tally)
@@ -355,7 +363,13 @@ def wrap(x):
 
 
 def flops_of(f, *args, **kwargs):
-    """Flops of ``f(*args, **kwargs)``, with NumPy arrays in the arguments made countable: an int, or a Fraction."""
+    """Flops of ``f(*args, **kwargs)``, with NumPy arrays in the arguments made countable: an int, or a Fraction.
+
+    Examples
+    --------
+    >>> nl.complexity.degree(lambda n: nl.complexity.flops_of(nl.linalg.damped_cholesky, np.eye(n), 0.1), [4, 8, 12, 16, 20])
+    3
+    """
     args, kwargs = wrap(args), wrap(kwargs)
     with count() as tally:
         f(*args, **kwargs)

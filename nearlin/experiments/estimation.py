@@ -159,6 +159,12 @@ def estimate(
     ValueError, TypeError
         Options that contradict each other or are out of range, data that cannot be read, or a step that does not fit into
         memory; the message says what would.
+
+    Examples
+    --------
+    >>> cost = nl.experiments.estimate(rows=4096, features=16, width=131072, memory=2**33)
+    >>> list(cost.steps), cost.peak < 2**30
+    (['first step', 'later, R fresh', 'later, R reused'], True)
     """
     optimizer, activation, dtype = optimizer or "near-linear-gauss-newton", activation or "relu", dtype or "float64"
     Config(target=target, task=task, test_fraction=test_fraction, optimizer=optimizer, width=width, activation=activation,

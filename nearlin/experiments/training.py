@@ -53,6 +53,13 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
         Bad options, data (`DataError`), backends (`BackendError`), checkpoints (`CheckpointError`) or folders, in one sentence.
     Interrupted
         Ctrl-C, after the checkpoint of the last complete step has been written (where ``out`` is given).
+
+    Examples
+    --------
+    >>> x, y = nl.data.sphere(n=32, d=4, seed=0)
+    >>> result = nl.experiments.train((x, y), width=512, steps=5, test_fraction=0, progress=False)
+    >>> result.steps, result.ended, result.final_loss < result.initial_loss / 10, result.predict(x).shape
+    (5, 'steps', True, (32,))
     """
     return run(data, explicit(options), out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress)
 

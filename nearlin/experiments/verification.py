@@ -93,6 +93,12 @@ def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, before
         An unknown id, asv results that cannot be used, a folder that cannot be written.
     BackendError
         A backend that cannot be used.
+
+    Examples
+    --------
+    >>> found = nl.experiments.verify(only=["gram-quadratic-in-samples"])
+    >>> print(found.summary)
+    1 claim: 1 holds
     """
     claims, source = _table(backend, from_asv)
     claims = table.select(only, claims)

@@ -67,6 +67,13 @@ def cg(
     BackendError, TypeError, ValueError
         A b that is no vector of float32 or float64, a start or rest that does not fit it, or a tolerance outside of [0, 1). NaN
         and Inf end as non-finite.
+
+    Examples
+    --------
+    >>> A = np.asarray([[4.0, 1.0], [1.0, 3.0]])
+    >>> x, info = nl.linalg.cg(lambda v: A @ v, np.asarray([1.0, 2.0]))
+    >>> print(x.round(4), info.iterations, info.reason)
+    [0.0909 0.6364] 2 converged
     """
     check_system(b, rtol)
     _check_start(b, start=start, rest=rest)

@@ -152,6 +152,16 @@ class NearLinearGaussNewton:
         Judge each step by its actual decrease; without it every finite step is taken and λ stays.
     maxiter : int
         Bound on the iterations of one inner solve.
+
+    Examples
+    --------
+    >>> x, y = nl.data.sphere(n=32, d=4, seed=0)
+    >>> objective = nl.nn.Objective(nl.nn.TwoLayer(inputs=4, width=512), nl.nn.SquaredLoss())
+    >>> params = objective.network.init(key=0, like=x)
+    >>> opt = nl.optim.NearLinearGaussNewton()
+    >>> params, state, info = opt.step(params, opt.init(params, objective), objective, (x, y), key=0)
+    >>> info.accepted, info.new_loss < info.loss / 2, info.solve.residual <= 1 / 6
+    (True, True, True)
     """
 
     epsilon: float = 1 / 6

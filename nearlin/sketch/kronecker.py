@@ -26,7 +26,15 @@ from nearlin.sketch.sparse_sign import SparseSign
 
 @dataclass(frozen=True)
 class KroneckerSRHT:
-    """TensorSRHT with ``oversample`` = σ rows drawn for every row that is kept."""
+    """TensorSRHT with ``oversample`` = σ rows drawn for every row that is kept.
+
+    Examples
+    --------
+    >>> left, right = np.ones((5, 1024)), np.ones((5, 16))  # row i of the Jacobian is left[i] ⊗ right[i]
+    >>> S = nl.sketch.KroneckerSRHT().sample(0, s=64, shape=((1024, 16),), like=left)
+    >>> S.rows(0, left, right).shape
+    (5, 64)
+    """
 
     factored: ClassVar[bool] = True
     oversampling: ClassVar[int] = 4

@@ -27,7 +27,16 @@ from nearlin.sketch._base import LeftSample, check_factors, check_layer
 
 @dataclass(frozen=True)
 class NeuronSigns:
-    """Signed sums over groups of consecutive neurons; exact (m' = m) for s > m / 2."""
+    """Signed sums over groups of consecutive neurons; exact (m' = m) for s > m / 2.
+
+    Examples
+    --------
+    >>> M = np.ones((5, 1024))  # a left factor: 5 rows of the Jacobian, 1024 neurons
+    >>> S = nl.sketch.NeuronSigns().sample(0, s=64, shape=((1024, 16),), like=M)
+    >>> columns, values = S.left(0, M)
+    >>> columns, values.shape, S.group(0)
+    (slice(0, 64, None), (5, 64), 16)
+    """
 
     factored: ClassVar[bool] = True
     oversampling: ClassVar[float] = 1.5
@@ -93,6 +102,14 @@ class NeuronSamples:
 
     Near-duplicate samples differ in the masks of few neurons, most of which a sample misses, and κ of the preconditioned
     system exceeds 1e4. Use `NeuronSigns`; this one is for comparison.
+
+    Examples
+    --------
+    >>> M = np.ones((5, 1024))  # a left factor: 5 rows of the Jacobian, 1024 neurons
+    >>> S = nl.sketch.NeuronSamples().sample(0, s=64, shape=((1024, 16),), like=M)
+    >>> columns, values = S.left(0, M)
+    >>> values.shape, float(values[0, 0])  # √(1024 / 64)
+    ((5, 64), 4.0)
     """
 
     factored: ClassVar[bool] = True

@@ -20,7 +20,17 @@ from nearlin.sketch._base import FlatSample, check_flat
 
 @dataclass(frozen=True)
 class SRHT:
-    """Signs, Hadamard transform, rows without replacement."""
+    """Signs, Hadamard transform, rows without replacement.
+
+    Examples
+    --------
+    >>> A = nl.data.sphere(n=4096, d=3, seed=0)[0]
+    >>> S = nl.sketch.SRHT().sample(0, s=512, shape=4096, like=A)
+    >>> bool(np.linalg.cond(S @ np.linalg.qr(A).Q) < 1.5)  # S nearly keeps the lengths of the vectors A v
+    True
+    >>> S.rmatmul(S @ A).shape
+    (4096, 3)
+    """
 
     factored: ClassVar[bool] = False
     oversampling: ClassVar[int] = 4
