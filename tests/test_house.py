@@ -105,9 +105,10 @@ ENTRIES += (nearlin.experiments.train, nearlin.experiments.verify, nearlin.exper
 ENTRIES += tuple(getattr(nearlin.sketch, name) for name in nearlin.sketch.__all__)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: f"{p.parent.stem}-{p.stem}")
 def test_the_examples_of_docstrings_give_what_they_say(path):
-    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    module = importlib.import_module(name.removesuffix(".__init__"))
     found = doctest.testmod(module, extraglobs={"np": np, "nl": nearlin})
     assert found.attempted > 0
     assert found.failed == 0
@@ -125,6 +126,15 @@ def test_the_readme_example_runs_as_written():
     losses = [float(line.split()[1]) for line in out.getvalue().splitlines()]
     assert len(losses) == 8
     assert all(after <= 0.25 * before for before, after in itertools.pairwise(losses))
+
+
+def test_the_cupy_example_of_the_backends_page_runs_on_numpy_arrays():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "backends.md").read_text(), flags=re.DOTALL)
+    x, y = nearlin.data.sphere(n=16, d=3, seed=0)
+    net, opt = nearlin.nn.TwoLayer(inputs=3, width=64), nearlin.optim.NearLinearGaussNewton()
+    names = {"x": x, "y": y, "net": net, "opt": opt, "objective": nearlin.nn.Objective(net, nearlin.nn.SquaredLoss())}
+    exec(code.replace("import cupy as cp", "import numpy as cp"), names)
+    assert names["info"].accepted
 
 
 def test_versions_agree():

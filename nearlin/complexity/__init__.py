@@ -1,10 +1,11 @@
 """Operation counting, exponent fits, and the table of claims.
 
-    with nl.complexity.count() as tally:                     # exact flops, bytes and peak memory of your own step
-        opt.step(*nl.complexity.wrap((params, state)), objective, nl.complexity.wrap(batch), key=0)
-    nl.complexity.degree(lambda n: flops_of_a_step(n), [64, 96, 128, 160, 192])
+    >>> flops = lambda n: nl.complexity.flops_of(nl.linalg.damped_cholesky, np.eye(n), 0.1)  # exact, of any function
+    >>> nl.complexity.leading_term(flops, [8, 16, 24, 32, 40])  # n³/3
+    (3, Fraction(1, 3))
 
-`counting` is the array namespace, `cost` holds the closed forms, `fit` judges measured times.
+`count` counts flops, bytes and peak memory of a block; `counting` is its array namespace, `cost` holds the
+closed forms, `fit` judges measured times.
 """
 
 from nearlin.complexity import cost
