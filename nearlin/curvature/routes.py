@@ -130,7 +130,7 @@ class Gram(Route):
 
 
 class Frozen(Gram):
-    """R of the first Gram matrix, for good; at another strength it is factored anew from RᵀR."""
+    """R of the first Gram matrix, in all steps; at another strength it is factored anew from RᵀR."""
 
     unchanging = True
 

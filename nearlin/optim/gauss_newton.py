@@ -155,8 +155,8 @@ class GaussNewton:
         Regularise towards μ times the last δ on the parameter side too.
     plan : str
         ``"auto"``: the route with the least predicted time; or one of "exact", "sketch", "kernel" (two-layer ReLU networks),
-        "class-averaged", "per-class", "frozen" (the first exact factor for good), "nystrom", "cg"; on the parameter side "kfac",
-        "diagonal", "parameter-cg".
+        "class-averaged", "per-class", "frozen" (the first exact factor, in all steps), "nystrom", "cg"; on the parameter side
+        "kfac", "diagonal", "parameter-cg".
     solver : str
         ``"cg"``; on the sample side also ``"lsqr"`` or ``"craig"``, which square no condition number.
     sketch : distribution, optional

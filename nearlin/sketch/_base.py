@@ -134,7 +134,7 @@ class LeftSample:
             Which of the ``left_rows(layer)`` sketched columns the block touches, possibly none.
         values : array (b, k)
             Its contributions to them, to be added. Blocks that begin and end at multiples of ``group(layer)`` (or end at m)
-            touch columns of their own, so that storing will do there.
+            touch columns of their own, which may be stored instead.
 
         Raises
         ------

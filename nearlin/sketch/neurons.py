@@ -140,7 +140,7 @@ class NeuronSamplesSample(LeftSample):
         return len(self.positions[layer])
 
     def group(self, layer):
-        """1: every block of neurons will do."""
+        """1: neurons are not grouped, so that a block may begin anywhere."""
         check_layer(self.shapes, layer)
         return 1
 

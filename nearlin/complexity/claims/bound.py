@@ -104,7 +104,7 @@ class Bound:
     Attributes
     ----------
     column : str
-        What is judged; rows without it, or without ``per``, are of no concern.
+        What is judged; rows without it, or without ``per``, are left out.
     low, high : float or str
         Each reduced number lies within both. A string names a column that holds the bound. Without any bound the column is
         drawn and not judged.
