@@ -9,7 +9,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity.claims.table import Series
-from nearlin.experiments import Config, build, tuning
+from nearlin.experiments import Config, build, records, tuning
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.loop import Snapshot, Trainer
 from nearlin.experiments.problems import Error
@@ -18,6 +18,8 @@ from nearlin.experiments.result import message
 from nearlin.experiments.verification import Verification, _family_table, _record
 
 report = pytest.importorskip("nearlin.experiments.report")
+cost_report = pytest.importorskip("nearlin.experiments.cost_report")
+tables = pytest.importorskip("nearlin.experiments.tables")
 plots = pytest.importorskip("nearlin.experiments.plots")
 
 
@@ -62,14 +64,14 @@ def compared(runs):
 
 def test_the_live_line_tells_the_latest_loss_that_is_known():
     made = SimpleNamespace(**record(3, relative_residual=None))
-    assert report._line(made) == "loss 6.000e+00"
+    assert records.line(made) == "loss 6.000e+00"
     made.loss_after, made.relative_residual, made.inner_iterations = 0.5, 0.25, 4
-    assert report._line(made) == "loss 5.000e-01  relative residual 2.5e-01  4 inner"
+    assert records.line(made) == "loss 5.000e-01  relative residual 2.5e-01  4 inner"
 
 
 def test_the_time_of_a_verification_is_the_one_it_took():
     stream = io.StringIO()
-    report.print_claims(Verification((), {"seconds": 83.4}), stream)
+    cost_report.print_claims(Verification((), {"seconds": 83.4}), stream)
     assert stream.getvalue().rstrip().endswith("; 83 s")
 
 
@@ -138,7 +140,8 @@ def test_a_run_that_ends_without_a_finite_loss_is_no_better_than_any_other():
 
 def test_the_shares_of_an_estimate_are_of_its_total():
     stream = io.StringIO()
-    report.console(stream).print(report._parts("flops", {"every step": {"walk": 30, "guard": 60, "checks": 10, "none": 0}}, str))
+    parts = {"walk": 30, "guard": 60, "checks": 10, "none": 0}
+    tables.console(stream).print(cost_report._parts("flops", {"every step": parts}, str))
     rows = [line.split() for line in stream.getvalue().splitlines() if line.strip()][2:]
     assert rows == [["walk", "30", "30%"], ["guard", "60", "60%"], ["checks", "10", "10%"], ["none"], ["total", "100"]]
 
@@ -154,13 +157,13 @@ def test_the_plans_of_a_run_are_counted_and_the_last_one_is_told():
 def test_a_step_of_a_planned_method_is_told_in_columns_of_its_own():
     known = {"damping": 0.02, "effective_dimension": 12.34, "side": "sample", "plan": "sketch: 1 s predicted", "loss_after": 0.5}
     solve = {"inner_iterations": 7, "inner_residual": 0.031, "inner_reason": "converged", "refreshed": True, "attempts": 2}
-    columns = ("λ", "d_eff", "route", "inner", "true res.", "R")
+    cells = lambda row: tuple(column.cell(row) for column in report.STEPS if column.when(run([row])))  # noqa: E731
     told = ("2.0e-02", "12.3", "S sketch", "7", "3.1e-02", "fresh")
     one = record(3, **known, **solve)
-    assert report._cells(one, False, columns) == ("3", "6.000e+00", "5.000e-01", *told, "0.250", "2 tries")
+    assert cells(one) == ("3", "6.000e+00", "5.000e-01", *told, "0.250", "2 tries")
     kept = {**one, "refreshed": False, "side": "parameter", "effective_dimension": 1234.5, "inner_reason": "maxiter"}
     told = ("2.0e-02", "1234", "P sketch", "7", "3.1e-02", "reused")
-    assert report._cells(kept, False, columns)[3:] == (*told, "0.250", "2 tries, inner solve: maxiter")
+    assert cells(kept)[3:] == (*told, "0.250", "2 tries, inner solve: maxiter")
 
 
 def test_the_row_of_a_recipe_holds_medians_over_the_seeds():
