@@ -263,7 +263,7 @@ def _scale(axis, letter, series, values):
         if letter == "x" and all(value == int(value) for value in values):
             axis.set_major_locator(MaxNLocator(integer=True))
         return
-    positive = [value for value in values if value > 0]
+    positive = [value for value in values if 0 < value < math.inf]
     if not positive:
         return
     low, high = min(positive), max(positive)

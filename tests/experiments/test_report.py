@@ -305,6 +305,14 @@ def test_the_claims_are_drawn_with_what_was_predicted(figures):
     assert panel.get_title() == "cost-of-it: holds"
 
 
+@pytest.mark.parametrize("y", [(-1.0, -2.0), (0.0, 0.0), (math.nan, math.nan), (math.inf, -1.0)])
+@pytest.mark.parametrize("predicted", [None, (math.inf, math.inf), (-1.0, math.nan)])
+def test_a_claim_without_a_positive_number_is_drawn_too(tmp_path, y, predicted):
+    outcome = SimpleNamespace(series=(Series("cost", (8, 16), y, predicted),))
+    result = SimpleNamespace(claim=SimpleNamespace(id="cost-of-it"), verdict="fails", outcome=outcome)
+    assert plots.plot_claims([result], "counted", tmp_path / "claims.png").stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("last", "guarded", "says"),
     [(9.0, False, None), (9.5, False, "a smaller --lr may help"), (9.5, True, "grew from batch to batch"), (8.0, True, None)],
