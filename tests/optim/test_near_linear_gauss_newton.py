@@ -445,3 +445,20 @@ def test_networks_of_many_outputs_take_the_dense_step_by_every_sketch(numpy_back
     assert info.solve.reason == "converged"
     moved = np.concatenate([(a - b).ravel() for a, b in zip(params, new, strict=True)])
     np.testing.assert_allclose(moved, step, atol=1e-8)
+
+
+@pytest.mark.parametrize("worn", [False, True])
+@pytest.mark.parametrize("epsilon", [0.3, 1e-2, 1e-4])
+def test_a_solve_ends_as_soon_as_its_accuracy_is_reached(numpy_backend, epsilon, worn):
+    """With one iteration less, the true residual is above ε; after a kept R that no longer serves, too."""
+    objective, params, batch = sphere_problem(numpy_backend)
+    opt = NearLinear(epsilon=epsilon, damping=1e-3, sketch_size=1.0)
+    state = opt.init(params, objective)
+    if worn:
+        params, state, _ = opt.step(params, state, objective, batch, key=0)
+        R = np.diag(np.geomspace(1.0, 1e-3, len(state.preconditioner.R)))
+        state = state._replace(preconditioner=state.preconditioner._replace(R=R))
+    enough = opt.step(params, state, objective, batch, key=1)[2].solve
+    short = dataclasses.replace(opt, maxiter=enough.iterations - 1).step(params, state, objective, batch, key=1)[2].solve
+    assert enough.refreshed
+    assert enough.residual <= epsilon < short.residual
