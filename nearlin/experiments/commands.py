@@ -257,7 +257,7 @@ def predict_command(checkpoint, data, out, target, backend):
     "--quick/--full",
     "quick",
     default=True,
-    help="Counts and small convergence runs, in about two minutes; or also timed sweeps, and larger sizes.  [default: quick]",
+    help="Counts and small convergence runs, in a minute and a half; or also timed sweeps, and larger sizes.  [default: quick]",
 )
 @click.option("--only", metavar="ID,...", callback=lambda ctx, param, value: names(value), help="Only these claims.")
 @click.option(
