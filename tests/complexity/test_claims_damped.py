@@ -10,6 +10,7 @@ from nearlin.complexity import claims as table
 from nearlin.complexity.claims import damped
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.optim import GaussNewton
+from tests.complexity.controls import controls
 
 CHECK = {claim.id: claim.measure for claim in damped.CLAIMS}
 
@@ -46,9 +47,10 @@ WRONG = {
     "u in float32": ("float64-correction", {"correct": rounded}),
     "a step with its residual in float32": ("float64-step", {"optimizer": functools.partial(GaussNewton, plan="sketch")}),
 }
+SLOW = ("a step with its residual in float32",)
 
 
-@pytest.mark.parametrize(("name", "given"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("name", "given"), controls(WRONG, slow=SLOW))
 def test_what_is_wrong_fails(name, given):
     assert CHECK[name].given(**given)(False).verdict == FAILS
 

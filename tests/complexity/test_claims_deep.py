@@ -11,6 +11,7 @@ from nearlin.complexity import claims as table
 from nearlin.complexity.claims import deep, networks, preconditioning
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.optim import GaussNewton
+from tests.complexity.controls import controls
 
 QUICK = [claim for claim in deep.CLAIMS if claim.quick and claim.how != "time"]
 CHECK = {claim.id: claim.measure for claim in deep.CLAIMS}
@@ -44,9 +45,10 @@ WRONG = {
         "rate-is-accuracy-deep", {"optimizer": functools.partial(GaussNewton, plan="sketch", damping=0.1, guard=False)},
     ),
 }  # fmt: skip
+SLOW = ("half the sketch", "a damping that stays")
 
 
-@pytest.mark.parametrize(("name", "given"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("name", "given"), controls(WRONG, slow=SLOW))
 def test_what_is_wrong_fails(name, given):
     assert CHECK[name].given(**given)(False).verdict == FAILS
 
@@ -104,6 +106,7 @@ def test_the_planner_is_timed_on_steps():
 # ------------------------------------------------------------------------------------------------------------- regimes
 
 
+@pytest.mark.nightly
 def test_a_singular_gram_is_named_and_out_of_regime():
     singular = [row for row in deep.layer_sums(False) if row["κ(G)"] >= preconditioning.RESOLVED]
     names = ["relu 64-8-8-8-10 raw at the start", "relu 64-8-8-8-10 raw after 4 steps"]

@@ -9,6 +9,7 @@ import pytest
 from nearlin.complexity.claims import ginger
 from nearlin.complexity.claims.table import FAILS, HOLDS
 from nearlin.optim import Ginger
+from tests.complexity.controls import controls
 
 QUICK = [claim for claim in ginger.CLAIMS if claim.quick]
 MEASURES = {claim.id: claim.measure for claim in ginger.CLAIMS}
@@ -86,15 +87,10 @@ WRONG = {
     "a vector without its scale": ("ginger-curvature-vector", Unscaled),
     "labels that repeat": ("ginger-curvature-vector", Repeating),
 }
-
-
 SLOW = ("rows that drift", "a vector without its scale", "labels that repeat")
 
 
-@pytest.mark.parametrize(
-    ("name", "optimizer"),
-    [pytest.param(*wrong, id=id, marks=[pytest.mark.nightly] * (id in SLOW)) for id, wrong in WRONG.items()],
-)
+@pytest.mark.parametrize(("name", "optimizer"), controls(WRONG, slow=SLOW))
 def test_what_is_wrong_fails(name, optimizer):
     assert MEASURES[name].given(opt=optimizer)(False).verdict == FAILS
 

@@ -9,6 +9,7 @@ from nearlin.complexity.claims import inner
 from nearlin.complexity.claims.table import FAILS, HOLDS
 from nearlin.linalg import TriangularPreconditioner, cg
 from nearlin.sketch import NeuronSamples
+from tests.complexity.controls import controls
 
 
 @pytest.mark.nightly
@@ -33,9 +34,10 @@ WRONG = {
     "a wrong threshold is not found": MEASURE["richardson-threshold"].given(expected=14.0),
     "float64 does not have float32's floor": MEASURE["float32-floor"].given(dtype="float64"),
 }
+SLOW = ("half the sketch needs more iterations", "neuron samples do not bound the iterations", "a wrong threshold is not found")
 
 
-@pytest.mark.parametrize("measure", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("measure", controls(WRONG, slow=SLOW))
 def test_what_is_wrong_fails(measure):
     assert measure(False).verdict == FAILS
 

@@ -11,6 +11,7 @@ from nearlin.complexity.claims import layerwise_rates as rates
 from nearlin.complexity.claims.table import FAILS, HOLDS
 from nearlin.nn import VGG16
 from nearlin.optim import KBFGS, KBFGSL, KFAC, MiniBlockFisher
+from tests.complexity.controls import controls
 
 CLAIMS = (*layerwise.CLAIMS, *rates.CLAIMS)
 QUICK = [claim for claim in CLAIMS if claim.quick]
@@ -89,9 +90,19 @@ WRONG = {
     "half the step is slower than 1 - 1/κ": ("kfac-rate", {"step": 0.5}),
     "a longer step is faster than the leverages say": ("kfac-rate", {"step": 1.1}),
 }
+SLOW = (
+    "another state",
+    "TNT is not Shampoo on kernels",
+    "blocks of all neurons",
+    "no weight gradients",
+    "a step far beyond 2/K",
+    "half a step where it is tight",
+    "the largest eigenvalue",
+    "an overhead with eigenvectors",
+)
 
 
-@pytest.mark.parametrize(("name", "options"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("name", "options"), controls(WRONG, slow=SLOW))
 def test_what_is_wrong_fails(name, options):
     assert MEASURES[name].given(**options)(False).verdict == FAILS
 

@@ -8,6 +8,7 @@ from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.complexity.claims.trajectory import train
 from nearlin.nn import TwoLayer
 from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewton
+from tests.complexity.controls import controls
 
 CLAIMS = (*outer.CLAIMS, *natural_gradient.CLAIMS)
 TIMID = NaturalGradient(lr=0.9)
@@ -67,9 +68,20 @@ WRONG = {
     "an epoch is not block Jacobi": MEASURE["minibatch-gauss-seidel"].given(sweep_once=jacobi),
     "half steps in batches": MEASURE["minibatch-network"].given(optimizer=GramGaussNewton(lr=0.5, guard=False, damping=0.0)),
 }
+SLOW = (
+    "an accuracy that no run reaches",
+    "tripled steps are unstable",
+    "more steps than log₂(1/ε)",
+    "half steps take longer",
+    "timid steps leave more than ε",
+    "timid steps are linear",
+    "timid steps have no width law",
+    "a preconditioner of other inputs is seen",
+    "another damping is seen",
+)
 
 
-@pytest.mark.parametrize("measure", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("measure", controls(WRONG, slow=SLOW))
 def test_what_is_wrong_fails(measure):
     assert measure(False).verdict == FAILS
 

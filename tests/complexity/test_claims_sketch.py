@@ -6,6 +6,7 @@ import pytest
 from nearlin.complexity.claims import data, preconditioning, sketch
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.sketch import CountSketch, Gaussian, KroneckerSRHT, NeuronSamples
+from tests.complexity.controls import controls
 
 
 @pytest.mark.nightly
@@ -41,9 +42,10 @@ WRONG = {
         averaged=lambda J: np.eye(J.samples)
     ),
 }
+SLOW = ("neuron samples are not like the plain transform", "a matrix that forgets the samples preconditions no class")
 
 
-@pytest.mark.parametrize("measure", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("measure", controls(WRONG, slow=SLOW))
 def test_what_is_wrong_fails(measure):
     assert measure(False).verdict == FAILS
 
