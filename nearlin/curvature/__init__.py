@@ -11,7 +11,7 @@ from nearlin.curvature.kronecker_curvature import (
 from nearlin.curvature.mini_blocks import blend_outer, block_rows, from_rows, sample_moment
 from nearlin.curvature.moments import Means, Moments, change, means, moments, observe
 from nearlin.curvature.planner import AGAIN, Experience, Plan, Planner
-from nearlin.curvature.preconditioning import Applied, Kept, Preconditioning, Setting
+from nearlin.curvature.preconditioning import Applied, Kept, Preconditioning, Setting, near, too_rough
 from nearlin.curvature.routes import ROUTES, Route
 from nearlin.curvature.sides import Accuracy, ParameterSide, Pull, SampleSide, Solution
 from nearlin.curvature.smoothness import (
@@ -34,6 +34,6 @@ __all__ = [
     "layer_constants", "target_range",
     "DampedGram", "GramSolution", "gram_solve",
     "Accuracy", "ParameterSide", "Pull", "SampleSide", "Solution",
-    "ROUTES", "Applied", "Kept", "Preconditioning", "Route", "Setting",
+    "ROUTES", "Applied", "Kept", "Preconditioning", "Route", "Setting", "near", "too_rough",
     "AGAIN", "Experience", "Plan", "Planner",
 ]  # fmt: skip

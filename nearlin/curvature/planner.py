@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace, unguarded
+from nearlin.curvature.preconditioning import too_rough
 from nearlin.curvature.routes import PARAMETER, ROUTES
 from nearlin.linalg import Exit, Rates, eps_of
 from nearlin.nn import Point
 
 HORIZON = 4  # steps that a preconditioner is expected to serve where it can be kept
 TWICE = 2  # by how much more iterations a preconditioner is expected to take on its second step, until that has been seen
-SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh sketch is too rough
 AGAIN = ", again"
 
 
@@ -163,7 +163,7 @@ class Planner:
         if uses <= 2 and math.isfinite(solve.residual):
             efforts[route.name + (AGAIN if uses == 2 else "")] = _effort(solve)
         after = Experience(kept, tuple(sorted(efforts.items())), growth)
-        if fresh and route.grows and solve.iterations > SLOW * max(1.0, self._digits / math.log(6)) and growth < 4:
+        if fresh and route.grows and too_rough(solve.iterations, self.epsilon, growth):
             return after._replace(kept=None, growth=2 * growth)
         if route.unchanging:
             return after

@@ -11,6 +11,7 @@ from nearlin.curvature.sides import Accuracy
 from nearlin.linalg import Exit, Nystrom, TriangularBlocks
 from nearlin.nn import Point
 
+SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a new sketch is too rough
 _PROBES = 0x70726F6265  # keeps the probes of the effective dimension apart from the parts of a sketch
 
 
@@ -80,6 +81,17 @@ class Kept(NamedTuple):
     last: int = 0
     uses: int = 0
     how: str = ""
+
+
+def near(made, wanted):
+    """Whether a factor made at one damping serves at another: within a factor of 10."""
+    low, high = sorted((made, wanted))
+    return high <= 10 * low
+
+
+def too_rough(iterations, epsilon, growth):
+    """Whether a solve to ε by a new sketch, ``growth`` times its default size, took so many iterations that it is to grow."""
+    return iterations > SLOW * max(1.0, math.log(1 / epsilon) / math.log(6)) and growth < 4
 
 
 class Applied:

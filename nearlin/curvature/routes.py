@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from nearlin._array import copies, namespace, same
 from nearlin.curvature.kronecker_curvature import diagonal_curvature, kronecker_curvature
-from nearlin.curvature.preconditioning import Kept
+from nearlin.curvature.preconditioning import Kept, near
 from nearlin.linalg import TriangularBlocks, Work, columns, nystrom, sketch_factor
 
 
@@ -125,8 +125,7 @@ class Gram(Route):
         return True
 
     def near(self, kept, strength):
-        low, high = sorted((kept.strength, strength))
-        return high <= 10 * low
+        return near(kept.strength, strength)
 
 
 class Frozen(Gram):

@@ -79,7 +79,6 @@ from nearlin.curvature import (
     ROUTES,
     Accuracy,
     Experience,
-    Kept,
     ParameterSide,
     Planner,
     Preconditioning,
@@ -103,12 +102,8 @@ class State(NamedTuple):
     damping : Damping or None
         λ of the next step, and the guard's factor.
     bounds : Bounds or None
-    kept : Kept or None
-    efforts : tuple of (str, float)
-        Iterations per factor e of the residual, as measured: by route for new preconditioners, by route and ``AGAIN`` for those
-        that served a second time.
-    growth : int
-        How many times its default size the next sketch is.
+    experience : Experience
+        The preconditioner that is kept, and what the planner has learned.
     delta : tuple or None
         δ of the last step, where there is momentum.
     recall : Recall or None
@@ -117,18 +112,11 @@ class State(NamedTuple):
 
     damping: Damping | None = None
     bounds: Bounds | None = None
-    kept: Kept | None = None
-    efforts: tuple = ()
-    growth: int = 1
+    experience: Experience = Experience()
     delta: tuple | None = None
     recall: Recall | None = None
 
     transient = ("recall",)
-
-    @property
-    def experience(self):
-        """What a `Planner` learns from."""
-        return Experience(self.kept, self.efforts, self.growth)
 
 
 @dataclass(frozen=True)
@@ -233,8 +221,8 @@ class GaussNewton:
         bounds = state.bounds or self._bounds(J, system)
         if not 0 < bounds.size < math.inf:
             return params, state, unmoved(point, _no_curvature(bounds), state.damping)
-        setting = self._setting(J, point, objective, state.growth, key)
-        P = self._preconditioning(planner, ROUTES[plan.route], state.kept, setting)
+        setting = self._setting(J, point, objective, state.experience.growth, key)
+        P = self._preconditioning(planner, ROUTES[plan.route], state.experience.kept, setting)
         for damping in guard.attempts_from(state.damping or Damping(self.damping or _first(J, bounds))):
             solution = P.solve(system, damping)
             with unguarded():  # a trial that overflows is refused
@@ -246,7 +234,7 @@ class GaussNewton:
         recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
         delta = solution.step if info.accepted and self.momentum else None
         learned = planner.learn(state.experience, P.kept, P.fresh, solve)
-        state = State(_next(guard, solve), bounds, *learned, delta, recall)
+        state = State(_next(guard, solve), bounds, learned, delta, recall)
         return trial.params if info.accepted else params, state, info
 
     # -------------------------------------------------------------------------------------------------------- the quadratic model

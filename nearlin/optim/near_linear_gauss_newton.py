@@ -51,7 +51,7 @@ from nearlin._array import (
     settle,
     within,
 )
-from nearlin.curvature import DampedGram, gram_solve
+from nearlin.curvature import Accuracy, DampedGram, gram_solve, near, too_rough
 from nearlin.linalg import (
     Exit,
     TriangularPreconditioner,
@@ -67,7 +67,6 @@ from nearlin.linalg import (
 from nearlin.sketch import NeuronSamples, NeuronSigns
 from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, attempt, least_damping, recalled, unmoved
 
-SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a fresh R is too rough
 FINE = 1e-3  # accuracy below which Jᵀg is formed in the working dtype whatever the inner one is
 UNIT_STEP = 39.5  # sketch rows per n below which the double product diverges
 INNER = ("cg", "chebyshev", "richardson", "double product")
@@ -191,6 +190,10 @@ class NearLinearGaussNewton:
         """Sketch rows as a multiple of n c."""
         return self.sketch.oversampling if self.sketch_size is None else self.sketch_size
 
+    @property
+    def _accuracy(self):
+        return Accuracy(self.epsilon, inner_dtype=self.inner_dtype)
+
     def init(self, params, objective):
         """The state before the first step."""
         return State()
@@ -213,13 +216,13 @@ class NearLinearGaussNewton:
         J, sketched = self._jacobian(point, objective), None
         P, fresh, known = state.preconditioner, False, self._knows(state.preconditioner, point.x)
         epsilon = self._forcing_term(guard.size, state.previous if known else 0.0, eps)
-        if not (self.reuse and known and _near(P, state.damping.value)):
+        if not (self.reuse and known and near(P.damping, state.damping.value)):
             sketched, fresh = self._sketch(J, point.x, state.growth, key), True
             P = self._factor(sketched, state.damping, point.x)
         least = least_damping(eps) * P.scale
         for damping in guard.attempts_from(state.damping or Damping(P.damping)):
             solution = None
-            if _near(P, damping):
+            if near(P.damping, damping):
                 solution = self._solve(J, r, damping, P, epsilon, self._limit(P, fresh, epsilon))
             if solution is None or (solution.info.reason != Exit.CONVERGED and not fresh):
                 sketched, fresh = sketched or self._sketch(J, point.x, state.growth, key), True
@@ -243,7 +246,8 @@ class NearLinearGaussNewton:
 
     def _knows(self, P, x):
         """Whether R was built for these inputs, by this sketch, in this dtype."""
-        return P is not None and P.sketch == repr(self.sketch) and P.R.dtype == self._cast(x).dtype and same((P.x,), (x,))
+        dtype = self._accuracy.cast(x).dtype
+        return P is not None and P.sketch == repr(self.sketch) and P.R.dtype == dtype and same((P.x,), (x,))
 
     def _jacobian(self, point, objective):
         """J, kept in factors where a sketch of neurons needs them."""
@@ -253,7 +257,7 @@ class NearLinearGaussNewton:
 
     def _sketch(self, J, x, growth, key):
         """G̃ = J SᵀS Jᵀ."""
-        J, x = self._inner(J), self._cast(x)
+        J, x = self._accuracy.inner(J), self._accuracy.cast(x)
         n = J.shape[0]
         S = J.draw(self.sketch, key, math.ceil(growth * self.size * n), x)
         xp = namespace(x)
@@ -275,9 +279,10 @@ class NearLinearGaussNewton:
     def _keep(self, P, fresh, solve, epsilon, growth):
         """The preconditioner for the next step (None: build one), and the size of the next sketch."""
         accuracy = math.log(1 / epsilon)
+        if fresh and too_rough(solve.iterations, epsilon, growth):
+            return None, 2 * growth
         if fresh:
-            too_rough = solve.iterations > SLOW * max(1.0, accuracy / math.log(6)) and growth < 4
-            return (None, 2 * growth) if too_rough else (P._replace(effort=solve.iterations / accuracy), growth)
+            return P._replace(effort=solve.iterations / accuracy), growth
         serves = solve.iterations <= 1.5 * P.effort * accuracy + 1
         return (P if serves else None), growth
 
@@ -285,11 +290,11 @@ class NearLinearGaussNewton:
 
     def _solve(self, J, r, damping, P, epsilon, limit):
         """(J Jᵀ + λ I) g = r to the true residual ``epsilon``; products in the inner dtype, the residual in the working dtype."""
-        inner, M = self._inner(J), TriangularPreconditioner(P.R)
+        inner, M = self._accuracy.inner(J), TriangularPreconditioner(P.R)
 
         def inner_solve(rest, rtol, left):
             operator = DampedGram(inner, damping)
-            g, info = self._iterate(operator, self._cast(rest), M, P.oversampling, rtol, left)
+            g, info = self._iterate(operator, self._accuracy.cast(rest), M, P.oversampling, rtol, left)
             if self.inner_dtype is not None and epsilon < FINE:  # a step summed in float32 would be no better than that
                 return namespace(g).astype(g, rest.dtype, copy=False), None, info
             return *operator.in_dtype_of(g, rest), info
@@ -306,17 +311,3 @@ class NearLinearGaussNewton:
         if self.inner == "chebyshev":
             return chebyshev(operator, b, bounds=sketch_spectrum(gamma), **options)
         return richardson(operator, b, step=best_step(gamma), **options)
-
-    def _inner(self, J):
-        """J in the dtype of the inner products."""
-        return J if self.inner_dtype is None else J.astype(self.inner_dtype)
-
-    def _cast(self, x):
-        xp = namespace(x)
-        return x if self.inner_dtype is None else xp.astype(x, getattr(xp, self.inner_dtype), copy=False)
-
-
-def _near(P, damping):
-    """Whether R was built for about this damping: within a factor of 10."""
-    low, high = sorted((P.damping, damping))
-    return high <= 10 * low

@@ -243,8 +243,8 @@ def test_what_is_kept_remembers_the_iterations_of_its_first_and_of_its_last_step
         if info.solve.refreshed:
             made, uses = info.solve.iterations, 0
         uses += 1
-        if state.kept is not None:
-            assert (state.kept.fresh, state.kept.last, state.kept.uses) == (made, info.solve.iterations, uses)
+        if (kept := state.experience.kept) is not None:
+            assert (kept.fresh, kept.last, kept.uses) == (made, info.solve.iterations, uses)
             seen.append((uses > 1, info.solve.iterations != made))
     assert (True, True) in seen
 
@@ -463,12 +463,18 @@ def test_weight_decay_shrinks_parameters_that_fit(numpy_backend):
 
 def lasting(plan):
     """A state in which preconditioners of this route are known to serve as well the second time."""
-    return State(efforts=((plan + AGAIN, 0.0),))
+    return State(experience=Experience(efforts=((plan + AGAIN, 0.0),)))
+
+
+def keeping(state, **changes):
+    """The state with these fields of its preconditioner changed."""
+    experience = state.experience._replace(kept=state.experience.kept._replace(**changes))
+    return state._replace(experience=experience, recall=None)
 
 
 def worthwhile(state, **changes):
     """The state with its preconditioner counted as one that took 50 iterations when it was new."""
-    return state._replace(kept=state.kept._replace(fresh=50, **changes), recall=None)
+    return keeping(state, fresh=50, **changes)
 
 
 @pytest.mark.parametrize("plan", ["exact", "sketch", "class-averaged", "per-class", "frozen", "nystrom", "kfac", "diagonal"])
@@ -490,8 +496,8 @@ def test_a_preconditioner_that_is_expected_to_cost_more_than_a_new_one_is_droppe
     objective, params, batch = mlp(numpy_backend)
     opt = exactly(plan, epsilon=0.3)
     for again, kept in ((0.0, True), (1e6, False)):
-        state = opt.step(params, State(efforts=((plan + AGAIN, again),)), objective, batch)[1]
-        assert (state.kept is not None) is kept
+        state = opt.step(params, State(experience=Experience(efforts=((plan + AGAIN, again),))), objective, batch)[1]
+        assert (state.experience.kept is not None) is kept
 
 
 def test_a_batch_changed_in_place_is_noticed(numpy_backend):
@@ -524,9 +530,9 @@ def test_a_frozen_factor_is_damped_anew_without_another_gram_matrix(numpy_backen
     moved = state._replace(damping=state.damping._replace(value=1e-3 * DAMPING))
     _, after, info = opt.step(new, moved, counted, batch, key=1)
     G = objective.at(params, batch).jacobian().gram()
-    (R,) = after.kept.source.factors
+    (R,) = after.experience.kept.source.factors
     np.testing.assert_allclose(R.T @ R, G + 16e-3 * DAMPING * np.eye(16), atol=1e-12)
-    assert (info.solve.refreshed, counted.calls["gram"], after.kept.strength) == (True, 1, 1e-3 * DAMPING)
+    assert (info.solve.refreshed, counted.calls["gram"], after.experience.kept.strength) == (True, 1, 1e-3 * DAMPING)
 
 
 @pytest.mark.parametrize(("factor", "used"), [(9.0, True), (1 / 9, True), (11.0, False), (1 / 11, False)])
@@ -542,8 +548,8 @@ def test_a_preconditioner_that_no_longer_serves_is_replaced_within_the_step(nump
     objective, params, batch = mlp(numpy_backend)
     opt = exactly("exact", epsilon=1e-6, maxiter=5)
     new, state, _ = opt.step(params, State(), objective, batch)
-    useless = state.kept.source._replace(factors=(np.diag(np.geomspace(1e-6, 1e6, 36)),))
-    info = opt.step(new, state._replace(kept=state.kept._replace(source=useless), recall=None), objective, batch, key=1)[2]
+    useless = state.experience.kept.source._replace(factors=(np.diag(np.geomspace(1e-6, 1e6, 36)),))
+    info = opt.step(new, keeping(state, source=useless), objective, batch, key=1)[2]
     assert (info.solve.refreshed, info.solve.reason) == (True, "converged")
 
 
@@ -554,9 +560,9 @@ def test_a_kept_preconditioner_is_given_up_at_twice_what_a_new_one_would_cost(nu
     table = rates(matmul=1e30, memory=1e30, calls=1e30, triangular=1.0, cholesky=cholesky)
     opt = exactly("exact", epsilon=1e-6, maxiter=100, rates=table)
     new, state, _ = opt.step(params, lasting("exact"), objective, batch)
-    useless = state.kept.source._replace(factors=(np.diag(np.geomspace(1e-6, 1e6, 36)),))
+    useless = state.experience.kept.source._replace(factors=(np.diag(np.geomspace(1e-6, 1e6, 36)),))
     counted = nn.Counted(objective)
-    state = state._replace(kept=state.kept._replace(source=useless, fresh=3), recall=None)
+    state = keeping(state, source=useless, fresh=3)
     info = opt.step(new, state, counted, batch, key=1)[2]
     assert (info.solve.refreshed, info.solve.reason) == (True, "converged")
     assert counted.calls["gram_matvec"] - info.solve.iterations == granted
@@ -579,7 +585,7 @@ def test_a_rough_sketch_is_made_larger_in_the_next_step(numpy_backend):
     opt = exactly("sketch", sketch_size=0.1, epsilon=1e-3, damping=1e-6)
     _, state, info = opt.step(params, State(), objective, batch)
     assert info.solve.iterations > 30
-    assert (state.growth, state.kept) == (2, None)
+    assert (state.experience.growth, state.experience.kept) == (2, None)
     point = objective.at(params, batch)
     J = point.jacobian(weighted=True)
     rows = [ROUTES["sketch"].make(opt._setting(J, point, objective, growth, 0))[1].shape[1] for growth in (1, 2)]
@@ -628,7 +634,7 @@ def test_every_candidate_has_a_predicted_time_and_the_route_moves_over_a_grid(nu
         for table, old in itertools.product(TABLES, kept):
             opt = GaussNewton(rates=table)
             J = point.jacobian(weighted=True)
-            state = State(kept=old, efforts=(("class-averaged", 5.0), ("sketch", 0.1), ("sketch" + AGAIN, 0.2)))
+            state = State(experience=Experience(old, (("class-averaged", 5.0), ("sketch", 0.1), ("sketch" + AGAIN, 0.2))))
             planner = opt._planner(J, point, loss == "squared")
             plan = opt._plan(planner, state)
             seconds = {route.name: planner.seconds(route, state.experience, 100.0) for route in planner.candidates()}
@@ -879,7 +885,7 @@ def test_numbers_that_overflow_are_reported_as_such(numpy_backend, plan):
             new, after, info = GaussNewton(plan=plan).step(params, state, objective, (scale * x, y))
             assert new is params or np.isfinite(flat(new)).all()
             assert not info.reason.startswith("stalled: no decrease")
-            assert not any(math.isnan(effort) for _, effort in after.efforts)
+            assert not any(math.isnan(effort) for _, effort in after.experience.efforts)
 
 
 def test_a_large_loss_is_no_obstacle(numpy_backend):
@@ -924,7 +930,7 @@ def test_float32_products_meet_a_float64_residual(numpy_backend, plan):
     _, state, info = opt.step(params, lasting(plan), objective, batch)
     assert info.solve.residual <= 1.001e-10
     if plan != "cg":
-        assert state.kept.source.factors[0].dtype == np.float32
+        assert state.experience.kept.source.factors[0].dtype == np.float32
 
 
 def hard(dtype=np.float32):
@@ -1115,7 +1121,7 @@ def test_the_effective_dimension_is_that_of_the_damped_curvature(numpy_backend):
 def test_kronecker_factors_sum_their_dimension_and_without_a_preconditioner_there_is_none(numpy_backend):
     objective, params, batch = mlp(numpy_backend)
     _, state, info = exactly("kfac", l2=0.02).step(params, lasting("kfac"), objective, batch)
-    layers = state.kept.source.layers
+    layers = state.experience.kept.source.layers
     values = np.concatenate([np.outer(layer.sG, layer.sA).ravel() for layer in layers])
     assert info.effective_dimension == pytest.approx(np.sum(values / (values + DAMPING + 0.02)), rel=1e-12)
     for plan in ("cg", "parameter-cg"):
@@ -1139,7 +1145,7 @@ def test_a_run_continues_from_a_checkpoint_to_the_bit(tmp_path, numpy_backend, p
     assert saved["state"].recall is None
     resumed, end, again = run(opt, objective, saved["params"], batch, 3, saved["state"], first=3)
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
-    assert (end.damping, end.efforts, end.bounds) == (last.damping, last.efforts, last.bounds)
+    assert (end.damping, end.experience.efforts, end.bounds) == (last.damping, last.experience.efforts, last.bounds)
     assert [repr(i) for i in infos[3:]] == [repr(i) for i in again]
 
 
@@ -1150,8 +1156,8 @@ def test_a_kept_preconditioner_in_a_checkpoint_serves(tmp_path, numpy_backend):
         new, state, _ = GaussNewton(plan=plan, epsilon=0.5).step(params, lasting(plan), objective, batch)
         checkpoint.save(tmp_path / "c.npz", params=new, state=state, step=1, seed=0)
         saved = checkpoint.load(tmp_path / "c.npz", like=numpy_backend.like)
-        kept = saved["state"].kept
-        assert type(kept.source) is type(state.kept.source)
+        kept = saved["state"].experience.kept
+        assert type(kept.source) is type(state.experience.kept.source)
         point = objective.at(saved["params"], batch)
         assert ROUTES[plan].serves(kept, point.x)
 

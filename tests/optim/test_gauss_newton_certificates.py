@@ -498,10 +498,9 @@ def test_the_effective_dimension_is_that_of_the_matrices_that_were_factored(plan
     opt = GaussNewton(plan=plan, damping=0.03, l2=0.02, guard=False, epsilon=0.3)
     found, wanted = [], []
     for key in range(40):
-        state, info = first(opt, objective, params, batch, nl.optim.gauss_newton.State(efforts=((f"{plan}, again", 0.0),)), key)[
-            1:
-        ]
-        R = [np.asarray(one) for one in state.kept.source.factors]
+        known = nl.curvature.Experience(efforts=((f"{plan}, again", 0.0),))
+        state, info = first(opt, objective, params, batch, nl.optim.gauss_newton.State(experience=known), key)[1:]
+        R = [np.asarray(one) for one in state.experience.kept.source.factors]
         spectra = [np.linalg.eigvalsh(one.T @ one) - 9 * 0.05 for one in R]
         times = 27 // sum(map(len, spectra))
         wanted.append(times * sum(np.sum(s / (s + 9 * 0.05)) for s in spectra))

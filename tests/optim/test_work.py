@@ -286,7 +286,7 @@ def test_the_plan_is_the_route_that_was_cheapest_by_the_operations_it_made(tally
         if plan == "class-averaged":  # c columns at once: the first is bound by memory, the others are as fast as products
             one = applied["triangular"] / J.outputs
             applied = {**applied, "triangular": one, "matmul": (J.outputs - 1) * one}
-        found[plan] = (dict(state.efforts)[plan], tally(build), applied, tally(product))
+        found[plan] = (dict(state.experience.efforts)[plan], tally(build), applied, tally(product))
 
     def cost(plan, rates, steps, kept):
         effort, *flops = found[plan]
@@ -297,7 +297,8 @@ def test_the_plan_is_the_route_that_was_cheapest_by_the_operations_it_made(tally
     cases = [(None, *SERVED["a third time"]), *((plan, *how) for plan in found for how in SERVED.values())]
     for rates, (served, uses, again, kept) in itertools.product(TABLES.values(), cases):
         efforts = {plan: effort for plan, (effort, *_) in found.items()} | ({f"{served}, again": again} if again else {})
-        state = State(kept=served and Kept(served, None, None, 1.0, 3, 3, uses), efforts=tuple(sorted(efforts.items())))
+        old = served and Kept(served, None, None, 1.0, 3, 3, uses)
+        state = State(experience=Experience(old, tuple(sorted(efforts.items()))))
         for reuse in (True, False)[: 1 if kept > 3 else 2]:
             costs = {plan: cost(plan, rates, 4 if reuse else 1, kept if plan == served and reuse else None) for plan in found}
             other = dataclasses.replace(opt, rates=rates, reuse=reuse)
