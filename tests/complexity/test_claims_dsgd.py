@@ -1,23 +1,14 @@
-"""Claims on DSGD and Newton-Schulz: their quick verdicts, and that a wrong method fails."""
+"""Claims on DSGD and Newton-Schulz: that a wrong method fails."""
 
 import numpy as np
 import pytest
 
 from nearlin.complexity.claims import dsgd
-from nearlin.complexity.claims.table import FAILS, HOLDS
+from nearlin.complexity.claims.table import FAILS
 from nearlin.linalg import Orthogonalized, orthogonalize, spectral_bound
 from nearlin.optim import DSGD
 
 MEASURES = {claim.id: claim.measure for claim in dsgd.CLAIMS}
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("claim", dsgd.CLAIMS, ids=lambda claim: claim.id)
-def test_quick_verdicts(claim):
-    outcome = claim.measure(False)
-    assert outcome.verdict == HOLDS, f"{outcome.value}: {outcome.detail}"
-    for series in outcome.series:
-        assert len(series.x) == len(series.y) == len(series.predicted or series.y)
 
 
 def reporting(factor):
