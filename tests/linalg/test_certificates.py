@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearlin import curvature, linalg, steps
+from nearlin import curvature, linalg
 from nearlin.curvature import DampedGram
 from nearlin.linalg import DenseOperator, SolveInfo
 
@@ -289,29 +289,6 @@ def test_chebyshevs_residual_is_chebyshevs_polynomial(rng, steps):
 
 
 # ----------------------------------------------------------------------------------------------- damping, shifts of a sketch
-
-
-def rule(value, growth, ratio, floor, scale):
-    """Levenberg, Marquardt, Nielsen: accepted, λ, ν."""
-    if not np.isfinite(ratio) or ratio <= 1 / 20:
-        return False, min(max(growth * value, scale / 10_000), 1e8 * scale), 2 * growth
-    factor = 0.25 if ratio > 3 / 4 else 4 if ratio < 1 / 4 else 1
-    new = value * factor
-    return True, max(new, floor) if factor < 1 else min(new, 1e8 * scale) if factor > 1 else new, 4
-
-
-@pytest.mark.parametrize("ratio", [-3.0, -0.4, 0.0, 0.04, 0.05, 0.051, 0.2, 0.249, 0.251, 0.7, 0.749, 0.751, 2.0, np.inf, np.nan])
-def test_the_damping_follows_the_rule(ratio):
-    for value in (1e-9, 1e-3, 2.0, 3e9):
-        for growth in (4.0, 32.0):
-            for scale in (0.1, 30.0):
-                accepted, new = steps.judge(steps.Damping(value, growth), ratio, 1e-8 * scale, scale)
-                assert (accepted, new.value, new.growth) == pytest.approx(rule(value, growth, ratio, 1e-8 * scale, scale))
-
-
-def test_the_floor_of_the_damping_is_that_of_the_dtype():
-    assert [steps.least_damping(float(np.finfo(d).eps)) for d in ("float32", "float64")] == [1e-5, 1e-8]
-    assert steps.Damping(1.0).growth == 4
 
 
 def test_a_sketched_matrix_is_shifted_by_the_rounding_of_its_mean_eigenvalue(rng):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nearlin import _array, linalg, steps
+from nearlin import _array, linalg
 
 
 def symmetric(rng, eigenvalues):
@@ -306,43 +306,6 @@ def test_the_dot_test_catches_a_wrong_adjoint(be, rng):
     found = linalg.dot_test(Wrong(be.array(A)), 0, be.like)
     assert 1e-5 < found <= 1e-3
     np.testing.assert_allclose(linalg.dot_test(Wrong(be.array(1024 * A)), 0, be.like), found, rtol=1e-3)  # relative to A
-
-
-@pytest.mark.parametrize(
-    ("ratio", "accepted", "value", "growth"),
-    [
-        (1.0, True, 0.25, 4.0),
-        (0.5, True, 1.0, 4.0),
-        (0.1, True, 4.0, 4.0),
-        (0.01, False, 8.0, 16.0),
-        (float("nan"), False, 8.0, 16.0),
-    ],
-)
-def test_the_damping_follows_the_ratio(ratio, accepted, value, growth):
-    before = steps.Damping(1.0, 8.0)
-    got = steps.judge(before, ratio, floor=1e-8, scale=1.0)
-    assert got[0] is accepted
-    assert got[1].value == value
-    assert got[1].growth == (growth if not accepted else 4.0)
-
-
-def test_a_rejection_lifts_a_tiny_damping_to_the_scale_of_the_matrix():
-    assert steps.judge(steps.Damping(1e-12), -1.0, 1e-12, scale=3.0)[1].value == pytest.approx(3e-4)
-
-
-@pytest.mark.parametrize(("ceiling", "most"), [(None, 1e8 * 3.0), (50.0, 50.0)])
-def test_the_damping_stops_at_its_ceiling(ceiling, most):
-    """By default 1e8 times the scale; rejections and poor steps alike."""
-    damping = steps.Damping(1.0)
-    for _ in range(30):
-        damping = steps.judge(damping, -1.0, 1e-8, scale=3.0, ceiling=ceiling)[1]
-    assert damping.value == most
-    assert steps.judge(steps.Damping(0.9 * most), 0.1, 1e-8, 3.0, ceiling) == (True, steps.Damping(most))
-    assert steps.judge(steps.Damping(most), 1.0, 1e-8, 3.0, ceiling)[1].value == most / 4
-
-
-def test_the_damping_stops_at_its_floor():
-    assert steps.judge(steps.Damping(1e-8), 1.0, 1e-8, 1.0)[1].value == 1e-8
 
 
 def test_extremes_of_a_tridiagonal_matrix():
