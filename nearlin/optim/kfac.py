@@ -42,7 +42,7 @@ Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic mod
             3. Drawn labels see a backward pass of their own. Two of those codes add the gradients at the true labels to it.
             4. Without a warm start, statistics are plain means until 1/t < 1 - decay; the paper's weights are those, up to 0.95.
                A batch of n samples counts n times (`nearlin.steps.weigh`).
-            5. Inverses are taken at every statistics step while t <= inverse_every, as in those codes; not so with early = False.
+            5. Inverses are taken at every statistics step while t < inverse_every, as in those codes; not so with early = False.
             6. Scales and shifts of normalisation layers step along the momentum, as in those codes.
             7. form = "average" is v ← momentum v + (1 - momentum) g, and l2 adds l2 W to g (not to A and G), as in
                renyiryry/kbfgs_neurips2020_public. weight_decay is decoupled and comes first.
@@ -147,7 +147,7 @@ class KFAC:
     statistics_every, inverse_every : int
         Steps between two statistics, and between two inverses.
     early : bool
-        Invert at every statistics step while t <= inverse_every.
+        Invert at every statistics step while t < inverse_every.
     l2 : float
         Weight of ||W||² / 2 in the loss, added to the gradient alone.
     weight_decay, exempt_bias : float, bool

@@ -44,7 +44,7 @@ Deviations  1. layout = "out" is one neuron per mini-block. achrafba96/mbf views
             4. Without a warm start, statistics are plain means until 1/t < 1 - decay; start = "first" and "zero" begin with
                F = g gᵀ and F = (1 - decay) g gᵀ instead. A batch of n samples counts n² times, n times for "sample"
                (`nearlin.steps.weigh`); in achrafba96/mbf all count once.
-            5. Inverses are taken at every statistics step while t <= inverse_every, as in achrafba96/mbf; not so with
+            5. Inverses are taken at every statistics step while t < inverse_every, as in achrafba96/mbf; not so with
                early = False.
             6. weight_decay is decoupled and comes first, as in achrafba96/mbf; diag_scale is 1 there.
             7. A statistic with NaN or Inf is left out. A block that has no inverse is damped more, or keeps the inverse it has.
@@ -138,7 +138,7 @@ class MiniBlockFisher:
     statistics_every, inverse_every : int
         Steps between two statistics, and between two inverses.
     early : bool
-        Invert at every statistics step while t <= inverse_every.
+        Invert at every statistics step while t < inverse_every.
     diagonal : str
         ``"released"`` or ``"adam"``: the rule for biases of kernels and for normalisation layers; see Deviation 3.
     diag_beta2, diag_epsilon, diag_scale : float

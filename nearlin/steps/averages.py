@@ -6,8 +6,6 @@ from functools import partial
 from nearlin._array import fold_in, namespace, require
 
 _WARM = 0x7761726D  # keeps the draws of a warm start apart from those of the steps
-
-
 _LABELS = 0x6C6162656C73  # and both apart from the weights, where these were drawn from the same key
 
 
