@@ -221,13 +221,15 @@ def plot_claims(results, family, path):
     shown = [panel for result in results for panel in _panels(result)]
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(max(6.2, 4.4 * columns), 3.7 * rows + 0.5), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    width, height = 4.4 * columns, 3.7 * rows + 0.5
+    figure = Figure(figsize=(width, height))
+    edges = {"left": 0.85 / width, "right": 1 - 0.2 / width, "bottom": 0.55 / height, "top": 1 - 0.85 / height}
+    panels = list(figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.3, "hspace": 0.32}).flat)
     for panel, (title, series) in zip(panels, shown, strict=False):
         _plot_series(panel, title, series)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
-    figure.suptitle(f"{family}: measured (points) and predicted (dashed)", fontsize=11)
+    figure.suptitle(f"{family}: measured (points) and predicted (dashed)", fontsize=11, y=1 - 0.25 / height)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
     return path
 

@@ -113,8 +113,18 @@ def test_a_quotient_is_taken_row_by_row_and_drawn_beside_its_divisor():
     rows = [{"n": n, "kappa": n * n, "limit": n} for n in (2, 4)]
     outcome = judged(rows, Bound("kappa", low=2, high=4, over="n", per="limit"))
     assert outcome.verdict == HOLDS
-    assert (outcome.series[0].y, outcome.series[0].predicted) == ((4, 16), (2, 4))
+    assert (outcome.series[0].y, outcome.series[0].predicted) == ((4, 16), (6, 12))  # 3, the middle of the bounds, times the limit
     assert judged(rows, Bound("kappa", low=2, high=3.99, over="n", per="limit")).verdict == FAILS
+
+
+def test_a_bound_on_a_coefficient_draws_no_level_and_its_curve_once():
+    rows = [{"n": n, "flops": 2 * n**2, "coefficient": 2} for n in (2, 3, 4, 5)]
+    leading = Bound("flops", equal="coefficient", over="n", reduce="leading")
+    assert [one.predicted for one in judged(rows, leading).series] == [None]
+    degree = Bound("flops", equal=2, over="n", reduce="degree")
+    for bounds in ((degree, leading), (leading, degree)):
+        (one,) = judged(rows, *bounds).series
+        assert one.predicted == pytest.approx((8, 18, 32, 50))
 
 
 def test_a_missed_regime_comes_before_a_failure():

@@ -81,6 +81,7 @@ REDUCTIONS = {
     "interval, no floor": Reduction("exponent of {column} in {over}", partial(_interval, fit_exponent)),
 }
 DRAWS = {"max": max, "min": min, "median": np.median, "mean": np.mean, "geometric mean": geometric_mean}
+LEVELS = ("all", "max", "min", "median", "mean", "geometric mean", "first", "last")  # what they give stands beside the curve
 FITTED = ("exponent", "interval", "interval, no floor")
 
 
@@ -120,7 +121,7 @@ class Bound:
         One of `REDUCTIONS`. Those that are intervals hold where they meet the bounds, and are out of regime where they do but
         are wider than twice ``halfwidth``.
     per : str
-        The column by which ``column`` is divided before anything else; it is what the plot expects.
+        The column by which ``column`` is divided before anything else; the plot expects it, times the mean of the bounds.
     beside : str
         The column that the plot expects, where it is not ``per``.
     log : str
@@ -261,17 +262,20 @@ class Bound:
         )
 
     def _predicted(self, curve):
-        if curve.beside is not None and self.reduce != "degree":
-            return tuple(map(_drawn, curve.beside))
         low, high = self.limits(curve.rows[0])
         ends = [end for end in (low, high) if _finite(end)]
+        if self.reduce in LEVELS and curve.beside is not None:
+            factor = float(sum(ends) / len(ends)) if self.per and ends else 1.0
+            return tuple(factor * _drawn(value) for value in curve.beside)
+        if (self.per or self.beside) and self.reduce != "degree":
+            return tuple(map(_drawn, curve.beside))
         if not ends or not all(map(_finite, curve.drawn)):
             return None
         if self.reduce in FITTED:
             return through(curve.x, curve.drawn, float(sum(ends) / len(ends)))
         if self.reduce == "degree":
             return _polynomial(curve.x, curve.drawn, min(int(ends[0]), len(curve.x) - 1))
-        if self.reduce in ("all", "max", "min", "median", "mean", "first", "last"):
+        if self.reduce in LEVELS:
             return (float(ends[-1]),) * len(curve.x)
         return None
 

@@ -61,7 +61,7 @@ class Check:
         verdict = next((v for v in (FAILS, OUT_OF_REGIME) if v in verdicts), HOLDS)
         reasons = [reason for _, _, some in found for reason in some]
         detail = [*(f"out of regime: {reason}" for reason in outside), *reasons, sizes, left, self.note]
-        series = tuple(dict.fromkeys(one for bound in self.bounds for one in bound.series(kept)))
+        series = _once(one for bound in self.bounds for one in bound.series(kept))
         value = "; ".join(dict.fromkeys(value for _, value, _ in found))
         return Outcome(value, OUT_OF_REGIME if outside else verdict, "; ".join(filter(None, detail)), series)
 
@@ -83,6 +83,16 @@ class Check:
         measured = set().union(*(bound.columns for bound in (*self.bounds, *self.regime, *self.among)))
         columns = dict.fromkeys(name for row in rows for name in row if name not in measured)
         return "; ".join(f"{name} = {_range([row[name] for row in rows if name in row])}" for name in columns)
+
+
+def _once(series):
+    """Every curve once, with what is predicted where any bound predicts it."""
+    curves = {}
+    for one in series:
+        points = (one.label, one.x, one.y, one.x_label, one.y_label)
+        if points not in curves or curves[points].predicted is None:
+            curves[points] = one
+    return tuple(curves.values())
 
 
 def _missed(bound, rows):
