@@ -113,7 +113,7 @@ def test_a_quotient_is_taken_row_by_row_and_drawn_beside_its_divisor():
     rows = [{"n": n, "kappa": n * n, "limit": n} for n in (2, 4)]
     outcome = judged(rows, Bound("kappa", low=2, high=4, over="n", per="limit"))
     assert outcome.verdict == HOLDS
-    assert (outcome.series[0].y, outcome.series[0].predicted) == ((4, 16), (6, 12))  # 3, the middle of the bounds, times the limit
+    assert (outcome.series[0].y, outcome.series[0].predicted) == ((4, 16), (6, 12))  # 3 times the limit
     assert judged(rows, Bound("kappa", low=2, high=3.99, over="n", per="limit")).verdict == FAILS
 
 
@@ -195,7 +195,8 @@ def test_a_check_that_cannot_fail_is_refused():
 
 
 def test_a_column_without_bounds_is_drawn_and_not_judged():
-    outcome = judged(rows_of({1: 1.0, 2: 9.0}), Bound("value", over="n"), Bound("value", low=1.0, reduce="first", over="n"))
+    rows = [{**row, "other": 1.0} for row in rows_of({1: 1.0, 2: 9.0})]
+    outcome = judged(rows, Bound("other", over="n"), Bound("value", low=1.0, reduce="first", over="n"))
     assert outcome.verdict == HOLDS
     assert [one.predicted for one in outcome.series] == [None, (1.0, 1.0)]
 
