@@ -15,14 +15,12 @@ Deviations  1. The mirror-descent form without regulariser and without constrain
             2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import flag, namespace, not_negative, positive, settle, step_size
-from nearlin.linalg import norm
-from nearlin.steps import Info, decay, rate
+from nearlin._array import namespace
+from nearlin.steps import decay, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
@@ -52,7 +50,7 @@ class AdaGrad:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag, epsilon_hat=positive)
+        settle_shared(self)
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -66,9 +64,8 @@ class AdaGrad:
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         sums = zip(grads, state.square or (None,) * len(params), decayed, strict=True)
         square, trial = zip(*(self._update(g, V, W, lr) for g, V, W in sums), strict=True)
-        if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(state.t + 1, square), Info(float(point.loss), True, "accepted")
+        new = trial, State(state.t + 1, square)
+        return taken_if_finite((params, state), new, point.loss, beside=grads)  # where g² overflows, the step is 0
 
     def _update(self, g, V, W, lr):
         V = g * g if V is None else V + g * g

@@ -16,14 +16,12 @@ Deviations  1. second_moment_of = "mean" puts M / (1 - β₁ᵗ) for g in V, as 
             2. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step, as in `AdamW`: p flops more.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import betas, flag, not_negative, one_of, positive, settle, step_size
-from nearlin.linalg import norm
-from nearlin.steps import Info, adam_step, decay, rate
+from nearlin._array import one_of
+from nearlin.steps import adam_step, decay, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
@@ -60,8 +58,7 @@ class Adam:
     second_moment_of: str = "gradient"
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, betas=betas, epsilon_hat=positive, second_moment_of=one_of("gradient", "mean"))
+        settle_shared(self, second_moment_of=one_of("gradient", "mean"))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -75,6 +72,5 @@ class Adam:
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         rule = (self.betas, self.epsilon_hat, self.second_moment_of)
         mean, square, trial = adam_step(decayed, grads, state.mean, state.square, t, lr, *rule)
-        if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(t, mean, square), Info(float(point.loss), True, "accepted")
+        new = trial, State(t, mean, square)
+        return taken_if_finite((params, state), new, point.loss, beside=grads)  # where g² overflows, the step is 0

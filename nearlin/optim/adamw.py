@@ -14,14 +14,11 @@ Deviations  1. The decay is lr weight_decay, as in PyTorch; the paper multiplies
             2. exempt_bias leaves biases and normalisation layers out of the decay; the paper decays everything.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import betas, flag, not_negative, positive, settle, step_size
-from nearlin.linalg import norm
-from nearlin.steps import Info, adam_step, decay, rate
+from nearlin.steps import adam_step, decay, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
@@ -55,7 +52,7 @@ class AdamW:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag, betas=betas, epsilon_hat=positive)
+        settle_shared(self)
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -69,6 +66,5 @@ class AdamW:
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         rule = (self.betas, self.epsilon_hat)
         mean, square, trial = adam_step(decayed, grads, state.mean, state.square, t, lr, *rule)
-        if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(t, mean, square), Info(float(point.loss), True, "accepted")
+        new = trial, State(t, mean, square)
+        return taken_if_finite((params, state), new, point.loss, beside=grads)  # where g² overflows, the step is 0

@@ -41,10 +41,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import check, flag, integer, namespace, not_negative, one_of, optional, positive, settle, step_size, within
+from nearlin._array import check, flag, integer, namespace, not_negative, one_of, optional, positive, settle
 from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
 from nearlin.nn import ravel, unravel
-from nearlin.steps import decay, label_key, rate
+from nearlin.steps import decay, label_key, rate, settle_shared
 
 LOST = "its gradient or curvature vector is not finite, or its squares overflow"
 
@@ -167,9 +167,7 @@ class Ginger:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive, clip=optional(positive))
-        settle(self, relative_damping=not_negative, rank=integer(0), statistics_every=integer(1), correct_curvature=flag)
+        settle_shared(self, rank=integer(0), clip=optional(positive), correct_curvature=flag, relative_damping=not_negative)
         settle(self, block=one_of("tensor", "all"), curvature=one_of("fisher", "empirical_fisher"))
 
     def init(self, params, objective):

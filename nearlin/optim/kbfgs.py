@@ -46,10 +46,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
+from nearlin import steps
+from nearlin._array import integer, namespace, one_of, settle, within
 from nearlin.curvature import change, means, observe
 from nearlin.linalg import LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
-from nearlin.steps import Info, LayerwiseState, average, decay, mean_weights, rate, statistics_due, velocity, warmed, weighted
 
 
 class Factors(NamedTuple):
@@ -111,14 +111,12 @@ class KBFGS:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), pair_decay=within("[0, 1)"), powell=within("(0, 1)"))
-        settle(self, form=one_of("average", "sum"), start=one_of("mean", "zero"))
-        settle(self, damping=positive, l2=not_negative, statistics_every=integer(1))
+        steps.settle_shared(self, form=one_of("average", "sum"), pair_decay=within("[0, 1)"), powell=within("(0, 1)"))
+        settle(self, start=one_of("mean", "zero"))
 
     def init(self, params, objective):
         """The state before the first step."""
-        return LayerwiseState()
+        return steps.LayerwiseState()
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the second moments of inputs over ``batches`` at ``params``. ``key`` is not used.
@@ -129,34 +127,33 @@ class KBFGS:
         def seen(factors, point, weights, count):
             return _statistics(factors, observe(point, objective.layers)[1], weights)
 
-        factors, count, size = warmed(batches, partial(objective.at, params), seen)
-        return state._replace(layers=factors, statistics=count, warm=True, size=size)
+        return steps.warmed(state, batches, partial(objective.at, params), seen)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
-        point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
-        loss, due = float(point.loss), statistics_due(state.t, self.statistics_every, state.statistics)
+        point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
+        loss, due = float(point.loss), steps.statistics_due(state.t, self.statistics_every, state.statistics)
         grads, seen = observe(point, layers, gram=due)
-        v = velocity(state.velocity, grads, params, self.momentum, self.form, self.l2)
+        v = steps.velocity(state.velocity, grads, params, self.momentum, self.form, self.l2)
         factors, size, kept = state.layers, state.size, []
         if due:
-            weights = partial(mean_weights, self.decay, warm=state.warm or self.start == "zero")
-            weights, size = weighted(weights, state.statistics, point.samples, size)
+            weights = partial(steps.mean_weights, self.decay, warm=state.warm or self.start == "zero")
+            weights, size = steps.weighted(weights, state.statistics, point.samples, size)
             factors, kept = _statistics(factors, seen, weights)
         factors = tuple(f and self._started(f, spec) for f, spec in zip(factors, layers, strict=True))
         direction = tuple(self._product(f.Hg, u) @ f.Ha if f else u for f, u in zip(factors, v, strict=True))
-        trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
+        trial = axpy(-lr, direction, steps.decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
-            return params, state, Info(loss, False, "rejected: the step is not finite", new_loss=loss)
+            return params, state, steps.Info(loss, False, "rejected: the step is not finite", new_loss=loss)
         after = objective.at(trial, batch)
         new_loss = float(after.loss)
         if not math.isfinite(new_loss):
-            return params, state, Info(loss, False, "rejected: the loss after the step is not finite", new_loss=loss)
+            return params, state, steps.Info(loss, False, "rejected: the loss after the step is not finite", new_loss=loss)
         factors, words = self._update(factors, seen, params, trial, after)
         kept = kept + [f"{factor} {word}" for factor, word in words if word != "updated"]
         refreshed = any(word == "updated" for _, word in words)
-        state = LayerwiseState(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept), size)
-        return trial, state, Info(loss, True, "accepted", refreshed=refreshed, kept="; ".join(kept), new_loss=new_loss)
+        state = steps.LayerwiseState(state.t + 1, v, factors, state.statistics + due, state.warm, state.kept + len(kept), size)
+        return trial, state, steps.Info(loss, True, "accepted", refreshed=refreshed, kept="; ".join(kept), new_loss=new_loss)
 
     def _started(self, f, spec):
         """The factors of a layer; before its first step Ha = (A + √damping I)⁻¹ and Hg = I."""
@@ -232,7 +229,7 @@ def _statistics(factors, seen, weights):
     made, lost = [], []
     for i, (f, one) in enumerate(zip(factors or [Factors()] * len(seen), seen, strict=True)):
         if one is not None:
-            A, finite = average(f.A, one.gram, *weights(f.count))
+            A, finite = steps.average(f.A, one.gram, *weights(f.count))
             f = f._replace(A=A, count=f.count + finite)
             lost += [f"layer {i}: the statistic holds NaN or Inf, left out"] * (not finite)
         made.append(f if one is not None else None)

@@ -63,36 +63,10 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import NamedTuple
 
-from nearlin._array import (
-    block_length,
-    flag,
-    integer,
-    namespace,
-    not_negative,
-    one_of,
-    positive,
-    settle,
-    slices,
-    step_size,
-    unguarded,
-    within,
-)
+from nearlin import steps
+from nearlin._array import block_length, flag, namespace, one_of, slices, unguarded
 from nearlin.curvature import outer_sums
-from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis, norm
-from nearlin.steps import (
-    Info,
-    LayerwiseState,
-    decay,
-    inverses_due,
-    label_key,
-    mean_weights,
-    rate,
-    statistics_due,
-    velocity,
-    warm_key,
-    warmed,
-    weighted,
-)
+from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis
 
 FISHERS = ("drawn", "type-2", "empirical")
 
@@ -174,14 +148,11 @@ class KFAC:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive, l2=not_negative)
-        settle(self, statistics_every=integer(1), inverse_every=integer(1), pi=flag, early=flag, fisher=one_of(*FISHERS))
-        settle(self, form=one_of("sum", "average"), inverse=one_of("factored", "exact", "rescaled"))
+        steps.settle_shared(self, pi=flag, fisher=one_of(*FISHERS), inverse=one_of("factored", "exact", "rescaled"))
 
     def init(self, params, objective):
         """The state before the first step."""
-        return LayerwiseState(layers=(Layer(),) * len(objective.layers))
+        return steps.LayerwiseState(layers=(Layer(),) * len(objective.layers))
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with A and G the means of the statistics of ``batches`` at ``params``.
@@ -190,34 +161,33 @@ class KFAC:
         """
 
         def observe(layers, point, weights, count):
-            return self._observe(layers, objective.layers, self._traces(point, warm_key(key, count)), point.samples, weights)
+            traces = self._traces(point, steps.warm_key(key, count))
+            return self._observe(layers, objective.layers, traces, point.samples, weights)
 
-        layers, count, size = warmed(batches, partial(objective.at, params), observe, state.layers)
-        return state._replace(layers=layers, statistics=count, warm=True, size=size)
+        return steps.warmed(state, batches, partial(objective.at, params), observe, state.layers)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
-        point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
-        v = velocity(state.velocity, point.grads(), params, self.momentum, self.form, self.l2)
+        point, specs, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
+        v = steps.velocity(state.velocity, point.grads(), params, self.momentum, self.form, self.l2)
         layers, size, (lost, notes, kept) = state.layers, state.size, ([], [], 0)
-        due = statistics_due(state.t, self.statistics_every, state.statistics, again=True)
-        refreshed = inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
+        due = steps.statistics_due(state.t, self.statistics_every, state.statistics, again=True)
+        refreshed = steps.inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
         if due or (refreshed and self.inverse == "rescaled"):
-            traces = self._traces(point, label_key(key, state.t))
+            traces = self._traces(point, steps.label_key(key, state.t))
         if due:
-            weights = partial(mean_weights, self.decay, warm=state.warm)
-            weights, size = weighted(weights, state.statistics, point.samples, size)
+            weights = partial(steps.mean_weights, self.decay, warm=state.warm)
+            weights, size = steps.weighted(weights, state.statistics, point.samples, size)
             layers, lost = self._observe(layers, specs, traces, point.samples, weights)
         if refreshed:
             layers, notes, kept = self._invert(layers, state.t)
         if self.inverse == "rescaled" and (due or refreshed):
             layers = tuple(self._rescale(*both, point.samples) for both in zip(layers, traces, strict=True))
         directions = tuple(map(self._direction, layers, v))
-        trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
-        if not math.isfinite(norm(trial)):
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
-        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(lost + notes))
+        trial = axpy(-lr, directions, steps.decay(params, specs, lr * self.weight_decay, self.exempt_bias))
+        kept += state.kept + len(lost)
+        new = trial, steps.LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, kept, size)
+        return steps.taken_if_finite((params, state), new, point.loss, refreshed=refreshed, kept="; ".join(lost + notes))
 
     def _traces(self, point, key):
         """For every layer its traces: one at drawn or true labels, or one for each column of the root of the output Hessian."""

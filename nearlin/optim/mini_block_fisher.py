@@ -58,34 +58,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import (
-    flag,
-    integer,
-    namespace,
-    not_negative,
-    one_of,
-    positive,
-    settle,
-    step_size,
-    unguarded,
-    within,
-)
+from nearlin import steps
+from nearlin._array import flag, namespace, one_of, positive, settle, unguarded, within
 from nearlin.curvature import blend_outer, block_rows, from_rows, sample_moment
-from nearlin.linalg import axpy, block_inverse, inner, norm
+from nearlin.linalg import axpy, block_inverse, inner
 from nearlin.nn import join_bias, split_bias
-from nearlin.steps import (
-    Info,
-    LayerwiseState,
-    decay,
-    inverses_due,
-    mean_weights,
-    rate,
-    statistics_due,
-    velocity,
-    warm_key,
-    warmed,
-    weighted,
-)
 
 
 class Layer(NamedTuple):
@@ -166,16 +143,13 @@ class MiniBlockFisher:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive, average=flag)
-        settle(self, statistics_every=integer(1), inverse_every=integer(1), early=flag, start=one_of("mean", "first", "zero"))
-        settle(self, layout=one_of("out", "in", "chunk"), statistic=one_of("batch", "sample"))
-        settle(self, diagonal=one_of("released", "adam"))
+        steps.settle_shared(self, average=flag, layout=one_of("out", "in", "chunk"), start=one_of("mean", "first", "zero"))
+        settle(self, statistic=one_of("batch", "sample"), diagonal=one_of("released", "adam"))
         settle(self, diag_beta2=within("[0, 1)"), diag_epsilon=positive, diag_scale=positive)
 
     def init(self, params, objective):
         """The state before the first step."""
-        return LayerwiseState(layers=(Layer(),) * len(objective.layers))
+        return steps.LayerwiseState(layers=(Layer(),) * len(objective.layers))
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with F the mean of the statistics of ``batches`` at ``params``, with labels drawn from the model.
@@ -184,32 +158,30 @@ class MiniBlockFisher:
         """
 
         def observe(layers, point, weights, count):
-            grads, traces = self._gradients(point, True, point.draw(warm_key(key, count)))
+            grads, traces = self._gradients(point, True, point.draw(steps.warm_key(key, count)))
             return self._observe(layers, objective.layers, grads, traces, point.samples, weights)
 
-        layers, count, size = warmed(batches, partial(objective.at, params), observe, state.layers, self._power)
-        return state._replace(layers=layers, statistics=count, warm=True, size=size)
+        return steps.warmed(state, batches, partial(objective.at, params), observe, state.layers, self._power)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
-        point, specs, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
-        due = statistics_due(state.t, self.statistics_every, state.statistics, again=True)
-        refreshed = inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
+        point, specs, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
+        due = steps.statistics_due(state.t, self.statistics_every, state.statistics, again=True)
+        refreshed = steps.inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
         grads, traces = self._gradients(point, due)
-        v = velocity(state.velocity, grads, params, self.momentum)
+        v = steps.velocity(state.velocity, grads, params, self.momentum)
         layers, size, lost, notes, kept = state.layers, state.size, [], [], 0
         if due:
-            weights, size = weighted(partial(self._weights, state.warm), state.statistics, point.samples**self._power, size)
+            weights, size = steps.weighted(partial(self._weights, state.warm), state.statistics, point.samples**self._power, size)
             layers, lost = self._observe(layers, specs, grads, traces, point.samples, weights)
         if refreshed:
             layers, notes, kept = self._invert(layers, state.t)
         layers = tuple(map(self._moments, layers, specs, grads))
         directions = tuple(self._direction(*three, state.t) for three in zip(layers, specs, v, strict=True))
-        trial = axpy(-lr, directions, decay(params, specs, lr * self.weight_decay, self.exempt_bias))
-        if not math.isfinite(norm(trial)):
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, state.kept + len(lost) + kept, size)
-        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(lost + notes))
+        trial = axpy(-lr, directions, steps.decay(params, specs, lr * self.weight_decay, self.exempt_bias))
+        kept += state.kept + len(lost)
+        new = trial, steps.LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, kept, size)
+        return steps.taken_if_finite((params, state), new, point.loss, refreshed=refreshed, kept="; ".join(lost + notes))
 
     @property
     def _power(self):
@@ -220,7 +192,7 @@ class MiniBlockFisher:
         """Weights of the old and of the new statistic."""
         if self.start == "first" and not warm and not count:
             return 0.0, 1.0
-        return mean_weights(self.decay, count, warm or self.start != "mean", share)
+        return steps.mean_weights(self.decay, count, warm or self.start != "mean", share)
 
     def _gradients(self, point, due, targets=None):
         """The gradient of the mean loss, and traces where per-sample statistics are due."""

@@ -25,10 +25,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import betas, flag, integer, not_negative, one_of, positive, settle, step_size, within
+from nearlin._array import flag, integer, one_of, positive, settle
 from nearlin.linalg import axpy, norm, orthogonalize
 from nearlin.nn import join_tensors, split_tensors
-from nearlin.steps import Info, adam_moments, decay, rate
+from nearlin.steps import Info, adam_moments, decay, rate, settle_shared, taken_if_finite
 
 
 class Velocity(NamedTuple):
@@ -91,9 +91,8 @@ class Muon:
     epsilon_hat: float = 1e-8
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), ns_steps=integer(0), polish=integer(0), nesterov=flag, head=flag)
-        settle(self, scale=one_of(*SCALES), betas=betas, adam_scale=positive, epsilon_hat=positive)
+        settle_shared(self, nesterov=flag, ns_steps=integer(0), polish=integer(0))
+        settle(self, scale=one_of(*SCALES), head=flag, adam_scale=positive)
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -113,9 +112,7 @@ class Muon:
         directions, made = zip(*moved, strict=True)
         decayed = decay(params, layers, lr * self.weight_decay, self.exempt_bias)
         trial = axpy(-lr, join_tensors(directions, layers), decayed)
-        if not math.isfinite(norm(trial)):
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(state.t + 1, made), Info(float(point.loss), True, "accepted")
+        return taken_if_finite((params, state), (trial, State(state.t + 1, made)), point.loss)
 
     def _orthogonal(self, g, old):
         """The direction c O of weights, and their velocity."""

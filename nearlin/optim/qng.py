@@ -26,10 +26,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import flag, integer, not_negative, optional, positive, settle, step_size, unguarded, within
-from nearlin.linalg import norm
+from nearlin._array import integer, optional, positive, unguarded, within
 from nearlin.nn import ravel, unravel
-from nearlin.steps import Info, decay, label_key, rate
+from nearlin.steps import decay, label_key, rate, settle_shared, taken_if_finite
 
 DIVERGED = 10.0  # times the first loss, more than what batches differ by
 
@@ -94,8 +93,7 @@ class QNG:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), decay=within("(0, 1)"), rank=integer(1), trust_region=optional(positive))
+        settle_shared(self, decay=within("(0, 1)"), rank=integer(1), trust_region=optional(positive))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -110,15 +108,12 @@ class QNG:
             increments, after = self.update(state, point.grads(), h)
             decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
             trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
-            finite = math.isfinite(norm(trial))
-        if not finite:
-            return params, state, Info(loss, False, "rejected: the step is not finite")
-        lost = after.skipped > state.skipped
-        words = ["the curvature vector is not finite, left out"] * lost
-        if loss > DIVERGED * start > 0:
-            words.append(f"diverging: the loss is {loss / start:.3g} times that of the first step")
-        after = after._replace(start=start)
-        return trial, after, Info(loss, True, "accepted", refreshed=not lost, kept="; ".join(words))
+            lost = after.skipped > state.skipped
+            words = ["the curvature vector is not finite, left out"] * lost
+            if loss > DIVERGED * start > 0:
+                words.append(f"diverging: the loss is {loss / start:.3g} times that of the first step")
+            new = trial, after._replace(start=start)
+            return taken_if_finite((params, state), new, loss, refreshed=not lost, kept="; ".join(words))
 
     def update(self, state, grads, h):
         """The arithmetic of a step: increments, to be added to the parameters, and the state after it.

@@ -19,14 +19,12 @@ Deviations  1. epsilon_hat is added to the root, not under it; decay = 0.99 and 
             3. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import flag, namespace, not_negative, positive, settle, step_size, within
-from nearlin.linalg import norm
-from nearlin.steps import Info, decay, rate
+from nearlin._array import namespace
+from nearlin.steps import decay, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
@@ -63,8 +61,7 @@ class RMSprop:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, decay=within("[0, 1)"), momentum=within("[0, 1)"), epsilon_hat=positive)
+        settle_shared(self)
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -80,9 +77,8 @@ class RMSprop:
         known = zip(grads, state.square or nothing, state.velocity or nothing, strict=True)
         square, v = zip(*(self._update(*one) for one in known), strict=True)
         trial = tuple(W - lr * step for W, step in zip(decayed, v, strict=True))
-        if not math.isfinite(norm((*trial, *grads))):  # where g² overflows, the step is 0 and V stays Inf
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(state.t + 1, square, v if self.momentum else None), Info(float(point.loss), True, "accepted")
+        new = trial, State(state.t + 1, square, v if self.momentum else None)
+        return taken_if_finite((params, state), new, point.loss, beside=grads)  # where g² overflows, the step is 0
 
     def _update(self, g, V, v):
         new = (1 - self.decay) * g * g

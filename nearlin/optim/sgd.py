@@ -17,14 +17,12 @@ Deviations  1. The step size multiplies the velocity instead of the gradient (eq
             3. weight_decay > 0 is decoupled, W ← (1 - lr weight_decay) W before the step: p flops more.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import flag, not_negative, one_of, settle, step_size, within
-from nearlin.linalg import axpy, norm
-from nearlin.steps import Info, decay, rate, velocity
+from nearlin.linalg import axpy
+from nearlin.steps import decay, rate, settle_shared, taken_if_finite, velocity
 
 
 class State(NamedTuple):
@@ -57,8 +55,7 @@ class SGD:
     form: str = "sum"
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), form=one_of("sum", "average"))
+        settle_shared(self)
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -71,6 +68,4 @@ class SGD:
         v = velocity(state.velocity, point.grads(), params, self.momentum, self.form)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         trial = axpy(-lr, v, decayed)  # W ← W - lr v
-        if not math.isfinite(norm(trial)):
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        return trial, State(v, state.t + 1), Info(float(point.loss), True, "accepted")
+        return taken_if_finite((params, state), (trial, State(v, state.t + 1)), point.loss)

@@ -34,21 +34,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
-from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products, norm
+from nearlin import steps
+from nearlin._array import namespace, one_of
+from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import (
-    Info,
-    LayerwiseState,
-    decay,
-    inverses_due,
-    mean_weights,
-    rate,
-    statistics_due,
-    velocity,
-    warmed,
-    weighted,
-)
 
 
 @dataclass(frozen=True)
@@ -97,14 +86,11 @@ class Shampoo:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive)
-        settle(self, statistics_every=integer(1), inverse_every=integer(1), early=flag)
-        settle(self, accumulate=one_of("average", "sum"), root=one_of("eigh", "newton"), reshape=one_of("filter", "matrix"))
+        steps.settle_shared(self, accumulate=one_of("average", "sum"), root=one_of("eigh", "newton"))
 
     def init(self, params, objective):
         """The state before the first step."""
-        return LayerwiseState()
+        return steps.LayerwiseState()
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the statistics of ``batches`` at ``params``, true labels. ``key`` is not used.
@@ -116,36 +102,33 @@ class Shampoo:
             return average_modes(modes, self._split(point.grads(), layers), weights, tensor_names(layers))
 
         layers = objective.layers
-        modes, count, size = warmed(batches, partial(objective.at, params), observe, power=2)
-        return state._replace(layers=modes, statistics=count, warm=True, size=size)
+        return steps.warmed(state, batches, partial(objective.at, params), observe, power=2)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
-        point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
+        point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
         grads = point.grads()
-        v = velocity(state.velocity, grads, params, self.momentum)
+        v = steps.velocity(state.velocity, grads, params, self.momentum)
         modes, counted, size, kept, replaced = state.layers, state.statistics, state.size, [], []
-        if statistics_due(state.t, self.statistics_every, counted):
-            weights, size = weighted(partial(self._weights, state.warm), counted, point.samples**2, size)
+        if steps.statistics_due(state.t, self.statistics_every, counted):
+            weights, size = steps.weighted(partial(self._weights, state.warm), counted, point.samples**2, size)
             modes, kept = average_modes(modes, self._split(grads, layers), weights, tensor_names(layers))
             counted += 1
-        if refreshed := inverses_due(state.t, self.statistics_every, self.inverse_every, self.early):
+        if refreshed := steps.inverses_due(state.t, self.statistics_every, self.inverse_every, self.early):
             modes, failed, replaced = self._roots(modes, state.t, tensor_names(layers))
             kept = kept + failed
         pairs = zip(self._split(v, layers), modes, strict=True)
         direction = join_tensors([mode_products(u, variable.matrices) for u, variable in pairs], layers)
-        trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
-        if not math.isfinite(norm(trial)):
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = LayerwiseState(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
-        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept + replaced))
+        trial = axpy(-lr, direction, steps.decay(params, layers, lr * self.weight_decay, self.exempt_bias))
+        new = trial, steps.LayerwiseState(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
+        return steps.taken_if_finite((params, state), new, point.loss, refreshed=refreshed, kept="; ".join(kept + replaced))
 
     def _split(self, grads, layers):
         return split_tensors(grads, layers, self.reshape)
 
     def _weights(self, warm, count, share=1.0):
         """Weights of the old and of the new statistic."""
-        return (1.0, 1.0) if self.accumulate == "sum" else mean_weights(self.decay, count, warm, share)
+        return (1.0, 1.0) if self.accumulate == "sum" else steps.mean_weights(self.decay, count, warm, share)
 
     def _roots(self, modes, t, called):
         """The variables with new roots, a sentence for each that keeps its old ones, and one for each root that Newton missed."""

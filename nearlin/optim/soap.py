@@ -38,10 +38,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import betas, flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
+from nearlin._array import namespace, one_of
 from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import Info, decay, mean_weights, rate, weighted
+from nearlin.steps import Info, decay, mean_weights, rate, settle_shared, weighted
 
 
 class Modes(NamedTuple):
@@ -111,9 +111,7 @@ class SOAP:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, betas=betas, epsilon_hat=positive, decay=within("[0, 1)"), inverse_every=integer(1))
-        settle(self, refresh=one_of("qr", "eigh"), reshape=one_of("filter", "matrix"))
+        settle_shared(self, refresh=one_of("qr", "eigh"))
 
     def init(self, params, objective):
         """The state before the first step."""

@@ -35,23 +35,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from nearlin._array import flag, integer, namespace, not_negative, one_of, positive, settle, step_size, within
-from nearlin.linalg import average_modes, axpy, block_inverse, mode_products, norm
+from nearlin import steps
+from nearlin._array import namespace
+from nearlin.linalg import average_modes, axpy, block_inverse, mode_products
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import (
-    Info,
-    LayerwiseState,
-    decay,
-    inverses_due,
-    label_key,
-    mean_weights,
-    rate,
-    statistics_due,
-    velocity,
-    warm_key,
-    warmed,
-    weighted,
-)
 
 
 @dataclass(frozen=True)
@@ -94,13 +81,11 @@ class TNT:
     exempt_bias: bool = False
 
     def __post_init__(self):
-        settle(self, lr=step_size, weight_decay=not_negative, exempt_bias=flag)
-        settle(self, momentum=within("[0, 1)"), decay=within("[0, 1)"), damping=positive)
-        settle(self, statistics_every=integer(1), inverse_every=integer(1), early=flag, reshape=one_of("filter", "matrix"))
+        steps.settle_shared(self)
 
     def init(self, params, objective):
         """The state before the first step."""
-        return LayerwiseState()
+        return steps.LayerwiseState()
 
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the statistics of ``batches`` at ``params``, labels drawn from the model.
@@ -109,34 +94,32 @@ class TNT:
         """
 
         def observe(modes, point, weights, count):
-            drawn = self._drawn_gradient(point, layers, warm_key(key, count))
+            drawn = self._drawn_gradient(point, layers, steps.warm_key(key, count))
             return average_modes(modes, drawn, weights, tensor_names(layers))
 
         layers = objective.layers
-        modes, count, size = warmed(batches, partial(objective.at, params), observe, power=2)
-        return state._replace(layers=modes, statistics=count, warm=True, size=size)
+        return steps.warmed(state, batches, partial(objective.at, params), observe, power=2)
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
-        point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)
+        point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
         grads = point.grads()
-        v = velocity(state.velocity, grads, params, self.momentum)
+        v = steps.velocity(state.velocity, grads, params, self.momentum)
         modes, counted, size, kept = state.layers, state.statistics, state.size, []
-        if statistics_due(state.t, self.statistics_every, counted):
-            drawn = self._drawn_gradient(point, layers, label_key(key, state.t))
-            weights, size = weighted(partial(mean_weights, self.decay, warm=state.warm), counted, point.samples**2, size)
+        if steps.statistics_due(state.t, self.statistics_every, counted):
+            drawn = self._drawn_gradient(point, layers, steps.label_key(key, state.t))
+            weights = partial(steps.mean_weights, self.decay, warm=state.warm)
+            weights, size = steps.weighted(weights, counted, point.samples**2, size)
             modes, kept = average_modes(modes, drawn, weights, tensor_names(layers))
             counted += 1
-        if refreshed := inverses_due(state.t, self.statistics_every, self.inverse_every, self.early):
+        if refreshed := steps.inverses_due(state.t, self.statistics_every, self.inverse_every, self.early):
             modes, failed = self._inverses(modes, state.t, tensor_names(layers))
             kept = kept + failed
         pairs = zip(split_tensors(v, layers, self.reshape), modes, strict=True)
         direction = join_tensors([mode_products(u, variable.matrices) for u, variable in pairs], layers)
-        trial = axpy(-lr, direction, decay(params, layers, lr * self.weight_decay, self.exempt_bias))
-        if not math.isfinite(norm(trial)):
-            return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
-        state = LayerwiseState(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
-        return trial, state, Info(float(point.loss), True, "accepted", refreshed=refreshed, kept="; ".join(kept))
+        trial = axpy(-lr, direction, steps.decay(params, layers, lr * self.weight_decay, self.exempt_bias))
+        new = trial, steps.LayerwiseState(state.t + 1, v, modes, counted, state.warm, state.kept + len(kept), size)
+        return steps.taken_if_finite((params, state), new, point.loss, refreshed=refreshed, kept="; ".join(kept))
 
     def _drawn_gradient(self, point, layers, key):
         return split_tensors(point.grads(targets=point.draw(key)), layers, self.reshape)

@@ -2,7 +2,8 @@
 
 from nearlin.steps.averages import average, label_key, mean_weights, warm_key, warmed, weigh, weighted
 from nearlin.steps.guard import Bounds, Guard, unmoved
-from nearlin.steps.info import Info, StepExit, StepInfo
+from nearlin.steps.hyper_parameters import SHARED, settle_shared
+from nearlin.steps.info import Info, StepExit, StepInfo, taken_if_finite
 from nearlin.steps.layerwise_state import LayerwiseState
 from nearlin.steps.levenberg_marquardt import CEILING, Damping, judge, least_damping
 from nearlin.steps.momentum import adam_moments, adam_step, velocity
@@ -13,7 +14,8 @@ from nearlin.steps.weight_decay import decay
 __all__ = [
     "average", "label_key", "mean_weights", "warm_key", "warmed", "weigh", "weighted",
     "Bounds", "Guard", "unmoved",
-    "Info", "StepExit", "StepInfo",
+    "SHARED", "settle_shared",
+    "Info", "StepExit", "StepInfo", "taken_if_finite",
     "LayerwiseState",
     "CEILING", "Damping", "judge", "least_damping",
     "adam_moments", "adam_step", "velocity",

@@ -45,11 +45,12 @@ def weighted(weights, count, size, mean):
     return partial(weights, share=share), mean
 
 
-def warmed(batches, at, observe, start=None, power=1):
-    """What a warm start sees: the mean of the statistics of ``batches``, how many they are, and their mean size.
+def warmed(state, batches, at, observe, start=None, power=1):
+    """The state after a warm start: its layers hold the means of the statistics of ``batches``.
 
     Parameters
     ----------
+    state : LayerwiseState
     batches : iterable of tuple
         One (x, y) after another.
     at : callable
@@ -77,7 +78,7 @@ def warmed(batches, at, observe, start=None, power=1):
         if lost:
             raise ArithmeticError(f"batch {count} of the warm start: {lost[0]}; expected finite numbers")
     require(count, "batches is empty; expected at least one (x, y)")
-    return kept, count, mean
+    return state._replace(layers=kept, statistics=count, warm=True, size=mean)
 
 
 def average(X, statistic, old, new):

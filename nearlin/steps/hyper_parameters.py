@@ -1,0 +1,30 @@
+"""Hyper-parameters that many methods share: what each name may hold."""
+
+from dataclasses import fields
+
+from nearlin._array import betas, flag, integer, not_negative, one_of, positive, settle, step_size, within
+
+SHARED = {
+    "lr": step_size,
+    "weight_decay": not_negative,
+    "exempt_bias": flag,
+    "momentum": within("[0, 1)"),
+    "form": one_of("sum", "average"),
+    "betas": betas,
+    "epsilon_hat": positive,
+    "decay": within("[0, 1)"),
+    "damping": positive,
+    "statistics_every": integer(1),
+    "inverse_every": integer(1),
+    "early": flag,
+    "l2": not_negative,
+    "reshape": one_of("filter", "matrix"),
+}
+
+
+def settle_shared(self, **own):
+    """Store the fields of an optimizer as their kinds convert them: those in `SHARED`, and its ``own`` by name.
+
+    `ValueError` naming field, value and expectation. A name in ``own`` has that kind, whatever `SHARED` says.
+    """
+    settle(self, **{field.name: SHARED[field.name] for field in fields(self) if field.name in SHARED} | own)
