@@ -16,28 +16,34 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples and targets on the host, in float64.
+    """Samples and targets on the host: inputs in float64, and numbers to fit or classes to tell apart.
 
     Parameters
     ----------
     name : str
         What messages and run folders call it.
     x : numpy.ndarray, (n, d)
-        Inputs; integers and float32 are converted to float64.
-    y : numpy.ndarray, (n,)
-        Targets; -1 and +1 for classification.
+        Inputs; integers, truth values, float16 and float32 are converted to float64.
+    y : numpy.ndarray
+        For regression numbers (n,), or (n, c) for several targets; kept in float64. For classification labels (n,) from 0 to
+        c - 1, the positions in ``class_names``; kept in int64. Without ``class_names`` they may be any numbers or texts.
     task : {"regression", "classification"}
-    class_names : tuple of two str, optional
-        What -1 and +1 mean.
+    class_names : tuple of c str, optional
+        The classes, at least two; by default the distinct values of ``y`` in sorted order. A part of the data may lack some.
     feature_names : tuple of d str, optional
     target_name : str, optional
     rows : numpy.ndarray, (n,), optional
         Row numbers in the source, counted from 0, so that messages about a part of it name the right row.
+    target_names : tuple of c str, optional
+        Of several targets.
+    reason : str, optional
+        Why the targets are of this ``task``, to follow "because"; see `describe_target`.
 
     Raises
     ------
     DataError
-        Wrong number of dimensions, no rows or columns, lengths that differ, NaN or Inf, or classes other than -1 and +1.
+        Wrong number of dimensions, no rows or columns, lengths that differ, NaN or Inf, masked arrays, or labels that are no
+        positions in ``class_names``.
     """
 
     name: str
@@ -48,26 +54,49 @@ class Dataset:
     feature_names: tuple | None = None
     target_name: str | None = None
     rows: np.ndarray | None = None
+    target_names: tuple | None = None
+    reason: str | None = None
 
     def __post_init__(self):
         if self.task not in TASKS:
             raise DataError(f"{self.name}: task is {self.task!r}; expected one of {', '.join(TASKS)}")
-        x, y = check_inputs(self.name, self.x, self.feature_names), check_targets(self.name, self.y)
+        x = check_inputs(self.name, self.x, self.feature_names)
+        if self.task == "regression":
+            y, class_names = check_targets(self.name, self.y), None
+        elif self.class_names is None:
+            y, class_names = class_labels(self.name, self.y)
+        else:
+            y, class_names = _labels(self.name, self.y, self.class_names), tuple(self.class_names)
         if x.shape[0] != y.shape[0]:
             raise DataError(f"{self.name}: x has {x.shape[0]} rows and y has {y.shape[0]}; expected one target per row")
-        if self.task == "classification" and not np.all(np.abs(y) == 1):
-            raise DataError(f"{self.name}: y holds {float(y[np.abs(y) != 1][0])!r}; expected the classes -1 and +1")
-        object.__setattr__(self, "x", x)
-        object.__setattr__(self, "y", y)
-        if self.rows is None:
-            object.__setattr__(self, "rows", np.arange(x.shape[0]))
+        if self.target_names is not None and len(self.target_names) != y[:1].size:
+            raise DataError(f"{self.name}: {len(self.target_names)} target_names for {y[:1].size} target(s); expected as many")
+        rows = np.arange(x.shape[0]) if self.rows is None else self.rows
+        for field, value in {"x": x, "y": y, "class_names": class_names, "rows": rows}.items():
+            object.__setattr__(self, field, value)
 
     def __len__(self):
         return self.x.shape[0]
 
+    @property
+    def targets(self):
+        """The number of columns of the targets."""
+        return self.y.shape[1] if self.y.ndim == 2 else 1
+
     def take(self, rows):
         """The data set of the given row positions, in that order."""
         return replace(self, x=self.x[rows], y=self.y[rows], rows=self.rows[rows])
+
+    def describe_target(self):
+        """What the targets are taken for, why, and what decides otherwise, in one sentence."""
+        subject = "the target" if self.target_name is None else f"the target {self.target_name!r}"
+        if self.targets > 1:
+            subject = f"the {self.targets} targets" + (f" ({shown(self.target_names)})" if self.target_names else "")
+        kind = f"{len(self.class_names)} classes ({shown(self.class_names)})" if self.class_names else "numbers (regression)"
+        because = f", because {self.reason}" if self.reason else ""
+        other = "classification" if self.task == "regression" else "regression"
+        otherwise = "" if self.targets > 1 else f"; --task {other} decides otherwise"
+        return f"{subject} {'are' if self.targets > 1 else 'is'} taken for {kind}{because}{otherwise}"
 
 
 _SMALLEST, _LARGEST = 1e-100, 1e100
@@ -89,17 +118,87 @@ def check_inputs(name, x, feature_names=None):
 
 
 def check_targets(name, y):
-    """``y`` as a float64 vector (n,), or a `DataError` in the words of ``name``."""
+    """``y`` as float64 numbers (n,) or (n, c), or a `DataError` in the words of ``name``."""
     y = _floats(name, "y", y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1:
-        raise DataError(f"{name}: y has shape {y.shape}; expected one dimension, a target per row")
-    bad = np.flatnonzero(~np.isfinite(y))
+    if y.ndim not in (1, 2) or 0 in y.shape[1:]:
+        raise DataError(f"{name}: y has shape {y.shape}; expected (rows,) for one target, or (rows, targets)")
+    bad = np.argwhere(~np.isfinite(y))
     if len(bad):
-        where = f"row {bad[0]} (counted from 0)"
+        where = f"row {bad[0][0]}" + (f", column {bad[0][1]}" if y.ndim == 2 else "") + " (counted from 0)"
         raise DataError(f"{name}: y holds {len(bad)} NaN or Inf value(s), the first in {where}; expected finite numbers")
-    return _in_range(name, "y", y)
+    return _in_range(name, "y", y) if y.size else y
+
+
+def class_labels(name, y):
+    """Labels (n,) in int64 from 0 to c - 1 and the c names, for the c distinct values of ``y`` (n,) in sorted order."""
+    y = plain(name, y)
+    if y.ndim != 1:
+        raise DataError(f"{name}: y has shape {y.shape}; expected one dimension, a label per row")
+    if y.dtype.kind == "f":
+        check_targets(name, y)
+    _refuse_missing(name, y)
+    values, labels = np.unique(y, return_inverse=True)
+    names = tuple(map(_text, values))
+    if len(values) < 2:
+        raise DataError(f"{name}: the target has {len(values)} distinct value(s) ({shown(names)}); expected at least two classes")
+    if len(values) == len(y) > 2:
+        found = f"the target has {len(values)} distinct values ({shown(names)}) in as many rows"
+        raise DataError(f"{name}: {found}; expected classes, of which some occur more than once")
+    return labels.reshape(-1).astype(np.int64), names
+
+
+_UNDEFINED = ("-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "-NaN", "-nan", "NaN", "nan", "NULL", "null", "None", "<NA>")
+_NOT_THERE = ("", "#N/A", "#N/A N/A", "#NA", "N/A", "NA", "n/a", "?", ".")
+MISSING = frozenset(_UNDEFINED + _NOT_THERE)  # what pandas reads as missing, and the marks of UCI's files, SAS and Stata
+
+
+def _refuse_missing(name, y):
+    if y.dtype.kind == "U" and (bad := np.flatnonzero(np.isin(np.char.strip(y), list(MISSING)))).size:
+        found = f"row {bad[0]} (counted from 0) is {str(y[bad[0]])!r}, a missing value"
+        raise DataError(f"{name}: the target of {found}; expected a class in every row")
+
+
+def _labels(name, y, class_names):
+    if len(set(class_names)) != len(class_names) or len(class_names) < 2:
+        raise DataError(f"{name}: class_names are {tuple(class_names)}; expected at least two distinct names")
+    y = plain(name, y)
+    expected = f"expected labels from 0 to {len(class_names) - 1}, the positions in class_names"
+    if y.dtype.kind not in "fiub" or y.ndim != 1:
+        raise DataError(f"{name}: y has dtype {y.dtype} and shape {y.shape}; {expected}")
+    bad = np.flatnonzero(~np.isin(y, np.arange(len(class_names))))
+    if len(bad):
+        raise DataError(f"{name}: y holds {y[bad[0]].item()!r} in row {bad[0]} (counted from 0); {expected}")
+    return y.astype(np.int64)
+
+
+def plain(name, y):
+    """Targets as an array of numbers, truth values or text: (n, 1) becomes (n,), bytes and objects that are text become text."""
+    y = np.asarray(refuse_masked(name, "y", y))
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.dtype.kind == "S":
+        return _decoded(name, y)
+    if y.dtype.kind in "OT" and all(isinstance(value, str) for value in y.flat):
+        return y.astype(str)
+    if y.dtype.kind not in "fiubU":
+        raise DataError(f"{name}: y has dtype {y.dtype}; expected real numbers, truth values or text")
+    return y
+
+
+def _decoded(name, y):
+    try:
+        return np.char.decode(y, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: y holds bytes that are not UTF-8 text ({error.object!r}); expected text or numbers") from error
+
+
+def refuse_masked(name, argument, values):
+    """``values``, unless they are a masked array, whose mask every conversion would drop."""
+    if isinstance(values, np.ma.MaskedArray):
+        remedy = "fill it, or leave those rows out"
+        raise DataError(f"{name}: {argument} is a masked array, whose mask would be lost; expected a plain array: {remedy}")
+    return values
 
 
 def _in_range(name, argument, values):
@@ -112,24 +211,23 @@ def _in_range(name, argument, values):
 
 
 def _floats(name, argument, values):
-    values = np.asarray(values)
+    values = np.asarray(refuse_masked(name, argument, values))
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: {argument} has dtype {values.dtype}; expected real numbers")
     return values.astype(np.float64, order="C")
 
 
-def two_classes(name, y):
-    """Targets -1 and +1 and the two class names, for any array ``y`` (n,) with exactly two distinct values, in sorted order."""
-    values, index = np.unique(np.asarray(y), return_inverse=True)
-    if len(values) != 2:
-        shown = ", ".join(repr(_text(v)) for v in values[:5]) + (", ..." if len(values) > 5 else "")
-        raise DataError(f"{name}: the target has {len(values)} distinct value(s) ({shown}); classification expects exactly two")
-    return 2.0 * index.reshape(-1) - 1.0, tuple(_text(v) for v in values)
-
-
 def _text(value):
-    value = value.item() if isinstance(value, np.generic) else value
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A class as text: integers without a point."""
+    plain_value = value.item() if isinstance(value, np.generic) else value
+    whole = isinstance(plain_value, float) and plain_value.is_integer()
+    return str(int(plain_value)) if whole else str(value)
+
+
+def shown(names, limit=8):
+    """Names for a message, the first few of many."""
+    listed = ", ".join(map(repr, names[:limit]))
+    return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
 def split(dataset, test_fraction=0.2, seed=0):

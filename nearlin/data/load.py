@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nearlin.data.dataset import TASKS, DataError, Dataset, two_classes
+from nearlin.data.dataset import TASKS, DataError, Dataset, shown
 from nearlin.data.named import NAMES, load_named
 from nearlin.data.readers import READERS
+from nearlin.data.targets import settle_targets
 
 
 def load(name_or_path, target=None, task=None):
@@ -42,8 +43,12 @@ def load(name_or_path, target=None, task=None):
         return _named(str(name_or_path), target, task)
     path, reader = _file(name_or_path)
     table = reader(path, target=target)
-    y, task, class_names = _targets(path, table.y, task)
-    return Dataset(str(path), table.x, y, task, class_names, table.feature_names, table.target_name)
+    y, task, class_names, reason = settle_targets(path, table.y, task)
+    names = table.target_names or ()
+    return Dataset(
+        str(path), table.x, y, task, class_names, table.feature_names, names[0] if len(names) == 1 else None,
+        target_names=names if len(names) > 1 else None, reason=reason,
+    )  # fmt: skip
 
 
 def load_features(name_or_path, target=None, feature_names=None, features=None):
@@ -107,34 +112,14 @@ def _file(path):
     return path, reader
 
 
-def _targets(path, y, task):
-    y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.dtype.kind in "US" and task == "regression":
-        raise DataError(f"{path}: the target holds text; regression expects numbers")
-    if task is None:
-        classes = y.dtype.kind in "USb" or (y.dtype.kind in "iuf" and y.size > 0 and np.array_equal(np.unique(y), [-1, 1]))
-        task = "classification" if classes else "regression"
-    if task == "regression" or y.ndim != 1 or (y.dtype.kind == "f" and not np.all(np.isfinite(y))):
-        return y, task, None  # what is wrong with it, if anything, Dataset says
-    y, class_names = two_classes(path, y)
-    return y, task, class_names
-
-
 def _in_training_order(path, table, names):
     if not names or not table.feature_names:
         return table.x
     missing = [name for name in names if name not in table.feature_names]
     extra = [name for name in table.feature_names if name not in names]
     if missing:
-        raise DataError(f"{path} lacks the column(s) {_some(missing)} of the training data; found {_some(table.feature_names)}")
+        raise DataError(f"{path} lacks the column(s) {shown(missing)} of the training data; found {shown(table.feature_names)}")
     if extra:
         hint = "; a target column is dropped with target (--target)" if len(extra) == 1 else ""
-        raise DataError(f"{path} has the column(s) {_some(extra)}, which the training data had not{hint}")
+        raise DataError(f"{path} has the column(s) {shown(extra)}, which the training data had not{hint}")
     return np.ascontiguousarray(table.x[:, [table.feature_names.index(name) for name in names]])
-
-
-def _some(names, limit=8):
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

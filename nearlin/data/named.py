@@ -77,7 +77,7 @@ def _sphere():
 def _digits_4v9():
     digits = _sklearn("digits-4v9").load_digits()
     rows = np.flatnonzero((digits.target == 4) | (digits.target == 9))
-    y = np.where(digits.target[rows] == 9, 1.0, -1.0)
+    y = (digits.target[rows] == 9).astype(np.int64)
     return Dataset("digits-4v9", digits.data[rows], y, "classification", ("4", "9"), tuple(digits.feature_names), "digit")
 
 
@@ -85,7 +85,7 @@ def _breast_cancer():
     data = _sklearn("breast-cancer").load_breast_cancer()
     names = tuple(str(name) for name in data.target_names)
     features = tuple(str(name) for name in data.feature_names)
-    return Dataset("breast-cancer", data.data, 2.0 * data.target - 1.0, "classification", names, features, "diagnosis")
+    return Dataset("breast-cancer", data.data, data.target, "classification", names, features, "diagnosis")
 
 
 def _diabetes():

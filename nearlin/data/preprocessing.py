@@ -22,7 +22,7 @@ class Preprocessing:
         Then every feature is divided by its entry.
     normalize : bool
         Then every row is divided by its Euclidean length.
-    target_mean, target_std : float
+    target_mean, target_std : float, or numpy.ndarray (c,) for several targets
         Targets become (y - target_mean) / target_std; predictions are mapped back.
     """
 
@@ -99,7 +99,7 @@ class Preprocessing:
         return z / length[:, None]
 
     def targets(self, y):
-        """Targets (n,) in the units of the network."""
+        """Targets (n,) or (n, c) in the units of the network; labels of classes are for the problem to turn into numbers."""
         return (np.asarray(y, dtype=np.float64) - self.target_mean) / self.target_std
 
     def untargets(self, f):
@@ -127,9 +127,14 @@ class Preprocessing:
             ("inputs centred", self.mean is not None),
             ("features scaled to unit deviation", self.scale is not None),
             ("rows normalised", self.normalize),
-            (f"targets (y - {self.target_mean:.6g}) / {self.target_std:.6g}", (self.target_mean, self.target_std) != (0.0, 1.0)),
+            (self._describe_targets(), bool(np.any(self.target_mean != 0) or np.any(self.target_std != 1))),
         ]
         return ", ".join(text for text, used in steps if used) or "none"
+
+    def _describe_targets(self):
+        if np.ndim(self.target_mean):
+            return f"{len(self.target_mean)} targets centred and scaled to unit deviation"
+        return f"targets (y - {self.target_mean:.6g}) / {self.target_std:.6g}"
 
 
 def _deviations(x):
@@ -139,8 +144,14 @@ def _deviations(x):
 
 
 def _target_constants(dataset):
-    mean, std = float(np.mean(dataset.y)), float(np.std(dataset.y))
-    if std <= _ZERO * abs(mean):
-        warnings.warn(f"{dataset.name}: all training targets are {mean:g}; they are centred but not scaled", stacklevel=3)
-        std = 1.0
-    return {"target_mean": mean, "target_std": std}
+    """Mean and deviation of the targets, 1 for those that do not vary: numbers, or arrays (c,) for several targets."""
+    mean, std = np.mean(dataset.y, axis=0), np.std(dataset.y, axis=0)
+    constant = std <= _ZERO * np.abs(mean)
+    for value in np.atleast_1d(mean)[np.atleast_1d(constant)]:
+        warnings.warn(f"{dataset.name}: all training targets are {value:g}; they are centred but not scaled", stacklevel=3)
+    std = np.where(constant, 1.0, std)
+    return (
+        {"target_mean": mean, "target_std": std}
+        if dataset.y.ndim == 2
+        else {"target_mean": float(mean), "target_std": float(std)}
+    )

@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.data.dataset import DataError, check_inputs
+from nearlin.data.dataset import MISSING, DataError, check_inputs, shown
 
 
 class Table(NamedTuple):
-    """Inputs (n, d) in float64, targets (n,) as they stand in the file (numbers or text) or None, and the column names."""
+    """Inputs (n, d) in float64, targets (n,) or (n, c) as they stand in the file (numbers or text) or None, and the names."""
 
     x: np.ndarray
     y: np.ndarray | None
     feature_names: tuple | None = None
-    target_name: str | None = None
+    target_names: tuple | None = None
 
 
 def read_npz(path, target=None, features_only=False):
@@ -89,20 +89,34 @@ def _refuse_empty(path):
 
 
 def read_csv(path, target=None, features_only=False):
-    """A text table with a header line; every column but the target must be numeric."""
+    """A text table with a header line; every column but the targets must be numeric."""
     header, rows, lines = _csv_rows(path)
     if target is None and not features_only:
-        raise DataError(f"{path}: name the target column (--target); the columns are {', '.join(header)}")
-    if target is not None and target not in header:
-        raise DataError(f"{path} has no column {target!r}; the columns are {', '.join(header)}")
-    features = [j for j, name in enumerate(header) if name != target]
+        raise DataError(f"{path}: name the target column (--target); the columns are {shown(header)}")
+    targets = () if target is None else _targets(path, target, header)
+    features = [j for j, name in enumerate(header) if name not in targets]
     if not features:
-        raise DataError(f"{path} has no column besides {target!r}; expected at least one feature")
+        raise DataError(f"{path} has no column besides {shown(targets)}; expected at least one feature")
     x = np.column_stack([_numbers(path, header[j], [row[j] for row in rows], lines) for j in features])
     names = tuple(header[j] for j in features)
-    if target is None or features_only:
+    if features_only or target is None:
         return Table(x, None, names)
-    return Table(x, _target_column(path, target, [row[header.index(target)] for row in rows], lines), names, target)
+    columns = [[row[header.index(name)] for row in rows] for name in targets]
+    if len(targets) == 1:
+        return Table(x, _target_column(path, target, columns[0], lines), names, targets)
+    y = np.column_stack([_numbers(path, name, cells, lines) for name, cells in zip(targets, columns, strict=True)])
+    return Table(x, y, names, targets)
+
+
+def _targets(path, target, header):
+    """The columns that ``target`` names: a name, names between commas, or a sequence of names."""
+    names = (target,) if target in header else tuple(target.split(",") if isinstance(target, str) else target)
+    for j, name in enumerate(names):
+        if name not in header:
+            raise DataError(f"{path} has no column {name!r}; the columns are {shown(header)}")
+        if name in names[:j]:
+            raise DataError(f"{path}: the target {name!r} is named twice; expected distinct columns")
+    return names
 
 
 def _csv_rows(path):
@@ -174,16 +188,13 @@ def _numbers(path, name, cells, lines):
 
 
 def _target_column(path, name, cells, lines):
-    """Numbers, or text where no field is a number (two classes)."""
+    """Numbers, or text where no field is a number."""
     if any(_is_number(cell) for cell in cells):
         return _numbers(path, name, cells, lines)
-    if "" in cells:
-        raise DataError(f"{path}, line {lines[cells.index('')]}, column {name!r}: an empty field; expected a target")
-    kinds = sorted(set(cells))
-    if len(kinds) != 2:
-        shown = ", ".join(map(repr, kinds[:5])) + (", ..." if len(kinds) > 5 else "")
-        found = f"{len(kinds)} distinct text(s) ({shown})"
-        raise DataError(f"{path}: the target column {name!r} holds {found}; expected numbers, or exactly two classes")
+    missing = next((j for j, cell in enumerate(cells) if cell in MISSING), None)
+    if missing is not None:
+        found = "an empty field" if not cells[missing] else f"{cells[missing]!r}, a missing value"
+        raise DataError(f"{path}, line {lines[missing]}, column {name!r}: {found}; expected a target")
     return np.array(cells)
 
 

@@ -69,10 +69,13 @@ class Config:
 
     data: str | None = None
     data_dir: str | None = _option(None, "Folder with the files of a problem that reads some.", metavar="DIR")
-    target: str | None = _option(None, "Target column of a .csv file.", metavar="COLUMN")
+    target: str | None = _option(
+        None, "Target column of a table (.csv, .tsv), or several between commas.", metavar="COLUMN[,...]"
+    )
     task: str | None = _option(
         None,
-        "What the targets are. By default two distinct texts, booleans, and -1/+1 are two classes, all else is regression.",
+        "What the targets are. By default texts, booleans, -1/1, and at most 20 integers without gaps from 0 or 1 that occur at "
+        "least twice each are classes; all else is regression.",
         choices=("regression", "classification"),
     )
     test_fraction: float = _option(0.2, "Share of the rows kept for testing; 0 for none.", least=0, below=1)

@@ -247,10 +247,11 @@ def _from_data(data, config):
     if len(dataset) < 2:
         raise DataError(f"{dataset.name} has 1 row; expected at least 2 to train on")
     like = prototype(config.backend, config.dtype)
-    train, test = split(dataset, config.test_fraction, config.seed)
+    numbers, standardize = _one_number(dataset, config)
+    train, test = split(numbers, config.test_fraction, config.seed)
     if len(train) < 2:
         raise DataError(f"{dataset.name} leaves 1 training row of {len(dataset)}; expected at least 2")
-    steps = Preprocessing.fit(train, config.center, config.normalize, config.standardize, config.scale)
+    steps = Preprocessing.fit(train, config.center, config.normalize, standardize, config.scale)
 
     def batch(part):
         x = steps.inputs(part.x, part.name, part.rows)
@@ -259,13 +260,23 @@ def _from_data(data, config):
     problem = _problem(config, dataset.name, dataset.task, batch(train), None if test is None else batch(test), steps)
     problem = replace(
         problem,
-        fingerprint=_fingerprint("preprocessed", dataset.x, dataset.y),
+        fingerprint=_fingerprint("preprocessed", numbers.x, numbers.y),
         class_names=dataset.class_names,
         feature_names=dataset.feature_names,
         target_name=dataset.target_name,
         spread=1.0 if steps.scale is not None else _spread(train.x),
     )
     return problem, config
+
+
+def _one_number(dataset, config):
+    """The data set as the two-layer network fits it, one number a row: two classes are -1 and 1; and whether to standardise."""
+    if dataset.targets > 1 or len(dataset.class_names or ()) > 2:
+        raise DataError(f"{dataset.name}: {dataset.describe_target()}; the two-layer network expects one target or two classes")
+    standardize = dataset.task == "regression" if config.standardize is None else config.standardize
+    if dataset.task == "regression":
+        return dataset, standardize
+    return replace(dataset, task="regression", y=2.0 * dataset.y - 1.0, class_names=None), standardize
 
 
 def _spread(x):

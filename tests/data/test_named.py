@@ -64,13 +64,14 @@ def test_named(name, shape, task):
     data = nl.data.load(name)
     assert (data.x.shape, data.y.shape, data.task) == (shape, shape[:1], task)
     if task == "classification":
-        assert set(data.y) == {-1.0, 1.0}
+        assert data.y.dtype == np.int64
+        assert set(data.y) == {0, 1}
         assert len(data.class_names) == 2
 
 
 def meant(data):
     """The names of the classes of all rows."""
-    return [data.class_names[0] if y == -1 else data.class_names[1] for y in data.y]
+    return [data.class_names[y] for y in data.y]
 
 
 def test_fours_and_nines_are_called_what_they_are():

@@ -33,8 +33,21 @@ def test_targets_are_standardised_for_regression_and_come_back():
     np.testing.assert_allclose(steps.untargets(t), DATA.y, rtol=1e-14)
 
 
+def test_several_targets_are_standardised_each_for_itself():
+    y = RNG.normal([3.0, -40.0, 0.0], [1.0, 20.0, 1e-3], (50, 3))
+    steps = Preprocessing.fit(Dataset("toy", DATA.x, y))
+    t = steps.targets(y)
+    np.testing.assert_allclose(t, (y - y.mean(axis=0)) / y.std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(Preprocessing.from_dict(steps.to_dict()).untargets(t), y, rtol=1e-12)
+    assert steps.describe().endswith("3 targets centred and scaled to unit deviation")
+    y[:, 1] = 5.0
+    with pytest.warns(UserWarning, match="all training targets are 5"):
+        steps = Preprocessing.fit(Dataset("toy", DATA.x, y))
+    np.testing.assert_array_equal(steps.targets(y)[:, 1], 0)
+
+
 def test_classes_are_left_alone_unless_asked():
-    data = Dataset("toy", DATA.x, np.sign(RNG.normal(0.5, 1, 50)), "classification")
+    data = Dataset("toy", DATA.x, RNG.integers(0, 3, 50), "classification")
     np.testing.assert_array_equal(Preprocessing.fit(data).targets(data.y), data.y)
     assert abs(Preprocessing.fit(data, standardize=True).targets(data.y).mean()) < 1e-14
     np.testing.assert_array_equal(Preprocessing.fit(DATA, standardize=False).targets(DATA.y), DATA.y)

@@ -33,7 +33,7 @@ def test_csv_dialects(tmp_path, text):
 
 def test_csv_two_texts_are_two_classes(tmp_path):
     data = load(csv(tmp_path / "a.csv", "u,kind\n1,dog\n2,cat\n3,dog\n"), target="kind")
-    np.testing.assert_array_equal(data.y, [1, -1, 1])
+    np.testing.assert_array_equal(data.y, [1, 0, 1])
     assert (data.task, data.class_names) == ("classification", ("cat", "dog"))
 
 
@@ -41,7 +41,7 @@ def test_task_makes_two_numbers_two_classes(tmp_path):
     path = csv(tmp_path / "a.csv", "u,y\n1,0\n2,1\n3,1\n")
     assert load(path, target="y").task == "regression"
     data = load(path, target="y", task="classification")
-    np.testing.assert_array_equal(data.y, [-1, 1, 1])
+    np.testing.assert_array_equal(data.y, [0, 1, 1])
     assert data.class_names == ("0", "1")
 
 
@@ -81,7 +81,7 @@ BAD_CSV = {
     "blank lines": ("\n\n", "is empty; expected a header"),
     "header alone": ("u,y\n", "no rows"),
     "no header": ("1,2\n3,4\n", "numbers only; expected a header"),
-    "no such column": ("u,v\n1,2\n", "no column 'y'; the columns are u, v"),
+    "no such column": ("u,v\n1,2\n", "no column 'y'; the columns are 'u', 'v'"),
     "target alone": ("y\n1\n", "at least one feature"),
     "text in a feature": ("u,y\n1,2\nred,3\n", "line 3, column 'u': the text 'red'"),
     "text in the target": ("u,y\n1,2\n2,red\n", "line 3, column 'y': the text 'red'"),
@@ -90,8 +90,8 @@ BAD_CSV = {
     "nan": ("u,y\nnan,2\n", "line 2, column 'u': 'nan'"),
     "inf": ("u,y\n1,inf\n", "line 2, column 'y': 'inf'"),
     "ragged": ("u,y\n1,2\n1,2,3\n", r"line 3: 3 field\(s\); expected 2"),
-    "three classes": ("u,y\n1,a\n2,b\n3,c\n", r"3 distinct text\(s\) \('a', 'b', 'c'\)"),
-    "one class": ("u,y\n1,a\n2,a\n", r"1 distinct text\(s\)"),
+    "no class twice": ("u,y\n1,a\n2,b\n3,c\n", r"3 distinct values \('a', 'b', 'c'\) in as many rows"),
+    "one class": ("u,y\n1,a\n2,a\n", r"1 distinct value\(s\) \('a'\)"),
     "double name": ("u,u,y\n1,2,3\n", "two columns called 'u'"),
     "no name": ("u,,y\n1,2,3\n", "has no name"),
 }
@@ -111,7 +111,7 @@ def refuses(path, says, **arguments):
 
 
 def test_csv_without_target_lists_the_columns(tmp_path):
-    refuses(csv(tmp_path / "a.csv", "u,v\n1,2\n"), "name the target column .* u, v")
+    refuses(csv(tmp_path / "a.csv", "u,v\n1,2\n"), "name the target column .* 'u', 'v'")
 
 
 def test_csv_that_is_not_text(tmp_path):
@@ -125,14 +125,14 @@ BAD_NPZ = {
     "lengths": ({"x": X, "y": Y[:2]}, "4 rows and y has 2"),
     "x 1-d": ({"x": Y, "y": Y}, r"shape \(4,\)"),
     "x 3-d": ({"x": X[None], "y": Y}, r"shape \(1, 4, 2\)"),
-    "y 2-d": ({"x": X, "y": X}, r"y has shape \(4, 2\)"),
+    "y 3-d": ({"x": X, "y": X[None]}, r"y has shape \(1, 4, 2\)"),
     "no rows": ({"x": X[:0], "y": Y[:0]}, "at least one row"),
     "nan": ({"x": np.where(X == 5, np.nan, X), "y": Y}, "row 1, column 1"),
     "nan target": ({"x": X, "y": np.where(Y > 2, np.nan, Y)}, "row 3"),
     "complex": ({"x": X + 1j, "y": Y}, "complex128"),
     "pickle": ({"x": np.array([{}]), "y": Y}, "pickled"),
     "text": ({"x": X.astype(str), "y": Y}, "expected real numbers"),
-    "three texts": ({"x": X, "y": np.array(list("abca"))}, "3 distinct"),
+    "four texts": ({"x": X, "y": np.array(list("abcd"))}, "4 distinct"),
 }
 
 

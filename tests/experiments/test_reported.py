@@ -227,7 +227,7 @@ def test_a_run_that_ends_inside_an_epoch_is_evaluated_at_its_end(monkeypatch):
 def data(task="regression"):
     """Rows whose last ones lie far from the others, so that constants of all rows are not those of a part."""
     x = np.concatenate([RNG.normal(2, 1, (30, 4)), RNG.normal(-9, 5, (10, 4))])
-    y = np.where(x[:, 0] + x[:, 1] > 0, 1.0, -1.0) if task == "classification" else 100 + 7 * x[:, 0] - x[:, 2] ** 2
+    y = (x[:, 0] + x[:, 1] > 0).astype(int) if task == "classification" else 100 + 7 * x[:, 0] - x[:, 2] ** 2
     return Dataset("far", x, y, task, ("near", "far") if task == "classification" else None)
 
 
@@ -319,7 +319,7 @@ def test_wrong_signs_and_the_names_of_classes(monkeypatch, tmp_path):
     mean, *_ = constants(parts(dataset, result.config)[0])
     scores = two_layer(seen.after[-1], prepared(dataset.x, mean))[:, 0]
     for part, error in zip(parts(dataset, result.config), (result.train_error, result.test_error), strict=True):
-        wrong = sum((score >= 0) != (y > 0) for score, y in zip(scores[part.rows], part.y, strict=True))
+        wrong = sum((score >= 0) != (y == 1) for score, y in zip(scores[part.rows], part.y, strict=True))
         assert (error.wrong, error.total, error.value) == (wrong, len(part), pytest.approx(100 * wrong / len(part)))
     assert 0 < result.train_error.wrong < result.train_error.total
     found = predict(result.checkpoint, dataset.x, out=tmp_path / "p.csv")

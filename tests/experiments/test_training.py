@@ -63,7 +63,7 @@ def test_errors_are_in_the_units_of_the_data():
 
 
 def test_classification_counts_wrong_signs():
-    data = Dataset("signs", X, np.where(X[:, 0] > 0, 1.0, -1.0), "classification", ("low", "high"))
+    data = Dataset("signs", X, (X[:, 0] > 0).astype(int), "classification", ("low", "high"))
     result = train(data, test_fraction=0, **SMALL)
     assert result.test_error is None
     assert str(result.train_error) == "0.00 % wrong (0 of 40)"
