@@ -224,9 +224,9 @@ def _text(value):
     return str(int(plain_value)) if whole else str(value)
 
 
-def shown(names, limit=8):
+def shown(names, limit=8, form=repr):
     """Names for a message, the first few of many."""
-    listed = ", ".join(map(repr, names[:limit]))
+    listed = ", ".join(map(form, names[:limit]))
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 

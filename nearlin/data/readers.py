@@ -92,7 +92,7 @@ def read_csv(path, target=None, features_only=False):
     """A text table with a header line; every column but the targets must be numeric."""
     header, rows, lines = _csv_rows(path)
     if target is None and not features_only:
-        raise DataError(f"{path}: name the target column (--target); the columns are {shown(header)}")
+        raise DataError(f"{path}: name the target column (--target); the columns are {shown(header, 30, str)}")
     targets = () if target is None else _targets(path, target, header)
     features = [j for j, name in enumerate(header) if name not in targets]
     if not features:
@@ -113,7 +113,7 @@ def _targets(path, target, header):
     names = (target,) if target in header else tuple(target.split(",") if isinstance(target, str) else target)
     for j, name in enumerate(names):
         if name not in header:
-            raise DataError(f"{path} has no column {name!r}; the columns are {shown(header)}")
+            raise DataError(f"{path} has no column {name!r}; the columns are {shown(header, 30, str)}")
         if name in names[:j]:
             raise DataError(f"{path}: the target {name!r} is named twice; expected distinct columns")
     return names
