@@ -18,6 +18,7 @@ from nearlin.linalg import Exit, SlowProgress, SolveInfo, axpy, cg, craig, eps_o
 from nearlin.nn import ravel, unravel
 
 ROUGH = 1e-2  # accuracy of a solve in a lower precision, of which corrections make any other
+SATURATED = 1e-6  # of ||g||²/2L: less curvature is out of reach of the dampings that one step tries
 SUMMED = 1e4  # rounding errors that the accuracy must be above for an image summed along CG to stand for a recomputed one
 
 
@@ -102,8 +103,8 @@ class SampleSide:
     def __init__(self, J, r, pull, accuracy):
         self.J, self.r, self.pull, self.accuracy, self.n, self._images = J, r, pull, accuracy, J.samples, {}
 
-    def largest_ritz(self, iterations):
-        """The largest Ritz value of K Kᵀ / n."""
+    def largest_curvature(self, iterations, loss):
+        """The largest Ritz value of K Kᵀ / n, whatever the ``loss``."""
         return _largest(cg(self.J.gram_matvec, self.r, rtol=0.0, maxiter=iterations, certify=False)[1]) / self.n
 
     def forget(self):
@@ -182,9 +183,11 @@ class ParameterSide:
     def __init__(self, J, gradient, pull, accuracy):
         self.J, self.g, self.pull, self.accuracy, self.n = J, ravel(gradient), pull, accuracy, J.samples
 
-    def largest_ritz(self, iterations):
-        """The largest Ritz value of KᵀK / n."""
-        return _largest(cg(lambda v: self._product(v)[0], self.g, rtol=0.0, maxiter=iterations, certify=False)[1])
+    def largest_curvature(self, iterations, loss):
+        """The largest Ritz value of KᵀK / n; ||g||²/2L where outputs are saturated and the Ritz value is nothing beside it."""
+        ritz = _largest(cg(lambda v: self._product(v)[0], self.g, rtol=0.0, maxiter=iterations, certify=False)[1])
+        steep = norm(self.g) ** 2 / (2 * loss) if loss else 0.0
+        return steep if ritz < SATURATED * steep < math.inf else ritz
 
     def _product(self, v):
         """KᵀK v / n and K v."""

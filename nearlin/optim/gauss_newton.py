@@ -46,7 +46,9 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                network; else the parameter side. By name (``plan``) cross-entropies go to the sample side too; where a target's
                probability falls below √eps, r̃ has no bound, and the step goes back.
             2. The damping of the two-layer network starts as in `NearLinearGaussNewton`, at 1e-8 (float32: 1e-5) tr(K Kᵀ)/n²;
-               elsewhere at 1e-2 times the largest Ritz value σ of four iterations, clamped to [eps σ, σ/eps].
+               elsewhere at 1e-2 times the largest Ritz value σ of four iterations, clamped to [eps σ, σ/eps]. Where outputs are
+               saturated and H vanishes, σ is ||g||²/2L, which least squares never exceed. Until a step is taken, every step
+               measures these anew.
             3. On the sample side momentum is always SPRING's, λ/2 ||δ - μ δ_prev||²: the solve would undo another start. A
                step that is refused is tried again without it, and drops it.
             4. A preconditioner is kept while, at the predicted rates, it costs no more than a new one; never on another batch,
@@ -218,7 +220,7 @@ class GaussNewton:
         planner = self._planner(J, point, squared)
         plan = self._plan(planner, state)
         system = self._system(plan.side, J, point, state.delta)
-        bounds = state.bounds or self._bounds(J, system)
+        bounds = state.bounds or self._bounds(J, system, float(point.loss))
         if not 0 < bounds.size < math.inf:
             return params, state, unmoved(point, _no_curvature(bounds), state.damping)
         setting = self._setting(J, point, objective, state.experience.growth, key)
@@ -234,18 +236,18 @@ class GaussNewton:
         recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
         delta = solution.step if info.accepted and self.momentum else None
         learned = planner.learn(state.experience, P.kept, P.fresh, solve)
-        state = State(_next(guard, solve), bounds, learned, delta, recall)
+        state = State(_next(guard, solve), bounds if info.accepted else state.bounds, learned, delta, recall)
         return trial.params if info.accepted else params, state, info
 
     # -------------------------------------------------------------------------------------------------------- the quadratic model
 
-    def _bounds(self, J, system):
+    def _bounds(self, J, system, loss):
         """See deviation 2."""
         eps = eps_of(system.pull.params[0])
         if not J.layered:
             size = J.mean_square() / system.n or self.l2
             return Bounds(size, least_damping(eps) * size, CEILING * size)
-        size = system.largest_ritz(RITZ) or self.l2
+        size = system.largest_curvature(RITZ, loss) or self.l2
         return Bounds(size, eps * size, size / eps)
 
     def _penalty(self, params):

@@ -347,7 +347,7 @@ def test_a_step_that_raises_the_loss_is_tried_again(numpy_backend):
 def test_steps_that_fail_leave_the_parameters_and_end_at_the_largest_damping(numpy_backend):
     """lr = 1e30 overshoots in every attempt, until λ is at its ceiling."""
     objective, params, batch = mlp(numpy_backend)
-    opt, state, reasons = GaussNewton(lr=1e30), State(), []
+    opt, state, reasons, fresh = GaussNewton(lr=1e30), State(), [], (params, State(), objective)
     for t in range(8):
         new, state, info = opt.step(params, state, objective, batch, key=t)
         assert new is params
@@ -355,7 +355,8 @@ def test_steps_that_fail_leave_the_parameters_and_end_at_the_largest_damping(num
         reasons.append(info.reason)
     assert reasons[0].startswith("rejected: no decrease in 7 attempt(s)")
     assert reasons[-1].startswith("stalled: the damping is at its largest")
-    assert state.damping.value == state.bounds.ceiling
+    assert state.damping.value == GaussNewton().step(*fresh, batch)[1].bounds.ceiling
+    assert state.bounds is None
 
 
 @pytest.mark.parametrize("plan", ["exact", "kfac"])
