@@ -5,6 +5,7 @@ The vocabulary is RandBLAS's: a distribution (frozen, no arrays) and a sample (o
 
 from dataclasses import dataclass
 from numbers import Integral
+from typing import ClassVar
 
 from nearlin import _array
 
@@ -19,13 +20,6 @@ def check_like(like):
     xp = _array.namespace(like)
     if like.dtype not in (xp.float32, xp.float64):
         raise TypeError(f"like is a {_array.describe(like)}; expected float32 or float64")
-
-
-def check_flat(s, p, like):
-    """The sizes (s, p) of a sketch of flat vectors, as ints."""
-    check_like(like)
-    rows = _ROWS("s", s)
-    return rows, _LENGTH("shape", p)
 
 
 def check_factors(s, shape, like, flat=False):
@@ -60,6 +54,22 @@ def check_layer(shapes, layer):
     if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer < len(shapes):
         raise ValueError(f"layer is {layer!r}; expected an integer from 0 to {len(shapes) - 1}")
     return shapes[layer]
+
+
+@dataclass(frozen=True)
+class FlatDistribution:
+    """A distribution of operators on flat vectors."""
+
+    factored: ClassVar[bool] = False
+    oversampling: ClassVar[int] = 4
+
+    def sample(self, key, s, shape, *, like):
+        """Draw the operator of ``key`` with ``s`` rows on vectors of length ``shape``, next to ``like`` and in its dtype."""
+        check_like(like)
+        return self._drawn(key, _ROWS("s", s), _LENGTH("shape", shape), like)
+
+    def _drawn(self, key, s, p, like):
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,14 +8,13 @@ Deviations  none.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from nearlin import _array
-from nearlin.sketch._base import FlatSample, check_flat
+from nearlin.sketch._base import FlatDistribution, FlatSample
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(FlatDistribution):
     """Independent N(0, 1/s) entries: the yardstick that other sketches are measured by, as its quality depends on no data.
 
     Examples
@@ -28,12 +27,7 @@ class Gaussian:
     (4096, 3)
     """
 
-    factored: ClassVar[bool] = False
-    oversampling: ClassVar[int] = 4
-
-    def sample(self, key, s, shape, *, like):
-        """Draw the operator of ``key`` with ``s`` rows on vectors of length ``shape``, next to ``like`` and in its dtype."""
-        s, p = check_flat(s, shape, like)
+    def _drawn(self, key, s, p, like):
         return GaussianSample((s, p), _array.normal(key, (s, p), like) * s**-0.5)
 
 

@@ -11,33 +11,24 @@ Deviations  1. Rows are taken without replacement and kept in ascending order, w
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from nearlin import _array
 from nearlin.linalg.hadamard import fwht, next_power_of_two, pad_rows
-from nearlin.sketch._base import FlatSample, check_flat
+from nearlin.sketch._base import FlatDistribution, FlatSample
 
 
 @dataclass(frozen=True)
-class SRHT:
+class SRHT(FlatDistribution):
     """Signs, Hadamard transform, rows without replacement.
 
     Examples
     --------
-    >>> A = nl.data.sphere(n=4096, d=3, seed=0)[0]
-    >>> S = nl.sketch.SRHT().sample(0, s=512, shape=4096, like=A)
-    >>> bool(np.linalg.cond(S @ np.linalg.qr(A).Q) < 1.5)  # S nearly keeps the lengths of the vectors A v
-    True
-    >>> S.rmatmul(S @ A).shape
-    (4096, 3)
+    >>> A = np.ones((4096, 3))
+    >>> (nl.sketch.SRHT().sample(0, s=512, shape=4096, like=A) @ A).shape
+    (512, 3)
     """
 
-    factored: ClassVar[bool] = False
-    oversampling: ClassVar[int] = 4
-
-    def sample(self, key, s, shape, *, like):
-        """Draw the operator of ``key`` with ``s`` rows on vectors of length ``shape``, next to ``like`` and in its dtype."""
-        s, p = check_flat(s, shape, like)
+    def _drawn(self, key, s, p, like):
         xp = _array.namespace(like)
         length = next_power_of_two(p)
         signs = _array.signs(_array.fold_in(key, 0), p, like)
