@@ -36,12 +36,10 @@ class AdaGrad:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     epsilon_hat : float
         Added to the root of the sum of squared gradients.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
     """
 
     lr: float | Callable = 1e-2
@@ -58,9 +56,8 @@ class AdaGrad:
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
-        point = objective.at(params, batch)
+        point, lr = objective.at(params, batch), rate(self.lr, state.t)
         grads = point.grads()
-        lr = rate(self.lr, state.t)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         sums = zip(grads, state.square or (None,) * len(params), decayed, strict=True)
         square, trial = zip(*(self._update(g, V, W, lr) for g, V, W in sums), strict=True)

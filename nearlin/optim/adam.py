@@ -38,16 +38,12 @@ class Adam:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
-    betas : tuple of float
-        Decay of the first and second moment, each in [0, 1).
-    epsilon_hat : float
-        Added to the root of the second moment.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    betas, epsilon_hat : tuple of float, float
+        Decay of the first and second moment, each in [0, 1); and what is added to the root of the second.
     second_moment_of : str
         ``"gradient"``, or ``"mean"``: of the bias-corrected first moment.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
     """
 
     lr: float | Callable = 1e-3

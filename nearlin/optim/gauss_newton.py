@@ -64,19 +64,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import (
-    flag,
-    fold_in,
-    having,
-    integer,
-    not_negative,
-    one_of,
-    optional,
-    positive,
-    settle,
-    unguarded,
-    within,
-)
+from nearlin._array import flag, fold_in, having, one_of, optional, positive, settle, unguarded
 from nearlin.curvature import (
     ROUTES,
     Accuracy,
@@ -91,7 +79,7 @@ from nearlin.curvature import (
 from nearlin.linalg import Exit, Rates, axpy, eps_of, inner, norm
 from nearlin.nn import SquaredLoss
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
-from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, StepExit, Trial, least_damping, recalled, unmoved
+from nearlin.steps import Bounds, Damping, Guard, Recall, StepExit, Trial, recalled, settle_shared, unmoved
 
 RITZ = 4  # iterations that estimate the largest eigenvalue before the first step
 
@@ -187,11 +175,9 @@ class GaussNewton:
     rates: Rates = Rates()
 
     def __post_init__(self):
-        settle(self, epsilon=within("(0, 1)"), lr=positive, l2=not_negative, momentum=within("[0, 1)"), maxiter=integer(1))
-        settle(self, damping=optional(positive), sketch_size=optional(positive), memory=positive)
-        settle(self, spring=flag, reuse=flag, guard=flag)
+        settle_shared(self, lr=positive, damping=optional(positive), memory=positive, spring=flag)
         settle(self, stop=one_of("residual", "progress"), plan=one_of("auto", *ROUTES), solver=one_of("cg", "lsqr", "craig"))
-        settle(self, inner_dtype=one_of(None, "float32"), residual_dtype=one_of(None, "float64"))
+        settle(self, residual_dtype=one_of(None, "float64"))
         if self.solver != "cg" and self.plan != "auto" and not ROUTES[self.plan].whole:
             found = f"solver is {self.solver!r}, which takes one triangular factor of the whole, and {self.plan!r} has none"
             raise ValueError(f"{found}; expected 'cg'")
@@ -245,8 +231,7 @@ class GaussNewton:
         """See deviation 2."""
         eps = eps_of(system.pull.params[0])
         if not J.layered:
-            size = J.mean_square() / system.n or self.l2
-            return Bounds(size, least_damping(eps) * size, CEILING * size)
+            return Bounds.of(J.mean_square() / system.n or self.l2, eps)
         size = system.largest_curvature(RITZ, loss) or self.l2
         return Bounds(size, eps * size, size / eps)
 

@@ -122,8 +122,6 @@ class Ginger:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         β₁ in [0, 1), with bias correction.
     decay : float
@@ -144,8 +142,8 @@ class Ginger:
         γ is at least this times the largest σ; 1e-6 suits float32.
     statistics_every : int
         Steps between two vectors h.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
 
     Notes
     -----

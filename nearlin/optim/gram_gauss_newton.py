@@ -25,9 +25,9 @@ Deviations  1. The Gram matrix is formed as a Hadamard product (structured), not
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import flag, namespace, not_negative, one_of, optional, positive, settle
+from nearlin._array import namespace, not_negative, one_of, optional, positive
 from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, damped_cholesky, eps_of, norm
-from nearlin.steps import CEILING, Bounds, Damping, Guard, attempt, least_damping, unmoved
+from nearlin.steps import Bounds, Damping, Guard, attempt, settle_shared, unmoved
 
 
 class State(NamedTuple):
@@ -62,14 +62,7 @@ class GramGaussNewton:
     gram_dtype: str | None = None
 
     def __post_init__(self):
-        settle(
-            self,
-            lr=positive,
-            gram_weight=positive,
-            damping=optional(not_negative),
-            guard=flag,
-            gram_dtype=one_of(None, "float32"),
-        )
+        settle_shared(self, lr=positive, damping=optional(not_negative), gram_weight=positive, gram_dtype=one_of(None, "float32"))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -85,8 +78,7 @@ class GramGaussNewton:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = point.jacobian(weighted=True)
         gram = self.gram_weight * self._gram(J)
-        scale = float(namespace(gram).linalg.trace(gram)) / r.shape[0]
-        bounds = Bounds(scale, least_damping(eps) * scale, CEILING * scale)
+        bounds = Bounds.of(float(namespace(gram).linalg.trace(gram)) / r.shape[0], eps)
         for damping in guard.attempts_from(state.damping or Damping(bounds.floor if self.damping is None else self.damping)):
             g = TriangularPreconditioner(damped_cholesky(gram, damping, "Gram matrix"))(r)
             step = J.rmatvec(g)

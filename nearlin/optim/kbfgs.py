@@ -71,12 +71,8 @@ class KBFGS:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
-    momentum : float
-        In [0, 1).
-    form : str
-        ``"average"``: v ← momentum v + (1 - momentum) g; ``"sum"``: v ← momentum v + g.
+    momentum, form : float, str
+        In [0, 1); ``"average"``: v ← momentum v + (1 - momentum) g, or ``"sum"``: v ← momentum v + g.
     decay, pair_decay : float
         In [0, 1): weight of the old statistics A, and of the old pair (s, y).
     damping : float
@@ -89,8 +85,8 @@ class KBFGS:
         Steps between two statistics A.
     l2 : float
         Weight of ||W||²/2 in the gradient.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
 
     Notes
     -----

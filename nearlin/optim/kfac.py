@@ -101,12 +101,8 @@ class KFAC:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
-    momentum : float
-        In [0, 1).
-    form : str
-        ``"sum"``: v ← momentum v + g; ``"average"``: v ← momentum v + (1 - momentum) g.
+    momentum, form : float, str
+        In [0, 1); ``"sum"``: v ← momentum v + g, or ``"average"``: v ← momentum v + (1 - momentum) g.
     decay : float
         In [0, 1): weight of the old statistics.
     damping : float
@@ -118,14 +114,12 @@ class KFAC:
         Hessian by the outputs, whose sum is the expectation over such labels; ``"empirical"``, the true labels.
     inverse : str
         ``"factored"``; ``"exact"``: the product of the factors is damped; ``"rescaled"``: so is E-KFAC's S.
-    statistics_every, inverse_every : int
-        Steps between two statistics, and between two inverses.
-    early : bool
-        Invert at every statistics step while t < inverse_every.
+    statistics_every, inverse_every, early : int, int, bool
+        Steps between two statistics, and two inverses; ``early``: invert with the statistics while t < inverse_every.
     l2 : float
         Weight of ||W||² / 2 in the loss, added to the gradient alone.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
 
     Notes
     -----

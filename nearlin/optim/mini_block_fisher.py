@@ -95,15 +95,11 @@ class MiniBlockFisher:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`. For ``statistic="batch"`` about 0.01 to
-        0.03 of the damping, for ``"sample"`` 0.1 to 1.
-    momentum : float
-        In [0, 1): v ← momentum v + g.
-    decay : float
-        In [0, 1): weight of the old statistics.
+    momentum, decay : float
+        In [0, 1): v ← momentum v + g, and the weight of the old statistics.
     damping : float
         Added to the diagonal of every mini-block; 3e-4 to 3e-3 for ``statistic="batch"``, 1e-2 to 1 for ``"sample"``.
+        ``lr`` is about 0.01 to 0.03 of it for the one, 0.1 to 1 for the other.
     layout : str
         Mini-blocks of dense layers: ``"out"``, one per output neuron; ``"in"``, one per input; ``"chunk"``, consecutive entries.
     average : bool
@@ -112,16 +108,14 @@ class MiniBlockFisher:
         ``"batch"``: outer product of the mean gradient; ``"sample"``: mean of the outer products of the samples' gradients.
     start : str
         Statistics without a warm start: ``"mean"``, ``"first"`` or ``"zero"``; see Deviation 4.
-    statistics_every, inverse_every : int
-        Steps between two statistics, and between two inverses.
-    early : bool
-        Invert at every statistics step while t < inverse_every.
+    statistics_every, inverse_every, early : int, int, bool
+        Steps between two statistics, and two inverses; ``early``: invert with the statistics while t < inverse_every.
     diagonal : str
         ``"released"`` or ``"adam"``: the rule for biases of kernels and for normalisation layers; see Deviation 3.
     diag_beta2, diag_epsilon, diag_scale : float
         Its decay, its epsilon, and its step size over ``lr``.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
     """
 
     lr: float | Callable = 3e-5

@@ -57,8 +57,6 @@ class Muon:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         In [0, 1): v ← momentum v + g.
     nesterov : bool
@@ -67,14 +65,14 @@ class Muon:
         Quintic and cubic Newton-Schulz steps; see `nearlin.linalg.orthogonalize`.
     scale : str
         Length of the steps: ``"rms"``, entries like Adam's whatever the shape; ``"shape"``; ``"none"``.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
     head : bool
         Orthogonalise the last layer's weights too.
     adam_scale : float
         Adam's step size over lr.
     betas, epsilon_hat : tuple of float, float
         As in `Adam`.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
     """
 
     lr: float | Callable = 1e-3

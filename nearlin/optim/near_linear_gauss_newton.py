@@ -35,22 +35,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import (
-    copies,
-    flag,
-    fold_in,
-    having,
-    integer,
-    namespace,
-    not_negative,
-    one_of,
-    optional,
-    positive,
-    require,
-    same,
-    settle,
-    within,
-)
+from nearlin._array import copies, fold_in, having, namespace, not_negative, one_of, optional, positive, require, same, settle
 from nearlin.curvature import Accuracy, DampedGram, gram_solve, near, too_rough
 from nearlin.linalg import (
     Exit,
@@ -65,7 +50,7 @@ from nearlin.linalg import (
     sketch_spectrum,
 )
 from nearlin.sketch import NeuronSamples, NeuronSigns
-from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, attempt, least_damping, recalled, unmoved
+from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, attempt, least_damping, recalled, settle_shared, unmoved
 
 FINE = 1e-3  # accuracy below which Jᵀg is formed in the working dtype whatever the inner one is
 UNIT_STEP = 39.5  # sketch rows per n below which the double product diverges
@@ -176,10 +161,9 @@ class NearLinearGaussNewton:
     maxiter: int = 200
 
     def __post_init__(self):
-        settle(self, epsilon=within("(0, 1)"), lr=positive, damping=optional(not_negative), sketch_size=optional(positive))
-        settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER), inner_dtype=one_of(None, "float32"))
-        settle(self, reuse=flag, guard=flag, maxiter=integer(1))
-        settle(self, sketch=having("a distribution of nearlin.sketch, such as NeuronSigns()", "sample", "oversampling"))
+        sketches = having("a distribution of nearlin.sketch, such as NeuronSigns()", "sample", "oversampling")
+        settle_shared(self, lr=positive, damping=optional(not_negative), sketch=sketches)
+        settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER))
         require(
             self.inner != "double product" or self.size > UNIT_STEP,
             f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below",

@@ -66,8 +66,6 @@ class QNG:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     momentum : float
         β₁ in [0, 1).
     decay : float
@@ -76,8 +74,8 @@ class QNG:
         τ: pairs (q, c) that are kept, at least 1.
     trust_region : float, optional
         δ > 0: the step size is at most √(2 δ / mᵀ C⁻ᵀ C⁻¹ m).
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
 
     Notes
     -----

@@ -41,16 +41,14 @@ class RMSprop:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
     decay : float
         Of the average of squared gradients, in [0, 1). The average starts at 0 and is not corrected for that.
     epsilon_hat : float
         Added to the root of the average.
     momentum : float
         In [0, 1): of the scaled gradients.
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
     """
 
     lr: float | Callable = 1e-2
@@ -69,9 +67,8 @@ class RMSprop:
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
-        point = objective.at(params, batch)
+        point, lr = objective.at(params, batch), rate(self.lr, state.t)
         grads = point.grads()
-        lr = rate(self.lr, state.t)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         nothing = (None,) * len(params)
         known = zip(grads, state.square or nothing, state.velocity or nothing, strict=True)

@@ -38,14 +38,10 @@ class SGD:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size on the gradient of the mean loss, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
-    momentum : float
-        In [0, 1).
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
-    form : str
-        ``"sum"``: v ← momentum v + g; ``"average"``: v ← momentum v + (1 - momentum) g.
+    momentum, form : float, str
+        In [0, 1); ``"sum"``: v ← momentum v + g, or ``"average"``: v ← momentum v + (1 - momentum) g.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
     """
 
     lr: float | Callable = 0.1
@@ -63,8 +59,7 @@ class SGD:
 
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
-        point = objective.at(params, batch)
-        lr = rate(self.lr, state.t)
+        point, lr = objective.at(params, batch), rate(self.lr, state.t)
         v = velocity(state.velocity, point.grads(), params, self.momentum, self.form)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         trial = axpy(-lr, v, decayed)  # W ← W - lr v

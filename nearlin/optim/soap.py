@@ -82,12 +82,8 @@ class SOAP:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
-    betas : tuple of float
-        Decay of the first and second moment, each in [0, 1).
-    epsilon_hat : float
-        Added to the root of the second moment.
+    betas, epsilon_hat : tuple of float, float
+        Decay of the first and second moment, each in [0, 1); and what is added to the root of the second.
     decay : float
         In [0, 1): weight of the old statistics.
     inverse_every : int
@@ -96,8 +92,8 @@ class SOAP:
         ``"qr"``: one power iteration; ``"eigh"``: new eigenvectors.
     reshape : str
         Kernels as ``"filter"`` (out, inp, kernel²), or as ``"matrix"`` (out, inp kernel²).
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
     """
 
     lr: float | Callable = 3e-3

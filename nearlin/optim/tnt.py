@@ -47,22 +47,16 @@ class TNT:
 
     Parameters
     ----------
-    lr : float or callable
-        Step size, or a schedule of the step counter, such as `nearlin.steps.StepDecay`.
-    momentum : float
-        In [0, 1): v ← momentum v + g.
-    decay : float
-        In [0, 1): weight of the old statistics.
+    momentum, decay : float
+        In [0, 1): v ← momentum v + g, and the weight of the old statistics.
     damping : float
         Added to every scaled factor.
-    statistics_every, inverse_every : int
-        Steps between two statistics, and between two inversions.
-    early : bool
-        Invert at every statistics step while t < inverse_every.
+    statistics_every, inverse_every, early : int, int, bool
+        Steps between two statistics, and two inversions; ``early``: invert with the statistics while t < inverse_every.
     reshape : str
         Kernels as ``"filter"`` (out, inp, kernel²), or as ``"matrix"`` (out, inp kernel²).
-    weight_decay, exempt_bias : float, bool
-        Decoupled: a step first multiplies parameters by 1 - lr weight_decay; ``exempt_bias`` spares biases and normalisations.
+    lr, weight_decay, exempt_bias : float or callable, float, bool
+        Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
 
     Notes
     -----

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nearlin.linalg import Exit, SolveInfo, eps_of, norm
 from nearlin.steps.info import StepExit, StepInfo
-from nearlin.steps.levenberg_marquardt import judge
+from nearlin.steps.levenberg_marquardt import CEILING, judge, least_damping
 
 ATTEMPTS = 7  # the first and at most 6 retries
 NOTHING = 4  # rounding errors of the outputs that a residual has to be above for a step to be tried
@@ -26,6 +26,11 @@ class Bounds(NamedTuple):
     size: float
     floor: float
     ceiling: float
+
+    @classmethod
+    def of(cls, size, eps):
+        """From `least_damping` to `CEILING` times the size."""
+        return cls(size, least_damping(eps) * size, CEILING * size)
 
 
 def unmoved(point, reason, damping=None):

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from nearlin._array import betas, flag, integer, not_negative, one_of, positive, settle, step_size, within
+from nearlin._array import betas, flag, integer, not_negative, one_of, optional, positive, settle, step_size, within
 
 SHARED = {
     "lr": step_size,
@@ -19,6 +19,12 @@ SHARED = {
     "early": flag,
     "l2": not_negative,
     "reshape": one_of("filter", "matrix"),
+    "epsilon": within("(0, 1)"),
+    "maxiter": integer(1),
+    "sketch_size": optional(positive),
+    "inner_dtype": one_of(None, "float32"),
+    "reuse": flag,
+    "guard": flag,
 }
 
 
