@@ -45,28 +45,9 @@ def difference_table(f, sizes):
 
 
 def degree(f, sizes):
-    """The degree of the polynomial that f is on ``sizes``; 0 for a constant.
+    """The degree of the polynomial that f is on ``sizes``, which are at least two more than it; 0 for a constant.
 
-    Parameters
-    ----------
-    f : callable
-        f(size) is a count: an int, a Fraction or a `Tally`, of which the total is taken.
-    sizes : sequence of int
-        Equally spaced and ascending, at least two more than the degree.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        Too few sizes for the degree (or f is no polynomial), sizes that are not equally spaced integers, or a count that is not
-        exact.
-
-    Notes
-    -----
-    Exact. A log-log slope of the same counts is not the degree.
+    f and sizes are those of `difference_table`; `ValueError` also where they are too few, or f is no polynomial.
     """
     return leading_term(f, sizes)[0]
 
@@ -90,7 +71,7 @@ def nlogn(f, sizes):
     Parameters
     ----------
     f : callable
-        f(size) is a count: an int, a Fraction or a `Tally`, of which the total is taken.
+        As in `difference_table`.
     sizes : sequence of int
         At least four consecutive powers of two, ascending.
 

@@ -18,27 +18,9 @@ from nearlin.experiments.tuning import Tuning, tune
 from nearlin.experiments.verification import Verification, verify
 
 __all__ = [
-    "OPTIMIZERS",
-    "RECIPES",
-    "CheckpointError",
-    "Comparison",
-    "Config",
-    "Estimate",
-    "Interrupted",
-    "Prediction",
-    "Problem",
-    "Recipe",
-    "Result",
-    "Tuning",
-    "Verification",
-    "build",
-    "compare",
-    "estimate",
-    "info",
-    "make_optimizer",
-    "measure_rates",
-    "predict",
-    "train",
-    "tune",
-    "verify",
-]
+    "Config", "Interrupted", "Result", "train",
+    "OPTIMIZERS", "RECIPES", "Problem", "Recipe", "build", "make_optimizer",
+    "Comparison", "Tuning", "compare", "tune",
+    "CheckpointError", "Prediction", "predict",
+    "Estimate", "Verification", "estimate", "info", "measure_rates", "verify",
+]  # fmt: skip

@@ -8,7 +8,6 @@ PLACES = {
     "BlockInverse": "linalg.block_inverse:BlockInverse", "DSGD.Seen": "curvature.smoothness:Seen",
     "DSGD.State": "optim.dsgd:State", "Damping": "steps.levenberg_marquardt:Damping",
     "DiagonalLayer": "curvature.kronecker_curvature:DiagonalLayer", "GaussNewton.Bounds": "steps.guard:Bounds",
-    
     "GaussNewton.Experience": "curvature.planner:Experience",
     "GaussNewton.Kept": "curvature.preconditioning:Kept", "GaussNewton.State": "optim.gauss_newton:State",
     "Ginger.Block": "optim.ginger:Block", "Ginger.State": "optim.ginger:State",

@@ -8,27 +8,12 @@ import click
 from click.core import ParameterSource
 
 from nearlin.data import NAMES
-from nearlin.experiments import cost_report, folders, report
+from nearlin.experiments import cost_report, folders, options, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
 from nearlin.experiments.comparison import FILE, ON_RECIPES, compare
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.measuring import MEASUREMENTS, check_out, measure_rates, write_rates
-from nearlin.experiments.options import (
-    ARRAYS,
-    NETWORK,
-    PREPROCESSING,
-    RUN,
-    SOURCE,
-    count,
-    names,
-    optimizers,
-    options,
-    out,
-    path,
-    per_optimizer,
-    progress,
-)  # fmt: skip
 from nearlin.experiments.prediction import predict
 from nearlin.experiments.problems import default_optimizer
 from nearlin.experiments.progress import bar
@@ -115,11 +100,11 @@ def cli(debug):
     "of methods with a damping also curvature.png, of those that change one layer a step layers.png.",
 )
 @click.argument("data", required=False)
-@options(*SOURCE, *PREPROCESSING, "optimizer", *NETWORK, "epsilon", "lr", "damping", *RUN)
-@out("run", "DATA-OPTIMIZER-SEED", " where it holds a run; with --resume the folder of the checkpoint")
-@count("--checkpoint-every", "Write the checkpoint every K steps besides the end.", metavar="K", default=0, least=0)
-@path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
-@progress
+@options.of(*options.SOURCE, *options.PREPROCESSING, "optimizer", *options.NETWORK, "epsilon", "lr", "damping", *options.RUN)
+@options.out("run", "DATA-OPTIMIZER-SEED", " where it holds a run; with --resume the folder of the checkpoint")
+@options.count("--checkpoint-every", "Write the checkpoint every K steps besides the end.", metavar="K", default=0, least=0)
+@options.path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
+@options.progress
 @click.pass_context
 def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
     """Fit a wide two-layer network to DATA, or the network of a problem to its data.
@@ -169,16 +154,16 @@ def _free(marker, *names):
 
 @cli.command("compare", short_help="Compare optimizers on one problem.")
 @click.argument("data")
-@optimizers(f"{','.join(COMPARED)}; on a problem {','.join(ON_RECIPES)}")
-@options(*SOURCE, *PREPROCESSING, *NETWORK)
+@options.optimizers(f"{','.join(COMPARED)}; on a problem {','.join(ON_RECIPES)}")
+@options.of(*options.SOURCE, *options.PREPROCESSING, *options.NETWORK)
 @click.option("--epsilon", type=float, help="Inner accuracy of the optimizers that have one.")
-@per_optimizer("--lr", "Step size, for all optimizers or for the one that is named (--lr adam=0.01 --lr sgd=0.1).")
-@per_optimizer("--damping", "Damping, for all optimizers or for the one that is named.")
-@path("--tuned", "A tune.json of `nearlin tune`: step sizes and dampings from there.")
-@count("--seeds", "Runs of each optimizer, seeds SEED, SEED + 1, ...", metavar="K", default=1)
-@options(*RUN)
-@out("comparison", "compare-DATA-SEED")
-@progress
+@options.per_optimizer("--lr", "Step size, for all optimizers or for the one that is named (--lr adam=0.01 --lr sgd=0.1).")
+@options.per_optimizer("--damping", "Damping, for all optimizers or for the one that is named.")
+@options.path("--tuned", "A tune.json of `nearlin tune`: step sizes and dampings from there.")
+@options.count("--seeds", "Runs of each optimizer, seeds SEED, SEED + 1, ...", metavar="K", default=1)
+@options.of(*options.RUN)
+@options.out("comparison", "compare-DATA-SEED")
+@options.progress
 @click.pass_context
 def compare_command(ctx, data, optimizers, lr, damping, out, **given):
     """Train on DATA with several optimizers, from the same initial weights, and tabulate them.
@@ -202,7 +187,7 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
 
 @cli.command("tune", short_help="Search step sizes and dampings.")
 @click.argument("data")
-@optimizers("as for compare")
+@options.optimizers("as for compare")
 @click.option(
     "--budget",
     type=float,
@@ -211,10 +196,10 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
     metavar="S",
     help=f"Processor seconds of the run that is tuned for; each run takes a {SHARE}th of it (or what --steps or --epochs say).",
 )
-@count("--runs", "Most runs of each optimizer.", default=RUNS)
-@options(*SOURCE, *PREPROCESSING, *NETWORK, *RUN)
-@out("search", "tune-DATA-SEED")
-@progress
+@options.count("--runs", "Most runs of each optimizer.", default=RUNS)
+@options.of(*options.SOURCE, *options.PREPROCESSING, *options.NETWORK, *options.RUN)
+@options.out("search", "tune-DATA-SEED")
+@options.progress
 def tune_command(data, optimizers, out, **given):
     """Search the step size, then the damping, of each optimizer on the grid 1, 3, 10, 30, ...
 
@@ -236,7 +221,7 @@ def tune_command(data, optimizers, out, **given):
 @cli.command("predict", short_help="Predict with a checkpoint.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("data")
-@path("--out", "A .csv, .npy or .npz file; an existing one is replaced.", required=True)
+@options.path("--out", "A .csv, .npy or .npz file; an existing one is replaced.", required=True)
 @click.option("--target", metavar="COLUMN", help="Column of DATA to drop (.npy: last).")
 @click.option("--backend", default="numpy", show_default=True, metavar="NAME", help="Where the network is evaluated.")
 def predict_command(checkpoint, data, out, target, backend):
@@ -259,7 +244,7 @@ def predict_command(checkpoint, data, out, target, backend):
     default=True,
     help="Counts and small convergence runs, in a minute and a half; or also timed sweeps, and larger sizes.  [default: quick]",
 )
-@click.option("--only", metavar="ID,...", callback=lambda ctx, param, value: names(value), help="Only these claims.")
+@click.option("--only", metavar="ID,...", callback=lambda ctx, param, value: options.names(value), help="Only these claims.")
 @click.option(
     "--backend",
     default="numpy",
@@ -267,9 +252,9 @@ def predict_command(checkpoint, data, out, target, backend):
     metavar="NAME",
     help="Backend whose asv results are judged. Claims that run here are measured on NumPy.",
 )
-@path("--from-asv", "Judge the times that `asv run` left there (asv_bench/.asv/results) instead of measuring.", "DIR")
-@out("report", "verify-quick, -full or -asv")
-@progress
+@options.path("--from-asv", "Judge the times that `asv run` left there (asv_bench/.asv/results) instead of measuring.", "DIR")
+@options.out("report", "verify-quick, -full or -asv")
+@options.progress
 @click.pass_context
 def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     """Measure what the papers promise about cost and convergence, claim by claim, and say which hold.
@@ -303,15 +288,15 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
 
 @cli.command("estimate", short_help="Flops and bytes of a step, before it runs.")
 @click.argument("data", required=False)
-@count("--rows", "Rows, instead of DATA.", metavar="N")
-@count("--features", "Features, instead of DATA.", metavar="D")
-@options("optimizer", *NETWORK)
-@count(
+@options.count("--rows", "Rows, instead of DATA.", metavar="N")
+@options.count("--features", "Features, instead of DATA.", metavar="D")
+@options.of("optimizer", *options.NETWORK)
+@options.count(
     "--iterations",
     f"Inner iterations of near-linear-gauss-newton in a step; a run prints its own.  [default: {ITERATIONS}]",
     metavar="K",
 )
-@options(*ARRAYS, *SOURCE)
+@options.of(*options.ARRAYS, *options.SOURCE)
 def estimate_command(data, **given):
     """Flops and bytes of one step by part, in closed form: nothing is run.
 
@@ -328,7 +313,7 @@ def estimate_command(data, **given):
 @cli.command("info", short_help="Versions, backends, threads, and how fast they are.")
 @click.option("--measure", is_flag=True, help="Measure how fast a backend is here, in about 10 seconds; let nothing else run.")
 @click.option("--backend", metavar="NAME", help="What is measured.  [default: numpy]")
-@path("--out", "Write the rates as JSON, for --set rates=FILE; an existing file is replaced.")
+@options.path("--out", "Write the rates as JSON, for --set rates=FILE; an existing file is replaced.")
 @click.pass_context
 def info_command(ctx, measure, backend, out):
     """Versions, backends and devices, BLAS libraries and threads, cores; or with --measure the rates by which methods plan.

@@ -54,7 +54,7 @@ class _BatchSize(click.IntRange):
         return f"{super()._describe_range()}, or {ALL}"
 
 
-def options(*names):
+def of(*names):
     """A decorator of a command: the options that are these fields of `Config`, in this order."""
 
     def decorate(command):

@@ -101,20 +101,7 @@ def powell_damping(s, y, Hy, mu=0.2):
 def minimal_damping(s, y, mu):
     """Damp y towards s so that sᵀy >= ``mu`` sᵀs, with equality where it was less: then ρ s sᵀ has norm at most 1/``mu``.
 
-    Parameters
-    ----------
-    s, y : array, shape (n,)
-        The pair; not changed.
-    mu : float
-        Positive.
-
-    Returns
-    -------
-    DampedPair
-
-    Notes
-    -----
-    4n flops, and 3n where it damps.
+    ``mu`` is positive; else, and in cost, as `powell_damping`.
     """
     sy, ss = _dot(s, y), _dot(s, s)
     if word := _unusable(s, sy, ss):
@@ -283,12 +270,10 @@ def remember(pairs, s, y, memory, gradient_norm=0.0):
     ----------
     pairs : LimitedMemory
         Not changed.
-    s, y : array, shape (n,)
-        Step, and change of the gradient.
+    s, y, gradient_norm
+        As in `bfgs_update`.
     memory : int
         Most pairs kept, at least 1.
-    gradient_norm : float
-        ||g||, for the test of curvature.
 
     Returns
     -------
@@ -350,23 +335,7 @@ def compact_product(pairs, M):
 
 
 def two_loop_product(pairs, M):
-    """H M by the two-loop recursion, pair by pair; the same matrix as `compact_product`.
-
-    Parameters
-    ----------
-    pairs : LimitedMemory
-        h pairs of length n.
-    M : array, shape (n,) or (n, k)
-        Not changed.
-
-    Returns
-    -------
-    array, like ``M``
-
-    Notes
-    -----
-    8hnk flops to leading order.
-    """
+    """H M by the two-loop recursion, pair by pair: the product that `compact_product` makes; 8hnk flops to leading order."""
     S, Y = pairs.S, pairs.Y
     if S is None:
         return M

@@ -15,24 +15,7 @@ Deviations  1. A pivot counts as positive where it exceeds the rounding error of
 from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import (
-    NotPositiveDefinite,
-    asarray,
-    block_length,
-    check,
-    check_square,
-    cholesky_pivots,
-    describe,
-    device,
-    map_blocks,
-    namespace,
-    not_negative,
-    slices,
-    spd_inverse,
-    to_numpy,
-    unguarded,
-    widest,
-)  # fmt: skip
+from nearlin import _array
 from nearlin.linalg.cholesky import FactorizationError, explained
 from nearlin.linalg.precision import is_thin
 
@@ -123,20 +106,20 @@ def block_inverse(blocks, damping, name="block", previous=None):
     """
     (xp, damping), k = _checked(blocks, damping, previous), blocks.shape[-1]
     flat = xp.reshape(blocks, (-1, k, k))
-    dampings = xp.full((flat.shape[0],), damping, dtype=blocks.dtype, device=device(blocks))
+    dampings = xp.full((flat.shape[0],), damping, dtype=blocks.dtype, device=_array.device(blocks))
     inverse, good = _invert(flat, dampings)
     if bool(xp.all(good)):
         return BlockInverse(xp.reshape(inverse, blocks.shape), name=name)
     failed = xp.nonzero(~good)[0]
     mended, dampings, found, finite = _climb(xp.take(flat, failed, axis=0), xp.take(dampings, failed, axis=0))
-    indices = [_index(i, blocks.shape[:-2]) for i in to_numpy(failed).tolist()]
+    indices = [_index(i, blocks.shape[:-2]) for i in _array.to_numpy(failed).tolist()]
     if previous is not None:
         kept = xp.take(xp.reshape(previous, (-1, k, k)), failed, axis=0)
         mended = xp.where(found[:, None, None], mended, kept)
     elif not bool(xp.all(found)):
         raise FactorizationError(_why(xp.take(flat, failed, axis=0), dampings, found, indices, damping, name))
     inverse = xp.reshape(_merged(inverse, good, mended), blocks.shape)
-    ends = list(zip(indices, *(to_numpy(a).tolist() for a in (dampings, found, finite)), strict=True))
+    ends = list(zip(indices, *(_array.to_numpy(a).tolist() for a in (dampings, found, finite)), strict=True))
     return BlockInverse(
         inverse,
         raised=tuple((index, d) for index, d, ok, _ in ends if ok),
@@ -148,12 +131,12 @@ def block_inverse(blocks, damping, name="block", previous=None):
 
 def _checked(blocks, damping, previous):
     """The namespace of arguments that make sense together, and the damping as a float."""
-    xp = check_square("blocks", blocks)
+    xp = _array.check_square("blocks", blocks)
     if previous is not None:
-        check(finite=False, beside=("blocks", blocks), previous=previous)
+        _array.check(finite=False, beside=("blocks", blocks), previous=previous)
         if previous.shape != blocks.shape:
-            raise ValueError(f"previous is a {describe(previous)}; expected the shape of blocks, {tuple(blocks.shape)}")
-    return xp, not_negative("damping", damping)
+            raise ValueError(f"previous is a {_array.describe(previous)}; expected the shape of blocks, {tuple(blocks.shape)}")
+    return xp, _array.not_negative("damping", damping)
 
 
 def _index(i, lead):
@@ -170,7 +153,7 @@ def _index(i, lead):
 
 def _climb(blocks, dampings):
     """Inverses of failed blocks with their dampings raised, those dampings, which were found, and which blocks are finite."""
-    xp = namespace(blocks)
+    xp = _array.namespace(blocks)
     finite = xp.all(xp.isfinite(blocks), axis=(1, 2))
     found, inverse = xp.zeros_like(finite), xp.zeros_like(blocks)
     least = float(xp.finfo(blocks.dtype).eps) * xp.max(xp.abs(xp.linalg.diagonal(blocks)), axis=-1)  # ten times 0 is 0
@@ -187,15 +170,15 @@ def _climb(blocks, dampings):
 
 def _merged(inverse, good, mended):
     """``inverse`` with its blocks that are not ``good`` replaced, in order, by ``mended``."""
-    xp, n = namespace(inverse), inverse.shape[0]
+    xp, n = _array.namespace(inverse), inverse.shape[0]
     there = n - 1 + xp.cumulative_sum(xp.astype(~good, xp.int64))
-    order = xp.where(good, xp.arange(n, dtype=xp.int64, device=device(inverse)), there)
+    order = xp.where(good, xp.arange(n, dtype=xp.int64, device=_array.device(inverse)), there)
     return xp.take(xp.concat([inverse, mended], axis=0), order, axis=0)
 
 
 def _why(blocks, dampings, found, indices, damping, name):
     """The message for the first block that has no inverse."""
-    lost = [i for i, ok in enumerate(to_numpy(found).tolist()) if not ok]
+    lost = [i for i, ok in enumerate(_array.to_numpy(found).tolist()) if not ok]
     first = explained(blocks[lost[0], ...], float(dampings[lost[0]]), _called(name, indices[lost[0]]))
     return f"{first} (from {damping:.3g}, raised at most {CLIMBS} times; {len(lost)} failing in all, no previous inverse to keep)"
 
@@ -205,13 +188,13 @@ def _why(blocks, dampings, found, indices, damping, name):
 
 def _invert(blocks, dampings):
     """Inverses of (N, k, k) blocks with dampings (N,), and which of them are positive definite."""
-    xp, (n, k, _) = namespace(blocks), blocks.shape
+    xp, (n, k, _) = _array.namespace(blocks), blocks.shape
     single = k > STACKED
-    length = block_length(k * k * 8, blocks) // 6  # an odd multiple of 8, as powers of two make strided access slow
-    chunks = slices(n, 1 if single else length // 16 * 16 + 8)
-    walk = map if single else partial(map_blocks, like=blocks)  # LAPACK on large blocks has threads of its own
+    length = _array.block_length(k * k * 8, blocks) // 6  # an odd multiple of 8, as powers of two make strided access slow
+    chunks = _array.slices(n, 1 if single else length // 16 * 16 + 8)
+    walk = map if single else partial(_array.map_blocks, like=blocks)  # LAPACK on large blocks has threads of its own
     inverse = xp.empty_like(blocks)
-    good = xp.empty((n,), dtype=xp.bool, device=device(blocks))
+    good = xp.empty((n,), dtype=xp.bool, device=_array.device(blocks))
     for chunk, (X, fine) in zip(chunks, walk(lambda c: _wide_enough(blocks[c, ...], dampings[c]), chunks), strict=True):
         inverse[chunk, ...] = X
         good[chunk] = fine
@@ -220,14 +203,14 @@ def _invert(blocks, dampings):
 
 def _wide_enough(blocks, dampings):
     """As `_attempt`, in float64 for float32 blocks whose damping is small beside their trace."""
-    xp, wide = namespace(blocks), widest(blocks)
+    xp, wide = _array.namespace(blocks), _array.widest(blocks)
     if wide == blocks.dtype:
         return _attempt(blocks, dampings)
     thin = is_thin(blocks, dampings)
     if not bool(xp.any(thin)):
         return _attempt(blocks, dampings)
     exact, good = _attempt(xp.astype(blocks, wide), xp.astype(dampings, wide))
-    with unguarded():
+    with _array.unguarded():
         exact = xp.astype(exact, blocks.dtype)
     good = good & xp.all(xp.isfinite(exact), axis=(1, 2))
     if bool(xp.all(thin)):
@@ -244,21 +227,21 @@ def _attempt(blocks, dampings):
 
 def _single(blocks, dampings):
     """The inverse of one large block."""
-    xp, block = namespace(blocks), blocks[0, ...]
+    xp, block = _array.namespace(blocks), blocks[0, ...]
     try:
         if not bool(xp.all(xp.isfinite(block))):
-            raise NotPositiveDefinite("not finite")
-        inverse = spd_inverse(block, float(dampings[0]))
-    except NotPositiveDefinite:
-        return xp.zeros_like(blocks), asarray([False], like=blocks, dtype="bool")
+            raise _array.NotPositiveDefinite("not finite")
+        inverse = _array.spd_inverse(block, float(dampings[0]))
+    except _array.NotPositiveDefinite:
+        return xp.zeros_like(blocks), _array.asarray([False], like=blocks, dtype="bool")
     return inverse[None, ...], xp.all(xp.isfinite(inverse))[None]
 
 
 def _stacked(blocks, dampings):
     """Inverses by stacked routines; what is not definite is replaced by the identity, as one failure would end them all."""
-    xp = namespace(blocks)
-    eye = xp.eye(blocks.shape[-1], dtype=blocks.dtype, device=device(blocks))
-    with unguarded():
+    xp = _array.namespace(blocks)
+    eye = xp.eye(blocks.shape[-1], dtype=blocks.dtype, device=_array.device(blocks))
+    with _array.unguarded():
         damped = blocks + dampings[:, None, None] * eye
     finite = xp.all(xp.isfinite(damped), axis=(1, 2))
     damped = xp.where(finite[:, None, None], damped, eye)
@@ -270,13 +253,13 @@ def _stacked(blocks, dampings):
 
 def _definite(blocks):
     """Which blocks are positive definite to working precision; a stack that fails is halved."""
-    xp, n = namespace(blocks), blocks.shape[0]
+    xp, n = _array.namespace(blocks), blocks.shape[0]
     try:
         noise = float(xp.finfo(blocks.dtype).eps) * xp.linalg.diagonal(blocks)
-        return xp.all(cholesky_pivots(blocks) > noise, axis=-1)
-    except NotPositiveDefinite:
+        return xp.all(_array.cholesky_pivots(blocks) > noise, axis=-1)
+    except _array.NotPositiveDefinite:
         if n == 1:
-            return asarray([False], like=blocks, dtype="bool")
+            return _array.asarray([False], like=blocks, dtype="bool")
     return xp.concat([_definite(blocks[: n // 2, ...]), _definite(blocks[n // 2 :, ...])])
 
 
@@ -286,10 +269,10 @@ def _sweep(blocks, dampings):
     The blocks lie along the last axis, so that one call works on all of them. A pivot that is not positive is passed over:
     its block is lost, but stays finite.
     """
-    xp, (n, k, _) = namespace(blocks), blocks.shape
-    A = xp.empty((k, k, n), dtype=blocks.dtype, device=device(blocks))
+    xp, (n, k, _) = _array.namespace(blocks), blocks.shape
+    A = xp.empty((k, k, n), dtype=blocks.dtype, device=_array.device(blocks))
     A[...] = xp.permute_dims(blocks, (1, 2, 0))
-    with unguarded():
+    with _array.unguarded():
         for j in range(k):
             A[j, j, :] += dampings
         good = xp.all(xp.isfinite(A), axis=(0, 1))
@@ -306,17 +289,17 @@ def _sweep(blocks, dampings):
 
 def _noise(diagonal):
     """The least pivots that are more than rounding error."""
-    limits = namespace(diagonal[0]).finfo(diagonal[0].dtype)
+    limits = _array.namespace(diagonal[0]).finfo(diagonal[0].dtype)
     return [float(limits.eps) * entry + float(limits.smallest_normal) for entry in diagonal]
 
 
 def _pivot(A, j, positive):
     """Sweep row j of the upper triangles in place where its pivot is positive: after all k pivots, A is minus its inverse."""
-    xp, k, pivot = namespace(A), A.shape[0], A[j, j, :]
+    xp, k, pivot = _array.namespace(A), A.shape[0], A[j, j, :]
     scale = xp.where(positive, 1 / xp.where(positive, pivot, xp.ones_like(pivot)), xp.zeros_like(pivot))
     row = xp.concat([A[:j, j, :], A[j, j:, :]], axis=0)
     root, row = row * xp.sqrt(scale), row * scale
-    for rows in slices(k, GROUP):
+    for rows in _array.slices(k, GROUP):
         A[rows, rows.start :, :] -= root[rows, None, :] * root[None, rows.start :, :]
     A[:j, j, :] = row[:j, :]
     A[j, j:, :] = row[j:, :]

@@ -91,26 +91,7 @@ def operator_norm(W, q=2):
 
 
 def dual_norm(G, q=2):
-    """||G||_*, the largest <G, U> over ||U||_q <= 1.
-
-    Parameters
-    ----------
-    G : array, shape (m, n)
-    q : 1, 2 or inf
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError, FactorizationError
-        As `operator_norm`.
-
-    Notes
-    -----
-    q = 1 and ∞: 2 m n flops; q = 2: the singular values.
-    """
+    """||G||_*, the largest <G, U> over ||U||_q <= 1, a float; it takes, raises and costs what `operator_norm` does."""
     xp, q = _checked(G, q, "G")
     if q == 2:
         with unguarded():
@@ -119,12 +100,7 @@ def dual_norm(G, q=2):
 
 
 def duality_map(G, q=2):
-    """ρ(G), with <G, ρ> = ||G||_*² and ||ρ||_q = ||G||_*, and ||G||_* itself.
-
-    Parameters
-    ----------
-    G : array, shape (m, n)
-    q : 1, 2 or inf
+    """ρ(G), with <G, ρ> = ||G||_*² and ||ρ||_q = ||G||_*, and ||G||_* itself; takes and raises what `operator_norm` does.
 
     Returns
     -------
@@ -132,11 +108,6 @@ def duality_map(G, q=2):
         q = ∞: one entry per row, q = 1: one per column, the first of equal ones; 0 for G = 0.
     dual : float
         ||G||_* of the matrix that ρ is that of: without singular values that count as zero.
-
-    Raises
-    ------
-    ValueError, FactorizationError
-        As `operator_norm`.
 
     Notes
     -----

@@ -18,22 +18,7 @@ Deviations  1. Newton takes a 1 x 1 matrix (its power), and ends on NaN with the
 import math
 from typing import NamedTuple
 
-from nearlin._array import (
-    NotConverged,
-    NotPositiveDefinite,
-    asarray,
-    check_square,
-    cholesky,
-    device,
-    eigh,
-    namespace,
-    not_negative,
-    one_of,
-    positive,
-    require,
-    unguarded,
-    widest,
-)
+from nearlin import _array
 from nearlin.linalg.cholesky import FactorizationError
 from nearlin.linalg.operators import norm, safe_norm
 from nearlin.linalg.precision import wide_enough
@@ -93,11 +78,11 @@ def symmetric_eigh(matrix, name="matrix"):
     -----
     9 n³ flops (nominal); float32 stays float32 unless it does not converge.
     """
-    xp = check_square(name, matrix, finite=True)
-    for dtype in (matrix.dtype, widest(matrix)):
+    xp = _array.check_square(name, matrix, finite=True)
+    for dtype in (matrix.dtype, _array.widest(matrix)):
         try:
-            values, vectors = eigh(xp.astype(matrix, dtype, copy=False))
-        except NotConverged as error:
+            values, vectors = _array.eigh(xp.astype(matrix, dtype, copy=False))
+        except _array.NotConverged as error:
             failure = error
             continue
         values = xp.maximum(values, xp.zeros_like(values))
@@ -143,10 +128,10 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
     (8 p + 21) n² + 24 n. float32 is rooted in float64, and cast back, by Newton always and by ``"eigh"`` where the
     damping is below 1e-5 of a trace (`nearlin.linalg.precision`), if the device has float64.
     """
-    one_of("eigh", "newton")("method", method)
-    p, damping = positive("p", p), not_negative("damping", damping)
-    require(method == "eigh" or p == int(p), f"p is {p!r}; expected a positive integer")
-    xp = check_square(name, matrix, finite=method == "newton", stack=method == "eigh")  # `symmetric_eigh` looks as well
+    _array.one_of("eigh", "newton")("method", method)
+    p, damping = _array.positive("p", p), _array.not_negative("damping", damping)
+    _array.require(method == "eigh" or p == int(p), f"p is {p!r}; expected a positive integer")
+    xp = _array.check_square(name, matrix, finite=method == "newton", stack=method == "eigh")  # `symmetric_eigh` looks as well
     work = wide_enough(matrix, damping if method == "eigh" else 0.0)
     if method == "newton":
         root, iterations, reason = _newton(work, int(p), damping, tol, maxiter, name)
@@ -159,7 +144,7 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
         reason = "indefinite"
     if work.dtype != matrix.dtype:
         error += float(xp.finfo(matrix.dtype).eps) / 2
-        with unguarded():
+        with _array.unguarded():
             root = xp.astype(root, matrix.dtype)
         if not bool(xp.all(xp.isfinite(root))):
             raise _singular(matrix, damping, name)
@@ -168,8 +153,8 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
 
 def _by_eigenvalues(matrix, p, damping, name):
     values, vectors = symmetric_eigh(matrix, name)
-    xp = namespace(matrix)
-    with unguarded():
+    xp = _array.namespace(matrix)
+    with _array.unguarded():
         powers = (values + damping) ** (-0.5 / p)
     if not bool(xp.all(xp.isfinite(powers))):
         raise _singular(matrix, damping, name)
@@ -185,22 +170,22 @@ def _singular(matrix, damping, name):
 def _is_semidefinite(matrix, slack):
     """Whether no eigenvalue is below -``slack``; n³/3 flops."""
     try:
-        cholesky(matrix, slack)
-    except NotPositiveDefinite:
+        _array.cholesky(matrix, slack)
+    except _array.NotPositiveDefinite:
         return False
     return True
 
 
 def _error(X, matrix, damping, p):
     """||Xᵃ (H + λ I) Xᵇ - X||_F / ||X||_F, estimated by products with the probes; in float64 where the device has it."""
-    xp, n = namespace(X), X.shape[-1]
-    X, matrix = (xp.astype(a, widest(a), copy=False) for a in (X, matrix))
+    xp, n = _array.namespace(X), X.shape[-1]
+    X, matrix = (xp.astype(a, _array.widest(a), copy=False) for a in (X, matrix))
     probes = [[2**0.5 * math.cos(q**0.5 * i * i) for q in PROBES] for i in range(1, n + 1)]
     left = (p + 1) // 2
-    with unguarded():
+    with _array.unguarded():
         size = xp.max(xp.abs(X), axis=(-2, -1), keepdims=True)  # powers of X / size do not overflow
         X = X / size
-        once = image = X @ asarray(probes, like=X)
+        once = image = X @ _array.asarray(probes, like=X)
         for _ in range(p - left):
             image = X @ image
         image = size**p * (matrix @ image + damping * image)
@@ -215,8 +200,8 @@ def _error(X, matrix, damping, p):
 
 def _newton(matrix, p, damping, tol, maxiter, name):
     """Y ≈ Z^(-1/p), the iterations, and how they ended."""
-    xp, n = namespace(matrix), matrix.shape[0]
-    eye = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
+    xp, n = _array.namespace(matrix), matrix.shape[0]
+    eye = xp.eye(n, dtype=matrix.dtype, device=_array.device(matrix))
     Z = matrix + damping * eye
     size = safe_norm(Z)
     if not size > 0 or (n == 1 and not float(Z[0, 0]) > 0):
@@ -228,7 +213,7 @@ def _newton(matrix, p, damping, tol, maxiter, name):
     error, iterations, tol = norm(M - eye), 0, max(tol, 4 * n * float(xp.finfo(Z.dtype).eps))
     while error > tol and iterations < maxiter:
         E = (1 + 1 / p) * eye - M / p
-        with unguarded():
+        with _array.unguarded():
             M = _power(E, p) @ M
             found = norm(M - eye)
         if not found <= GROWTH * error:

@@ -19,24 +19,7 @@ Deviations  1. Uᵀ U is formed anew in every update and its Cholesky factor tak
 import math
 from typing import NamedTuple
 
-from nearlin._array import (
-    block_length,
-    check,
-    cholesky,
-    device,
-    eigh,
-    integer,
-    itemsize,
-    map_blocks,
-    namespace,
-    not_negative,
-    positive,
-    slices,
-    solve_triangular,
-    unguarded,
-    widest,
-    within,
-)  # fmt: skip
+from nearlin import _array
 
 THIN = 8  # up to as many rows a BLAS is faster row by row
 NEGLIGIBLE = 10  # a remainder p below this many eps ‖h‖ is rounding
@@ -85,7 +68,7 @@ class Inverse(NamedTuple):
         sigma = self.amplify * sigma
         gamma = self.damping
         if self.relative and sigma.shape[0]:
-            gamma = max(gamma, self.relative * float(namespace(sigma).max(sigma)))
+            gamma = max(gamma, self.relative * float(_array.namespace(sigma).max(sigma)))
         if sigma.shape[0] == d:
             return 0.0, self.scale * inner / (gamma + sigma)
         return self.scale / gamma, (-self.scale / gamma) * (sigma / (gamma + sigma)) * inner
@@ -114,8 +97,8 @@ class LowRankStep(NamedTuple):
 
 def lowrank(d, rank, like):
     """S = 0 of dimension ``d``: the first min(``rank``, ``d``) unit vectors and zeros, in the dtype of ``like``, next to it."""
-    xp, k = namespace(like), min(integer(0)("rank", rank), d)
-    where = {"dtype": like.dtype, "device": device(like)}
+    xp, k = _array.namespace(like), min(_array.integer(0)("rank", rank), d)
+    where = {"dtype": like.dtype, "device": _array.device(like)}
     return LowRank(xp.eye(k, d, **where), xp.zeros((k,), **where))
 
 
@@ -145,7 +128,7 @@ def lowrank_solve(curvature, v, inverse):
     """
     inverse = _checked(curvature, inverse, v=v)
     U = curvature.U
-    with unguarded():
+    with _array.unguarded():
         inner, square = _sums(lambda b: (U[:, b] @ v[b], v[b] @ v[b]), U)
     if not math.isfinite(float(square)):
         raise ValueError("v holds NaN or Inf, or the squares of its entries overflow; expected finite numbers")
@@ -189,9 +172,9 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
     d (4 k² + 12 k + 9) flops, d more for the clipping, and O(k³) that do not depend on d; as many with h = 0 or k = d, less
     2 k d. New arrays of d k + 2 d numbers, d of them given up at the end.
     """
-    inverse, decay = _checked(curvature, inverse, h=h, **({} if v is None else {"v": v})), within("[0, 1]")("decay", decay)
-    (k, d), weight = curvature.U.shape, not_negative("weight", 1 - decay if weight is None else weight)
-    with unguarded():
+    inverse, decay = _checked(curvature, inverse, h=h, **({} if v is None else {"v": v})), _array.within("[0, 1]")("decay", decay)
+    (k, d), weight = curvature.U.shape, _array.not_negative("weight", 1 - decay if weight is None else weight)
+    with _array.unguarded():
         met = _meet(curvature.U, h, v)
         rest = _remainder(curvature.U, h, v, met.w)
         length = math.sqrt(float(met.w @ met.w) + rest.square)
@@ -200,27 +183,27 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
         if k == 0:
             x = None if v is None else _image(curvature.U, v, inverse._terms(_wide(curvature.sigma), met.inner, d), inverse)
             return LowRankStep(curvature, x, weight * rest.square, True)
-        limits = namespace(h).finfo(h.dtype)
+        limits = _array.namespace(h).finfo(h.dtype)
         rounding = max(NEGLIGIBLE * float(limits.eps) * length, math.sqrt(float(limits.smallest_normal) / float(limits.eps)))
         basis = _basis(met, rest, k < d and math.sqrt(rest.square) > rounding)
         sigma, C, dropped = _turn(_wide(curvature.sigma), basis, decay, weight)
         terms = None if v is None else inverse._terms(sigma, C @ basis.inner, d)
         U, x = _write(curvature.U, rest.p if basis.new else None, C, v, terms, inverse)
-    return LowRankStep(LowRank(U, namespace(h).astype(sigma, h.dtype)), x, dropped, True)
+    return LowRankStep(LowRank(U, _array.namespace(h).astype(sigma, h.dtype)), x, dropped, True)
 
 
 def _checked(curvature, inverse, **vectors):
     """``inverse`` in Python's numbers, after a look at sorts and shapes of arrays; NaN and Inf show in the sums."""
-    check(ndim=dict.fromkeys(vectors, 1), finite=False, beside=("curvature.U", curvature.U), **vectors)
+    _array.check(ndim=dict.fromkeys(vectors, 1), finite=False, beside=("curvature.U", curvature.U), **vectors)
     d = curvature.U.shape[1]
     for name, vector in vectors.items():
         if vector.shape[0] != d:
             raise ValueError(f"{name} has {vector.shape[0]} entries; expected {d}, the dimension of the curvature")
     if inverse is None:
         return None
-    positive("damping", inverse.damping), positive("amplify", inverse.amplify)
+    _array.positive("damping", inverse.damping), _array.positive("amplify", inverse.amplify)
     inverse = Inverse(*(None if value is None else float(value) for value in inverse))
-    most, dtype = float(namespace(curvature.U).finfo(curvature.U.dtype).max), str(curvature.U.dtype).split(".")[-1]
+    most, dtype = float(_array.namespace(curvature.U).finfo(curvature.U.dtype).max), str(curvature.U.dtype).split(".")[-1]
     if not max(1.0, abs(inverse.scale)) / inverse.damping <= most:
         times = "" if abs(inverse.scale) <= 1 else f", times {abs(inverse.scale):.3g},"
         raise ValueError(f"damping is {inverse.damping!r}; expected a number whose reciprocal{times} is finite in {dtype}")
@@ -241,12 +224,12 @@ class _Basis(NamedTuple):
 
 def _basis(met, rest, new):
     """The basis, with p where it is more than rounding and more than what U lacks in orthonormality leaves of h."""
-    xp, R = namespace(met.w), cholesky(met.gram)
-    side = solve_triangular(R, rest.w, trans=True)
+    xp, R = _array.namespace(met.w), _array.cholesky(met.gram)
+    side = _array.solve_triangular(R, rest.w, trans=True)
     pivot = rest.square - float(side @ side)  # squared length of the part of p that is orthogonal to U
     if not new or pivot <= INSIDE * rest.square:
-        return _Basis(R, met.w + solve_triangular(R, side), met.inner, False)
-    last = xp.ones((1,), dtype=R.dtype, device=device(R))
+        return _Basis(R, met.w + _array.solve_triangular(R, side), met.inner, False)
+    last = xp.ones((1,), dtype=R.dtype, device=_array.device(R))
     top = xp.concat([R, side[:, None]], axis=1)
     bottom = xp.concat([0 * side, math.sqrt(pivot) * last])[None, :]
     inner = None if met.inner is None else xp.concat([met.inner, rest.inner * last])
@@ -255,12 +238,12 @@ def _basis(met, rest, new):
 
 def _turn(sigma, basis, decay, weight):
     """The new σ, C with the new Uᵀ = C Zᵀ, and the eigenvalue that was dropped."""
-    xp, R, grown = namespace(sigma), basis.R, decay * sigma
+    xp, R, grown = _array.namespace(sigma), basis.R, decay * sigma
     if basis.new:
         grown = xp.concat([grown, xp.zeros_like(grown[:1])])
     v = R @ basis.v
-    e, V = eigh((R * grown) @ xp.matrix_transpose(R) + (weight * v)[:, None] * v[None, :])
-    e, C = xp.maximum(e, xp.zeros_like(e)), xp.matrix_transpose(solve_triangular(R, V))
+    e, V = _array.eigh((R * grown) @ xp.matrix_transpose(R) + (weight * v)[:, None] * v[None, :])
+    e, C = xp.maximum(e, xp.zeros_like(e)), xp.matrix_transpose(_array.solve_triangular(R, V))
     return (e[1:], C[1:, :], float(e[0])) if basis.new else (e, C, 0.0)
 
 
@@ -295,7 +278,7 @@ def _meet(U, h, v):
 
 
 def _remainder(U, h, v, w):
-    xp = namespace(U)
+    xp = _array.namespace(U)
     w, p = xp.astype(w, U.dtype), xp.empty_like(h)
 
     def products(b):
@@ -310,7 +293,7 @@ def _remainder(U, h, v, w):
 
 def _write(U, p, C, v, terms, inverse):
     """The new Uᵀ = C [U p]ᵀ, and the image of v where there is one."""
-    xp, k = namespace(U), U.shape[0]
+    xp, k = _array.namespace(U), U.shape[0]
     C, made = xp.astype(C, U.dtype), xp.empty_like(U)
     x, tail = (None, None) if v is None else (xp.empty_like(v), xp.astype(terms[1], U.dtype))
 
@@ -330,7 +313,7 @@ def _write(U, p, C, v, terms, inverse):
 
 
 def _image(U, v, terms, inverse):
-    xp = namespace(v)
+    xp = _array.namespace(v)
     x, tail = xp.empty_like(v), xp.astype(terms[1], v.dtype)
 
     def write(b):
@@ -345,12 +328,12 @@ def _clipped(x, inverse):
     if inverse.bound is None:
         return x
     limit = abs(inverse.scale) * inverse.bound
-    return namespace(x).clip(x, -limit, limit)
+    return _array.namespace(x).clip(x, -limit, limit)
 
 
 def _gram(A):
     """A Aᵀ."""
-    xp, rows = namespace(A), _by_rows(A.shape[0])
+    xp, rows = _array.namespace(A), _by_rows(A.shape[0])
     return xp.stack([A @ A[i, :] for i in rows]) if rows else A @ xp.matrix_transpose(A)
 
 
@@ -361,14 +344,14 @@ def _by_rows(k):
 
 def _sums(f, U):
     """The sums over blocks of columns of U of the arrays that ``f`` makes, in float64 where the device has it."""
-    (k, d), xp, dtype = U.shape, namespace(U), widest(U)
-    columns = block_length(4 * (k + 3) * itemsize(U.dtype), U)  # a quarter of a share: the inner cache
+    (k, d), xp, dtype = U.shape, _array.namespace(U), _array.widest(U)
+    columns = _array.block_length(4 * (k + 3) * _array.itemsize(U.dtype), U)  # a quarter of a share: the inner cache
     sums = None
-    for part in map_blocks(f, slices(d, columns), U):
+    for part in _array.map_blocks(f, _array.slices(d, columns), U):
         wide = [xp.astype(a, dtype, copy=False) for a in part]
         sums = wide if sums is None else [a + b for a, b in zip(sums, wide, strict=True)]
     return sums
 
 
 def _wide(a):
-    return namespace(a).astype(a, widest(a), copy=False)
+    return _array.namespace(a).astype(a, _array.widest(a), copy=False)

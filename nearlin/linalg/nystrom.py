@@ -16,21 +16,7 @@ Deviations  1. Columns are added to Q, orthogonal to those before: no product is
 import math
 from dataclasses import dataclass, replace
 
-from nearlin._array import (
-    NotConverged,
-    NotPositiveDefinite,
-    check,
-    cholesky,
-    fold_in,
-    integer,
-    namespace,
-    normal,
-    not_negative,
-    optional,
-    positive,
-    solve_triangular,
-    svd,
-)
+from nearlin import _array
 from nearlin.linalg.cholesky import FactorizationError
 from nearlin.linalg.operators import safe_norm
 
@@ -64,7 +50,7 @@ class Nystrom:
 
     def __call__(self, r):
         """P⁻¹ r (n,) for r (n,)."""
-        damped, xp = self.values + self.damping, namespace(self.U)
+        damped, xp = self.values + self.damping, _array.namespace(self.U)
         inner = xp.matrix_transpose(self.U) @ r
         return r + self.U @ ((damped[-1] / damped - 1) * inner)
 
@@ -75,18 +61,18 @@ class Nystrom:
 
     def with_damping(self, damping):
         """The same for another μ: U and Λ do not depend on it. ``reason`` stays that of the μ it was made for."""
-        return replace(self, damping=positive("damping", damping))
+        return replace(self, damping=_array.positive("damping", damping))
 
     def effective_dimension(self):
         """Σ λ_i / (λ_i + μ) over the k values: that of A, from below."""
-        return float(namespace(self.values).sum(self.values / (self.values + self.damping)))
+        return float(_array.namespace(self.values).sum(self.values / (self.values + self.damping)))
 
 
 def columns(matvec):
     """A ``matmat`` for `nystrom` out of a ``matvec``, which is called on one column after the other."""
 
     def matmat(Z):
-        return namespace(Z).stack([matvec(Z[:, j]) for j in range(Z.shape[1])], axis=1)
+        return _array.namespace(Z).stack([matvec(Z[:, j]) for j in range(Z.shape[1])], axis=1)
 
     return matmat
 
@@ -132,22 +118,22 @@ def nystrom(matmat, n, key, damping, *, like, rank=16, max_rank=None, accuracy=0
     k products with A, and up to ``power`` for each rank tried: a rank that is far too small takes one or two. 25 n k² flops
     (nominal). Errors below eps ||A|| are not seen: a damping below that takes the rank to its largest.
     """
-    namespace(like)  # refuses what is no array
-    damping, accuracy = positive("damping", damping), not_negative("accuracy", accuracy)
-    n, rank, power = (integer(1)(*one) for one in (("n", n), ("rank", rank), ("power", power)))
-    max_rank = optional(integer(1))("max_rank", max_rank)
+    _array.namespace(like)  # refuses what is no array
+    damping, accuracy = _array.positive("damping", damping), _array.not_negative("accuracy", accuracy)
+    n, rank, power = (_array.integer(1)(*one) for one in (("n", n), ("rank", rank), ("power", power)))
+    max_rank = _array.optional(_array.integer(1))("max_rank", max_rank)
     most = min(n, max(rank, n // 2) if max_rank is None else max_rank)
     Q = Y = None
     k, products, error, tolerance = 0, 0, math.inf, accuracy * damping
     while error > tolerance and k < most:
         new = min(2 * k or rank, most) - k
-        draws = normal(fold_in(key, 0, k), (n, new), like)
-        check(finite=False, like=draws)
+        draws = _array.normal(_array.fold_in(key, 0, k), (n, new), like)
+        _array.check(finite=False, like=draws)
         Z = _orthonormal(draws, Q)
         Q, Y = _beside(Q, Z), _beside(Y, _product(matmat, Z))
         k += new
         B, shift = _root(Q, Y)
-        start = normal(fold_in(key, 1, k), (n,), like)
+        start = _array.normal(_array.fold_in(key, 1, k), (n,), like)
         error, steps = _error(matmat, B, start, power, tolerance if k < most else math.inf)
         products += new + steps
     reason = "converged" if error <= tolerance else f"capped: error {error:.2g} > {tolerance:.2g} at the largest rank, {most}"
@@ -158,19 +144,19 @@ def nystrom(matmat, n, key, damping, *, like, rank=16, max_rank=None, accuracy=0
 def _product(matmat, Z):
     """A Z, looked at."""
     Y = matmat(Z)
-    check(ndim={"matmat(Z)": 2}, beside=("Z", Z), **{"matmat(Z)": Y})
+    _array.check(ndim={"matmat(Z)": 2}, beside=("Z", Z), **{"matmat(Z)": Y})
     if Y.shape != Z.shape:
         raise ValueError(f"matmat(Z) has shape {tuple(Y.shape)}; expected {tuple(Z.shape)}, that of Z")
     return Y
 
 
 def _beside(left, right):
-    return right if left is None else namespace(right).concat([left, right], axis=1)
+    return right if left is None else _array.namespace(right).concat([left, right], axis=1)
 
 
 def _orthonormal(Z, Q):
     """An orthonormal basis of the range of Z, less that of Q; twice, as once leaves rounding over small remainders."""
-    xp = namespace(Z)
+    xp = _array.namespace(Z)
     for _ in range(2):
         Z = Z if Q is None else Z - Q @ (xp.matrix_transpose(Q) @ Z)
         Z = xp.linalg.qr(Z).Q
@@ -179,7 +165,7 @@ def _orthonormal(Z, Q):
 
 def _root(Q, Y):
     """B (n, k) with B Bᵀ = (Y + ν Q) (Qᵀ Y + ν I)⁻¹ (Y + ν Q)ᵀ, and ν; Y = A Q."""
-    xp, size = namespace(Y), safe_norm(Y)
+    xp, size = _array.namespace(Y), safe_norm(Y)
     if size == 0:
         return Y, 0.0
     eps = float(xp.finfo(Y.dtype).eps)
@@ -187,11 +173,11 @@ def _root(Q, Y):
     core, shift = (core + xp.matrix_transpose(core)) / 2, eps * size
     while shift <= eps**0.5 * size:
         try:
-            C = cholesky(core, shift=shift)
-        except NotPositiveDefinite:
+            C = _array.cholesky(core, shift=shift)
+        except _array.NotPositiveDefinite:
             shift *= 10
             continue
-        return xp.matrix_transpose(solve_triangular(C, xp.matrix_transpose(Y + shift * Q), trans=True)), shift
+        return xp.matrix_transpose(_array.solve_triangular(C, xp.matrix_transpose(Y + shift * Q), trans=True)), shift
     smallest = float(xp.min(xp.linalg.eigvalsh(core)))
     raise FactorizationError(
         f"Qᵀ A Q ({core.shape[0]} x {core.shape[0]}, ||A Q||_F = {size:.3g}) has the eigenvalue {smallest:.3g}; expected A "
@@ -201,7 +187,7 @@ def _root(Q, Y):
 
 def _error(matmat, B, v, steps, enough):
     """||A - B Bᵀ|| from below by ``steps`` of the power method, fewer where it is more than ``enough``; and those made."""
-    error, Bt = 0.0, namespace(B).matrix_transpose(B)
+    error, Bt = 0.0, _array.namespace(B).matrix_transpose(B)
     for step in range(steps):
         size = safe_norm(v)
         if size == 0:
@@ -217,8 +203,8 @@ def _error(matmat, B, v, steps, enough):
 def _eigenpairs(B, shift):
     """U and Λ."""
     try:
-        U, s, _ = svd(B)
-    except NotConverged as error:
+        U, s, _ = _array.svd(B)
+    except _array.NotConverged as error:
         raise FactorizationError(f"the singular values of B ({B.shape[0]} x {B.shape[1]}) do not converge") from error
     values = s * s - shift
-    return U, namespace(s).maximum(values, namespace(s).zeros_like(values))
+    return U, _array.namespace(s).maximum(values, _array.namespace(s).zeros_like(values))

@@ -1,11 +1,11 @@
 """Low-rank curvature against dense matrices: the recursion, exactness below the rank, truncation, orthonormality, and cost."""
 
-import importlib
 import math
 
 import numpy as np
 import pytest
 
+from nearlin import _array
 from nearlin._array import BackendError
 from nearlin.complexity import count, wrap
 from nearlin.linalg import Inverse, LowRank, lowrank, lowrank_solve, lowrank_step, lowrank_update
@@ -240,10 +240,10 @@ def test_scale_bound_amplification_and_relative_damping(rng):
 
 def test_blocks_change_nothing_but_rounding(rng, monkeypatch):
     """Three columns a block, the last one short."""
-    file, h, v = importlib.import_module("nearlin.linalg.lowrank"), rng.standard_normal(13), rng.standard_normal(13)
+    h, v = rng.standard_normal(13), rng.standard_normal(13)
     start = lowrank_update(lowrank(13, 4, h), vectors(rng, 13, 1)[0], 0.5).curvature
     whole = lowrank_step(start, h, v, DECAY, Inverse(DAMPING))
-    monkeypatch.setattr(file, "block_length", lambda row_bytes, like: 3)
+    monkeypatch.setattr(_array, "block_length", lambda row_bytes, like: 3)
     parts = lowrank_step(start, h, v, DECAY, Inverse(DAMPING))
     close(dense(parts.curvature), dense(whole.curvature), 1e-13)
     close(parts.x, whole.x, 1e-12)
@@ -251,8 +251,8 @@ def test_blocks_change_nothing_but_rounding(rng, monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [(np.float32, 4), (np.float64, 8)])
 def test_blocks_are_cut_by_the_size_of_a_number(monkeypatch, dtype, itemsize):
-    file, asked = importlib.import_module("nearlin.linalg.lowrank"), []
-    monkeypatch.setattr(file, "block_length", lambda row_bytes, like: asked.append(row_bytes) or 5)
+    asked = []
+    monkeypatch.setattr(_array, "block_length", lambda row_bytes, like: asked.append(row_bytes) or 5)
     lowrank_update(lowrank(13, 4, np.zeros(1, dtype)), np.ones(13, dtype), 0.5)
     assert set(asked) == {4 * 7 * itemsize}
 

@@ -6,22 +6,7 @@ from itertools import pairwise
 from math import ceil
 from typing import NamedTuple
 
-from nearlin.complexity.cost.kernels import (
-    DERIVATIVE,
-    FUNCTION,
-    forward,
-    gram,
-    gram_matvec,
-    kronecker_sketch,
-    matvec,
-    neuron_sketch,
-    rmatvec,
-    signed_sums,
-    sketched_gram,
-    sketched_neurons,
-    slope_flops,
-    transform,
-)
+from nearlin.complexity.cost import kernels
 from nearlin.sketch import KroneckerSRHT
 
 
@@ -63,24 +48,28 @@ class NetworkCost(NamedTuple):
 def two_layer(n, d, m, block=None, activation="relu"):
     """The `NetworkCost` of `nn.TwoLayer` with ``d`` inputs and ``m`` neurons on ``n`` samples."""
     sizes = {"block": block, "activation": activation}
-    adjoint = rmatvec(n, d, m, activation)
+    adjoint = kernels.rmatvec(n, d, m, activation)
     return NetworkCost(
-        n, n, n * d, m * d, 1, forward(n, d, m, **sizes), 2 * n * d, adjoint, matvec(n, d, m, **sizes), adjoint,
-        gram_matvec(n, d, m, **sizes), gram(n, d, m, **sizes),
+        n, n, n * d, m * d, 1, kernels.forward(n, d, m, **sizes), 2 * n * d, adjoint, kernels.matvec(n, d, m, **sizes), adjoint,
+        kernels.gram_matvec(n, d, m, **sizes), kernels.gram(n, d, m, **sizes),
         partial(_two_layer_neurons, n, d, m, block, activation), partial(_two_layer_kronecker, n, d, m, activation),
-        3 * n * m + 3 * m + slope_flops(n, d, m, activation),
+        3 * n * m + 3 * m + kernels.slope_flops(n, d, m, activation),
     )  # fmt: skip
 
 
 def _two_layer_neurons(n, d, m, block, activation, s):
-    return neuron_sketch(n, m, s, block) + sketched_gram(n, d, sketched_neurons(m, s)) + slope_flops(n, d, m, activation)
+    return (
+        kernels.neuron_sketch(n, m, s, block)
+        + kernels.sketched_gram(n, d, kernels.sketched_neurons(m, s))
+        + kernels.slope_flops(n, d, m, activation)
+    )
 
 
 def _two_layer_kronecker(n, d, m, activation, s, oversample=KroneckerSRHT.oversample):
     chunks = ceil(n / max(1, 2**23 // (m + d)))  # samples are sketched some at a time, and signs made for each
-    factors = 2 * n * m + 3 * m * chunks + slope_flops(n, d, m, activation)
-    again = (chunks - 1) * (transform(m, 0) + transform(d, 0))  # the transforms' factors, for each
-    return factors + again + oversample * s + kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
+    factors = 2 * n * m + 3 * m * chunks + kernels.slope_flops(n, d, m, activation)
+    again = (chunks - 1) * (kernels.transform(m, 0) + kernels.transform(d, 0))  # the transforms' factors, for each
+    return factors + again + oversample * s + kernels.kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
 
 
 def mlp(n, sizes, activation="tanh", linear=()):
@@ -90,14 +79,14 @@ def mlp(n, sizes, activation="tanh", linear=()):
     hidden = n * sum(width for i, width in enumerate(sizes[:-1]) if i not in (0, *linear))
     products = n * sum(inp * out for inp, out in pairwise(sizes))
     unused = 2 * n * sizes[0] * sizes[1]  # the first layer's input gradient is not formed
-    slopes = DERIVATIVE[activation] * hidden  # made by the first pass that asks, and kept for others
+    slopes = kernels.DERIVATIVE[activation] * hidden  # made by the first pass that asks, and kept for others
     signals = products * 2 - unused + hidden + slopes  # one backward pass
     left = 2 * nc * sum(out for out, _ in layers)  # signals against a vector
     matvec = 2 * n * p + left + nc * len(layers)
     rmatvec = 2 * n * p + left
     gram = sum(_hadamard(n, nc, inp, out) for out, inp in layers) + nc * nc * (len(layers) - 1)
     return NetworkCost(
-        n, nc, n * sizes[0], p, len(layers), 2 * products + n * sum(sizes[1:]) + FUNCTION[activation] * hidden,
+        n, nc, n * sizes[0], p, len(layers), 2 * products + n * sum(sizes[1:]) + kernels.FUNCTION[activation] * hidden,
         sizes[-1] * signals - (sizes[-1] - 1) * slopes, signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
         partial(_mlp_neurons, n, nc, layers), partial(_mlp_kronecker, nc, layers), signals, slopes,
     )  # fmt: skip
@@ -116,10 +105,10 @@ def _hadamard(n, nc, inp, out):
 def _mlp_neurons(n, nc, layers, s):
     total = (len(layers) - 1) * nc * nc
     for out, inp in layers:
-        total += nc * signed_sums(out, max(1, out // s), out) + _hadamard(n, nc, inp, sketched_neurons(out, s))
+        total += nc * kernels.signed_sums(out, max(1, out // s), out) + _hadamard(n, nc, inp, kernels.sketched_neurons(out, s))
     return total
 
 
 def _mlp_kronecker(nc, layers, s, oversample=KroneckerSRHT.oversample):
-    rows = sum(kronecker_sketch(nc, inp, out, s, oversample) + oversample * s + nc * s for out, inp in layers)
+    rows = sum(kernels.kronecker_sketch(nc, inp, out, s, oversample) + oversample * s + nc * s for out, inp in layers)
     return rows + 2 * nc * nc * s
