@@ -45,10 +45,7 @@ def test_the_verdict_flips_exactly_at_the_bound(reduce):
         ("share", (1, 2, 4, 5), (True, False, True, True), (0.75,)),
         ("degree", (2, 4, 6, 8), (12, 40, 84, 144), (2,)),
         ("leading", (2, 4, 6, 8), (12, 40, 84, 144), (2,)),
-        ("n log n", (2, 4, 8, 16), (7, 25, 73, 193), (3,)),
         ("exponent", (1, 2, 4, 8), (5, 20, 80, 320), (2,)),
-        ("decline", (0, 1, 2), (math.e, 1, 1 / math.e), (-1,)),
-        ("crossing", (1, 2, 4, 8), (0.5, 2.0, 0.5, 2.0), (2**2.5,)),
     ],
 )
 def test_reductions_are_the_numbers_that_they_say(reduce, x, y, value):
@@ -65,7 +62,7 @@ def test_every_reduction_is_tested_here():
     tested = {mark for mark in REDUCTIONS if not mark.startswith("interval")}
     assert tested == {
         "all", "max", "min", "median", "mean", "geometric mean", "first", "last", "spread", "share", "degree", "leading",
-        "n log n", "exponent", "decline", "crossing",
+        "exponent",
     }  # fmt: skip
 
 
@@ -88,7 +85,6 @@ def test_a_sweep_without_rows_holds_nothing():
 def test_counts_that_are_no_polynomial_have_no_degree():
     rows = rows_of({n: 2**n for n in (1, 2, 3, 4, 5)})
     assert judged(rows, Bound("value", high=100, over="n", reduce="degree")).verdict == FAILS
-    assert judged(rows, Bound("value", high=100, over="n", reduce="n log n")).verdict == FAILS
 
 
 def test_every_group_is_judged_by_its_own_bound():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nearlin.complexity import claims as table
-from nearlin.complexity.claims import deep, networks, preconditioning
+from nearlin.complexity.claims import deep, preconditioning, problems
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.optim import GaussNewton
 from tests.complexity.controls import controls
@@ -28,7 +28,7 @@ WRONG = {
     "half the sketch": ("kappa-digits", {"ratio": 2}),
     "half the sketch, damped": ("kappa-digits-damped", {"ratio": 2}),
     "few samples are easier than the range": ("kappa-class-averaged-digits", {"size": 13}),
-    "with the squared loss the mean is better than nothing": ("kappa-class-averaged-softmax", {"loss": networks.SQUARED}),
+    "with the squared loss the mean is better than nothing": ("kappa-class-averaged-softmax", {"loss": problems.SQUARED}),
     "a wide shallow network is lazy": ("kappa-kept-deep", {"deep": (1024,), "widths": (32,)}),
     "a deep narrow network is not": ("kappa-kept-deep", {"wide": (64, 64, 64), "widths": (32,)}),
     "a damping that stays": (
@@ -88,7 +88,7 @@ def test_one_size_that_is_far_off_breaks_the_plan():
 
 def test_the_planner_is_timed_on_steps():
     steps = []
-    assert deep._routes(deep.cost.problem(16, 4, 64), GaussNewton(plan="kernel"), 2) == {"kernel"}
+    assert deep._routes(problems.problem(16, 4, 64), GaussNewton(plan="kernel"), 2) == {"kernel"}
     list(deep.plan_times(False, timer=lambda calls, rounds: steps.append(tuple(calls)) or dict.fromkeys(calls, 1.0)))
     assert set(steps) == {("auto", "exact", "sketch", "kernel")}
 
@@ -112,13 +112,13 @@ def test_a_run_that_does_not_arrive_is_out_of_regime():
 
 
 def test_the_walk_ends_where_it_is_told_to():
-    p = networks.on_digits(8, 10, (32,))
-    visited = list(networks.walk(p, GaussNewton(plan="exact"), 5))
+    p = problems.on_digits(8, 10, (32,))
+    visited = list(problems.walk(p, GaussNewton(plan="exact"), 5))
     assert len(visited) == 6
     assert visited[0][0] is p
     assert visited[-1][1] is None
     losses = [info.new_loss for _, info in visited[:-1]]
-    again = list(networks.walk(p, GaussNewton(plan="exact"), 5, until=losses[1]))
+    again = list(problems.walk(p, GaussNewton(plan="exact"), 5, until=losses[1]))
     assert len(again) == 3
     np.testing.assert_allclose(float(again[-1][0].objective.at(*again[-1][0][1:]).loss), losses[1])
 
@@ -149,5 +149,5 @@ def test_the_effective_dimension(rng):
 
 def test_a_damped_preconditioner_of_itself_is_perfect(rng):
     a = rng.standard_normal((6, 9))
-    assert math.isclose(preconditioning.damped_condition(a @ a.T, a @ a.T, 0.1), 1.0)
-    assert math.isclose(preconditioning.damped_condition(a @ a.T, np.eye(6)), np.linalg.cond(a) ** 2)
+    assert math.isclose(preconditioning.condition(a @ a.T, a @ a.T, 0.1), 1.0)
+    assert math.isclose(preconditioning.condition(a @ a.T, np.eye(6)), np.linalg.cond(a) ** 2)

@@ -72,5 +72,5 @@ def test_what_is_wrong_fails(name, options):
 
 @pytest.mark.parametrize("name", dsgd.TIGHT)
 def test_losses_of_the_claims_are_those_of_the_objective(name):
-    objective, params, batch = dsgd.tight(name)[0]
+    objective, params, batch = dsgd.TIGHT[name][0]
     assert dsgd.loss_at(objective, params, batch) == pytest.approx(float(objective.at(params, batch).loss), rel=1e-14)

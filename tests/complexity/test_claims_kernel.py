@@ -40,7 +40,8 @@ def test_what_is_wrong_fails(measure):
 
 
 def test_duplicates_cannot_be_fitted_below_the_floor():
-    x, y, floor = kernel.duplicated_problem(3, n=20, copies=4)
+    p, floor = kernel.duplicates(3, n=20, copies=4, width=8)
+    x, y = p.batch
     averaged = y.copy()
     averaged[:4] = averaged[-4:] = (y[:4] + y[-4:]) / 2
     assert np.array_equal(x[:4], x[-4:])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nearlin.complexity.claims import natural_gradient, outer
+from nearlin.complexity.claims.problems import on_sphere, train
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
-from nearlin.complexity.claims.trajectory import train
 from nearlin.nn import TwoLayer
 from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewton
 from tests.complexity.controls import controls
@@ -113,14 +113,14 @@ def test_networks_that_are_too_narrow_are_out_of_regime(monkeypatch):
 
 
 def test_a_run_starts_where_the_network_starts():
-    x, y = outer.problem(8, 3, 5)
-    run = train(NaturalGradient(), x, y, 40, 5, steps=1)
-    assert np.array_equal(run.start, TwoLayer(3, 40).init(5, x)[0])
-    assert run.steps == 1
+    run = train(NaturalGradient(), on_sphere(8, 3, 40, 5), 5, steps=1)
+    assert np.array_equal(run.start, TwoLayer(3, 40).init(5, np.empty(0))[0])
+    assert len(run.ratios) == 1
     assert run.residuals[1] < run.residuals[0]
 
 
 def test_a_singular_problem_has_no_step():
-    x, y = outer.problem(8, 3, 5)
-    run = train(GramGaussNewton(guard=False, damping=0.0), np.concatenate([x, x]), np.concatenate([y, -y]), 40, 5, steps=3)
+    p = on_sphere(8, 3, 40, 5)
+    twice = p._replace(batch=tuple(np.concatenate(pair) for pair in ((p.batch[0], p.batch[0]), (p.batch[1], -p.batch[1]))))
+    run = train(GramGaussNewton(guard=False, damping=0.0), twice, 5, steps=3)
     assert run.residuals[-1] == np.inf

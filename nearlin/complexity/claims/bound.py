@@ -4,17 +4,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from itertools import groupby
 from numbers import Number
 from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Series
-from nearlin.complexity.degree import degree, leading_term, nlogn
+from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Series, worst
+from nearlin.complexity.degree import degree, leading_term
 from nearlin.complexity.fit import fit_exponent, fit_with_floor
-
-# ------------------------------------------------------------------------------------------------------------ reductions
 
 
 def geometric_mean(values):
@@ -27,26 +25,8 @@ def power_law(x, y):
     return float(np.polyfit(np.log(x), np.log(np.asarray(y, dtype=float)), 1)[0])
 
 
-def decline(x, y):
-    """Slope of ln y over x."""
-    return float(np.polyfit(x, np.log(np.asarray(y, dtype=float)), 1)[0])
-
-
-def crossing(sizes, gains):
-    """The size from which on gains stay above 1, between two sizes by logarithms; the first size, or infinity, beyond them."""
-    slow = [i for i, gain in enumerate(gains) if gain < 1]
-    if not slow:
-        return float(sizes[0])
-    i = slow[-1]
-    if i + 1 == len(sizes):
-        return math.inf
-    x, y = np.log(sizes[i : i + 2]), np.log(gains[i : i + 2])
-    return float(np.exp(np.interp(0.0, y, x)))
-
-
-def _interval(fit, x, y):
-    found = fit(x, y)
-    return found.low, found.high
+def _interval(fit):
+    return lambda x, y: (fit(x, y).low, fit(x, y).high)
 
 
 def _exact(f, x, y):
@@ -73,25 +53,19 @@ REDUCTIONS = {
     "share": Reduction("share with {column}", lambda x, y: (float(np.mean(y)),)),
     "degree": Reduction("degree of {column} in {over}", lambda x, y: (_exact(degree, x, y),)),
     "leading": Reduction("leading coefficient of {column} in {over}", lambda x, y: (_exact(leading_term, x, y)[1],)),
-    "n log n": Reduction("coefficient of {over} log₂ {over} in {column}", lambda x, y: (_exact(nlogn, x, y),)),
     "exponent": Reduction("exponent of {column} in {over}", lambda x, y: (power_law(x, y),)),
-    "decline": Reduction("slope of ln {column} over {over}", lambda x, y: (decline(x, y),)),
-    "crossing": Reduction("{over} from which {column} stays above 1", lambda x, y: (crossing(x, y),)),
-    "interval": Reduction("exponent of {column} in {over}", partial(_interval, fit_with_floor)),
-    "interval, no floor": Reduction("exponent of {column} in {over}", partial(_interval, fit_exponent)),
+    "interval": Reduction("exponent of {column} in {over}", _interval(fit_with_floor)),
+    "interval, no floor": Reduction("exponent of {column} in {over}", _interval(fit_exponent)),
 }
-DRAWS = {"max": max, "min": min, "median": np.median, "mean": np.mean, "geometric mean": geometric_mean}
+DRAWS = {"": min, "max": max, "min": min, "median": np.median, "mean": np.mean, "geometric mean": geometric_mean}
 LEVELS = ("all", "max", "min", "median", "mean", "geometric mean", "first", "last")  # what they give stands beside the curve
 FITTED = ("exponent", "interval", "interval, no floor")
 
 
-# ---------------------------------------------------------------------------------------------------------------- bounds
-
-
 class Curve(NamedTuple):
-    """The points of one group of rows: sizes, values (over ``per``), and the same as they are drawn, beside what is expected."""
+    """One group of rows: the first, sizes, values (over ``per``), and the same as they are drawn, beside what is expected."""
 
-    rows: tuple
+    first: dict
     x: tuple
     y: tuple
     drawn: tuple
@@ -142,38 +116,46 @@ class Bound:
     halfwidth: float = math.inf
 
     def __post_init__(self):
-        if self.reduce not in REDUCTIONS or self.draws not in ("", *DRAWS):
+        if self.reduce not in REDUCTIONS or self.draws not in DRAWS:
             raise ValueError(f"reduce is {self.reduce!r} and draws {self.draws!r}; expected {', '.join(REDUCTIONS)}")
+
+    @property
+    def ends(self):
+        """(low, high)."""
+        return (self.low, self.high) if self.equal is None else (self.equal, self.equal)
 
     @property
     def judges(self):
         """Whether it can fail."""
-        return self.equal is not None or self.low != -math.inf or self.high != math.inf
+        return self.ends != (-math.inf, math.inf)
 
     @property
     def columns(self):
         """The columns that are measured rather than chosen."""
-        named = (self.column, self.per, self.beside, *(b for b in (self.low, self.high, self.equal) if isinstance(b, str)))
-        return {name for name in named if name}
+        named = (self.column, self.per, self.beside, *self.ends)
+        return {name for name in named if isinstance(name, str)} - {""}
 
     def __call__(self, rows):
         """(verdict, value, reasons) of these rows."""
         curves = self.curves(rows)
         if not curves:
             return FAILS, f"no {self.column}", [f"no row has {self.column}"]
-        found = {name: self._reduced(curve) for name, curve in curves.items()}
-        verdicts, reasons = [], []
-        for name, values in found.items():
-            low, high = self.limits(curves[name].rows[0])
-            verdicts.append(self._verdict(values, low, high))
+        found, verdicts, reasons = {}, [], []
+        for name, curve in curves.items():
+            found[name], (low, high) = self._reduced(curve), self.limits(curve.first)
+            verdicts.append(self._verdict(found[name], low, high))
+            says = f"{self._name} is {_span(found[name])}"
             if verdicts[-1] == FAILS:
-                where = self._where(curves[name], low, high)
                 group = f"{name}: " if self.by else ""
-                reasons.append(f"{group}{self._name} is {_span(values)}{where}, expected {between(low, high)}")
+                reasons.append(f"{group}{says}{self._where(curve, low, high)}, expected {between(low, high)}")
             elif verdicts[-1] == OUT_OF_REGIME:
-                reasons.append(f"{self._name} is {_span(values)}, wider than ± {self.halfwidth:g}: too noisy to tell")
-        verdict = next((v for v in (FAILS, OUT_OF_REGIME) if v in verdicts), HOLDS)
-        return verdict, f"{self._name} {self._value(found)}", reasons
+                reasons.append(f"{says}, wider than ± {self.halfwidth:g}: too noisy to tell")
+        return worst(verdicts), f"{self._name} {self._value(found)}", reasons
+
+    def expected(self, named=True):
+        """What must be true, in words; without the name of the number where not ``named``."""
+        width = f", known to ± {self.halfwidth:g}" if self.halfwidth < math.inf else ""
+        return f"{self._name} " * named + between(*self.ends) + width
 
     @property
     def _name(self):
@@ -183,14 +165,10 @@ class Bound:
 
     def _value(self, found):
         """The reduced numbers: by group where few differ, their range else."""
-        if not self.by or len(found) == 1:
-            return _span([v for values in found.values() for v in values])
         groups = {}
         for name, values in found.items():
             groups.setdefault(_span(values), []).append(str(name))
-        if len(groups) == 1:
-            return next(iter(groups))
-        if len(groups) <= 6 and sum(map(len, groups.values())) <= 12:
+        if 1 < len(groups) <= 6 and len(found) <= 12:
             return ", ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
         return _span([v for values in found.values() for v in values])
 
@@ -203,21 +181,17 @@ class Bound:
         return {name: self._curve(some) for name, some in groups.items()}
 
     def _curve(self, rows):
-        beside = self.per or self.beside or next((b for b in (self.equal, self.high, self.low) if isinstance(b, str)), "")
+        beside = self.per or self.beside or next((end for end in self.ends[::-1] if isinstance(end, str)), "")
         points = [(row[self.over] if self.over else i, row) for i, row in enumerate(rows)]
         points.sort(key=lambda point: point[0])
+        at = [(x, [row]) for x, row in points]
         if self.draws:
-            at = {}
-            for x, row in points:
-                at.setdefault(x, []).append(row)
-            take = lambda some, f: DRAWS[self.draws]([f(row) for row in some])  # noqa: E731
-        else:
-            at = dict(enumerate([row] for _, row in points))
-            take = lambda some, f: f(some[0])  # noqa: E731
-        x = tuple(at) if self.draws else tuple(size for size, _ in points)
-        drawn = tuple(take(some, lambda row: row[self.column]) for some in at.values())
-        y = tuple(take(some, lambda row: _ratio(row[self.column], row[self.per])) for some in at.values()) if self.per else drawn
-        return Curve(tuple(r for _, r in points), x, y, drawn, tuple(some[0][beside] for some in at.values()) if beside else None)
+            at = [(x, [row for _, row in some]) for x, some in groupby(points, lambda point: point[0])]
+        take = DRAWS[self.draws]
+        drawn = tuple(take([row[self.column] for row in some]) for _, some in at)
+        y = tuple(take([_ratio(row[self.column], row[self.per]) for row in some]) for _, some in at) if self.per else drawn
+        expected = tuple(some[0][beside] for _, some in at) if beside else None
+        return Curve(points[0][1], tuple(x for x, _ in at), y, drawn, expected)
 
     def _reduced(self, curve):
         if not all(map(_finite, curve.y)):
@@ -229,12 +203,9 @@ class Bound:
 
     def limits(self, row):
         """(low, high) for a curve with this first row: numbers, columns looked up."""
-        low, high = (self.low, self.high) if self.equal is None else (self.equal, self.equal)
-        return tuple(row[b] if isinstance(b, str) else b for b in (low, high))
+        return tuple(row[end] if isinstance(end, str) else end for end in self.ends)
 
     def _verdict(self, values, low, high):
-        if not self.judges:
-            return HOLDS
         if not all(map(_finite, values)):
             return FAILS
         if not self.reduce.startswith("interval"):
@@ -255,29 +226,23 @@ class Bound:
         """The curves of the plot."""
         if not self.over:
             return ()
-        curves = {name: curve._replace(drawn=tuple(map(_drawn, curve.drawn))) for name, curve in self.curves(rows).items()}
         return tuple(
-            Series(str(name), curve.x, curve.drawn, self._predicted(curve), self.over, self.column, self.log)
-            for name, curve in curves.items()
+            Series(str(name), curve.x, tuple(map(_drawn, curve.drawn)), self._predicted(curve), self.over, self.column, self.log)
+            for name, curve in self.curves(rows).items()
         )
 
     def _predicted(self, curve):
-        low, high = self.limits(curve.rows[0])
-        ends = [end for end in (low, high) if _finite(end)]
-        if self.reduce in LEVELS and curve.beside is not None:
-            factor = float(sum(ends) / len(ends)) if self.per and ends else 1.0
+        ends = [end for end in self.limits(curve.first) if _finite(end)]
+        if curve.beside is not None and (self.reduce in LEVELS or ((self.per or self.beside) and self.reduce != "degree")):
+            factor = float(sum(ends) / len(ends)) if self.reduce in LEVELS and self.per and ends else 1.0
             return tuple(factor * _drawn(value) for value in curve.beside)
-        if (self.per or self.beside) and self.reduce != "degree":
-            return tuple(map(_drawn, curve.beside))
         if not ends or not all(map(_finite, curve.drawn)):
             return None
         if self.reduce in FITTED:
             return through(curve.x, curve.drawn, float(sum(ends) / len(ends)))
         if self.reduce == "degree":
             return _polynomial(curve.x, curve.drawn, min(int(ends[0]), len(curve.x) - 1))
-        if self.reduce in LEVELS:
-            return (float(ends[-1]),) * len(curve.x)
-        return None
+        return (float(ends[-1]),) * len(curve.x) if self.reduce in LEVELS else None
 
 
 def through(sizes, values, exponent):
@@ -290,9 +255,6 @@ def _polynomial(sizes, counts, p):
     """The polynomial of degree p through the first p + 1 counts, at all sizes."""
     x, y = np.asarray(sizes, dtype=float), np.asarray(list(map(float, counts)))
     return tuple(np.polyval(np.polyfit(x[: p + 1], y[: p + 1], p), x).tolist())
-
-
-# ----------------------------------------------------------------------------------------------------------------- words
 
 
 def _finite(value):
@@ -318,13 +280,13 @@ def text(value):
 
 
 def _span(values):
-    ends = list(dict.fromkeys(text(v) for v in ((min(values), max(values)) if all(map(_finite, values)) else values)))
-    return " to ".join(ends)
+    ends = (min(values), max(values)) if all(map(_finite, values)) else values
+    return " to ".join(dict.fromkeys(map(text, ends)))
 
 
 def between(low, high):
     """The bounds in words, with infinite ones left out."""
-    if low == high:
+    if text(low) == text(high):
         return text(low)
     if low == -math.inf:
         return f"at most {text(high)}"

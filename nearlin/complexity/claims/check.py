@@ -9,7 +9,7 @@ from functools import partial
 from numbers import Number
 
 from nearlin.complexity.claims.bound import Bound, between, text
-from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Claim, Outcome
+from nearlin.complexity.claims.table import HOLDS, OUT_OF_REGIME, Claim, Outcome, worst
 
 __all__ = ["Bound", "Check", "claim"]
 
@@ -40,6 +40,12 @@ class Check:
         """The `Outcome`."""
         return self.judge(list(self.sweep(full)))
 
+    @property
+    def expected(self):
+        """What the bounds demand, in words."""
+        judging = [bound for bound in self.bounds if bound.judges]
+        return "; ".join(dict.fromkeys(bound.expected(named=len(judging) > 1) for bound in judging))
+
     def given(self, **options):
         """The same check of a sweep with other options: of something else in the place of what is under test."""
         return self.on(partial(self.sweep, **options))
@@ -57,8 +63,7 @@ class Check:
             return Outcome("no row is in regime", OUT_OF_REGIME, "; ".join([left, sizes]))
         outside = [reason for bound in self.regime for reason in _missed(bound, kept)]
         found = [bound(kept) for bound in self.bounds if bound.judges]
-        verdicts = [verdict for verdict, _, _ in found]
-        verdict = next((v for v in (FAILS, OUT_OF_REGIME) if v in verdicts), HOLDS)
+        verdict = worst([verdict for verdict, _, _ in found])
         reasons = [reason for _, _, some in found for reason in some]
         detail = [*(f"out of regime: {reason}" for reason in outside), *reasons, sizes, left, self.note]
         series = _once(one for bound in self.bounds for one in bound.series(kept))
@@ -101,11 +106,17 @@ def _missed(bound, rows):
 
 
 def claim(
-    id, number, family, paper, statement, quantity, expected, condition, *check, how="convergence", should_hold=True, quick=True,
-    **options,
-):  # fmt: skip
-    """The `Claim` that is measured by `Check`, given its sweep, its bounds and its options."""
-    measure = Check(*check, **options)
+    id, number, family, paper, statement, condition, *check, expected="", how="convergence", should_hold=True, quick=True, **more
+):
+    """The `Claim` that is measured by `Check`, given its sweep, its bounds and its options.
+
+    What is measured is what the sweep says of itself, and what is expected what the bounds demand, unless ``expected`` says it.
+    """
+    measure, (sweep, *_) = Check(*check, **more), check
+    while isinstance(sweep, partial):
+        sweep = sweep.func
+    quantity = " ".join((sweep.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
+    expected, quick = expected or measure.expected, quick and how != "time"
     return Claim(id, number, family, paper, statement, quantity, how, expected, condition, measure, should_hold, quick)
 
 

@@ -13,20 +13,18 @@ import numpy as np
 
 from nearlin.complexity.claims import data
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.networks import SQUARED, Problem, autoencoding, on_digits, trained, walk
 from nearlin.complexity.claims.preconditioning import (
     KRONECKER,
-    damped_condition,
+    condition,
     effective_dimension,
     gaussian_condition,
     sketched_gram,
 )
+from nearlin.complexity.claims.problems import autoencoding, on_digits, starting, trained, walk
 from nearlin.curvature import DampedGram
 from nearlin.linalg import FactorizationError, TriangularPreconditioner, axpy, cg, damped_cholesky, norm, nystrom, sketch_factor
-from nearlin.nn import MLP, Objective
+from nearlin.nn import MLP
 from nearlin.optim import GaussNewton
-
-# ---------------------------------------------------------------------------------------------- effective dimension
 
 
 class System(NamedTuple):
@@ -70,7 +68,7 @@ def _nystrom(system, key, **options):
     P = nystrom(lambda Z: G @ Z, n, key, system.damping, like=G, **options)
     values = P.values + P.damping
     matrix = np.eye(n) + (P.U * (values / values[-1] - 1)) @ P.U.T
-    return P, data.preconditioned_condition(G + P.damping * np.eye(n), matrix)
+    return P, condition(G + P.damping * np.eye(n), matrix)
 
 
 def theorem_rank(dimension):
@@ -110,11 +108,8 @@ def rows_by_dimension(full, sketch=KRONECKER, ratio=4.0, draws=5):
     for one in decaying(full):
         share = one.dimension() / len(one.G)
         for key in range(draws):
-            kappa = damped_condition(one.G, sketched_gram(one.J, sketch, ratio * share, key), one.damping)
+            kappa = condition(one.G, sketched_gram(one.J, sketch, ratio * share, key), one.damping)
             yield {**one.row, "draw": key, "4 d_eff/(n c)": 4 * share, "κ_pre": kappa}
-
-
-# ------------------------------------------------------------------------------------------------------- precision
 
 
 class Precise(NamedTuple):
@@ -130,7 +125,7 @@ class Precise(NamedTuple):
 
 def precise(problem, share=1e-8, sketch=KRONECKER):
     """The system of a float32 problem with one output; λ = ``share`` times the largest eigenvalue of J Jᵀ."""
-    J, b = problem.jacobian(), problem.objective.at(problem.params, problem.batch).residual.astype("float64")
+    J, b = problem.jacobian(), problem.residual().astype("float64")
     outer = J.astype("float64")
     G = outer.gram()
     damping = share * float(np.linalg.eigvalsh(G)[-1])
@@ -190,8 +185,8 @@ def precise_problems(full):
 
 
 def _single(x, activation, width):
-    x, network = x.astype("float32"), MLP((x.shape[1], width, width, 1), activation)
-    return Problem(Objective(network, SQUARED), network.init(1, x), (x, data.labels(len(x), 1).astype("float32")))
+    network, y = MLP((x.shape[1], width, width, 1), activation), data.labels(len(x), 1)
+    return starting(network, x.astype("float32"), y.astype("float32"), 1)
 
 
 def corrections(full, correct=corrected):
@@ -223,43 +218,29 @@ def steps_taken(full, optimizer=SKETCHED, epsilons=(1e-2, 1e-4, 1e-6)):
             yield {"system": name, "ε": epsilon, "error of the step": error, "residual of the solve": info.solve.residual}
 
 
-# ---------------------------------------------------------------------------------------------------------- the table
-
 NYSTROM = "derived from arXiv:2110.02820, Theorem 5.1"
 
 CLAIMS = (
-    claim(
-        "nystrom-rank", 28, "effective dimension", NYSTROM,
-        "A Nyström preconditioner of rank 2⌈1.5 d_eff⌉ + 1 leaves a constant condition number.", "mean κ of 3 draws",
-        "at most 28", "that rank below n c", nystrom_ranks, Bound("κ", high=28, draws="mean", **SYSTEMS),
-        Bound("κ at rank d_eff/2", draws="mean", **SYSTEMS),
-        Bound("iterations without a preconditioner", draws="mean", **SYSTEMS), among=(Bound("n c less the rank", low=1),),
-    ),
-    claim(
-        "nystrom-adaptive-rank", 28, "effective dimension", NYSTROM,
-        "The rank that doubling finds for an error of μ/5 is at most twice what the theorem takes for μ/15.", "rank by doubling",
-        "at most 2 (2⌈1.5 d_eff(μ/15)⌉ + 1)", "rank 2 at first; the theorem expects an error of 3 μ at its rank for μ",
-        adaptive_ranks, Bound("rank by doubling", high=1, per="twice the theorem's rank", **SYSTEMS),
-    ),
-    claim(
-        "kappa-rows-by-dimension", 28, "effective dimension", "derived",
-        "4 d_eff rows of a sketch are enough, be they fewer than the system has.", "median κ_pre of 5 draws at s = 4 d_eff",
-        "at most 1.2 times 9", "a damped system whose spectrum decays", rows_by_dimension,
-        Bound("κ_pre", high=1.2 * gaussian_condition(4), over="4 d_eff/(n c)", by="system", draws="median"),
-    ),
-    claim(
-        "float64-correction", 32, "deep precision", "derived",
+    claim("nystrom-rank", 28, "effective dimension", NYSTROM,
+        "A Nyström preconditioner of rank 2⌈1.5 d_eff⌉ + 1 leaves a constant condition number.", "that rank below n c",
+        nystrom_ranks, Bound("κ", high=28, draws="mean", **SYSTEMS), Bound("κ at rank d_eff/2", draws="mean", **SYSTEMS),
+        Bound("iterations without a preconditioner", draws="mean", **SYSTEMS), among=(Bound("n c less the rank", low=1),)),
+    claim("nystrom-adaptive-rank", 28, "effective dimension", NYSTROM,
+        "The rank that doubling finds for an error of μ/5 is at most twice what the theorem takes for μ/15.",
+        "rank 2 at first; the theorem expects an error of 3 μ at its rank for μ", adaptive_ranks,
+        Bound("rank by doubling", high=1, per="twice the theorem's rank", **SYSTEMS)),
+    claim("kappa-rows-by-dimension", 28, "effective dimension", "derived",
+        "4 d_eff rows of a sketch are enough, be they fewer than the system has.", "a damped system whose spectrum decays",
+        rows_by_dimension, Bound("κ_pre", high=1.2 * gaussian_condition(4), over="4 d_eff/(n c)", by="system", draws="median")),
+    claim("float64-correction", 32, "deep precision", "derived",
         "One float64 residual takes a float32 solve to 1e-7 where the float32 Gram matrix fails; Jᵀu in float32 loses it again.",
-        "relative error of δ = Jᵀu", "at most 1e-7; Gram matrix: not positive definite, or 1e-2; Jᵀu in float32: 1e-6 or worse",
-        "λ = 1e-8 of the largest eigenvalue of J Jᵀ; products and R in float32", corrections, Bound("error after one", high=1e-7),
-        Bound("the same with Jᵀu in float32", low=1e-6), Bound("error by the Gram matrix", low=1e-2),
+        "λ = 1e-8 of the largest eigenvalue of J Jᵀ; products and R in float32", corrections,
+        Bound("error after one", high=1e-7), Bound("the same with Jᵀu in float32", low=1e-6),
+        Bound("error by the Gram matrix", low=1e-2),
         *(Bound(f"error{how}", **OF_SOLVES) for how in ("", " with Jᵀu in float32", " of the sum along the solves")),
-        note="1 by the Gram matrix: not positive definite, no step",
-    ),
-    claim(
-        "float64-step", 32, "deep precision", "derived",
+        note="1 by the Gram matrix: not positive definite, no step"),
+    claim("float64-step", 32, "deep precision", "derived",
         "The step of GaussNewton in float32 with a float64 residual is as good as its float32 parameters.",
-        "relative error of the step taken, at the smallest ε", "at most 1e-6", "the same systems; sketch route, guard off",
-        steps_taken, Bound("error of the step", high=1e-6, over="ε", by="system", reduce="first"),
-    ),
+        "the same systems; sketch route, guard off", steps_taken,
+        Bound("error of the step", high=1e-6, over="ε", by="system", reduce="first")),
 )  # fmt: skip

@@ -4,7 +4,6 @@ Rows have unit length. ``key`` is an integer: the same key gives the same draw.
 """
 
 import numpy as np
-import scipy.linalg
 
 from nearlin._array import fold_in, generator
 
@@ -65,8 +64,7 @@ def relu_mask(x, m, key):
 
 def angles(x):
     """Angles between unit rows, (n, n), exact to rounding also near 0 and π: 2 atan2(|x - y|, |x + y|)."""
-    near = np.stack([np.linalg.norm(x - row, axis=1) for row in x])
-    far = np.stack([np.linalg.norm(x + row, axis=1) for row in x])
+    near, far = (np.linalg.norm(x[:, None] + sign * x, axis=2) for sign in (-1, 1))
     return 2 * np.arctan2(near, far)
 
 
@@ -74,15 +72,6 @@ def limit_kernel(x):
     """K_ij = x_i·x_j (π - θ_ij) / 2π, the expectation of the ReLU network's Gram matrix over Gaussian neurons, (n, n)."""
     theta = angles(x)
     return np.cos(theta) * (np.pi - theta) / (2 * np.pi)
-
-
-def preconditioned_condition(gram, sketched):
-    """κ(R⁻ᵀ G R⁻¹) with RᵀR = G̃; infinite where G̃ is not positive definite."""
-    try:
-        values = scipy.linalg.eigh(gram, sketched, eigvals_only=True)
-    except scipy.linalg.LinAlgError:
-        return float("inf")
-    return float(values[-1] / values[0]) if values[0] > 0 else float("inf")
 
 
 def _unit_rows(x):

@@ -11,25 +11,22 @@ from itertools import product
 
 import numpy as np
 
-from nearlin.complexity.claims import cost, data, timing
+from nearlin.complexity.claims import data, timing
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.networks import GAUSS_NEWTON, SOFTMAX, SQUARED, Problem, named, on_digits, trained, walk
 from nearlin.complexity.claims.outer import RATE_IS_ACCURACY, rate_is_accuracy
 from nearlin.complexity.claims.preconditioning import (
     KRONECKER,
     RESOLVED,
     blocks,
-    damped_condition,
+    condition,
     effective_dimension,
     finite_condition,
     gaussian_condition,
     sketched_gram,
 )
-from nearlin.complexity.claims.trajectory import follow
-from nearlin.nn import MLP, Objective
+from nearlin.complexity.claims.problems import GAUSS_NEWTON, SOFTMAX, SQUARED, named, on_digits, problem, starting, trained, walk
+from nearlin.nn import MLP
 from nearlin.optim import GaussNewton, GramGaussNewton
-
-# --------------------------------------------------------------------------------------- sketches summed over the layers
 
 SHARES = (1e-5, 1e-3, 1e-1)  # dampings over the largest eigenvalue
 NARROW = (8, 8, 8)  # too few active parameters for independent rows of 13 digits and 10 outputs
@@ -57,11 +54,11 @@ def _layer_sums(full, sketch, ratio, draws=5, steps=4):
             kappa = float(spectrum[-1] / spectrum[0]) if spectrum[0] > 0 else math.inf
             for key in range(draws):
                 gram = sketched_gram(J, sketch, ratio, key)
-                found = damped_condition(G, gram) if kappa < RESOLVED else math.inf
+                found = condition(G, gram) if kappa < RESOLVED else math.inf
                 limit = {"a Gaussian sketch's": finite_condition(len(G), 4)}
                 undamped.append({**row, "n c": len(G), "draw": key, "κ(G)": kappa, "κ_pre": found, **limit})
                 for damping in (share * spectrum[-1] for share in SHARES):
-                    share, found = effective_dimension(spectrum, damping) / len(G), damped_condition(G, gram, damping)
+                    share, found = effective_dimension(spectrum, damping) / len(G), condition(G, gram, damping)
                     limit = {"the formula": gaussian_condition(4 / share)}
                     damped.append({**row, "draw": key, "d_eff/(n c)": share, "κ_pre": found, **limit})
     return undamped, damped
@@ -80,8 +77,6 @@ def damped_layer_sums(full, sketch=KRONECKER, ratio=4):
 MEDIAN = {"over": "κ(G)", "by": "activation", "draws": "median"}
 REGULAR = (Bound("κ(G)", high=RESOLVED),)  # the undamped κ_pre that float64 resolves
 
-# ------------------------------------------------------------------------------------------------------- blocks of G
-
 TARGET = 1e-4  # loss at which digits are learnt
 
 
@@ -99,29 +94,27 @@ def blocks_along(loss, n, key, optimizer, until=TARGET, steps=40):
         J = p.jacobian()
         G = J.gram()
         plain = float(np.linalg.cond(G + damping * np.eye(len(G))))
-        averaged, by_class = (damped_condition(G, blocks(made, 10), damping) for made in ((J.mean_gram(),), J.class_grams()))
+        averaged, by_class = (condition(G, blocks(made, 10), damping) for made in ((J.mean_gram(),), J.class_grams()))
         rows.append({"n": n, "seed": key, "step": t, "κ of none": plain, "κ of Ḡ ⊗ I_c": averaged, "κ by class": by_class})
     return [{**row, "loss at the end": end} for row in rows]
 
 
 def squared_blocks(full, optimizer=GAUSS_NEWTON, size=None):
-    """`blocks_along` runs of least squares, as far as all seeds go, and κ at the start for smaller n."""
+    """κ at every step of least squares, as far as all seeds go, and κ at the start for smaller n."""
     n, seeds = size or (100 if full else 50), (1, 2, 3) if full else (1, 2)
     for rows in zip(*(blocks_along(SQUARED, n, key, optimizer, 1e-6) for key in seeds), strict=False):
         yield from rows
     for few, key in product((13, 25, 50, 100)[: 4 if full else 3], seeds):
         J = on_digits(few, 10, (256, 256), key=key).jacobian()
-        yield {"n": few, "seed": key, "κ at the start": damped_condition(J.gram(), blocks((J.mean_gram(),), 10))}
+        yield {"n": few, "seed": key, "κ at the start": condition(J.gram(), blocks((J.mean_gram(),), 10))}
 
 
 def softmax_blocks(full, optimizer=GAUSS_NEWTON, loss=SOFTMAX, size=None):
-    """`blocks_along` a run of cross-entropy."""
+    """κ at every step of a run of cross-entropy."""
     return blocks_along(loss, size or (100 if full else 40), 1, optimizer)
 
 
 LEARNT = (Bound("loss at the end", high=TARGET),)
-
-# --------------------------------------------------------------------------------------------- kept preconditioners
 
 
 def kept_along(p, steps=12, sketch=KRONECKER, optimizer=GaussNewton(plan="exact")):  # noqa: B008 (frozen)
@@ -131,12 +124,12 @@ def kept_along(p, steps=12, sketch=KRONECKER, optimizer=GaussNewton(plan="exact"
         J = q.jacobian()
         G = J.gram()
         kept = kept or (G, sketched_gram(J, sketch, 4, 0))
-        rows.append([data.preconditioned_condition(G, matrix) for matrix in kept])
+        rows.append([condition(G, matrix) for matrix in kept])
     return np.array(rows)
 
 
 def kept_on_digits(full, deep=(64, 64, 64), wide=None, widths=None):
-    """`kept_along` deep networks on digits, along a wide shallow one, and the largest of it over the width of three layers."""
+    """κ_pre along training of deep networks on digits, of a wide shallow one, and the largest over the width of three layers."""
     wide, widths = wide or ((4096,) if full else (2048,)), widths or (32, 64, 128, 256, 512, *((1024,) if full else ()))
     n, kinds = (50, [*product(("relu", "tanh"), (False, True))]) if full else (25, [("relu", False)])
     for kind, layers, given in (*(("deep", deep, given) for given in kinds), ("wide", wide, kinds[0])):
@@ -150,31 +143,20 @@ def kept_on_digits(full, deep=(64, 64, 64), wide=None, widths=None):
 
 DEEP = {"over": "step", "by": "network", "reduce": "max", "log": "y"}
 
-# ------------------------------------------------------------------------------------------- the outer loop, and the plan
 
-
-def deep_run(optimizer, key, n=24, d=10, widths=(256, 256, 256)):
-    """A run of a deep wide tanh network on the sphere, down to 1e-11 of the first residual."""
-    x, y = data.sphere(n, d, key), data.labels(n, key)
-    objective = Objective(MLP((d, *widths, 1), "tanh"), SQUARED)
-    return follow(optimizer, objective, objective.network.init(key, x), (x, y), key, steps=40, reduction=1e-11)
+def deep_tanh(key, n=24, d=10, widths=(256, 256, 256)):
+    """A deep wide tanh network on the sphere."""
+    return starting(MLP((d, *widths, 1), "tanh"), data.sphere(n, d, key), data.labels(n, key), key)
 
 
 UNDAMPED = partial(GaussNewton, plan="sketch", damping=1e-12, guard=False)
-
-
-def deep_rates(full, optimizer=UNDAMPED):
-    """The rows of `rate_is_accuracy` on a deep network."""
-    return rate_is_accuracy(full, optimizer, (0.5, 1 / 3, 1 / 6, 0.1, 0.01), deep_run)
-
-
 ROUTES = ("exact", "sketch", "kernel")
 
 
 def plan_times(full, timer=timing.interleaved, steps=4):
     """Seconds of some steps by the planner's choice over those of the best route; and what plans gain over the exact route."""
     for ratio, n in product((4, 32), (64, 128, 256, 512, 1024) if full else (32, 64)):
-        p = cost.problem(n, 16, ratio * n)
+        p = problem(n, 16, ratio * n)
         calls = {plan: partial(_routes, p, GaussNewton(plan=plan), steps) for plan in ("auto", *ROUTES)}
         seconds = timer(calls, rounds=3)
         best = min(seconds[route] for route in ROUTES)
@@ -186,81 +168,52 @@ def plan_times(full, timer=timing.interleaved, steps=4):
 
 def _routes(p, optimizer, steps):
     """The routes of some steps."""
-    visited = walk(Problem(p.objective, p.params, (p.x, p.y)), optimizer, steps)
-    return {info.plan.partition(":")[0] for _, info in visited if info is not None}
+    return {info.plan.partition(":")[0] for _, info in walk(p, optimizer, steps) if info is not None}
 
-
-# ---------------------------------------------------------------------------------------------------------- the table
-
-DIGITS = "digits, one-hot targets or signs less their mean"
 
 CLAIMS = (
-    claim(
-        "kappa-digits", 30, "deep networks", "derived",
+    claim("kappa-digits", 30, "deep networks", "derived",
         "On real digits, too, sketches summed over layers precondition like a Gaussian sketch, before and after training.",
-        "median κ_pre of 5 draws at s = 4nc", "at most 9.9; within 10 % of a Gaussian sketch of as many rows (8.5 at nc = 128)",
-        f"{DIGITS}, raw and centred; 2 to 5 layers, ReLU and tanh, undamped, κ(G) below 1e12; σ = 4", layer_sums,
-        Bound("κ_pre", high=9.9, beside="a Gaussian sketch's", **MEDIAN),
-        Bound("κ_pre", 0.9, 1.1, per="a Gaussian sketch's", **MEDIAN), among=REGULAR,
-    ),
-    claim(
-        "kappa-digits-band", 30, "deep networks", "derived", "All of these medians lie within ten percent of the limit 9.",
-        "median κ_pre of 5 draws at s = 4nc", "8.1 to 9.9",
+        "digits, one-hot targets or signs less their mean, raw and centred; 2 to 5 layers, undamped, κ(G) below 1e12; σ = 4",
+        layer_sums, Bound("κ_pre", high=9.9, beside="a Gaussian sketch's", **MEDIAN),
+        Bound("κ_pre", 0.9, 1.1, per="a Gaussian sketch's", **MEDIAN), among=REGULAR),
+    claim("kappa-digits-band", 30, "deep networks", "derived",
+        "All of these medians lie within ten percent of the limit 9.",
         "the same; at nc = 128 a Gaussian sketch's own median of 5 draws falls below 8.1 once in 40 times", layer_sums,
-        Bound("κ_pre", 8.1, 9.9, beside="a Gaussian sketch's", **MEDIAN), among=REGULAR, should_hold=False, quick=False,
-    ),
-    claim(
-        "kappa-digits-damped", 28, "deep networks", "derived",
-        "With damping the effective dimension takes the place of the number of rows.", "median κ_pre of 5 draws at s = 4nc",
-        "at most 1.2 ((1+√(d_eff/s))/(1-√(d_eff/s)))²",
+        Bound("κ_pre", 8.1, 9.9, beside="a Gaussian sketch's", **MEDIAN), among=REGULAR, should_hold=False, quick=False),
+    claim("kappa-digits-damped", 28, "deep networks", "derived",
+        "With damping the effective dimension takes the place of the number of rows.",
         "the same, and singular Gram matrices; λ = 1e-5, 1e-3 and .1 times the largest eigenvalue", damped_layer_sums,
-        Bound("κ_pre", high=1.2, per="the formula", over="d_eff/(n c)", by="activation", draws="median", log="y"),
-    ),
-    claim(
-        "kappa-class-averaged-digits", 31, "deep networks", "derived",
+        Bound("κ_pre", high=1.2, per="the formula", over="d_eff/(n c)", by="activation", draws="median", log="y")),
+    claim("kappa-class-averaged-digits", 31, "deep networks", "derived",
         "With the squared loss Ḡ ⊗ I_c stays a good preconditioner from the start to the trained network.",
-        "κ at every step, median over seeds", "5 to 11, within 15 %",
         "64-256-256-10, ReLU, centred digits, n = 100 (quick: 50); grows with n", squared_blocks,
         Bound("κ of Ḡ ⊗ I_c", 5 / 1.15, 11 * 1.15, over="step", draws="median", log="y"),
-        Bound("κ of none", over="step", draws="median", log="y"), Bound("κ at the start", over="n", draws="median"),
-    ),
-    claim(
-        "kappa-class-averaged-softmax", 31, "deep networks", "derived",
-        "With cross-entropy Ḡ ⊗ I_c is worse than no preconditioner.", "κ over that without one, at every step",
-        "above 1 throughout",
+        Bound("κ of none", over="step", draws="median", log="y"), Bound("κ at the start", over="n", draws="median")),
+    claim("kappa-class-averaged-softmax", 31, "deep networks", "derived",
+        "With cross-entropy Ḡ ⊗ I_c is worse than no preconditioner.",
         "64-256-256-10, ReLU, centred digits, damped by λ of the step, to a loss of 1e-4, n = 100 (quick: 40)", softmax_blocks,
-        Bound("κ of Ḡ ⊗ I_c", low=1 + 1e-9, per="κ of none", over="step", log="y"), regime=LEARNT,
-    ),
-    claim(
-        "kappa-per-class-softmax", 31, "deep networks", "derived",
-        "With cross-entropy one Gram matrix per class preconditions to the end.", "κ at the end of the run", "at most 300",
-        "the same run", softmax_blocks, Bound("κ by class", high=300, over="step", reduce="last", log="y"), regime=LEARNT,
-    ),
-    claim(
-        "kappa-kept-deep", 29, "deep networks", "derived",
+        Bound("κ of Ḡ ⊗ I_c", low=1 + 1e-9, per="κ of none", over="step", log="y"), regime=LEARNT),
+    claim("kappa-per-class-softmax", 31, "deep networks", "derived",
+        "With cross-entropy one Gram matrix per class preconditions to the end.", "the same run", softmax_blocks,
+        Bound("κ by class", high=300, over="step", reduce="last", log="y"), regime=LEARNT),
+    claim("kappa-kept-deep", 29, "deep networks", "derived",
         "Out of the lazy regime a preconditioner made at the start does not serve all along; on a wide shallow network it does.",
-        "largest κ_pre along training", "above 16 (first Gram matrix) and 40 (first sketch); wide: at most 1.3 and 10",
         "3 layers of 64 on raw digits, to a loss of 1e-8; wide: one layer, 80 neurons a sample", kept_on_digits,
         Bound("κ_pre of the first Gram matrix, deep", low=16, **DEEP), Bound("κ_pre of the first sketch, deep", low=40, **DEEP),
         Bound("κ_pre of the first Gram matrix, wide", high=1.3, over="step", log="y"),
         Bound("κ_pre of the first sketch, wide", high=10, over="step", log="y"),
-        Bound("largest κ_pre of the first Gram matrix", over="width"), Bound("largest κ_pre of the first sketch", over="width"),
-    ),
-    claim(
-        "rate-is-accuracy-deep", 3, "deep outer loop", "(★) of the convergence proof, derived",
+        Bound("largest κ_pre of the first Gram matrix", over="width"),
+        Bound("largest κ_pre of the first sketch", over="width")),
+    claim("rate-is-accuracy-deep", 3, "deep outer loop", "(★) of the convergence proof, derived",
         "On deep wide networks the accuracy of the linear solve sets the rate of convergence, too.",
-        "ratio of residuals over the achieved inner residual", "1 within 5 %; at most 1.05 ε₀, in the mean .15 ε₀ or more",
-        "tanh, 3 layers of 256, points on the sphere; damping 1e-12, which adds nothing; residual below .005 of the inner one "
-        "times the first, above rounding",
-        deep_rates, *RATE_IS_ACCURACY,
-    ),
-    claim(
-        "break-even-plan", 33, "deep outer loop", "derived",
+        "as for two layers; tanh, 3 layers of 256, points on the sphere, damping 1e-12, which adds nothing",
+        partial(rate_is_accuracy, optimizer=UNDAMPED, epsilons=(0.5, 1 / 3, 1 / 6, 0.1, 0.01), make=deep_tanh),
+        *RATE_IS_ACCURACY),
+    claim("break-even-plan", 33, "deep outer loop", "derived",
         "By the planner's choice steps take about as long as by the best of the exact, the sketch and the kernel route.",
-        "time over that of the best route", "within 1.3 on 90 % of the grid, 1.6 everywhere",
         "4 steps of two-layer networks, float64; the default table of rates, which is of two idle cores; measured on one thread",
         plan_times, Bound("time over the best", high=1.6, over="n", by="m/n", reduce="max"),
         Bound("at most 1.3 times the best", low=0.9, reduce="share"),
-        Bound("gain of auto", over="n", by="m/n", beside="gain of the best"), how="time", should_hold=False,
-    ),
+        Bound("gain of auto", over="n", by="m/n", beside="gain of the best"), how="time", should_hold=False),
 )  # fmt: skip

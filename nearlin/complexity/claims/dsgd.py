@@ -12,48 +12,46 @@ import numpy as np
 
 from nearlin._array import fold_in, generator
 from nearlin.complexity.claims.check import Bound, claim
+from nearlin.complexity.claims.problems import SOFTMAX, SQUARED, Problem, starting
 from nearlin.complexity.counting import count, wrap
 from nearlin.linalg import orthogonalize, spectral_bound
-from nearlin.nn import Dense, Elementwise, Objective, Sequential, SoftmaxCrossEntropy, SquaredLoss, activation
+from nearlin.nn import MLP, Dense, Elementwise, Objective, Sequential, SquaredLoss, activation
 from nearlin.optim import DSGD
 
 FLYNN = "arXiv:1708.00523"
 QS, INPUTS = (1, 2, math.inf), ("data", "bound")
 DEPTHS = {1: (6, 3), 2: (6, 5, 3), 3: (6, 6, 5, 3)}  # widths, inputs first
-EPS = np.finfo(np.float64).eps
+EPS, TANH = np.finfo(np.float64).eps, Elementwise(activation("tanh"))
 
 
-# --------------------------------------------------------------------------------------------------------------- the runs
+def tanh_layers(sizes):
+    """Modules of dense layers, each with tanh after it."""
+    return tuple(module for inp, out in pairwise(sizes) for module in (Dense(inp, out), TANH))
 
 
 def task(depth, key=0, samples=12):
-    """An objective, parameters and a batch: tanh layers, squared loss of targets in [-0.8, 0.8] that they do not fit."""
+    """Tanh layers and the squared loss of targets in [-0.8, 0.8] that they do not fit."""
     sizes, draws = DEPTHS[depth], generator(fold_in(key, depth))
-    pairs = [(Dense(inp, out), Elementwise(activation("tanh"))) for inp, out in pairwise(sizes)]
-    objective = Objective(Sequential(tuple(module for pair in pairs for module in pair)), SquaredLoss())
-    x = draws.standard_normal((samples, sizes[0]))
-    y = draws.uniform(-0.8, 0.8, (samples, sizes[-1]))
-    return objective, objective.network.init(fold_in(key, depth), x), (x, y)
+    x, y = draws.standard_normal((samples, sizes[0])), draws.uniform(-0.8, 0.8, (samples, sizes[-1]))
+    return starting(Sequential(tanh_layers(sizes)), x, y, fold_in(key, depth))
 
 
-X = np.array([[0.3, -0.7, 0.2]])
-TWO, TANH = np.array([[1.0, 1.0]]), Elementwise(activation("tanh"))
-LINEAR = (Sequential((Dense(3, 2),)), (np.zeros((2, 4)),), (X, TWO))
-DEEP = (
-    Sequential((Dense(3, 2, bias=False), Dense(2, 2, bias=False))),
-    (0.5 * np.eye(2, 3), np.diag([2.0, 2.0])),
-    (np.array([[1.0, 0.0, 0.0]]), np.array([[2.0, 1.0]])),
-)
-FAR = (Sequential((Dense(1, 1), TANH)), (np.array([[0.0, 0.3]]),), (np.array([[1e-9]]), np.array([[10.0]])))
-BELOW = (
-    Sequential((Dense(1, 1), TANH, Dense(1, 1))),
-    (np.array([[0.0, 0.3]]), np.array([[1.0, -5.0]])),
-    (np.array([[1e-9]]), np.array([[5.0]])),
-)
-PAIR = (Sequential((Dense(3, 2, bias=False),)), (np.zeros((2, 3)),), (np.outer([4.0, 0.5], X), np.outer([4.0, 0.5], TWO)))
-FULL = (Sequential((Dense(3, 4), TANH, Dense(4, 2))), (np.full((4, 4), 50.0), np.zeros((2, 5))), (np.ones((1, 3)), TWO))
-BENT = (Sequential((Dense(3, 2), TANH)), (np.zeros((2, 4)),), (X, np.array([[0.05, 0.05]])))
-NOISY = (Sequential((Dense(3, 2),)), (np.zeros((2, 4)),), (np.repeat(X, 10, axis=0), np.array([0] * 6 + [1] * 4)))
+def given(modules, params, x, y):
+    """The problem with these weights: cross-entropy where y are labels, the squared loss else."""
+    x, y = np.asarray(x), np.asarray(y)
+    return Problem(Objective(Sequential(modules), SOFTMAX if y.dtype.kind == "i" else SQUARED), params, (x, y))
+
+
+X, TWO = np.array([[0.3, -0.7, 0.2]]), np.array([[1.0, 1.0]])
+PLAIN, BIAS = (Dense(3, 2, bias=False),), np.array([[0.0, 0.3]])
+LINEAR = given((Dense(3, 2),), (np.zeros((2, 4)),), X, TWO)
+FAR = given((Dense(1, 1), TANH), (BIAS,), [[1e-9]], [[10.0]])
+PAIR = given(PLAIN, (np.zeros((2, 3)),), np.outer([4.0, 0.5], X), np.outer([4.0, 0.5], TWO))
+FULL = given((Dense(3, 4), TANH, Dense(4, 2)), (np.full((4, 4), 50.0), np.zeros((2, 5))), np.ones((1, 3)), TWO)
+DEEP = given((*PLAIN, Dense(2, 2, bias=False)), (0.5 * np.eye(2, 3), 2 * np.eye(2)), [[1.0, 0.0, 0.0]], [[2.0, 1.0]])
+BELOW = given((Dense(1, 1), TANH, Dense(1, 1)), (BIAS, np.array([[1.0, -5.0]])), [[1e-9]], [[5.0]])
+BENT = given((Dense(3, 2), TANH), (np.zeros((2, 4)),), X, [[0.05, 0.05]])
+NOISY = given((Dense(3, 2),), (np.zeros((2, 4)),), np.repeat(X, 10, axis=0), [0] * 6 + [1] * 4)
 TIGHT = {  # problem, options, and the most that a step may gain over its guarantee
     "one linear layer": (LINEAR, {}, 1 + 1e-9),
     "one linear layer, lr = 1.5": (LINEAR, {"lr": 1.5}, 1 + 1e-9),
@@ -68,25 +66,17 @@ TIGHT = {  # problem, options, and the most that a step may gain over its guaran
 }
 
 
-def tight(name):
-    """Objective, parameters and batch of one of the problems in `TIGHT`, and its options."""
-    (network, params, batch), options, _ = TIGHT[name]
-    loss = SoftmaxCrossEntropy() if batch[1].dtype.kind == "i" else SquaredLoss()
-    return (Objective(network, loss), params, batch), options
-
-
 def drawn(key):
     """A small tanh network of two or three layers, far targets or classes, and the options of a step in one of its layers."""
     draws = generator(fold_in(7, key))
-    sizes = draws.integers(1, 4, 3 + key % 2)
-    modules = [module for inp, out in pairwise(sizes.tolist()) for module in (Dense(inp, out), TANH)]
-    classes = key % 3 == 2 and sizes[-1] > 1
-    network = Sequential(tuple(modules[: len(modules) - key // 2 % 2]))
+    sizes = draws.integers(1, 4, 3 + key % 2).tolist()
+    modules, classes = tanh_layers(sizes), key % 3 == 2 and sizes[-1] > 1
     x = draws.standard_normal((2, sizes[0]))
     y = draws.integers(0, sizes[-1], 2) if classes else 5 * draws.standard_normal((2, sizes[-1]))
-    params = tuple(draws.uniform(0.5, 3) * draws.standard_normal(spec.shape) for spec in network.layers)
+    shapes = [spec.shape for spec in Sequential(modules).layers]
+    params = tuple(draws.uniform(0.5, 3) * draws.standard_normal(shape) for shape in shapes)
     options = {"q": QS[key % 3], "sharp": key % 4 < 2, "inputs": INPUTS[key // 4 % 2]}
-    return (Objective(network, SoftmaxCrossEntropy() if classes else SquaredLoss()), params, (x, y)), options
+    return given(modules[: len(modules) - key // 2 % 2], params, x, y), options
 
 
 DUALS = {  # of matrices, by q
@@ -132,8 +122,7 @@ def guarantee_sweep(full, optimizer=DSGD, steps=None):
             certain = np.cumsum([info.guarantee for info, *_ in run])
             for t in sorted({round(len(run) ** (k / 12)) for k in range(13)}):
                 yield {"norm": f"q = {q}", "step": t, "decrease": run[0][1] - run[t - 1][2], "guaranteed": float(certain[t - 1])}
-    for q, name in product(QS, TIGHT):
-        problem, options = tight(name)
+    for q, (name, (problem, options, _)) in product(QS, TIGHT.items()):
         yield {"q": q, "problem": name, "shortfall": shortfall(descend(optimizer(q=q, **options), *problem, 1))}
     for key in range(1000 if full else 240):
         (objective, params, batch), options = drawn(key)
@@ -147,17 +136,15 @@ def guarantee_sweep(full, optimizer=DSGD, steps=None):
 
 def tight_sweep(full, optimizer=DSGD):
     """What a first step gains over its guarantee, where the bounds are tight."""
-    for q, name in product(QS, TIGHT):
-        problem, options = tight(name)
+    for q, (name, (problem, options, most)) in product(QS, TIGHT.items()):
         for info, before, after in descend(optimizer(q=q, **options), *problem, 1):
-            gain = (before - after) / info.guarantee
-            yield {"problem": name, "q": q, "gain": gain, "most": TIGHT[name][2]}
+            yield {"problem": name, "q": q, "gain": (before - after) / info.guarantee, "most": most}
 
 
 def stationarity_sweep(full, optimizer=DSGD, steps=None):
     """The first step at which the squared dual norm of the gradient is at most g, beside (f₀ - f*) / ((lr - lr²/2) g)."""
     steps = steps or (5_000 if full else 120)
-    problems = {"two tanh layers": task(2), "one linear layer": tight("one linear layer")[0]}
+    problems = {"two tanh layers": task(2), "one linear layer": LINEAR}
     for (name, problem), lr, q in product(problems.items(), (0.5, 1.0), QS):
         run = list(descend(optimizer(q=q, lr=lr), *problem, steps))
         share = lr - lr**2 / 2
@@ -174,16 +161,12 @@ def cross_entropy_sweep(full, optimizer=DSGD, steps=None):
     draws = generator(fold_in(5, 2))
     x = draws.standard_normal((40, 8))
     labels = np.argmax(x[:, :3] + 0.5 * draws.standard_normal((40, 3)), axis=1)
-    objective = Objective(Sequential((Dense(8, 10), TANH, Dense(10, 3))), SoftmaxCrossEntropy())
-    run = descend(optimizer(q=2), objective, objective.network.init(3, x), (x, labels), steps or (2_000 if full else 100))
-    for t, (info, before, after) in enumerate(run):
+    p = starting(MLP((8, 10, 3), "tanh"), x, labels, 3, SOFTMAX)
+    for t, (info, before, after) in enumerate(descend(optimizer(q=2), *p, steps or (2_000 if full else 100))):
         rise = (after - before) / (8 * EPS * before)
         yield {"step": t, "layer": info.layer, "rise over rounding": rise, "loss": after}
     for q in QS:
-        yield {"q": q, "shortfall": shortfall(descend(optimizer(q=q), *tight("labels that disagree")[0], 1))}
-
-
-# ------------------------------------------------------------------------------------------------------------ Newton-Schulz
+        yield {"q": q, "shortfall": shortfall(descend(optimizer(q=q), *NOISY, 1))}
 
 
 def matrices(n, key=0):
@@ -232,75 +215,51 @@ def bound_sweep(full, bound=spectral_bound):
 
 def no_svd_sweep(full, orth="newton_schulz"):
     """Decompositions called in steps with Newton-Schulz, and the most by which a guarantee is missed."""
-    for name, polish in (("three tanh layers", 2), ("one linear layer", 2), ("one linear layer", 0), ("two linear layers", 2)):
-        objective, params, batch = task(3) if name == "three tanh layers" else tight(name)[0]
-        optimizer, missed = DSGD(orth=orth, polish=polish), []
-        params, batch = wrap(params), wrap(batch)
-        state = optimizer.init(params, objective)
+    loss = lambda p: float(p.objective.at(p.params, p.batch).loss)  # noqa: E731
+    cases = (("three tanh layers", task(3), 50, 2), ("one linear layer", LINEAR, 1, 2), ("one linear layer", LINEAR, 1, 0))
+    for name, p, steps, polish in (*cases, ("two linear layers", DEEP, 1, 2)):
+        p, optimizer, run = wrap(p), DSGD(orth=orth, polish=polish), []
+        state = optimizer.init(p.params, p.objective)
         with count() as tally:
-            for t in range(50 if name == "three tanh layers" else 1):
-                before = float(objective.at(params, batch).loss)
-                params, state, info = optimizer.step(params, state, objective, batch, t)
-                after = float(objective.at(params, batch).loss)
-                missed.append((info.guarantee - (before - after)) / (8 * EPS * before))
+            for t in range(steps):
+                params, state, info = p.step(optimizer, state, t)
+                after = p._replace(params=params)
+                run.append((info, loss(p), loss(after)))
+                p = after
         calls = sum(tally.calls[kind] for kind in ("svd", "svdvals", "eigh", "eigvalsh"))
-        yield {"problem": name, "decompositions": calls, "shortfall": max(missed)}
-
-
-# ------------------------------------------------------------------------------------------------------------ the table
+        yield {"problem": name, "decompositions": calls, "shortfall": shortfall(run)}
 
 
 DERIVED = f"{FLYNN}; the constants are derived here"
 CLAIMS = (
-    claim(
-        "dsgd-guarantee", 0, "dsgd", DERIVED,
+    claim("dsgd-guarantee", 0, "dsgd", DERIVED,
         "Every full-batch step decreases the loss by at least half the squared dual norm of the gradient.",
-        "by how much a step misses that, over rounding (8 ε f)",
-        "at most 1, for q = 1, 2, ∞, input sizes from data and from bounds, three depths and tight problems",
         "full batch, smooth activations, lr = 1", guarantee_sweep, Bound("shortfall", high=1),
         Bound("guarantee", per="half the squared dual norm", low=1 - 1e-9, high=1 + 1e-9),
-        Bound("decrease", low=0, per="guaranteed", over="step", by="norm"),
-    ),
-    claim(
-        "dsgd-tight", 0, "dsgd on tight problems", "derived",
+        Bound("decrease", low=0, per="guaranteed", over="step", by="norm")),
+    claim("dsgd-tight", 0, "dsgd on tight problems", "derived",
         "The guarantee is what one sample and linear layers decrease by, and little less where losses and activations bend.",
-        "decrease of the loss in the first step over what is guaranteed",
-        "1 to 1e-9; at most 1.05 where labels disagree or outputs bend, 1.5 with far targets", "q = 1, 2, ∞, lr = 1", tight_sweep,
-        Bound("gain", low=1 - 1e-9, high="most", by="problem"),
-    ),
-    claim(
-        "dsgd-stationarity", 0, "dsgd to stationarity", f"{FLYNN}; the bound is derived here",
+        "q = 1, 2, ∞, lr = 1", tight_sweep, Bound("gain", low=1 - 1e-9, high="most", by="problem"),
+        expected="1 to 1e-9; at most 1.05 where labels disagree or outputs bend, 1.5 with far targets"),
+    claim("dsgd-stationarity", 0, "dsgd to stationarity", f"{FLYNN}; the bound is derived here",
         "A point whose squared dual norm is at most g is met within (f₀ - f*) / ((lr - lr²/2) g) steps.",
-        "first such step over the bound", "at most 1 at every level g, f* >= 0", "full batch, smooth activations",
-        stationarity_sweep, Bound("steps", per="bound", high=1, over="squared dual norm", by="run"),
-    ),
-    claim(
-        "dsgd-cross-entropy", 0, "dsgd on classes", DERIVED,
+        "full batch, smooth activations", stationarity_sweep,
+        Bound("steps", per="bound", high=1, over="squared dual norm", by="run")),
+    claim("dsgd-cross-entropy", 0, "dsgd on classes", DERIVED,
         "In batch mode the loss never rises, cross-entropy included, and keeps its guarantee.",
-        "rise in a step, and by how much a step misses its guarantee, over rounding", "at most 1 and 1",
         "full batch, tanh network with linear outputs, q = 2; ten labels that disagree", cross_entropy_sweep,
-        Bound("rise over rounding", high=1), Bound("shortfall", high=1), Bound("loss", over="step"),
-    ),
-    claim(
-        "newton-schulz-certificate", 0, "Newton-Schulz", "derived for the coefficients of KellerJordan/Muon",
+        Bound("rise over rounding", high=1), Bound("shortfall", high=1), Bound("loss", over="step")),
+    claim("newton-schulz-certificate", 0, "Newton-Schulz", "derived for the coefficients of KellerJordan/Muon",
         "Five quintic steps end below 1.21, a cubic step below 1: bounds of ||O||₂ without computing a norm.",
-        "||O||₂ and <G, O> over their bounds; share of the exact step's guarantee that the orthogonalised one keeps",
-        "at most 1; .45 to .7 after quintic steps (measured norm), .93 or more after two cubic ones",
         "any matrix (share: square Gaussian ones)", certificate_sweep, Bound("||O|| over α", low=0.5, high=1),
         Bound("<G, O> over α ||G||", low=0.1, high=1), Bound("quintic share", low=0.45, high=0.7),
-        Bound("polished share", low=0.93, high=1),
-    ),
-    claim(
-        "spectral-bound", 0, "Newton-Schulz", "derived",
+        Bound("polished share", low=0.93, high=1)),
+    claim("spectral-bound", 0, "Newton-Schulz", "derived",
         "Traces of powers bound the spectral norm from above, by at most r^(1/64) times too much for matrices of rank r.",
-        "bound over the norm", "1 to r^(1/64), rounding included; 1 from singular values", "any matrix, four squarings",
-        bound_sweep, Bound("bound", per="norm", low=1, high="most", by="case"),
-    ),
-    claim(
-        "newton-schulz-no-svd", 0, "Newton-Schulz", "derived",
+        "any matrix, four squarings", bound_sweep, Bound("bound", per="norm", low=1, high="most", by="case"),
+        expected="1 to r^(1/64), rounding included; 1 from singular values"),
+    claim("newton-schulz-no-svd", 0, "Newton-Schulz", "derived",
         "With Newton-Schulz, DSGD keeps its guarantee without a singular value decomposition.",
-        "decompositions called, and by how much a step misses its guarantee, over rounding (8 ε f)", "0, and at most 1",
         "q = 2, norms of weights bounded by traces of powers", no_svd_sweep, Bound("decompositions", equal=0),
-        Bound("shortfall", high=1), how="count",
-    ),
+        Bound("shortfall", high=1), how="count"),
 )  # fmt: skip

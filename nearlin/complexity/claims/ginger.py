@@ -3,17 +3,17 @@
 All of them measure `Ginger.update` and `Ginger.step`; the curvature that is looked at is the one in their state.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import product
 
 import numpy as np
 
 from nearlin._array import generator
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.timing import geometric, interleaved
+from nearlin.complexity.claims.timing import QUIET, geometric, interleaved, times
 from nearlin.complexity.counting import count, wrap
 from nearlin.linalg import lowrank
 from nearlin.nn import MLP, Objective, SoftmaxCrossEntropy
@@ -50,12 +50,9 @@ def averaged(opt, vectors):
         yield state
 
 
-# --------------------------------------------------------------------------------------------------------------- counted
-
-
 def count_sweep(full, opt=Ginger):
     """Flops of an update, the coefficient of d, and what is left without it; numbers in the state and at the peak."""
-    for rank, d in itertools.product(RANKS, DIMENSIONS):
+    for rank, d in product(RANKS, DIMENSIONS):
         given = on_its_way(d, opt(rank=rank))
         numbers = sum(a.size for block in given[0].blocks for a in (block.m, *block.curvature))
         given = wrap(given)
@@ -76,8 +73,6 @@ MEMORY = (
     Bound("numbers", per="d τ + d + τ", equal=1), Bound("peak", equal="peak an entry", over="d", by="τ", reduce="leading"),
     Bound("peak", equal=1, over="d", by="τ", reduce="degree"),
 )  # fmt: skip
-
-# --------------------------------------------------------------------------------------------------------------- exact
 
 
 def average_sweep(full, opt=Ginger):
@@ -171,7 +166,7 @@ def vector_sweep(full, opt=Ginger):
     J = point.jacobian().to_dense().reshape(n, classes, -1)
     ggn = sum(j.T @ (np.diag(q) - np.outer(q, q)) @ j for j, q in zip(J, p, strict=True)) / n
     size, mean, spread = np.linalg.norm(ggn), 0.0, 0.0
-    for labels in itertools.product(range(classes), repeat=n):
+    for labels in product(range(classes), repeat=n):
         S, share = square(Told(labels)), np.prod(p[np.arange(n), list(labels)])
         mean, spread = mean + share * S, spread + share * np.linalg.norm(S - ggn) ** 2
     yield {"samples": n, "error over all draws": float(np.linalg.norm(mean - ggn) / size)}
@@ -183,86 +178,56 @@ def vector_sweep(full, opt=Ginger):
             yield {"draws": k, "error of random draws": error, "expected": float(expected)}
 
 
-# --------------------------------------------------------------------------------------------------------------- timed
-
-
-def dimension_sweep(full, timer=interleaved):
-    """Seconds of an update over d, at τ = 4, where U is too large for the caches: below that, times bend at each of them."""
-    opt, calls = Ginger(rank=4), {}
-    for d in geometric(500_000, 4_000_000, 6):
-        calls[d] = partial(opt.update, *on_its_way(d, opt, "float32"))
-    return [{"τ": 4, "d": d, "seconds": seconds} for d, seconds in timer(calls, rounds=12).items()]
+def filled(d):
+    """An update at τ = 4 with all columns in use."""
+    opt = Ginger(rank=4)
+    return partial(opt.update, *on_its_way(d, opt, "float32"))
 
 
 def rank_sweep(full, timer=interleaved, d=65_536):
     """Seconds of an update over τ."""
-    calls = {}
-    for rank in (16, 24, 32, 48, 64, 96, 128):
+
+    def call(rank):
         draw, opt = generator(rank), Ginger(rank=rank)
         g, h = draw.standard_normal((2, d)).astype(np.float32)
         _, state = opt.update(opt.init((), None), (g,), (h,))
         U = np.linalg.qr(draw.standard_normal((d, rank)))[0].T.astype(np.float32)
         S = lowrank(d, rank, U)._replace(U=np.ascontiguousarray(U), sigma=np.linspace(1, 2, rank, dtype=np.float32))
-        state = state._replace(blocks=(state.blocks[0]._replace(curvature=S),))
-        calls[rank] = partial(opt.update, state, (g,), (h,))
-    return [{"d": d, "τ": rank, "seconds": seconds} for rank, seconds in timer(calls, rounds=12).items()]
+        return partial(opt.update, state._replace(blocks=(state.blocks[0]._replace(curvature=S),)), (g,), (h,))
+
+    return times(full, "τ", (16, 24, 32, 48, 64, 96, 128), call, timer, rounds=12, d=d)
 
 
-# ------------------------------------------------------------------------------------------------------------ the table
-
-
-def _claim(name, statement, quantity, expected, *check, how="convergence", paper="derived", condition="any size", **options):
-    return claim(name, 0, "Ginger", paper, statement, quantity, expected, condition, *check, how=how, **options)
-
-
-QUIET = {"condition": "float32, a quiet machine, one BLAS thread", "how": "time", "quick": False}
 CLAIMS = (
-    _claim(
-        "ginger-cost", "An update of Ginger costs flops linear in the parameters d and quadratic in the rank τ.",
-        "degrees and coefficients of the flops", "(4 τ² + 12 τ + 13) d; a rest of leading term 37/3 τ³, exactly",
-        count_sweep, *COST, how="count", condition="d > τ, h outside of the span of U",
-        paper=f"{PAPER}, linear time (abstract); coefficients derived",
-        note="exact, by finite differences; of the rest 9 (τ + 1)³ for the eigenvectors (nominal), else products and solves",
-    ),
-    _claim(
-        "ginger-memory", "Ginger keeps d τ + d + τ numbers, and its update needs memory linear in d.",
-        "numbers in the state, and at the peak of an update",
-        "d τ + d + τ; (τ + 7) d up to τ = 8, where rows are taken one by one, (3 τ + 3) d beyond, exactly",
-        count_sweep, *MEMORY, how="memory", paper=f"{PAPER}, linear memory (abstract); coefficients derived", condition="d > τ",
-        note="numbers of 8 bytes that an update makes, its new state and its increments included, in one block",
-    ),
-    _claim(
-        "ginger-dense-average", "For t <= τ steps Ginger's curvature is the whole average of h hᵀ; then it is not.",
-        "relative distance from the average", "<= 1e-12 up to τ steps, > 1e-3 after", average_sweep,
+    claim("ginger-cost", 0, "Ginger", f"{PAPER}, linear time (abstract); coefficients derived",
+        "An update of Ginger costs flops linear in the parameters d and quadratic in the rank τ.",
+        "d > τ, h outside of the span of U", count_sweep, *COST,
+        expected="(4 τ² + 12 τ + 13) d; a rest of leading term 37/3 τ³, exactly", how="count",
+        note="exact, by finite differences; of the rest 9 (τ + 1)³ for the eigenvectors (nominal), else products and solves"),
+    claim("ginger-memory", 0, "Ginger", f"{PAPER}, linear memory (abstract); coefficients derived",
+        "Ginger keeps d τ + d + τ numbers, and its update needs memory linear in d.", "d > τ", count_sweep, *MEMORY,
+        expected="d τ + d + τ; (τ + 7) d up to τ = 8, where rows are taken one by one, (3 τ + 3) d beyond, exactly",
+        how="memory", note="numbers of 8 bytes that an update makes, its new state and its increments included, in one block"),
+    claim("ginger-dense-average", 0, "Ginger", "derived",
+        "For t <= τ steps Ginger's curvature is the whole average of h hᵀ; then it is not.", "any size", average_sweep,
         Bound("distance up to τ steps", high=1e-12, over="t", log="y"),
-        Bound("distance after τ steps", low=1e-3, high=1, over="t", log="y"),
-    ),
-    _claim(
-        "ginger-float32", "Updating the curvature itself keeps steep directions in float32, where a kept inverse loses them.",
-        "relative error of the curvature", "<= 5e-6 at any σ/γ; > 0.99 for the inverse at some", float32_sweep,
-        Bound("error", high=5e-6, over="||h||² / γ"),
-        Bound("error of a kept inverse", low=0.99, over="||h||² / γ", reduce="max"),
-    ),
-    _claim(
-        "ginger-orthonormality", "Rows of U stay orthonormal in float32 whatever h does.", "max |UᵀU - I|", "<= 1e-5",
-        orthonormality_sweep, Bound("max |UᵀU - I|", high=1e-5, over="t", by="h"),
-    ),
-    _claim(
-        "ginger-curvature-vector", "The mean of h hᵀ over labels drawn from the model is the Gauss-Newton matrix.",
-        "relative error, and that of random draws over what independent ones are expected to leave",
-        "<= 1e-13 over all draws; .2 to 2.5", vector_sweep, Bound("error over all draws", high=1e-13),
-        Bound("error of random draws", per="expected", low=0.2, high=2.5, over="draws"), condition="softmax cross-entropy",
-        paper=f"{PAPER}: an unbiased estimate of the Gauss-Newton matrix; the spread derived",
-    ),
-    _claim(
-        "ginger-time-in-dimension", "The time of an update is linear in the parameters.", "exponent of the time",
-        "1, within 0.1 of an interval of half-width at most 0.15", dimension_sweep,
-        Bound("seconds", low=0.9, high=1.1, halfwidth=0.15, over="d", reduce="interval, no floor"),
-        paper=f"{PAPER}, linear time (abstract)", **QUIET,
-    ),
-    _claim(
-        "ginger-time-in-rank", "The time of an update grows no faster than the square of the rank.", "exponent of the time",
-        "at most 2.1", rank_sweep, Bound("seconds", high=2.1, over="τ", reduce="interval, no floor"),
-        paper="derived from the cost", **QUIET,
-    ),
+        Bound("distance after τ steps", low=1e-3, high=1, over="t", log="y")),
+    claim("ginger-float32", 0, "Ginger", "derived",
+        "Updating the curvature itself keeps steep directions in float32, where a kept inverse loses them.", "any size",
+        float32_sweep, Bound("error", high=5e-6, over="||h||² / γ"),
+        Bound("error of a kept inverse", low=0.99, over="||h||² / γ", reduce="max")),
+    claim("ginger-orthonormality", 0, "Ginger", "derived",
+        "Rows of U stay orthonormal in float32 whatever h does.", "any size", orthonormality_sweep,
+        Bound("max |UᵀU - I|", high=1e-5, over="t", by="h")),
+    claim("ginger-curvature-vector", 0, "Ginger", f"{PAPER}: an unbiased estimate of the Gauss-Newton matrix; the spread derived",
+        "The mean of h hᵀ over labels drawn from the model is the Gauss-Newton matrix.", "softmax cross-entropy", vector_sweep,
+        Bound("error over all draws", high=1e-13),
+        Bound("error of random draws", per="expected", low=0.2, high=2.5, over="draws")),
+    claim("ginger-time-in-dimension", 0, "Ginger", f"{PAPER}, linear time (abstract)",
+        "The time of an update is linear in the parameters.", f"float32, {QUIET}; U too large for the caches, where times bend",
+        partial(times, over="d", sizes=geometric(500_000, 4_000_000, 6), rounds=12, τ=4, call=filled),
+        Bound("seconds", low=0.9, high=1.1, halfwidth=0.15, over="d", reduce="interval, no floor"), how="time"),
+    claim("ginger-time-in-rank", 0, "Ginger", "derived from the cost",
+        "The time of an update grows no faster than the square of the rank.", f"float32, {QUIET}", rank_sweep,
+        Bound("seconds", high=2.1, over="τ", reduce="interval, no floor"), how="time"),
 )  # fmt: skip

@@ -5,21 +5,19 @@ from functools import partial
 
 import numpy as np
 import scipy.linalg
+from scipy.interpolate import make_interp_spline
 
+from nearlin import linalg
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.bound import decline
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.preconditioning import COLLINEAR, KRONECKER, jacobian, kronecker, on_family, sketched_gram
-from nearlin.linalg import (
-    TriangularPreconditioner,
-    best_step,
-    cg,
-    chebyshev,
-    double_product,
-    norm,
-    richardson,
-    sketch_factor,
-    sketch_spectrum,
+from nearlin.complexity.claims.preconditioning import (
+    COLLINEAR,
+    KRONECKER,
+    condition,
+    jacobian,
+    kronecker,
+    on_family,
+    sketched_gram,
 )
 from nearlin.sketch import Gaussian
 
@@ -28,17 +26,14 @@ TARGETS, TYPICAL, MOST = (1e-3, 1e-6, 1e-10), (11, 21, 35), (12, 23, 37)
 KINDS = ("sphere", COLLINEAR, "near-duplicates")
 
 
-def energy_count(epsilon, ratio, condition=1.0):
+def energy_count(epsilon, ratio, kappa=1.0):
     """⌈ln(2√κ/ε) / ln √(s/n)⌉: iterations of PCG to the energy error ε; with κ = κ(G) to the raw residual, at worst."""
-    return math.ceil(math.log(2 * condition**0.5 / epsilon) / math.log(ratio**0.5))
+    return math.ceil(math.log(2 * kappa**0.5 / epsilon) / math.log(ratio**0.5))
 
 
 def preconditioner(sketched):
     """M⁻¹ from a sketched Gram matrix."""
-    return TriangularPreconditioner(sketch_factor(sketched, 0.0)[0])
-
-
-# ---------------------------------------------------------------------------------------------------- counts and factors
+    return linalg.TriangularPreconditioner(linalg.sketch_factor(sketched, 0.0)[0])
 
 
 def counts(J, distribution, ratio, draws):
@@ -46,7 +41,7 @@ def counts(J, distribution, ratio, draws):
     found = []
     for key in range(draws):
         b, M = data.labels(J.shape[0], key), preconditioner(sketched_gram(J, distribution, ratio, key))
-        solves = (cg(J.gram_matvec, b, preconditioner=M, rtol=epsilon, certify=False) for epsilon in TARGETS)
+        solves = (linalg.cg(J.gram_matvec, b, preconditioner=M, rtol=epsilon, certify=False) for epsilon in TARGETS)
         found.append([info.iterations for _, info in solves])
     return np.array(found)
 
@@ -74,7 +69,7 @@ def pcg_worst_case(full, sketch=kronecker):
 def iterates(matvec, b, M, **options):
     """What x is after every iteration of PCG."""
     found = []
-    x, _ = cg(matvec, b, preconditioner=M, certify=False, stop=lambda x, r: found.append(x), **options)
+    x, _ = linalg.cg(matvec, b, preconditioner=M, certify=False, stop=lambda x, r: found.append(x), **options)
     return [*found, x]  # stop is not asked where the tolerance is met
 
 
@@ -86,7 +81,7 @@ def pcg_factor(full, sketch=GAUSSIAN):
     for ratio in (2, 3, 4, 8, 16):
         for key in range(draws):
             errors = _energy_errors(G, sketched_gram(J, sketch, ratio, key), data.labels(n, key))
-            factor = math.exp(decline(range(len(errors)), errors))
+            factor = math.exp(np.polyfit(range(len(errors)), np.log(errors), 1)[0])
             yield {"n": n, "d": 32, "m": n // 4, "s/n": ratio, "draw": key, "factor": factor, "γ": ratio**-0.5}
             if ratio == 4 and key == 0:
                 yield from ({"k": k, "energy error, s = 4n": e, "2 γ^k": 2 * 0.5**k} for k, e in enumerate(errors))
@@ -107,8 +102,8 @@ def fixed_parameters(full, sketch=GAUSSIAN):
     for ratio in (4, 8, 16):
         gamma = ratio**-0.5
         methods = {
-            "Richardson": (partial(richardson, step=best_step(gamma)), 2 * gamma / (1 + gamma**2)),
-            "Chebyshev": (partial(chebyshev, bounds=sketch_spectrum(gamma)), gamma),
+            "Richardson": (partial(linalg.richardson, step=linalg.best_step(gamma)), 2 * gamma / (1 + gamma**2)),
+            "Chebyshev": (partial(linalg.chebyshev, bounds=linalg.sketch_spectrum(gamma)), gamma),
         }
         for key in range(draws):
             M = preconditioner(sketched_gram(J, sketch, ratio, key))
@@ -118,8 +113,6 @@ def fixed_parameters(full, sketch=GAUSSIAN):
                 yield {"method": name, "n": n, "s/n": ratio, "draw": key, "factor": factor, "theory": theory}
 
 
-# ------------------------------------------------------------------------------------------------------------ thresholds
-
 RICHARDSON_THRESHOLD = (1 - 2 ** (-1 / 2)) ** -2  # (1-γ)⁻² = 2
 DOUBLE_PRODUCT_THRESHOLD = (1 - 2 ** (-1 / 4)) ** -2  # (1-γ)⁻⁴ = 2
 
@@ -128,28 +121,19 @@ def threshold(full, iteration, factor, expected, sketch=GAUSSIAN):
     """Where max |``factor(μ)``| over the eigenvalues passes 1 as s/n grows, and whether ``iteration`` converges on both sides."""
     n, draws = (512, 7) if full else (256, 5)
     ratios = tuple(round(expected * share, 2) for share in (0.88, 0.94, 1.0, 1.06, 1.12))
-    J, radii = jacobian(data.sphere(n, 8, key=3), n // 4), []
+    J, b, radii = jacobian(data.sphere(n, 8, key=3), n // 4), data.labels(n, 3), []
     G = J.gram()
     for ratio, side in zip(ratios, ("below", "", "", "", "above"), strict=True):
         sketches = [sketched_gram(J, sketch, ratio, key) for key in range(draws)]
-        radii.append(float(np.median([_radius(G, sketched, factor) for sketched in sketches])))
-        limit = max(abs(factor(mu)) for mu in sketch_spectrum(ratio**-0.5))
+        spectra = [scipy.linalg.eigh(G, sketched, eigvals_only=True) for sketched in sketches]
+        radii.append(float(np.median([np.max(np.abs(factor(mu))) for mu in spectra])))
+        limit = max(abs(factor(mu)) for mu in linalg.sketch_spectrum(ratio**-0.5))
         yield {"n": n, "draws": draws, "s/n": ratio, "median spectral radius": radii[-1], "limit": limit}
-        for sketched in sketches[:3] if side else ():
-            reason = _reason(G, sketched, iteration)
+        for M in map(preconditioner, sketches[:3] if side else ()):
+            reason = iteration(lambda v: G @ v, b, preconditioner=M, rtol=1e-6, maxiter=400)[1].reason
             yield {"s/n": ratio, f"end {side}": reason, f"converged {side} the threshold": int(reason == "converged")}
     passed = radii[0] > 1 > radii[-1]
     yield {"threshold": float(np.interp(-1.0, np.negative(radii), ratios)) if passed else math.nan}
-
-
-def _radius(G, sketched, factor):
-    return float(np.max(np.abs(factor(scipy.linalg.eigh(G, sketched, eigvals_only=True)))))
-
-
-def _reason(G, sketched, iteration):
-    """How an iteration of 400 steps on a random right-hand side ends."""
-    options = {"preconditioner": preconditioner(sketched), "rtol": 1e-6, "maxiter": 400}
-    return iteration(lambda v: G @ v, data.labels(G.shape[0], 3), **options)[1].reason
 
 
 def _threshold(expected, iteration, factor):
@@ -161,30 +145,24 @@ def _threshold(expected, iteration, factor):
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------------- precision
-
 FLOORS = ((36, 5e-7), (2.7e4, 5e-5), (1.5e6, 5e-3))  # κ(G) and the residual that float32 attains
 
 
 def expected_floor(kappa):
     """The line through `FLOORS` in logarithms, with the ends continued."""
     x, y = np.log(FLOORS).T
-    piece = 0 if math.log(kappa) < x[1] else 1
-    slope = (y[piece + 1] - y[piece]) / (x[piece + 1] - x[piece])
-    return math.exp(y[piece] + slope * (math.log(kappa) - x[piece]))
+    return math.exp(make_interp_spline(x, y, k=1)(math.log(kappa)))
 
 
 def float32_floor(full, dtype="float32"):
     """The best true residual of 40 iterations of PCG with J and R in float32, over κ(G): medians of draws on each family."""
-    n, m, keys, found = 256, 2048, range(3 if full else 1), []
+    n, m, draws, found = 256, 2048, 3 if full else 1, {}
     for family in KINDS:
-        drawn = np.median([_attained(family, n, m, key, dtype) for key in keys], axis=0)
-        kappa, attained, preconditioned = map(float, drawn)
-        found.append({"data": family, "n": n, "m": m, "draws": len(keys), "κ(G)": kappa, "residual attained": attained})
-        found[-1] |= {"line": expected_floor(kappa), "κ_pre": preconditioned}
-    least, *_, most = sorted(found, key=lambda row: row["κ(G)"])
-    yield from found
-    yield {"residual at the largest κ(G) over that at the smallest": most["residual attained"] / least["residual attained"]}
+        kappa, attained, left = np.median([_attained(family, n, m, key, dtype) for key in range(draws)], axis=0).tolist()
+        row = {"data": family, "n": n, "m": m, "draws": draws, "κ(G)": kappa, "residual attained": attained}
+        yield {**row, "line": expected_floor(kappa), "κ_pre": left}
+        found[kappa] = attained
+    yield {"residual at the largest κ(G) over that at the smallest": found[max(found)] / found[min(found)]}
 
 
 def _attained(family, n, m, key, dtype):
@@ -193,61 +171,39 @@ def _attained(family, n, m, key, dtype):
     G, b, single = J.gram(), data.labels(n, key), J.astype(dtype)
     sketched = sketched_gram(single, kronecker(family), 4, key)
     made = iterates(single.gram_matvec, b.astype(dtype), preconditioner(sketched), rtol=0.0, maxiter=40)
-    attained = min(norm(b - G @ g.astype("float64")) / norm(b) for g in made)
-    return kappa, attained, data.preconditioned_condition(G, sketched.astype("float64"))
+    attained = min(linalg.norm(b - G @ g.astype("float64")) / linalg.norm(b) for g in made)
+    return kappa, attained, condition(G, sketched.astype("float64"))
 
-
-# ------------------------------------------------------------------------------------------------------------ the table
 
 CLAIMS = (
-    claim(
-        "pcg-counts", 10, "inner iterations", "derived",
+    claim("pcg-counts", 10, "inner iterations", "derived",
         "Preconditioned CG needs a number of iterations that does not depend on the number of samples.",
-        "iterations to 1e-3, 1e-6, 1e-10 at s = 4n", "11/21/35 within 2 for n >= 512, never above 12/23/37",
-        "data on the sphere, n >= 64", pcg_counts,
-        Bound("median iterations", over="n", by="ε", beside="typical", log="x"),
+        "data on the sphere, n >= 64", pcg_counts, Bound("median iterations", over="n", by="ε", beside="typical", log="x"),
         Bound("largest iterations", high="most", by="ε"), Bound("beyond the typical from n = 512", -2, 2),
-    ),
-    claim(
-        "pcg-counts-worst-case", 10, "inner iterations", "arXiv:2006.11648, regression lemma",
+        expected="11/21/35 within 2 for n >= 512, never above 12/23/37"),
+    claim("pcg-counts-worst-case", 10, "inner iterations", "arXiv:2006.11648, regression lemma",
         "An ill-conditioned Gram matrix costs at most ½ ln κ(G) / ln √(s/n) more iterations to the same raw residual.",
-        "iterations to 1e-3, 1e-6, 1e-10 at s = 4n", "at most ⌈ln(2√κ(G)/ε) / ln √(s/n)⌉", "κ(G) below 1e12",
-        pcg_worst_case, Bound("left to the bound", low=0),
+        "κ(G) below 1e12", pcg_worst_case, Bound("left to the bound", low=0),
         Bound("largest iterations", over="ε", by="data", beside="bound", log="x"),
-    ),
-    claim(
-        "pcg-factor", 11, "inner iterations", "derived",
-        "Every iteration of preconditioned CG contracts the energy error by γ = √(n/s).",
-        "slope of the log energy error", "γ, from 0.9 γ (finite n) to 1.02 γ", "Gaussian sketch",
-        pcg_factor, Bound("factor", 0.9, 1.02, over="s/n", draws="median", per="γ"),
-        Bound("energy error, s = 4n", over="k", beside="2 γ^k", log="y"),
-    ),
-    claim(
-        "fixed-parameter-factors", 0, "inner iterations", "derived",
+        expected="at most ⌈ln(2√κ(G)/ε) / ln √(s/n)⌉"),
+    claim("pcg-factor", 11, "inner iterations", "derived",
+        "Every iteration of preconditioned CG contracts the energy error by γ = √(n/s).", "Gaussian sketch", pcg_factor,
+        Bound("factor", 0.9, 1.02, over="s/n", draws="median", per="γ"),
+        Bound("energy error, s = 4n", over="k", beside="2 γ^k", log="y")),
+    claim("fixed-parameter-factors", 0, "inner iterations", "derived",
         "With parameters from the sketch size alone, Richardson's iteration contracts by 2γ/(1+γ²) and Chebyshev's by γ.",
-        "residual factor per iteration", "2γ/(1+γ²) and γ, from 0.85 to 1.1 times",
-        "Gaussian sketch, s >= 4n (nearer to n, eigenvalues of small problems leave the interval)",
-        fixed_parameters, Bound("factor", 0.85, 1.1, over="s/n", by="method", draws="median", per="theory"),
-    ),
-    claim(
-        "richardson-threshold", 12, "inner iterations", "derived",
-        "Richardson's iteration with unit step converges only from s = 11.66 n on.",
-        "s/n at which it begins to converge", "11.66 within 5 %", "Gaussian sketch",
-        *_threshold(RICHARDSON_THRESHOLD, richardson, lambda mu: 1 - mu),
-    ),
-    claim(
-        "double-product-threshold", 13, "inner iterations", "arXiv:2006.11648, fast regression",
-        "The paper's double-product iteration with unit step converges only from s = 39.5 n on.",
-        "s/n at which it begins to converge", "39.5 within 5 %", "Gaussian sketch",
-        *_threshold(DOUBLE_PRODUCT_THRESHOLD, double_product, lambda mu: 1 - mu**2),
-    ),
-    claim(
-        "float32-floor", 32, "precision", "derived",
+        "Gaussian sketch, s >= 4n (nearer to n, eigenvalues of small problems leave the interval)", fixed_parameters,
+        Bound("factor", 0.85, 1.1, over="s/n", by="method", draws="median", per="theory")),
+    claim("richardson-threshold", 12, "inner iterations", "derived",
+        "Richardson's iteration with unit step converges only from s = 11.66 n on.", "Gaussian sketch",
+        *_threshold(RICHARDSON_THRESHOLD, linalg.richardson, lambda mu: 1 - mu)),
+    claim("double-product-threshold", 13, "inner iterations", "arXiv:2006.11648, fast regression",
+        "The paper's double-product iteration with unit step converges only from s = 39.5 n on.", "Gaussian sketch",
+        *_threshold(DOUBLE_PRODUCT_THRESHOLD, linalg.double_product, lambda mu: 1 - mu**2)),
+    claim("float32-floor", 32, "precision", "derived",
         "In float32 the attainable residual is set by the condition number of the Gram matrix, however good the preconditioner.",
-        "best true residual of PCG",
-        "5e-7, 5e-5, 5e-3 at κ(G) = 36, 2.7e4, 1.5e6; within 10 times of the line through them: the constant is the BLAS's",
-        "J, R and iterates in float32, no refinement",
-        float32_floor, Bound("residual attained", 0.1, 10, over="κ(G)", per="line"),
+        "J, R and iterates in float32, no refinement", float32_floor,
+        Bound("residual attained", 0.1, 10, over="κ(G)", per="line"),
         Bound("residual at the largest κ(G) over that at the smallest", low=100), Bound("κ_pre", high=15),
-    ),
+        expected="within 10 times of the line through 5e-7, 5e-5, 5e-3 at κ(G) = 36, 2.7e4, 1.5e6: the constant is the BLAS's"),
 )  # fmt: skip

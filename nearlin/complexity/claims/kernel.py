@@ -12,8 +12,11 @@ from nearlin._array import fold_in
 from nearlin.complexity.claims import data
 from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.preconditioning import jacobian
-from nearlin.complexity.claims.trajectory import train
+from nearlin.complexity.claims.problems import starting, train
+from nearlin.nn import TwoLayer
 from nearlin.optim import GramGaussNewton
+
+BPSW = "arXiv:2006.11648"
 
 
 def limit_kernel(x):
@@ -24,9 +27,6 @@ def limit_kernel(x):
 def smallest_eigenvalue(gram):
     """λ_min of a symmetric matrix."""
     return float(np.linalg.eigvalsh(gram)[0])
-
-
-# ------------------------------------------------------------------------------------------------------- the limit kernel
 
 
 def gram_to_kernel(full, kernel=limit_kernel):
@@ -47,13 +47,13 @@ def near_duplicates_kernel(full, kernel=limit_kernel):
 
 def near_duplicates_network(full, width, angles):
     """λ_min(G) of two points at the angle θ at finite width, whose crossing neurons number m θ/π."""
-    m, thetas = (sizes[full] for sizes in (width, angles))
-    for key, theta in product(range(41 if full else 11), thetas):
+    m = width[full]
+    for key, theta in product(range(41 if full else 11), angles):
         least = smallest_eigenvalue(jacobian(data.pair_at_angle(theta, 4, key), m, fold_in(key, 7)).gram())
         yield {"d": 4, "m": m, "θ": theta, "m θ/π": m * theta / np.pi, "seed": key, "λ_min(G)": least}
 
 
-WIDE, NARROW = 2 * (np.geomspace(2e-3, 5e-2, 5),), 2 * (np.geomspace(1e-5, 3e-3, 6),)
+WIDE, NARROW = np.geomspace(2e-3, 5e-2, 5), np.geomspace(1e-5, 3e-3, 6)
 
 
 def antipodal_pairs(full, kernel=limit_kernel):
@@ -63,91 +63,57 @@ def antipodal_pairs(full, kernel=limit_kernel):
         yield {"d": d, "seed": key, "λ_min(K), d pairs": few, "λ_min(K), d + 1 pairs": many}
 
 
-# ---------------------------------------------------------------------------------------------------------------- damping
-
-
-def duplicated_problem(key, n=100, d=10, copies=10):
-    """Points on the sphere whose last ``copies`` repeat the first with other labels, and the loss that no fit undercuts."""
+def duplicates(key, n=100, d=10, copies=10, width=8192):
+    """A wide network on points whose last ``copies`` repeat the first with other labels, and the loss that no fit undercuts."""
     x, y = data.sphere(n, d, key), data.labels(n, key)
     x[-copies:] = x[:copies]
-    return x, y, float(np.sum((y[:copies] - y[-copies:]) ** 2) / 4)
+    return starting(TwoLayer(d, width), x, y, key), float(np.sum((y[:copies] - y[-copies:]) ** 2) / 4)
 
 
 def damping_fixes_duplicates(full, optimizer=GramGaussNewton):
     """½||r||² at the end for several λ_d over that of the label-averaged fit, which no network can undercut."""
     dampings = tuple(10.0**k for k in range(-6, 0)) if full else (1e-6, 1e-4, 1e-2, 1e-1)
     for damping, key in product(dampings, range(3 if full else 1)):
-        x, y, floor = duplicated_problem(key)
-        run = train(optimizer(guard=False, damping=damping), x, y, 8192, key, steps=_patience(damping))
+        p, floor = duplicates(key)
+        steps = 8 + int(np.ceil(np.log(1e-3) / np.log(damping / (damping + 0.05))))  # of the slowest direction, λ_min(K) near .05
+        run = train(optimizer(guard=False, damping=damping), p, key, steps)
         loss = 0.5 * run.residuals[-1] ** 2 / floor
         yield {"n": 100, "d": 10, "m": 8192, "λ_d": damping, "seed": key, "loss over the floor": loss}
-
-
-def _patience(damping):
-    """Steps that the slowest direction needs, with λ_min(K) near .05: it shrinks by λ_d / (λ_d + .05) in a step."""
-    return 8 + int(np.ceil(np.log(1e-3) / np.log(damping / (damping + 0.05))))
 
 
 def undamped_duplicates(full, damping=0.0):
     """Growth of the residual without damping, inverted: 0 where there is no such step."""
     for key in range(5 if full else 2):
-        x, y, _ = duplicated_problem(key)
-        run = train(GramGaussNewton(guard=False, damping=damping), x, y, 8192, key, steps=8)
+        run = train(GramGaussNewton(guard=False, damping=damping), duplicates(key)[0], key, steps=8)
         yield {"n": 100, "d": 10, "m": 8192, "seed": key, "1 / largest ratio of residuals": 1 / max(run.ratios)}
 
 
-# -------------------------------------------------------------------------------------------------------------- the table
-
-BPSW = "arXiv:2006.11648"
-LEAST = "exponent in θ of the median smallest eigenvalue"
-
-
 CLAIMS = (
-    claim(
-        "gram-to-kernel", 24, "limit kernel", f"derived; the concentration lemma of {BPSW}",
-        "The Gram matrix at the start approaches its limit kernel like m^{-1/2}.",
-        "exponent in m of the spectral norm of the difference", "-1/2 ± .1", "Gaussian weights, points on the sphere",
-        gram_to_kernel,
-        Bound("‖G - K‖₂", -0.6, -0.4, over="m", draws="geometric mean", reduce="exponent"),
-        Bound("distance of both forms of K", high=1e-7),
-    ),
-    claim(
-        "near-duplicates-kernel", 25, "near-duplicates", "derived",
-        "The smallest eigenvalue of the limit kernel of two points at a small angle θ is θ/2π.",
-        "exponent in θ, and the factor", "1 ± .05; θ/2π within 5 %", "θ at most .03",
-        near_duplicates_kernel,
-        Bound("λ_min(K)", 0.95, 1.05, over="θ", reduce="exponent"), Bound("λ_min(K)", 0.95, 1.05, over="θ", per="θ/2π"),
-    ),
-    claim(
-        "near-duplicates-wide", 25, "near-duplicates", "derived",
-        "At finite width the smallest eigenvalue is linear in θ when many neurons separate the two points.",
-        LEAST, "1 ± .15", "m well above π/θ", partial(near_duplicates_network, width=(2**17, 2**19), angles=WIDE),
-        Bound("λ_min(G)", 0.85, 1.15, over="θ", draws="median", reduce="exponent"),
-    ),
-    claim(
-        "near-duplicates-narrow", 25, "near-duplicates", "derived",
+    claim("gram-to-kernel", 24, "limit kernel", f"derived; the concentration lemma of {BPSW}",
+        "The Gram matrix at the start approaches its limit kernel like m^{-1/2}.", "Gaussian weights, points on the sphere",
+        gram_to_kernel, Bound("‖G - K‖₂", -0.6, -0.4, over="m", draws="geometric mean", reduce="exponent"),
+        Bound("distance of both forms of K", high=1e-7)),
+    claim("near-duplicates-kernel", 25, "near-duplicates", "derived",
+        "The smallest eigenvalue of the limit kernel of two points at a small angle θ is θ/2π.", "θ at most .03",
+        near_duplicates_kernel, Bound("λ_min(K)", 0.95, 1.05, over="θ", reduce="exponent"),
+        Bound("λ_min(K)", 0.95, 1.05, over="θ", per="θ/2π")),
+    claim("near-duplicates-wide", 25, "near-duplicates", "derived",
+        "At finite width the smallest eigenvalue is linear in θ when many neurons separate the two points.", "m well above π/θ",
+        partial(near_duplicates_network, width=(2**17, 2**19), angles=WIDE),
+        Bound("λ_min(G)", 0.85, 1.15, over="θ", draws="median", reduce="exponent")),
+    claim("near-duplicates-narrow", 25, "near-duplicates", "derived",
         "At finite width the smallest eigenvalue is θ²/4 in most draws when no neuron separates the two points.",
-        LEAST, "2 ± .15", "m well below π/θ", partial(near_duplicates_network, width=(64, 64), angles=NARROW),
-        Bound("λ_min(G)", 1.85, 2.15, over="θ", draws="median", reduce="exponent"),
-    ),
-    claim(
-        "antipodal-pairs", 26, "antipodal pairs", "derived",
+        "m well below π/θ", partial(near_duplicates_network, width=(64, 64), angles=NARROW),
+        Bound("λ_min(G)", 1.85, 2.15, over="θ", draws="median", reduce="exponent")),
+    claim("antipodal-pairs", 26, "antipodal pairs", "derived",
         "Antipodal pairs of points are harmless up to d of them; with d + 1 the limit kernel is singular.",
-        "smallest eigenvalue of the limit kernel", "positive (above 2e-8) at d pairs, 0 to 5e-9 at d + 1",
-        "points in general position", antipodal_pairs,
-        Bound("λ_min(K), d pairs", low=2e-8, over="d", log="y"), Bound("λ_min(K), d + 1 pairs", -5e-9, 5e-9),
-    ),
-    claim(
-        "damping-fixes-duplicates", 27, "damping", "derived",
+        "points in general position", antipodal_pairs, Bound("λ_min(K), d pairs", low=2e-8, over="d", log="y"),
+        Bound("λ_min(K), d + 1 pairs", -5e-9, 5e-9)),
+    claim("damping-fixes-duplicates", 27, "damping", "derived",
         "With any damping, training on repeated points with contradicting labels ends at the fit of their averages.",
-        "final loss over that of the label-averaged fit", "1 within 1 %, for every damping from 1e-6 to .1",
-        "wide ReLU network, exact steps", damping_fixes_duplicates, Bound("loss over the floor", 0.99, 1.01, over="λ_d"),
-    ),
-    claim(
-        "undamped-duplicates", 27, "undamped duplicates", "derived",
+        "wide ReLU network, exact steps", damping_fixes_duplicates, Bound("loss over the floor", 0.99, 1.01, over="λ_d")),
+    claim("undamped-duplicates", 27, "undamped duplicates", "derived",
         "Without damping the step on repeated points with contradicting labels explodes or does not exist.",
-        "worst ratio of successive residuals, inverted", "at most 1/10; 0 where there is no step",
-        "wide ReLU network, exact steps",
-        undamped_duplicates, Bound("1 / largest ratio of residuals", 0, 0.1, over="seed", log=""),
-    ),
+        "wide ReLU network, exact steps", undamped_duplicates,
+        Bound("1 / largest ratio of residuals", 0, 0.1, over="seed", log="")),
 )  # fmt: skip

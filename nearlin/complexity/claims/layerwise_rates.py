@@ -5,9 +5,9 @@ not move. Labels are drawn one above or below the output. Their second moment is
 gradients are their means, so that statistics are free of the draw.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -141,7 +141,7 @@ def linear_sweep(full, share=least_share, step=1.0):
     """||r_k|| over (1 - η μ)ᵏ ||r_0|| with η = ``step`` / K, the largest over 40 steps, for random blocks and equal ones."""
     sizes = ((8, 8, 4, 3.0), (16, 8, 4, 3.0), (24, 12, 9, 3.0), (32, 4, 16, 3.0), (9, 4, 9, 1.0), (16, 3, 25, 1.0))
     for n, blocks, width, spread in (*sizes, *(((96, 12, 25, 3.0),) if full else ())):
-        for key, damping in itertools.product(range(25 if full else 3), (1e-6, 1e-2, 1.0)):
+        for key, damping in product(range(25 if full else 3), (1e-6, 1e-2, 1.0)):
             J, r = affine_blocks(n, blocks, width, key, spread)
             bound = (1 - step / blocks * share(J, damping)) ** np.arange(41)
             seen = bound > 1e-9  # rounding beyond
@@ -153,48 +153,33 @@ def linear_sweep(full, share=least_share, step=1.0):
 def one_step_sweep(full, step=1.0, width=16):
     """||r_1|| / ||r_0|| with η = ``step`` / K where every block has full row rank, over the damping."""
     n, blocks = 16, 6
-    for damping, key in itertools.product((1e-2, 1e-4, 1e-6, 1e-8, 1e-10), range(20 if full else 5)):
+    for damping, key in product((1e-2, 1e-4, 1e-6, 1e-8, 1e-10), range(20 if full else 5)):
         J, r = affine_blocks(n, blocks, width, key)
         before, after = norms(J, r, damping, step / blocks, 1)
         yield {"damping": damping, "ratio": after / before, "limit": n * damping / (1 + n * damping)}
 
-
-# ---------------------------------------------------------------------------------------------------------------- the table
 
 ZMG = "arXiv:1905.10961"
 AFFINE = f"{MBF}, linear convergence of an idealised method (abstract); the affine case derived"
 
 
 CLAIMS = (
-    claim(
-        "mbf-linear-rate", 0, FISHER, AFFINE,
+    claim("mbf-linear-rate", 0, FISHER, AFFINE,
         "With exact blocks, MBF contracts the residuals of an affine model by 1 - η μ, μ = λ_min(J Jᵀ) / (max |J_b|² + n λ).",
-        "largest residual over (1 - η μ)ᵏ of the first", "at most 1; 1 where all singular values are equal",
         "η = 1/K for K blocks; full batch, blocks of a warm start", linear_sweep,
         Bound("over the bound", low=0.1, high=1 + 1e-9, over="damping"),
-        Bound("over the bound, equal blocks", low=0.99, high=1 + 1e-6, over="damping"),
-    ),
-    claim(
-        "mbf-one-step", 0, FISHER, AFFINE,
+        Bound("over the bound, equal blocks", low=0.99, high=1 + 1e-6, over="damping")),
+    claim("mbf-one-step", 0, FISHER, AFFINE,
         "Where every block has full row rank and λ → 0, MBF with η = 1/K solves an affine model in one step.",
-        "ratio of residuals after one step", "at most n λ / (1 + n λ), and at least a ninth of it",
         "K square blocks with singular values in [1, 3]", one_step_sweep,
-        Bound("ratio", per="limit", low=1 / 9, high=1, over="damping"),
-    ),
-    claim(
-        "kfac-leverage", 22, "K-FAC", f"derived for the K-FAC of {ZMG}",
+        Bound("ratio", per="limit", low=1 / 9, high=1, over="damping")),
+    claim("kfac-leverage", 22, "K-FAC", f"derived for the K-FAC of {ZMG}",
         "In function space a K-FAC step multiplies the residual of sample i by 1 - η h_i, with its leverage h_i in X.",
-        "distance of the change of the outputs from η h_i r_i, over η and the largest residual",
-        "at most 1e-4 at λ = 1e-20, and falling like √λ: exponent .5 ± .05", "masks of rank n, 4, 16 and n features",
-        leverage_sweep,
+        "masks of rank n, 4, 16 and n features", leverage_sweep,
         Bound("error", high=1e-4, over="damping", by="d", reduce="first"),
-        Bound("error", low=0.45, high=0.55, over="damping", by="d", reduce="exponent"),
-    ),
-    claim(
-        "kfac-rate", 22, "K-FAC rate", f"{ZMG}, convergence of K-FAC; the rate with a uniform step derived",
+        Bound("error", low=0.45, high=0.55, over="damping", by="d", reduce="exponent")),
+    claim("kfac-rate", 22, "K-FAC rate", f"{ZMG}, convergence of K-FAC; the rate with a uniform step derived",
         "K-FAC with a uniform step converges at the rate 1 - 1/κ(XᵀX): the conditioning of the inputs alone decides.",
-        "slowest contraction of a residual per step", "between 1 - η min h and 1 - 1/κ(XᵀX)",
         "linearised network, masks of rank n, η = λ_min(XᵀX), λ = 1e-20", kfac_rate_sweep,
-        Bound("contraction", high="1 - 1/κ", low="1 - η min h", over="κ", by="d", log="x"),
-    ),
+        Bound("contraction", high="1 - 1/κ", low="1 - η min h", over="κ", by="d", log="x")),
 )  # fmt: skip

@@ -8,6 +8,7 @@ interval [(1+γ)⁻², (1-γ)⁻²], which decides the speed of every inner iter
 import math
 
 import numpy as np
+import scipy.linalg
 
 from nearlin.complexity.claims import data
 from nearlin.nn import TwoLayer
@@ -17,9 +18,6 @@ KRONECKER = KroneckerSRHT()
 RESOLVED = 1e12  # κ(G) up to which the preconditioned spectrum can be computed in float64
 TRACY_WIDOM = -1.2065  # mean of the law of the largest eigenvalue
 COLLINEAR = "offset"  # the family on which sketches of factors need more oversampling
-
-
-# ------------------------------------------------------------------------------------------------------------ formulas
 
 
 def gaussian_condition(ratio):
@@ -46,9 +44,6 @@ def effective_dimension(spectrum, damping):
     return float(np.sum(spectrum / (spectrum + damping)))
 
 
-# ------------------------------------------------------------------------------------------------- what is measured on
-
-
 def jacobian(x, width, key=1):
     """The Jacobian of a two-layer ReLU network of ``width`` neurons at its start."""
     network = TwoLayer(x.shape[1], width)
@@ -67,25 +62,26 @@ def kronecker(family):
     return KroneckerSRHT(oversample=8 if family == COLLINEAR else 4)
 
 
-# -------------------------------------------------------------------------------------------------------- measurements
-
-
 def sketched_gram(J, distribution, ratio, key):
     """G̃ = J SᵀS Jᵀ for ``ratio`` times as many sketch rows as J has rows."""
     (first, *_) = J.factors(slice(0, 1))
     return J.sketch_gram(J.draw(distribution, key, math.ceil(ratio * J.shape[0]), first.inputs))
 
 
-def damped_condition(gram, matrix, damping=0.0):
-    """κ of ``gram`` + λ I preconditioned by ``matrix`` + λ I."""
-    shift = damping * np.eye(gram.shape[0])
-    return data.preconditioned_condition(gram + shift, matrix + shift)
+def condition(gram, matrix, damping=0.0):
+    """κ of ``gram`` + λ I preconditioned by ``matrix`` + λ I; infinite where one is not positive definite."""
+    shift = damping * np.eye(len(gram))
+    try:
+        values = scipy.linalg.eigh(gram + shift, matrix + shift, eigvals_only=True)
+    except scipy.linalg.LinAlgError:
+        return math.inf
+    return float(values[-1] / values[0]) if values[0] > 0 else math.inf
 
 
 def conditions(J, distribution, ratio, draws, damping=0.0):
     """κ_pre of G + λ I for several draws of a sketch."""
     G = J.gram()
-    return [damped_condition(G, sketched_gram(J, distribution, ratio, key), damping) for key in range(draws)]
+    return [condition(G, sketched_gram(J, distribution, ratio, key), damping) for key in range(draws)]
 
 
 def scale(J, distribution, ratio, draws):

@@ -9,6 +9,11 @@ VERDICTS = (HOLDS, FAILS, OUT_OF_REGIME, NOT_MEASURED, NOT_BUILT)
 KINDS = ("count", "time", "memory", "convergence")
 
 
+def worst(verdicts):
+    """The verdict that several of `HOLDS`, `FAILS` and `OUT_OF_REGIME` come to."""
+    return next((verdict for verdict in (FAILS, OUT_OF_REGIME) if verdict in verdicts), HOLDS)
+
+
 @dataclass(frozen=True)
 class Series:
     """One curve of a claim's plot: measured values over sizes, and what the claim predicts there (None: no prediction).

@@ -11,18 +11,17 @@ from functools import partial
 from threadpoolctl import threadpool_limits
 
 from nearlin.complexity.claims import data
-from nearlin.complexity.claims.check import Bound, Check
-from nearlin.complexity.claims.cost import FIXED, GRAM_PAPER, IDEA, INNER, KRONECKER, MAIN, PAPER, flops, problem, run_step
-from nearlin.complexity.claims.table import Claim
+from nearlin.complexity.claims.check import Bound, claim
+from nearlin.complexity.claims.cost import COUNTED, FIXED, GRAM_PAPER, IDEA, INNER, KRONECKER, MAIN, PAPER, naive_gram
+from nearlin.complexity.claims.problems import problem
+from nearlin.complexity.counting import flops_of
 from nearlin.complexity.fit import contest
 from nearlin.linalg import damped_cholesky
 from nearlin.optim import GramGaussNewton, NearLinearGaussNewton
 from nearlin.sketch import NeuronSigns
 
-# ------------------------------------------------------------------------------------------------------------- times
 
-
-def interleaved(calls, rounds=5, budget=60.0):
+def interleaved(calls, rounds=5, budget=70.0):
     """Minimum processor seconds of each call, over rounds through all of them, with one BLAS thread.
 
     Parameters
@@ -56,63 +55,43 @@ def geometric(low, high, number=8):
     return tuple(16 * round(low * (high / low) ** (i / (number - 1)) / 16) + 8 for i in range(number))
 
 
-def step_times(full, timer=interleaved):
-    """A whole step with a fresh R and K inner iterations, over m."""
-    calls = {2**k: partial(run_step, problem(256, 16, 2**k, "float32"), FIXED) for k in range(10, 19)}
-    yield from _rows("m", timer(calls, rounds=30), n=256, d=16, K=INNER, dtype="float32")
+def times(full, over, sizes, call, timer=interleaved, rounds=6, **fixed):
+    """Seconds of what ``call(size)`` makes ready, over the sizes."""
+    seconds = timer({size: call(size) for size in sizes}, rounds=rounds)
+    yield from ({**fixed, over: size, "seconds": one} for size, one in seconds.items())
 
 
-def product_times(full, timer=interleaved):
-    """J Jᵀu over n."""
-    made = {n: problem(n, 16, 16384) for n in geometric(128, 4096)}
-    calls = {n: partial(p.jacobian.gram_matvec, p.y) for n, p in made.items()}
-    yield from _rows("n", timer(calls, rounds=30), m=16384, d=16, dtype="float64")
+def product(n):
+    """J Jᵀu."""
+    p = problem(n, 16, 16384)
+    return partial(p.jacobian().gram_matvec, p.batch[1])
 
 
-def factorisation_times(full, timer=interleaved):
-    """The damped Cholesky factorisation over n."""
-    made = {n: data.sphere(n, n, key=3) for n in geometric(512, 4096)}
-    calls = {n: partial(damped_cholesky, rows @ rows.T, 1.0) for n, rows in made.items()}
-    yield from _rows("n", timer(calls, rounds=6), dtype="float64")
-
-
-def gram_times(full, timer=interleaved):
-    """The structured Gram matrix by rank-k updates, over n; no size is a power of two."""
-    calls = {n: problem(n, 16, 4096, "float32").jacobian.gram for n in geometric(512, 8192)}
-    yield from _rows("n", timer(calls, rounds=6, budget=70.0), m=4096, d=16, dtype="float32")
-
-
-def _rows(variable, seconds, **sizes):
-    return ({**sizes, variable: size, "seconds": one} for size, one in seconds.items())
+def factorisation(n):
+    """The damped Cholesky factorisation of a Gram matrix (n, n)."""
+    rows = data.sphere(n, n, key=3)
+    return partial(damped_cholesky, rows @ rows.T, 1.0)
 
 
 def naive_times(full, timer=interleaved):
     """The Gram matrix from explicit rows over the structured one, over d."""
     n, m = 264, 2048
     for d in (2, 4, 8, 16):
-        J = problem(n, d, m).jacobian
-        seconds = timer({"naive": partial(_naive_gram, J), "structured": J.gram})
+        J = problem(n, d, m).jacobian()
+        seconds = timer({"naive": partial(naive_gram, J), "structured": J.gram})
         yield {"n": n, "m": m, "d": d, "ratio of times": seconds["naive"] / seconds["structured"], "m d/(m+d)": m * d / (m + d)}
-
-
-def _naive_gram(J):
-    rows = J.to_dense()
-    return rows @ rows.T
 
 
 def kronecker_times(full, timer=interleaved):
     """The Kronecker sketch over m, and which growth fits best."""
-    n, d, calls = 32, 16, {}
-    for m in (2**k for k in range(10, 20)):
+
+    def call(m, n=32, d=16):
         left, right = data.sphere(n, m, key=3), data.sphere(n, d, key=4)
-        calls[m] = partial(KRONECKER.sample(0, 4 * n, ((m, d),), like=left).rows, 0, left, right)
-    seconds = timer(calls, rounds=12)
-    yield from _rows("m", seconds, n=n, d=d)
-    best = contest(tuple(seconds), tuple(seconds.values())).best
-    yield {"best fit": best, "m or m log m fits best": int(best in ("n", "n log n"))}
+        return partial(KRONECKER.sample(0, 4 * n, ((m, d),), like=left).rows, 0, left, right)
 
-
-# --------------------------------------------------------------------------------------------------------- break-even
+    rows = list(times(full, "m", [2**k for k in range(10, 20)], call, timer, rounds=12, n=32, d=16))
+    best = contest([row["m"] for row in rows], [row["seconds"] for row in rows]).best
+    yield from (*rows, {"best fit": best, "m or m log m fits best": int(best in ("n", "n log n"))})
 
 
 def gains(full, grid, gain, pays):
@@ -145,7 +124,7 @@ NEAR_STEP = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER, guard=False, ske
 def counted_gain(n, d, m, near=NEAR_STEP):
     """From counts of both steps; symmetric products, which are counted in full, at the half that a rank-k update does."""
     p, half = problem(n, d, m, counting=True), n * n
-    exact, sketched = (flops(partial(run_step, p, opt)) for opt in (EXACT_STEP, near))
+    exact, sketched = (flops_of(p.step, opt) for opt in (EXACT_STEP, near))
     return INNER, (exact - half * (m + d)) / (sketched - half * 4 * n)
 
 
@@ -157,8 +136,8 @@ def counted_to_pay(n, d, m, K):
 def timed_gain(n, d, m, sketch, timer=interleaved):
     """From seconds of both steps, R fresh."""
     p, near = problem(n, d, m), NearLinearGaussNewton(reuse=False, sketch=sketch)
-    K = run_step(p, near)[2].solve.iterations
-    seconds = timer({"exact": partial(run_step, p, GramGaussNewton()), "near": partial(run_step, p, near)}, rounds=4)
+    K = p.step(near)[2].solve.iterations
+    seconds = timer({"exact": partial(p.step, GramGaussNewton()), "near": partial(p.step, near)}, rounds=4)
     return K, seconds["exact"] / seconds["near"]
 
 
@@ -172,70 +151,45 @@ def timed_to_pay(n, d, m, K):
     return n >= 8 * K * d and m >= 8.6 * n
 
 
-# ---------------------------------------------------------------------------------------------------------- the table
+def _growth(over, power, halfwidth, slack=0.0, reduce="interval"):
+    """The bound on seconds that grow like a power."""
+    return Bound("seconds", power - slack, power + slack, over=over, reduce=reduce, halfwidth=halfwidth)
 
 
-def _claim(
-    name, number, statement, expected, measure, paper=PAPER, quantity="exponent of the time",
-    condition="a quiet machine, one BLAS thread", how="time", should_hold=True,
-):  # fmt: skip
-    family = "cost, timed" if how == "time" else "cost, counted"
-    return Claim(
-        name, number, family, paper, statement, quantity, how, expected, condition, measure, should_hold, quick=how != "time"
-    )
-
-
-def _growth(sweep, variable, power, halfwidth, slack=0.0, reduce="interval"):
-    """A check that the seconds of a sweep grow like a power."""
-    return Check(sweep, Bound("seconds", power - slack, power + slack, over=variable, reduce=reduce, halfwidth=halfwidth))
-
-
+QUIET, TIMED = "a quiet machine, one BLAS thread", "cost, timed"
+BY_TIME = partial(gains, grid=timed_grid, pays=timed_to_pay)
 CLAIMS = (
-    _claim(
-        "break-even-flops", 33,
+    claim("break-even-flops", 33, COUNTED, "derived",
         "By flops, a sketched step pays against the structured exact one from m (n - n*) = 13/3 n² on, n* = (4K+6) d + 8 log₂ m.",
-        "gain at least 1 there", Check(partial(gains, grid=counted_grid, gain=counted_gain, pays=counted_to_pay), *BREAK_EVEN),
-        "derived", "exact step's flops over the near-linear step's",
-        condition="Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates", how="count",
-    ),
-    _claim(
-        "step-time-in-width", 4, "The time of a near-linear step is linear in the width.",
-        "1, within 0.05 of an interval of half-width at most 0.05", _growth(step_times, "m", 1, 0.05, 0.05), MAIN,
-    ),
-    _claim(
-        "product-time-in-samples", 5, "The time of an inner iteration's product is linear in the samples.",
-        "1, within 0.05 of an interval of half-width at most 0.1", _growth(product_times, "n", 1, 0.1, 0.05), MAIN,
-    ),
-    _claim(
-        "factorisation-time", 5, "The time of the factorisation is cubic in the samples.",
-        "3, within 0.15 (BLAS gains speed with size) of an interval of half-width at most 0.2",
-        _growth(factorisation_times, "n", 3, 0.2, 0.15), MAIN,
-    ),
-    _claim(
-        "gram-time-in-samples", 6, "The time of the structured Gram matrix is quadratic in the samples.",
-        "2, in an interval of half-width at most 0.2", _growth(gram_times, "n", 2, 0.2, reduce="interval, no floor"),
-        f"{GRAM_PAPER}, as {PAPER} states it",
-    ),
-    _claim(
-        "naive-gram-time", 7, "A Gram matrix from explicit rows takes about m d/(m+d) times as long as the structured one.",
-        "0.5 to 2.5 times m d/(m+d)", Check(naive_times, Bound("ratio of times", 0.5, 2.5, over="d", per="m d/(m+d)")),
-        "derived", "ratio of times",
-    ),
-    _claim(
-        "kronecker-sketch-time", 15, "The time of the Kronecker sketch grows with the width like m log m.",
-        "m or m log m fit best", Check(kronecker_times, Bound("m or m log m fits best", equal=1), Bound("seconds", over="m")),
-        IDEA, "growth of the time",
-    ),
-    _claim(
-        "break-even-time", 33, "In time, a near-linear step beats the structured exact step from n = 4 K d and m = 4.3 n on.",
-        "gain at least 1 from twice that on",
-        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=NeuronSigns()), pays=timed_to_pay), *BREAK_EVEN),
-        "derived", "exact step's seconds over the near-linear step's",
-    ),
-    _claim(
-        "break-even-time-kronecker", 33, "In time, the same holds with the Kronecker sketch that the count is about.",
-        "gain at least 1 from twice that on",
-        Check(partial(gains, grid=timed_grid, gain=partial(timed_gain, sketch=KRONECKER), pays=timed_to_pay), *BREAK_EVEN),
-        "derived", "exact step's seconds over the near-linear step's", should_hold=False,
-    ),
+        "Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates",
+        partial(gains, grid=counted_grid, gain=counted_gain, pays=counted_to_pay), *BREAK_EVEN, how="count"),
+    claim("step-time-in-width", 4, TIMED, MAIN,
+        "The time of a near-linear step is linear in the width.", QUIET,
+        partial(times, over="m", sizes=[2**k for k in range(10, 19)], rounds=30, n=256, d=16, K=INNER, dtype="float32",
+            call=lambda m: partial(problem(256, 16, m, "float32").step, FIXED)), _growth("m", 1, 0.05, 0.05), how="time"),
+    claim("product-time-in-samples", 5, TIMED, MAIN,
+        "The time of an inner iteration's product is linear in the samples.", QUIET,
+        partial(times, over="n", sizes=geometric(128, 4096), rounds=30, m=16384, d=16, dtype="float64", call=product),
+        _growth("n", 1, 0.1, 0.05), how="time"),
+    claim("factorisation-time", 5, TIMED, MAIN,
+        "The time of the factorisation is cubic in the samples.", QUIET,
+        partial(times, over="n", sizes=geometric(512, 4096), dtype="float64", call=factorisation),
+        _growth("n", 3, 0.2, 0.15), how="time"),
+    claim("gram-time-in-samples", 6, TIMED, f"{GRAM_PAPER}, as {PAPER} states it",
+        "The time of the structured Gram matrix is quadratic in the samples.", QUIET,
+        partial(times, over="n", sizes=geometric(512, 8192), m=4096, d=16, dtype="float32",
+            call=lambda n: problem(n, 16, 4096, "float32").jacobian().gram),
+        _growth("n", 2, 0.2, reduce="interval, no floor"), how="time"),
+    claim("naive-gram-time", 7, TIMED, "derived",
+        "A Gram matrix from explicit rows takes about m d/(m+d) times as long as the structured one.", QUIET, naive_times,
+        Bound("ratio of times", 0.5, 2.5, over="d", per="m d/(m+d)"), how="time"),
+    claim("kronecker-sketch-time", 15, TIMED, IDEA,
+        "The time of the Kronecker sketch grows with the width like m log m.", QUIET, kronecker_times,
+        Bound("m or m log m fits best", equal=1), Bound("seconds", over="m"), how="time"),
+    claim("break-even-time", 33, TIMED, "derived",
+        "In time, a near-linear step beats the structured exact step from n = 4 K d and m = 4.3 n on.", QUIET,
+        partial(BY_TIME, gain=partial(timed_gain, sketch=NeuronSigns())), *BREAK_EVEN, how="time"),
+    claim("break-even-time-kronecker", 33, TIMED, "derived",
+        "In time, the same holds with the Kronecker sketch that the count is about.", QUIET,
+        partial(BY_TIME, gain=partial(timed_gain, sketch=KRONECKER)), *BREAK_EVEN, how="time", should_hold=False),
 )  # fmt: skip
