@@ -35,20 +35,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nearlin import linalg
 from nearlin._array import copies, fold_in, having, namespace, not_negative, one_of, optional, positive, require, same, settle
 from nearlin.curvature import Accuracy, DampedGram, gram_solve, near, too_rough
-from nearlin.linalg import (
-    Exit,
-    TriangularPreconditioner,
-    best_step,
-    cg,
-    chebyshev,
-    double_product,
-    eps_of,
-    richardson,
-    sketch_factor,
-    sketch_spectrum,
-)
 from nearlin.sketch import NeuronSamples, NeuronSigns
 from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, attempt, least_damping, recalled, settle_shared, unmoved
 
@@ -193,7 +182,7 @@ class NearLinearGaussNewton:
         key = fold_in(key, 0)
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
         point.check_least_squares()
-        r, loss, eps = point.residual, float(point.loss), eps_of(point.x)
+        r, loss, eps = point.residual, float(point.loss), linalg.eps_of(point.x)
         guard = Guard(point, loss, self.guard)
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
@@ -208,7 +197,7 @@ class NearLinearGaussNewton:
             solution = None
             if near(P.damping, damping):
                 solution = self._solve(J, r, damping, P, epsilon, self._limit(P, fresh, epsilon))
-            if solution is None or (solution.info.reason != Exit.CONVERGED and not fresh):
+            if solution is None or (solution.info.reason != linalg.Exit.CONVERGED and not fresh):
                 sketched, fresh = sketched or self._sketch(J, point.x, state.growth, key), True
                 P = self._factor(sketched, guard.damping, point.x)
                 solution = self._solve(J, r, damping, P, epsilon, self.maxiter)
@@ -251,9 +240,9 @@ class NearLinearGaussNewton:
 
     def _factor(self, sketched, damping, x):
         """R with RᵀR = G̃ + λ I."""
-        first = least_damping(eps_of(x)) * sketched.scale if self.damping is None else self.damping
+        first = least_damping(linalg.eps_of(x)) * sketched.scale if self.damping is None else self.damping
         value = damping.value if damping else first
-        R, how = sketch_factor(sketched.gram, value, sketched.rows)
+        R, how = linalg.sketch_factor(sketched.gram, value, sketched.rows)
         return Preconditioner(R, *copies((x,)), value, sketched.scale, sketched.oversampling, repr(self.sketch), how)
 
     def _limit(self, P, fresh, epsilon):
@@ -274,7 +263,7 @@ class NearLinearGaussNewton:
 
     def _solve(self, J, r, damping, P, epsilon, limit):
         """(J Jᵀ + λ I) g = r to the true residual ``epsilon``; products in the inner dtype, the residual in the working dtype."""
-        inner, M = self._accuracy.inner(J), TriangularPreconditioner(P.R)
+        inner, M = self._accuracy.inner(J), linalg.TriangularPreconditioner(P.R)
 
         def inner_solve(rest, rtol, left):
             operator = DampedGram(inner, damping)
@@ -288,10 +277,10 @@ class NearLinearGaussNewton:
     def _iterate(self, operator, b, M, oversampling, rtol, limit):
         options = {"preconditioner": M, "rtol": rtol, "maxiter": limit}
         if self.inner == "cg":
-            return cg(operator, b, certify=False, on_step=operator.accumulate, **options)
+            return linalg.cg(operator, b, certify=False, on_step=operator.accumulate, **options)
         if self.inner == "double product":
-            return double_product(operator, b, **options)
+            return linalg.double_product(operator, b, **options)
         gamma = min(0.95, oversampling**-0.5)
         if self.inner == "chebyshev":
-            return chebyshev(operator, b, bounds=sketch_spectrum(gamma), **options)
-        return richardson(operator, b, step=best_step(gamma), **options)
+            return linalg.chebyshev(operator, b, bounds=linalg.sketch_spectrum(gamma), **options)
+        return linalg.richardson(operator, b, step=linalg.best_step(gamma), **options)
