@@ -15,7 +15,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import cost, count, counting_like, wrap
-from nearlin.nn.two_layer import GROUP_BYTES
+from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from tests import heads
 
 OPTIM = pathlib.Path(nl.optim.__file__).parent

@@ -89,30 +89,34 @@ class Gram(Route):
     """Triangular factors of small Gram matrices of rows of J; here R of the Gram matrix itself."""
 
     unchanging = False
-    small: ClassVar[bool] = False  # (n, n) instead of (n c, n c)
 
     def obstacle(self, J):
         return f"{J.coupling}: there are no rows of single samples" if J.coupling else ""
 
-    def _size(self, J):
-        """Rows of one matrix."""
-        return J.samples if self.small else J.shape[0]
+    def _sizes(self, J):
+        """How many matrices, and the rows of each: all of J Jᵀ, or its blocks."""
+        return (J.outputs, J.samples) if J.block_diagonal else (1, J.shape[0])
 
     def bytes(self, J):
-        """The Gram matrix, its product of inputs, and the factor."""
-        return 3 * J.item * self._size(J) ** 2
+        """The Gram matrices, their products of inputs, and the factors."""
+        count, size = self._sizes(J)
+        return 3 * J.item * count * size**2
 
     def build_work(self, J, rows):
-        return self._gram_work(J, rows) + Work(cholesky=self._size(J) ** 3 / 3)
+        count, size = self._sizes(J)
+        return self._gram_work(J, rows) + Work(cholesky=count * size**3 / 3)
 
     def _gram_work(self, J, rows):
         return J.gram_work()
 
     def apply_work(self, J):
-        return Work(triangular=2 * self._size(J) ** 2, calls=10)
+        """One solve with every matrix; further columns with the same are as fast as a product."""
+        count, size = self._sizes(J)
+        further = J.shape[0] // size - count
+        return Work(triangular=2 * count * size**2, calls=10 * count) + Work(matmul=2 * size**2 * further)
 
     def make(self, setting):
-        return (setting.J.gram(),), None
+        return setting.J.gram_blocks(), None
 
     def factor(self, made, setting, strength):
         (matrices, rows), shift = made, setting.point.samples * strength
@@ -139,15 +143,23 @@ class Frozen(Gram):
     def remake(self, kept):
         if kept is None:
             return None
-        R, xp = kept.source.factors[0], namespace(kept.source.factors[0])
-        return (xp.matrix_transpose(R) @ R - kept.source.shift * xp.eye(R.shape[0], dtype=R.dtype, device=R.device),), None
+        return tuple(_squared(R, kept.source.shift) for R in kept.source.factors), None
+
+
+def _squared(R, shift):
+    """RᵀR - shift I."""
+    xp = namespace(R)
+    return xp.matrix_transpose(R) @ R - shift * xp.eye(R.shape[0], dtype=R.dtype, device=R.device)
 
 
 class Approximate(Gram):
-    """R of another matrix that is near the Gram matrix."""
+    """R of another matrix that is near the Gram matrix, or near its blocks."""
 
     def solves(self, kept):
         return False
+
+    def _sizes(self, J):
+        return 1, J.pooled().shape[0]
 
 
 class Sketch(Approximate):
@@ -157,23 +169,24 @@ class Sketch(Approximate):
 
     def bytes(self, J):
         """With J Sᵀ, where the sketch forms it."""
-        return J.item * J.shape[0] ** 2 * (5 if J.layered else 3)
+        return J.item * J.pooled().shape[0] ** 2 * (5 if J.layered else 3)
 
     def _gram_work(self, J, rows):
         return J.sketch_work(rows)
 
     def make(self, setting):
-        S = setting.J.draw(setting.sketch, setting.key, setting.rows, setting.like)
+        J = setting.J.pooled()
+        S = J.draw(setting.sketch, setting.key, setting.rows, setting.like)
         if hasattr(S, "left"):
-            return (setting.J.sketch_gram(S),), None
-        rows = setting.J.sketch(S)
+            return (J.sketch_gram(S),), None
+        rows = J.sketch(S)
         return (rows @ namespace(rows).matrix_transpose(rows),), rows
 
 
 class Kernel(Approximate):
     """R of the limit of J Jᵀ for infinite width."""
 
-    unchanging = small = True
+    unchanging = True
 
     def obstacle(self, J):
         if J.layered:
@@ -183,9 +196,6 @@ class Kernel(Approximate):
     def _gram_work(self, J, rows):
         return J.kernel_work()
 
-    def apply_work(self, J):
-        return J.outputs * super().apply_work(J)
-
     def make(self, setting):
         return (setting.J.kernel_gram(),), None
 
@@ -193,17 +203,16 @@ class Kernel(Approximate):
 class ClassAveraged(Approximate):
     """R of the mean of the classes' Gram matrices, for all of them."""
 
-    small, whole = True, False
+    whole = False
 
     def obstacle(self, J):
         return "there is one output: it would be 'exact'" if J.outputs == 1 else super().obstacle(J)
 
+    def _sizes(self, J):
+        return 1, J.samples
+
     def _gram_work(self, J, rows):
         return J.class_work(mean=True)
-
-    def apply_work(self, J):
-        """One solve of c columns: after the first, as fast as a product."""
-        return super().apply_work(J) + Work(matmul=2 * J.samples**2 * (J.outputs - 1))
 
     def make(self, setting):
         return (setting.J.mean_gram(),), None
@@ -212,14 +221,11 @@ class ClassAveraged(Approximate):
 class PerClass(ClassAveraged):
     """R of the Gram matrix of every class."""
 
-    def bytes(self, J):
-        return J.outputs * super().bytes(J)
+    def _sizes(self, J):
+        return J.outputs, J.samples
 
-    def build_work(self, J, rows):
-        return J.class_work(mean=False) + Work(cholesky=J.outputs * J.samples**3 / 3)
-
-    def apply_work(self, J):
-        return Work(triangular=2 * J.samples**2 * J.outputs, calls=10 * J.outputs)
+    def _gram_work(self, J, rows):
+        return J.class_work(mean=False)
 
     def make(self, setting):
         return tuple(setting.J.class_grams()), None

@@ -11,6 +11,7 @@ Deviations  none
 from typing import NamedTuple
 
 from nearlin._array import namespace, signs, solve_triangular
+from nearlin.linalg.cholesky import damped_cholesky
 from nearlin.linalg.operators import inner
 
 
@@ -30,6 +31,11 @@ class TriangularBlocks(NamedTuple):
     factors: tuple
     columns: int
     shift: float
+
+    @classmethod
+    def of(cls, matrices, shift, name):
+        """Of one matrix (n c, n c), or of one (n, n) for every output, each with ``shift`` I added; see `damped_cholesky`."""
+        return cls(tuple(damped_cholesky(matrix, shift, name) for matrix in matrices), len(matrices), shift)
 
     def __call__(self, r):
         return self._solve(r, lambda R, b: solve_triangular(R, solve_triangular(R, b, trans=True)))

@@ -22,7 +22,8 @@ from nearlin.nn.objective import Counted, Objective, Point
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
 from nearlin.nn.parameters import Block, join_bias, layer_blocks, move_block, ravel, split_bias, take_block, unravel
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
-from nearlin.nn.two_layer import TwoLayer, TwoLayerJacobian
+from nearlin.nn.two_layer import TwoLayer
+from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 from nearlin.nn.variables import join_tensors, split_tensors, tensor_names
 
 __all__ = [

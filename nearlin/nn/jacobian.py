@@ -158,12 +158,17 @@ class Jacobian:
         return self.shape[0] // self.samples
 
     layered: ClassVar[bool] = True  # of a network of layers, not of the fused two-layer network
+    block_diagonal: ClassVar[bool] = False  # J Jᵀ by outputs, as no parameter serves two of them
     coupling = ""  # why there are no rows of single samples, where there are none
 
     @property
     def item(self):
         """Bytes of a number."""
         return itemsize(self.dtype)
+
+    def pooled(self):
+        """What sketches are made of: J, or, where J Jᵀ is block-diagonal, a Jacobian whose Gram matrix is the mean block."""
+        return self
 
     def gram_matvec(self, u):
         """J Jᵀ u for ``u`` (n c,)."""
@@ -225,6 +230,10 @@ class Jacobian:
             term = self._hadamard(self.fold_left(layer, S), layer)
             total = term if total is None else total + term
         return total
+
+    def gram_blocks(self, **options):
+        """J Jᵀ, the one of a tuple, or, where it is block-diagonal, its blocks (n, n) by outputs; ``options`` of `gram`."""
+        return tuple(self.class_grams(**options)) if self.block_diagonal else (self.gram(**options),)
 
     def class_grams(self):
         """The diagonal blocks of J Jᵀ by outputs: c matrices (n, n), G_k = J_k J_kᵀ."""

@@ -254,16 +254,16 @@ MATRICES = ("gram", "mean_gram", "class_grams", "sketch", "sketch_gram")
 
 
 class CountedOperator:
-    """A Jacobian whose products are counted; a product with J Jᵀ is counted as ``gram_matvec`` however it is asked for."""
+    """A Jacobian whose products are counted: J Jᵀ as ``gram``, a product with it as ``gram_matvec``, however asked for."""
 
     def __init__(self, operator, calls):
         self._operator, self._calls = operator, calls
 
     def __getattr__(self, name):
         value = getattr(self._operator, name)
-        if name == "astype":
-            return lambda dtype: CountedOperator(value(dtype), self._calls)
-        name = name.removesuffix("_with_adjoint")
+        if name in ("astype", "pooled"):
+            return lambda *args: CountedOperator(value(*args), self._calls)
+        name = name.removesuffix("_with_adjoint").removesuffix("_blocks")
         if name not in (*self._operator.products, *MATRICES):
             return value
 

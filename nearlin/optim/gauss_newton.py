@@ -203,6 +203,7 @@ class GaussNewton:
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = point.jacobian(weighted=True)
+        self._check_solver(J)
         planner = self._planner(J, point, squared)
         plan = self._plan(planner, state)
         system = self._system(plan.side, J, point, state.delta)
@@ -262,6 +263,11 @@ class GaussNewton:
             return ParameterSide(J, point.grads(), pull, self._accuracy)
         return SampleSide(J, point.residual, pull, self._accuracy)
 
+    def _check_solver(self, J):
+        if self.solver != "cg" and J.block_diagonal:
+            found = f"solver is {self.solver!r}, which takes one triangular factor of the whole"
+            raise ValueError(f"{found}, and each output has its own block of J Jᵀ; expected 'cg'")
+
     def _planner(self, J, point, squared):
         rows, whole = self._rows(J, 1), self.solver != "cg"
         numbers = self.epsilon, self.maxiter, self.rates, self.inner_dtype, self.reuse, self.memory
@@ -283,7 +289,7 @@ class GaussNewton:
     def _rows(self, J, growth):
         """Of a sketch, ``growth`` times its default size."""
         size = self._distribution(J).oversampling if self.sketch_size is None else self.sketch_size
-        return math.ceil(growth * size * J.shape[0])
+        return math.ceil(growth * size * J.pooled().shape[0])
 
     def _distribution(self, J):
         if self.sketch is not None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace, not_negative, one_of, optional, positive
-from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, damped_cholesky, eps_of, norm
+from nearlin.linalg import Exit, SolveInfo, TriangularBlocks, eps_of, norm
 from nearlin.steps import Bounds, Damping, Guard, attempt, settle_shared, unmoved
 
 
@@ -77,10 +77,11 @@ class GramGaussNewton:
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = point.jacobian(weighted=True)
-        gram = self.gram_weight * self._gram(J)
-        bounds = Bounds.of(float(namespace(gram).linalg.trace(gram)) / r.shape[0], eps)
+        options = {} if self.gram_dtype is None else {"dtype": self.gram_dtype}
+        grams = [self.gram_weight * gram for gram in J.gram_blocks(**options)]
+        bounds = Bounds.of(sum(float(namespace(r).linalg.trace(gram)) for gram in grams) / r.shape[0], eps)
         for damping in guard.attempts_from(state.damping or Damping(bounds.floor if self.damping is None else self.damping)):
-            g = TriangularPreconditioner(damped_cholesky(gram, damping, "Gram matrix"))(r)
+            g = TriangularBlocks.of(grams, damping, "Gram matrix")(r)
             step = J.rmatvec(g)
             image = J.matvec(step)
             residual = norm(r - self.gram_weight * image - damping * g) / guard.size
@@ -90,6 +91,3 @@ class GramGaussNewton:
             guard.judge(trial, solve, bounds)
         info = guard.info(trial, solve)
         return (trial.params if info.accepted else params), State(guard.damping), info
-
-    def _gram(self, J):
-        return J.gram() if self.gram_dtype is None else J.gram(dtype=self.gram_dtype)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace, not_negative, optional, positive, settle
-from nearlin.linalg import Exit, SolveInfo, TriangularPreconditioner, axpy, damped_cholesky, eps_of, norm
+from nearlin.linalg import Exit, SolveInfo, TriangularBlocks, axpy, eps_of, norm
 
 
 class State(NamedTuple):
@@ -67,9 +67,9 @@ class NaturalGradient:
         point = objective.at(params, batch)
         point.check_least_squares()
         J, r = point.jacobian(weighted=True), point.residual
-        gram = J.gram()
-        damping = self._damping(gram)
-        g = TriangularPreconditioner(damped_cholesky(gram, damping, "Gram matrix"))(r)
+        grams = J.gram_blocks()
+        damping = self._damping(grams, r)
+        g = TriangularBlocks.of(grams, damping, "Gram matrix")(r)
         step = J.rmatvec(g)
         residual = norm(r - J.matvec(step) - damping * g) / norm(r) if norm(r) else 0.0
         exact = residual <= eps_of(r) ** 0.5
@@ -82,9 +82,8 @@ class NaturalGradient:
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite", damping, solve)
         return trial, state, Info(float(point.loss), True, "accepted", damping, solve)
 
-    def _damping(self, gram):
+    def _damping(self, grams, r):
         if self.damping is not None:
             return self.damping
-        xp = namespace(gram)
-        relative = 1e-10 if eps_of(gram) < 1e-10 else 1e-6
-        return relative * float(xp.linalg.trace(gram)) / gram.shape[0]
+        relative = 1e-10 if eps_of(r) < 1e-10 else 1e-6
+        return relative * sum(float(namespace(r).linalg.trace(gram)) for gram in grams) / r.shape[0]

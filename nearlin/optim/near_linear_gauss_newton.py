@@ -187,6 +187,7 @@ class NearLinearGaussNewton:
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J, sketched = self._jacobian(point, objective), None
+        self._check_inner(J)
         P, fresh, known = state.preconditioner, False, self._knows(state.preconditioner, point.x)
         epsilon = self._forcing_term(guard.size, state.previous if known else 0.0, eps)
         if not (self.reuse and known and near(P.damping, state.damping.value)):
@@ -228,9 +229,14 @@ class NearLinearGaussNewton:
         dense = all(spec.kind == "dense" for spec in objective.layers)
         return point.jacobian(weighted=True, factors=True if neurons and dense else None)
 
+    def _check_inner(self, J):
+        if self.inner != "cg" and J.block_diagonal:
+            found = f"inner is {self.inner!r}, which needs a sketch of the system itself"
+            raise ValueError(f"{found}, and that of several outputs is one of their mean; expected 'cg'")
+
     def _sketch(self, J, x, growth, key):
         """G̃ = J SᵀS Jᵀ."""
-        J, x = self._accuracy.inner(J), self._accuracy.cast(x)
+        J, x = self._accuracy.inner(J).pooled(), self._accuracy.cast(x)
         n = J.shape[0]
         S = J.draw(self.sketch, key, math.ceil(growth * self.size * n), x)
         xp = namespace(x)
@@ -263,7 +269,8 @@ class NearLinearGaussNewton:
 
     def _solve(self, J, r, damping, P, epsilon, limit):
         """(J Jᵀ + λ I) g = r to the true residual ``epsilon``; products in the inner dtype, the residual in the working dtype."""
-        inner, M = self._accuracy.inner(J), linalg.TriangularPreconditioner(P.R)
+        inner = self._accuracy.inner(J)
+        M = linalg.TriangularBlocks((P.R,), J.shape[0] // P.R.shape[0], P.damping)
 
         def inner_solve(rest, rtol, left):
             operator = DampedGram(inner, damping)

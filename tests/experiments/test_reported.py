@@ -19,7 +19,7 @@ from nearlin import nn
 from nearlin.data import Dataset
 from nearlin.experiments import RECIPES, checkpoint, compare, environment, predict, train
 from nearlin.experiments.recipes import Parts, Recipe
-from nearlin.nn.two_layer import TwoLayerJacobian
+from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 
 # ---------------------------------------------------------------------------------------------------- networks and losses
 

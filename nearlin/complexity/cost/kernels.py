@@ -6,7 +6,8 @@ from math import ceil
 import numpy as np
 
 from nearlin.linalg.hadamard import factor_bits, next_power_of_two
-from nearlin.nn.two_layer import GROUP_BYTES, width_of_block
+from nearlin.nn.two_layer import blocks_of_neurons, shares, width_of_block
+from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import KroneckerSRHT
 
 FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 7, "softplus": 6, "identity": 0}  # flops per entry of phi
@@ -18,9 +19,9 @@ def neurons_per_block(n, dtype="float64"):
     return width_of_block(np.empty((n, 0), dtype=dtype))
 
 
-def walks(n, m, block):
-    """Blocks in one walk over the ``m`` neurons."""
-    return ceil(m / (block or neurons_per_block(n)))
+def walked(n, m, block=None, outputs=1):
+    """Slices of neurons that one walk over all ``m`` goes by."""
+    return blocks_of_neurons(m, outputs, block or neurons_per_block(n))
 
 
 def slope_flops(n, d, m, activation):
@@ -28,8 +29,8 @@ def slope_flops(n, d, m, activation):
     return 0 if activation == "relu" else 2 * n * m * d + DERIVATIVE[activation] * n * m
 
 
-def forward(n, d, m, block=None, activation="relu"):
-    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) + n for ReLU.
+def forward(n, d, m, block=None, activation="relu", outputs=1):
+    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) + n c for ReLU.
 
     Parameters
     ----------
@@ -38,63 +39,64 @@ def forward(n, d, m, block=None, activation="relu"):
     block : int, optional
         Neurons per block; by default `neurons_per_block` in float64.
     activation : str
+    outputs : int
+        c.
 
     Returns
     -------
     int
         Flops. The terms are x Wᵀ; |z|, |z| a and z > 0; a W and the signs; x (a W) and the sums; and the scale.
     """
-    blocks = walks(n, m, block)
+    blocks = len(walked(n, m, block, outputs))
     if activation == "relu":
         walk = 2 * n * m * d + 4 * n * m + 2 * m * d + 3 * m + blocks * (2 * n * d + 3 * n)
     else:
         walk = 2 * n * m * d + (FUNCTION[activation] + 2) * n * m + 3 * m + blocks * n
-    return walk + n
+    return walk + n * outputs
 
 
-def matvec(n, d, m, block=None, activation="relu"):
-    """J v: 2 n m d + m d + 3 m + (blocks + 2) n d."""
-    return 2 * n * m * d + m * d + 3 * m + (walks(n, m, block) + 2) * n * d + slope_flops(n, d, m, activation)
+def matvec(n, d, m, block=None, activation="relu", outputs=1):
+    """J v: 2 n m d + m d + 3 m + (blocks + 2 c) n d."""
+    sums = len(walked(n, m, block, outputs)) + 2 * outputs
+    return 2 * n * m * d + m * d + 3 * m + sums * n * d + slope_flops(n, d, m, activation)
 
 
-def rmatvec(n, d, m, activation="relu"):
-    """Jᵀ u: 2 n m d + m d + 3 m + n d + n."""
-    return 2 * n * m * d + m * d + 3 * m + n * d + n + slope_flops(n, d, m, activation)
+def rmatvec(n, d, m, activation="relu", outputs=1):
+    """Jᵀ u: 2 n m d + m d + 3 m + c (n d + n)."""
+    return 2 * n * m * d + m * d + 3 * m + outputs * (n * d + n) + slope_flops(n, d, m, activation)
 
 
-def gram_matvec(n, d, m, block=None, activation="relu"):
-    """J Jᵀ u, and Jᵀ u: 4 n m d + m d + 3 m + (blocks + 3) n d + n, in one walk."""
-    return 4 * n * m * d + m * d + 3 * m + (walks(n, m, block) + 3) * n * d + n + slope_flops(n, d, m, activation)
+def gram_matvec(n, d, m, block=None, activation="relu", outputs=1):
+    """J Jᵀ u, and Jᵀ u: 4 n m d + m d + 3 m + (blocks + 3 c) n d + n c, in one walk."""
+    sums = len(walked(n, m, block, outputs)) + 3 * outputs
+    return 4 * n * m * d + m * d + 3 * m + sums * n * d + n * outputs + slope_flops(n, d, m, activation)
 
 
-def gram(n, d, m, block=None, activation="relu"):
-    """The structured Gram matrix: 2 n² (m + d) + (groups + 2) n², groups of blocks of 128 MB in all."""
-    width = min(block or neurons_per_block(n), m)
-    groups = ceil(walks(n, m, block) / max(1, GROUP_BYTES // (8 * n * width)))
-    return 2 * n * n * (m + d) + (groups + 2) * n * n + slope_flops(n, d, m, activation)
+def gram(n, d, m, block=None, activation="relu", outputs=1):
+    """The structured Gram matrix: 2 n² (m + d) + (groups + 2 c) n², groups of blocks of 128 MB in all."""
+    per_group = max(1, GROUP_BYTES // (8 * n * walked(n, m, block, outputs)[0].stop))
+    each = [len(walked(n, own.stop - own.start, block)) for own in shares(m, outputs)]
+    groups = sum(ceil(blocks / per_group) for blocks in each)
+    return 2 * n * n * (m + d) + (groups + 2 * outputs) * n * n + slope_flops(n, d, m, activation)
 
 
-def neuron_sketch(n, m, s, block=None):
+def neuron_sketch(n, m, s, block=None, outputs=1):
     """M' = M S₁ᵀ for `NeuronSigns` with ``s`` rows asked for: 2 n m + 2 n m' where blocks end at groups of g > 1.
 
     g = max(1, m // s) neurons make a group, m' = ⌈m/g⌉. The exact number depends on how blocks cut groups: a piece
     of l > 1 neurons costs 2 n l + n, one neuron alone 2 n, and every sketched neuron n for the scale.
     """
-    g, width = max(1, m // s), block or neurons_per_block(n)
-    return n * signed_sums(m, g, width) + n * _pieces(m, g, width) + n * ceil(m / g)
+    g, starts = max(1, m // s), [b.start for b in walked(n, m, block, outputs)]
+    pieces = len({*range(0, m, g), *starts})  # sums that blocks contribute
+    return n * signed_sums(m, g, starts) + n * pieces + n * ceil(m / g)
 
 
-def signed_sums(m, g, width):
-    """Flops per sample of signed sums over groups of g of m neurons, cut into blocks."""
+def signed_sums(m, g, starts=()):
+    """Flops per sample of signed sums over groups of g of m neurons, in blocks that start at ``starts``."""
     if g == 1:
         return m
-    cuts = sorted({*range(0, m, g), *range(0, m, width), m})
+    cuts = sorted({*range(0, m, g), *starts, m})
     return sum(2 * (j - i) if j - i > 1 else 1 for i, j in pairwise(cuts))
-
-
-def _pieces(m, g, width):
-    """Sums that blocks contribute."""
-    return len({*range(0, m, g), *range(0, m, width)})
 
 
 def sketched_gram(n, d, rows):
@@ -129,7 +131,7 @@ def _signs(factors):
 
 
 def factorisation(n):
-    """R of G̃ + λ I by Cholesky: n (n + 1) (2n + 1) / 6 + n, for n c rows in place of n with c outputs."""
+    """R of G̃ + λ I by Cholesky: n (n + 1) (2n + 1) / 6 + n; with the c outputs of a perceptron n c rows in place of n."""
     return n * (n + 1) * (2 * n + 1) // 6 + n
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons
 from nearlin.complexity.cost.layerwise import LAYERS
 from nearlin.nn.layers import LayerSpec
-from nearlin.nn.two_layer import GROUP_BYTES
+from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
 
 
@@ -28,14 +28,14 @@ class Memory(NamedTuple):
         return 2 * self.block + self.block // self.item
 
 
-def _memory(n, d, m, dtype, packed, workers, activation):
+def _memory(n, d, m, dtype, packed, workers, activation, outputs=1):
     item, width = np.dtype(dtype).itemsize, min(m, neurons_per_block(n, dtype))
     masks = n * (ceil(m / 8) if packed else m) if activation == "relu" else 0
-    return Memory(item * n * (d + 1), item * m * d, masks, item * n * n, workers * item * n * width, item)
+    return Memory(item * n * (d + outputs), item * m * d, masks, item * n * n, workers * item * n * width, item)
 
 
 def near_linear_memory(
-    n, d, m, dtype="float64", packed=True, fresh=True, recalled=True, sketch_rows=None, workers=1, activation="relu"
+    n, d, m, dtype="float64", packed=True, fresh=True, recalled=True, sketch_rows=None, workers=1, activation="relu", outputs=1
 ):
     """Bytes of one `NearLinearGaussNewton` step with neuron-mode sketch on a two-layer network, by part.
 
@@ -53,6 +53,7 @@ def near_linear_memory(
     workers : int
         Blocks walked at the same time.
     activation : str
+    outputs : int
 
     Returns
     -------
@@ -60,11 +61,11 @@ def near_linear_memory(
         What is held through the step (data, parameters, recall, masks, preconditioner), and ``work``: the largest of what
         building R, the iterations and the guard need beside it. The sum is near the peak: measured ones are 0 to 25 % smaller.
     """
-    size = _memory(n, d, m, dtype, packed, workers, activation)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
     rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows)
     inputs = size.item * n * d
     build = size.item * n * rows + size.item * m + max(2 * size.square, 2 * size.block) - size.square if fresh else 0
-    iterations = max(5 * size.weights, 4 * size.weights + 2 * size.block)
+    iterations = max(5 * size.weights, 4 * size.weights + 2 * size.block) + (outputs - 1) * inputs
     guard = 2 * size.weights + size.masks + max(size.walk, size.weights + size.data)
     return {
         "data": size.data,
@@ -76,9 +77,9 @@ def near_linear_memory(
     }
 
 
-def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="relu"):
+def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1):
     """Bytes of one `GramGaussNewton` or `NaturalGradient` step on a two-layer network, by part; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
     floats = size.item * n * m
     group = min(floats, max(GROUP_BYTES * size.item // 8, size.block // workers))
     form = 2 * group + (size.square if group < floats else 0)
@@ -87,7 +88,7 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
         "data": size.data,
         "parameters": size.weights,
         "masks": size.masks,
-        "n x n": 2 * size.square,
+        "n x n": 2 * outputs * size.square,
         "work": max(form, guard),
     }
 
@@ -95,9 +96,9 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
 FIRST_ORDER = {"sgd": (1, 4), "adam": (2, 9), "adamw": (2, 9), "adagrad": (1, 5), "rmsprop": (1, 6)}  # arrays kept, and at work
 
 
-def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu"):
+def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu", outputs=1):
     """Bytes of one step of a method of first order, a key of `FIRST_ORDER`, on a two-layer network; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
     moments, temporaries = FIRST_ORDER[optimizer]
     return {
         "data": size.data,
@@ -123,10 +124,10 @@ LAYERWISE = {  # copies at work of the factors and inverses that are kept, of th
 
 
 def layerwise_memory(
-    name, n, d, m, dtype="float64", packed=True, workers=1, activation="relu", statistics_due=True, inverse_due=True
+    name, n, d, m, dtype="float64", packed=True, workers=1, activation="relu", statistics_due=True, inverse_due=True, outputs=1
 ):
     """Bytes of one step of a layer-wise method, a key of `LAYERS`, on a two-layer network; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
     kept = size.item * LAYERS[name](LayerSpec("dense", m, d, bias=False), n).state - size.weights
     factors, weights, signals = LAYERWISE[name]
     busy = statistics_due or inverse_due or name.startswith("kbfgs")

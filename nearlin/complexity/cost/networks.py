@@ -25,6 +25,8 @@ class NetworkCost(NamedTuple):
         One backward pass to the output gradients of the layers, without the gradients of their weights.
     slopes : int
         Of ``signals``, those of the activations' derivatives, which further passes from the same forward pass find made.
+    blocks : int
+        Diagonal blocks of J Jᵀ: one triangular factor of a sketch serves all, an exact one has each.
     """
 
     samples: int
@@ -43,23 +45,29 @@ class NetworkCost(NamedTuple):
     kronecker: Callable
     signals: int
     slopes: int = 0
+    blocks: int = 1
+
+    @property
+    def block_rows(self):
+        """Rows of one of the blocks."""
+        return self.rows // self.blocks
 
 
-def two_layer(n, d, m, block=None, activation="relu"):
+def two_layer(n, d, m, block=None, activation="relu", outputs=1):
     """The `NetworkCost` of `nn.TwoLayer` with ``d`` inputs and ``m`` neurons on ``n`` samples."""
-    sizes = {"block": block, "activation": activation}
-    adjoint = kernels.rmatvec(n, d, m, activation)
+    sizes = {"block": block, "activation": activation, "outputs": outputs}
+    adjoint = kernels.rmatvec(n, d, m, activation, outputs)
     return NetworkCost(
-        n, n, n * d, m * d, 1, kernels.forward(n, d, m, **sizes), 2 * n * d, adjoint, kernels.matvec(n, d, m, **sizes), adjoint,
+        n, n * outputs, n * d, m * d, 1, kernels.forward(n, d, m, **sizes), 2 * n * d, adjoint, kernels.matvec(n, d, m, **sizes), adjoint,
         kernels.gram_matvec(n, d, m, **sizes), kernels.gram(n, d, m, **sizes),
-        partial(_two_layer_neurons, n, d, m, block, activation), partial(_two_layer_kronecker, n, d, m, activation),
-        3 * n * m + 3 * m + kernels.slope_flops(n, d, m, activation),
+        partial(_two_layer_neurons, n, d, m, block, activation, outputs), partial(_two_layer_kronecker, n, d, m, activation),
+        3 * n * m + 3 * m + kernels.slope_flops(n, d, m, activation), blocks=outputs,
     )  # fmt: skip
 
 
-def _two_layer_neurons(n, d, m, block, activation, s):
+def _two_layer_neurons(n, d, m, block, activation, outputs, s):
     return (
-        kernels.neuron_sketch(n, m, s, block)
+        kernels.neuron_sketch(n, m, s, block, outputs)
         + kernels.sketched_gram(n, d, kernels.sketched_neurons(m, s))
         + kernels.slope_flops(n, d, m, activation)
     )
@@ -105,7 +113,7 @@ def _hadamard(n, nc, inp, out):
 def _mlp_neurons(n, nc, layers, s):
     total = (len(layers) - 1) * nc * nc
     for out, inp in layers:
-        total += nc * kernels.signed_sums(out, max(1, out // s), out) + _hadamard(n, nc, inp, kernels.sketched_neurons(out, s))
+        total += nc * kernels.signed_sums(out, max(1, out // s)) + _hadamard(n, nc, inp, kernels.sketched_neurons(out, s))
     return total
 
 

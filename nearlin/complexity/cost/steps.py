@@ -69,16 +69,16 @@ def near_linear_step(net, iterations, fresh=True, recalled=False, sketch_rows=No
         checks, forward, jacobian, sketch, factorisation, products, triangular solves, vectors, certificate, guard. For one
         attempt and one inner solve, in the working dtype.
     """
-    k, r, K = net.rows, net.parameters, iterations
+    k, r, K, size = net.rows, net.parameters, iterations, net.block_rows
     same_inputs = 2 * net.inputs - 1
     return {
         "checks": (_comparison(net) if recalled else check_flops(net)) + (replaced or not fresh) * same_inputs,
         "forward": 0 if recalled else net.forward,
         "jacobian": net.jacobian,
-        "sketch": _sketch(net, sketch, sketch_rows) + k - 1 if fresh else 0,
-        "factorisation": factorisation(k) if fresh else 0,
+        "sketch": _sketch(net, sketch, sketch_rows) + size - 1 if fresh else 0,
+        "factorisation": factorisation(size) if fresh else 0,
         "products": K * net.gram_matvec,
-        "triangular solves": K * triangular_solves(k),
+        "triangular solves": K * net.blocks * triangular_solves(size),
         "vectors": _cg(k, r, K) + 4 * _dot(k) + 2 * k,
         "certificate": net.matvec + 3 * k + 2 * _dot(k),
         "guard": _attempt(net, known_loss=recalled),
@@ -89,7 +89,7 @@ def _sketch(net, name, rows):
     if name not in ("neurons", "kronecker"):
         raise ValueError(f"sketch is {name!r}; expected 'neurons' or 'kronecker'")
     oversampling = (NeuronSigns if name == "neurons" else KroneckerSRHT).oversampling
-    return getattr(net, name)(ceil(oversampling * net.rows) if rows is None else rows)
+    return getattr(net, name)(ceil(oversampling * net.block_rows) if rows is None else rows)
 
 
 def _cg(n, p, K):
@@ -101,14 +101,14 @@ def _cg(n, p, K):
 
 def gram_gauss_newton_step(net):
     """Flops of one `GramGaussNewton` step by part, for one attempt: checks, forward, ..., guard; see `near_linear_step`."""
-    k = net.rows
+    k, blocks, size = net.rows, net.blocks, net.block_rows
     return {
         "checks": check_flops(net),
         "forward": net.forward + loss_flops(net) + k + 3 * _dot(k),
         "jacobian": net.jacobian,
-        "gram": net.gram + k * k + k - 1,
-        "factorisation": factorisation(k),
-        "triangular solves": triangular_solves(k),
+        "gram": net.gram + blocks * (size * size + size - 1),
+        "factorisation": blocks * factorisation(size),
+        "triangular solves": blocks * triangular_solves(size),
         "update": net.rmatvec,
         "certificate": net.matvec + 4 * k + _dot(k),
         "guard": _attempt(net, known_loss=True),
@@ -117,14 +117,14 @@ def gram_gauss_newton_step(net):
 
 def natural_gradient_step(net):
     """Flops of one `NaturalGradient` step with its default damping, by part; see `near_linear_step`."""
-    k = net.rows
+    k, blocks, size = net.rows, net.blocks, net.block_rows
     return {
         "checks": check_flops(net),
         "forward": net.forward + loss_flops(net) + k,
         "jacobian": net.jacobian,
-        "gram": net.gram + k - 1,
-        "factorisation": factorisation(k),
-        "triangular solves": triangular_solves(k),
+        "gram": net.gram + blocks * (size - 1),
+        "factorisation": blocks * factorisation(size),
+        "triangular solves": blocks * triangular_solves(size),
         "update": net.rmatvec + 2 * net.parameters + _norms(net),
         "certificate": net.matvec + 3 * k + 3 * _dot(k),
     }

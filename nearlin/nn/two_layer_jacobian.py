@@ -1,0 +1,311 @@
+"""The Jacobian of the wide two-layer network, by walks over blocks of its neurons.
+
+With M_ir = a_r phi'(w_r . x_i) / sqrt(m), a block M_b (n, w) exists only inside its step of the walk:
+
+    J v   = rowsum(X ∘ (M V))                                      2 n m d flops
+    Jᵀ u  = Mᵀ (u ∘ X)                                             2 n m d flops
+    J Jᵀu = rowsum(X ∘ (M Mᵀ(u ∘ X)))                              4 n m d flops, one walk
+    J Jᵀ  = (X Xᵀ) ∘ (M Mᵀ)                                        2 n² (m + d) flops, half of it as rank-k updates
+
+The signs cancel in J Jᵀ. With c outputs all of it holds for each output k with its own neurons M_k, at the scale √(c/m), and a
+walk costs what it does with one output. J Jᵀ is block-diagonal by outputs, to the last bit. The mean of the blocks,
+(X Xᵀ) ∘ (M Mᵀ), is the matrix of one output with all m neurons: one preconditioner made of it serves them all.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+
+from nearlin._array import map_blocks, namespace, slices, unpack_mask
+from nearlin.linalg import Work
+from nearlin.nn.activations import Activation
+from nearlin.nn.jacobian import Factor, Jacobian
+from nearlin.nn.output_root import ScaledIdentity
+
+GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram matrix takes
+
+
+def neuron_signs(block, like):
+    """a_r = (-1)^r for the neurons of a block."""
+    xp = namespace(like)
+    r = xp.arange(block.start, block.stop, dtype=xp.int64, device=like.device)
+    return xp.astype(1 - 2 * (r % 2), like.dtype)
+
+
+@dataclass(frozen=True)
+class TwoLayerJacobian(Jacobian):
+    """J (n c, m d) of the two-layer network; row (i, k) is M_ir ⊗ x_i at the neurons r of output k, and zero elsewhere.
+
+    ``x`` (n, d) makes the slopes, ``inputs`` (n, d) the rows: the same, unless rows are weighted.
+    """
+
+    x: object
+    inputs: object
+    W: object
+    phi: Activation
+    blocks: tuple
+    masks: tuple
+    outputs: int = 1
+
+    layered = False
+
+    @property
+    def samples(self):
+        """Number of samples n."""
+        return self.x.shape[0]
+
+    @property
+    def shape(self):
+        """(n c, m d)."""
+        return self.x.shape[0] * self.outputs, self.W.shape[0] * self.W.shape[1]
+
+    @property
+    def factor_shapes(self):
+        """((m, d),)."""
+        return (tuple(self.W.shape),)
+
+    @property
+    def block_diagonal(self):
+        """Whether J Jᵀ has a block for each of several outputs, and zeros elsewhere."""
+        return self.outputs > 1
+
+    def pooled(self):
+        """The Jacobian (n, m d) of sum_k f_k / √c, whose Gram matrix is the mean of the outputs': one output of all neurons."""
+        return self if self.outputs == 1 else replace(self, outputs=1)
+
+    @property
+    def _scale(self):
+        return 1 / math.sqrt(self.W.shape[0] / self.outputs)
+
+    @cached_property
+    def _owners(self):
+        """The output that owns the neurons of a block, for each."""
+        m, c = self.W.shape[0], self.outputs
+        return tuple(((block.start + 1) * c - 1) // m for block in self.blocks)
+
+    def by_output(self, parts):
+        """Sums over the blocks of an output, in their order, from one part for each block."""
+        for _, group in groupby(zip(self._owners, parts, strict=True), key=itemgetter(0)):
+            yield _total(part for _, part in group)
+
+    def _slope(self, i, dtype=None):
+        """phi' (n, w) of block i, without signs and scale."""
+        xp = namespace(self.x)
+        block, dtype = self.blocks[i], dtype or self.x.dtype
+        if self.masks[i] is not None:
+            return unpack_mask(self.masks[i], block.stop - block.start, dtype)
+        return xp.astype(self.phi.derivative(self.x @ xp.matrix_transpose(self.W[block, :])), dtype, copy=False)
+
+    def _walk(self, f):
+        return map_blocks(f, range(len(self.blocks)), self.x)
+
+    def matvec(self, v):
+        """J v (n c,) for ``v`` = (V,), V (m, d); 2 n m d flops."""
+        namespace(self.x, *v)  # of one backend
+
+        def product(i):
+            V = v[0][self.blocks[i], :]
+            return self._slope(i) @ (V * neuron_signs(self.blocks[i], V)[:, None])
+
+        return self._contracted(self._walk(product))
+
+    def _contracted(self, parts):
+        """rowsum(X ∘ Y), scaled, (n c,), for the sums Y (n, d) over the neurons of each output."""
+        xp = namespace(self.x)
+        rows = [xp.sum(self.inputs * total, axis=1) * self._scale for total in self.by_output(parts)]
+        return xp.reshape(xp.stack(rows, axis=1), (-1,))
+
+    def _spread(self, u):
+        """u ∘ X, scaled, (n, d), for each output."""
+        u = namespace(self.x, u).reshape(self._scale * u, (-1, self.outputs))
+        return [u[:, k][:, None] * self.inputs for k in range(self.outputs)]
+
+    def rmatvec(self, u):
+        """Jᵀ u, the tuple (U,) with U (m, d), for ``u`` (n c,); 2 n m d flops."""
+        xp, ux = namespace(self.x, u), self._spread(u)
+
+        def product(i):
+            return xp.matrix_transpose(self._slope(i)) @ ux[self._owners[i]] * neuron_signs(self.blocks[i], self.x)[:, None]
+
+        return (xp.concat(list(self._walk(product)), axis=0),)
+
+    def gram_matvec_with_adjoint(self, u):
+        """J Jᵀ u (n c,) and Jᵀ u in one walk; 4 n m d flops."""
+        xp, ux, adjoint = namespace(self.x, u), self._spread(u), []
+
+        def product(i):
+            B = self._slope(i)
+            T = xp.matrix_transpose(B) @ ux[self._owners[i]]
+            return B @ T, T * neuron_signs(self.blocks[i], self.x)[:, None]
+
+        def parts():
+            for part, T in self._walk(product):
+                adjoint.append(T)
+                yield part
+
+        return self._contracted(parts()), (xp.concat(adjoint, axis=0),)
+
+    def gram(self, dtype=None):
+        """J Jᵀ = (X Xᵀ) ∘ (M Mᵀ), (n c, n c): the structured Gram, 2 n² (m + d) flops, of which rank-k updates do half.
+
+        For ReLU the entries of m M Mᵀ are counts, exact in float32 below 2^24: ``dtype="float32"`` then forms them there at no
+        loss, whatever the dtype of the rest. With several outputs prefer `class_grams`, its blocks.
+        """
+        grams, xp, n, c = self.class_grams(dtype), namespace(self.x), self.samples, self.outputs
+        if c == 1:
+            return grams[0]
+        whole = xp.zeros((n, c, n, c), dtype=self.x.dtype, device=self.x.device)
+        for k, gram in enumerate(grams):
+            whole[:, k, :, k] = gram
+        return xp.reshape(whole, (n * c, n * c))
+
+    def class_grams(self, dtype=None):
+        """The diagonal blocks of J Jᵀ by outputs: c matrices (n, n); 2 n² (m + d) flops, of which rank-k updates do half."""
+        xp = namespace(self.x)
+        grams = [xp.astype(self._counts(k, dtype), self.x.dtype, copy=False) for k in range(self.outputs)]
+        products = self.inputs @ xp.matrix_transpose(self.inputs)
+        for gram in grams:
+            gram *= products
+            gram *= 1 / (self.W.shape[0] / self.outputs)
+        return grams
+
+    def _counts(self, output, dtype):
+        """M Mᵀ (n, n) of one output, without its scale, in ``dtype`` (a name)."""
+        xp, counts = namespace(self.x), 0.0
+        kind = None if dtype is None else getattr(xp, dtype)
+        for group in self._groups(GROUP_BYTES, output):
+            B = xp.concat([self._slope(i, kind) for i in group], axis=1)
+            counts = counts + B @ xp.matrix_transpose(B)
+        return counts
+
+    def mean_gram(self):
+        """(1/c) sum_k J_k J_kᵀ (n, n), from all neurons at once."""
+        return self.pooled().gram()
+
+    def _groups(self, bytes_each, output=0):
+        """Consecutive blocks of an output in groups wide enough for matrix products to run at full speed."""
+        first, count, width = self._owners.index(output), self._owners.count(output), self.blocks[0].stop
+        per_group = max(1, bytes_each // (8 * self.samples * width))
+        return [range(first + s.start, first + s.stop) for s in slices(count, per_group)]
+
+    def astype(self, dtype):
+        """The same Jacobian, masks included, with products in another dtype, given by name."""
+        xp = namespace(self.x)
+        x, inputs, W = (xp.astype(a, getattr(xp, dtype), copy=False) for a in (self.x, self.inputs, self.W))
+        return replace(self, x=x, inputs=inputs, W=W)
+
+    def factors(self, rows):
+        """One `Factor`, (X rows, M rows); forms a float array (rows, c, m)."""
+        xp = namespace(self.x)
+        signals = [self._among_outputs(part, k) for part, k in zip(self._signals(rows), self._owners, strict=True)]
+        return (Factor(self.inputs[rows, :], xp.concat(signals, axis=2)),)
+
+    def _among_outputs(self, part, output):
+        """The signals (rows, c, w) of neurons of one output."""
+        xp = namespace(part)
+        return xp.stack([part if k == output else xp.zeros_like(part) for k in range(self.outputs)], axis=1)
+
+    def signals(self, dy):
+        """dL/dz = M ∘ dy (n, m) for gradients ``dy`` (n, c) by the outputs, each for the neurons of its own."""
+        parts = zip(self._signals(slice(0, self.samples)), self._owners, strict=True)
+        return namespace(self.x).concat([part * dy[:, k : k + 1] for part, k in parts], axis=1)
+
+    def _signals(self, rows):
+        """M (rows, w), block by block."""
+        for i, block in enumerate(self.blocks):
+            yield self._part(i, rows) * neuron_signs(block, self.x) * self._scale
+
+    def _part(self, i, rows):
+        mask = None if self.masks[i] is None else self.masks[i][rows, :]
+        return replace(self, x=self.x[rows, :], blocks=(self.blocks[i],), masks=(mask,))._slope(0)
+
+    def weigh(self, root):
+        """Cᵀ J for the root C of a squared loss, a multiple of the identity, which leaves J Jᵀ block-diagonal."""
+        if not isinstance(root, ScaledIdentity):
+            raise ValueError("the two-layer network's Jacobian is not weighted; expected SquaredLoss")
+        return self if root == ScaledIdentity() else replace(self, inputs=root.scale * self.inputs)
+
+    def _hadamard(self, left, layer):
+        folded = Factor(self.inputs, namespace(left).reshape(left, (self.samples, self.outputs, -1)))
+        return folded.cross(folded)
+
+    def kernel_gram(self):
+        """The limit of J Jᵀ for infinite width at initialisation, (n, n), the same for every output: a closed form; ReLU.
+
+        K_ij = x_i·x_j (π - θ_ij) / 2π with the angle θ_ij between x_i and x_j; 2 n² d + 9 n² flops, no draws.
+        """
+        return relu_kernel(self.inputs)
+
+    def mean_square(self):
+        """tr(J Jᵀ) / (n c): the mean squared norm of a row, (1/n) Σ ||x_i||² Σ_r phi'(w_r·x_i)² / m; one walk."""
+        xp = namespace(self.x)
+        slopes = _total(self._walk(lambda i: xp.sum(self._slope(i) ** 2, axis=1)))
+        return float(xp.sum(xp.sum(self.inputs * self.inputs, axis=1) * slopes)) * self._scale**2 / self.shape[0]
+
+    @property
+    def dtype(self):
+        """Of the inputs."""
+        return self.x.dtype
+
+    def _slope_work(self):
+        """The `Work` of phi' of all neurons: 2 n m d flops where no mask is kept."""
+        return Work(thin=0 if self.masks[0] is not None else 2 * self.samples * self.shape[1])
+
+    def product_work(self):
+        """The `Work` of one product with J Jᵀ: 4 n m d flops."""
+        return self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * len(self.blocks))
+
+    def gram_work(self):
+        """The `Work` of `class_grams`, and of unpacking the masks."""
+        n, c, (m, d) = self.samples, self.outputs, self.W.shape
+        update = Work(matmul=n * n * (m + d), memory=2 * self.item * n * (m + 3 * n * c), calls=8 * len(self.blocks))
+        return self._slope_work() + update
+
+    def class_work(self, mean):
+        """The `Work` of `mean_gram`, or of `class_grams`."""
+        return self.pooled().gram_work() if mean else self.gram_work()
+
+    def sketch_work(self, s):
+        """The `Work` of `NeuronSigns`, pooled."""
+        n, (m, d) = self.samples, self.W.shape
+        sums = math.ceil(m / max(1, m // s))  # neurons in equal groups: s or more sums
+        update = n * n * (sums + d) + 2 * n * m
+        return self._slope_work() + Work(matmul=update, memory=self.item * n * (m + 8 * n), calls=12 * len(self.blocks))
+
+    def kernel_work(self):
+        """The `Work` of `kernel_gram`."""
+        n, d = self.samples, self.W.shape[1]
+        return Work(matmul=n * n * d, memory=40 * self.item * n * n, calls=20)
+
+    def fold_left(self, layer, S):
+        """M' = M S₁ᵀ (n c, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds."""
+        xp, shape = namespace(self.x), (self.samples, self.outputs, S.left_rows(layer))
+        folded = xp.zeros(shape, dtype=self.x.dtype, device=self.x.device)
+
+        def fold(i):
+            return S.left(layer, self._slope(i), self.blocks[i].start)  # a_r times a random sign is a random sign: a_r dropped
+
+        for output, (columns, values) in zip(self._owners, self._walk(fold), strict=True):
+            folded[:, output, columns] += values
+        folded *= self._scale
+        return xp.reshape(folded, (-1, shape[2]))
+
+
+def relu_kernel(x):
+    """E_w[x_i·x_j 1[w·x_i > 0] 1[w·x_j > 0]] = x_i·x_j (π - θ_ij) / 2π for w ~ N(0, I) and the rows of ``x`` (n, d): (n, n)."""
+    xp = namespace(x)
+    K = x @ xp.matrix_transpose(x)
+    size = xp.sqrt(xp.linalg.diagonal(K))
+    cosine = xp.clip(K / (size[:, None] * size[None, :]), -1.0, 1.0)
+    K *= 0.5 - xp.acos(cosine) / (2 * math.pi)
+    return K
+
+
+def _total(parts):
+    """Sum in the order given."""
+    total = 0.0
+    for part in parts:
+        total = total + part
+    return total
