@@ -203,9 +203,9 @@ class GaussNewton:
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = point.jacobian(weighted=True)
-        self._check_solver(J)
         planner = self._planner(J, point, squared)
         plan = self._plan(planner, state)
+        self._check_solver(J, plan)
         system = self._system(plan.side, J, point, state.delta)
         bounds = state.bounds or self._bounds(J, system, float(point.loss))
         if not 0 < bounds.size < math.inf:
@@ -263,8 +263,8 @@ class GaussNewton:
             return ParameterSide(J, point.grads(), pull, self._accuracy)
         return SampleSide(J, point.residual, pull, self._accuracy)
 
-    def _check_solver(self, J):
-        if self.solver != "cg" and J.block_diagonal:
+    def _check_solver(self, J, plan):
+        if self.solver != "cg" and plan.side == "sample" and J.block_diagonal:
             found = f"solver is {self.solver!r}, which takes one triangular factor of the whole"
             raise ValueError(f"{found}, and each output has its own block of J Jᵀ; expected 'cg'")
 

@@ -40,10 +40,12 @@ def random(*shape):
     return wrap(np.random.default_rng(0).standard_normal(shape))
 
 
-def two_layer(n, d, m, activation="relu"):
+def two_layer(n, d, m, activation="relu", outputs=1):
     """Objective, parameters, batch of counting arrays."""
-    network = nl.nn.TwoLayer(d, m, activation)
-    return nl.nn.Objective(network, nl.nn.SquaredLoss()), network.init(0, LIKE), wrap(nl.data.sphere(n=n, d=d, seed=1))
+    network = nl.nn.TwoLayer(d, m, activation, outputs)
+    x, y = nl.data.sphere(n=n, d=d, seed=1)
+    batch = wrap((x, np.stack([y * (k + 1) for k in range(outputs)], axis=1)))
+    return nl.nn.Objective(network, nl.nn.SquaredLoss()), network.init(0, LIKE), batch
 
 
 def jacobian(n, d, m, activation="relu"):
@@ -51,9 +53,9 @@ def jacobian(n, d, m, activation="relu"):
     return objective.at(params, batch).jacobian()
 
 
-def products(n, d, m, activation="relu"):
+def products(n, d, m, activation="relu", outputs=1):
     """Counts of the walks of the two-layer network, by name."""
-    network, V, u = nl.nn.TwoLayer(d, m, activation), (random(m, d),), random(n)
+    network, V, u = nl.nn.TwoLayer(d, m, activation, outputs), (random(m, d),), random(n * outputs)
     forward, (_, tape) = counted(network.forward, V, random(n, d))
     J = tape.jacobian
     return {
@@ -61,7 +63,7 @@ def products(n, d, m, activation="relu"):
         "matvec": counted(J.matvec, V)[0],
         "rmatvec": counted(J.rmatvec, u)[0],
         "gram_matvec": counted(J.gram_matvec, u)[0],
-        "gram": counted(J.gram)[0],
+        "gram": counted(J.gram_blocks)[0],
     }
 
 
@@ -175,17 +177,18 @@ def test_a_deliberately_quadratic_step_is_caught():
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("n", "d", "m"), SIZES)
 @pytest.mark.parametrize("neurons", [BLOCK, 8, 1024])
-def test_walks_cost_what_the_formulas_say(blocks, n, d, m, activation, neurons):
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_walks_cost_what_the_formulas_say(blocks, n, d, m, activation, neurons, outputs):
     blocks(n, neurons)
-    found = products(n, d, m, activation)
+    found = products(n, d, m, activation, outputs)
     assert found == {
-        "forward": cost.forward(n, d, m, neurons, activation),
-        "matvec": cost.matvec(n, d, m, neurons, activation),
-        "rmatvec": cost.rmatvec(n, d, m, activation),
-        "gram_matvec": cost.gram_matvec(n, d, m, neurons, activation),
-        "gram": cost.gram(n, d, m, neurons, activation),
+        "forward": cost.forward(n, d, m, neurons, activation, outputs),
+        "matvec": cost.matvec(n, d, m, neurons, activation, outputs),
+        "rmatvec": cost.rmatvec(n, d, m, activation, outputs),
+        "gram_matvec": cost.gram_matvec(n, d, m, neurons, activation, outputs),
+        "gram": cost.gram(n, d, m, neurons, activation, outputs),
     }
-    assert found["forward"] == cost.forward(n, d, m, activation=activation)  # the block is the library's by default
+    assert found["forward"] == cost.forward(n, d, m, activation=activation, outputs=outputs)  # the library's block by default
 
 
 @pytest.mark.parametrize(("n", "d", "m"), SIZES)
@@ -277,7 +280,7 @@ STEPS = {
 def predicted(opt, network, t, info, state):
     """The closed form of step ``t`` from ``state``, with the parts that ``info`` says it had."""
     if isinstance(opt, nl.optim.NearLinearGaussNewton):
-        rows = None if opt.sketch_size is None else int(np.ceil(opt.sketch_size * network.rows))
+        rows = None if opt.sketch_size is None else int(np.ceil(opt.sketch_size * network.block_rows))
         name = "kronecker" if isinstance(opt.sketch, nl.sketch.KroneckerSRHT) else "neurons"
         fresh = info.solve.refreshed
         replaced = fresh and state.preconditioner is not None
@@ -306,11 +309,24 @@ def assert_steps_cost_what_the_formulas_say(opt, objective, params, batch, netwo
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize(("n", "d", "m"), [(16, 3, 512), (9, 4, 333)])
-def test_two_layer_steps_cost_what_the_formulas_say(blocks, name, activation, n, d, m):
+@pytest.mark.parametrize(("n", "d", "m", "outputs"), [(16, 3, 512, 1), (9, 4, 333, 1), (9, 4, 333, 3)])
+def test_two_layer_steps_cost_what_the_formulas_say(blocks, name, activation, n, d, m, outputs):
     blocks(n)
-    network = cost.two_layer(n, d, m, BLOCK, activation)
-    assert_steps_cost_what_the_formulas_say(STEPS[name], *two_layer(n, d, m, activation), network)
+    network = cost.two_layer(n, d, m, BLOCK, activation, outputs)
+    assert_steps_cost_what_the_formulas_say(STEPS[name], *two_layer(n, d, m, activation, outputs), network)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_step_of_ten_outputs_costs_what_one_does_at_equal_width(fresh):
+    """Within 4 % at the sizes of the digits, as the walks go over the same neurons: what is left are solves of ten columns."""
+    one, ten = (sum(cost.near_linear_step(cost.two_layer(1200, 64, 32768, outputs=c), 3, fresh, True).values()) for c in (1, 10))
+    assert 1 < ten / one < 1.04
+
+
+def test_ten_outputs_that_shared_their_neurons_would_cost_ten_times_that():
+    """A negative control: ten networks of the whole width."""
+    one, ten = (cost.gram_matvec(1200, 64, 32768 * c, outputs=c) for c in (1, 10))
+    assert ten / one > 9
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -343,7 +359,8 @@ def test_mlp_products_cost_what_the_formulas_say(n, sizes, activation):
 
 def peak(opt, batch, W, on_numpy):
     """Peak bytes of three steps, those of data and parameters included; whether a later step built R anew."""
-    objective = nl.nn.Objective(nl.nn.TwoLayer(W.shape[1], W.shape[0]), nl.nn.SquaredLoss())
+    outputs = 1 if batch[1].ndim == 1 else batch[1].shape[1]
+    objective = nl.nn.Objective(nl.nn.TwoLayer(W.shape[1], W.shape[0], outputs=outputs), nl.nn.SquaredLoss())
 
     def run():
         x, y = (np.array(a) if on_numpy else wrap(a) for a in batch)
@@ -374,15 +391,26 @@ def peak(opt, batch, W, on_numpy):
 @pytest.mark.parametrize("name", ["near-linear", "gram", "sgd", "adam", "adamw", "adagrad", "rmsprop"])
 def test_memory_is_near_the_formulas(name, n, d, m, on_numpy):
     """Never much above, as a refusal to run rests on it, and not far below."""
+    assert_memory_is_near_the_formulas(name, n, d, m, on_numpy)
+
+
+@pytest.mark.parametrize(("n", "d", "m"), [(128, 8, 8192), (384, 8, 1024), (64, 16, 4096)])
+@pytest.mark.parametrize("name", ["near-linear", "gram", "adam"])
+def test_memory_of_several_outputs_is_near_the_formulas(name, n, d, m):
+    assert_memory_is_near_the_formulas(name, n, d, m, True, outputs=4)
+
+
+def assert_memory_is_near_the_formulas(name, n, d, m, on_numpy, outputs=1):
     opt = {**STEPS, "near-linear": nl.optim.NearLinearGaussNewton()}[name]
-    batch, W = nl.data.sphere(n=n, d=d, seed=1), np.random.default_rng(0).standard_normal((m, d))
+    (x, y), W = nl.data.sphere(n=n, d=d, seed=1), np.random.default_rng(0).standard_normal((m, d))
+    batch, sizes = (x, y if outputs == 1 else y[:, None] * np.arange(1, outputs + 1)), {"packed": on_numpy, "outputs": outputs}
     with threadpoolctl.threadpool_limits(1):
         measured = peak(opt, batch, W, on_numpy)
     if name == "near-linear":
-        forms = [cost.near_linear_memory(n, d, m, packed=on_numpy, fresh=f, recalled=not f) for f in (True, False)]
+        forms = [cost.near_linear_memory(n, d, m, fresh=f, recalled=not f, **sizes) for f in (True, False)]
         expected = max(sum(parts.values()) for parts in forms)
     elif name == "gram":
-        expected = sum(cost.gram_memory(n, d, m, packed=on_numpy).values())
+        expected = sum(cost.gram_memory(n, d, m, **sizes).values())
     else:
-        expected = sum(cost.first_order_memory(n, d, m, optimizer=name, packed=on_numpy).values())
+        expected = sum(cost.first_order_memory(n, d, m, optimizer=name, **sizes).values())
     assert 0.75 * expected <= measured <= 1.02 * expected

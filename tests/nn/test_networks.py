@@ -11,6 +11,8 @@ NETWORKS = {
     "two-layer-relu": nn.TwoLayer(5, 37),
     "two-layer-tanh": nn.TwoLayer(5, 24, "tanh"),
     "two-layer-identity": nn.TwoLayer(5, 6, "identity"),
+    "two-layer-relu-3": nn.TwoLayer(5, 37, outputs=3),
+    "two-layer-tanh-2": nn.TwoLayer(5, 24, "tanh", outputs=2),
     "mlp-tanh": nn.MLP((5, 7, 4, 1), "tanh"),
     "mlp-softplus": nn.MLP((5, 7, 1), "softplus"),
     "mlp-sigmoid-2": nn.MLP((5, 6, 2), "sigmoid"),
@@ -217,18 +219,19 @@ def test_the_closed_kernel_is_known_at_right_angles_and_on_lines(be):
     assert np.min(np.linalg.eigvalsh(K)) > -tol
 
 
-@pytest.mark.parametrize("name", ["two-layer-relu", "two-layer-tanh"])
+@pytest.mark.parametrize("name", ["two-layer-relu", "two-layer-tanh", "two-layer-relu-3", "two-layer-tanh-2"])
 def test_the_mean_square_is_the_mean_of_the_gram_diagonal(be, name):
     objective, params, batch = make(be, NETWORKS[name])
     J = objective.at(params, batch).jacobian()
     assert J.mean_square() == pytest.approx(np.mean(np.diag(be.numpy(J.gram()))), rel=be.tol(1e-13))
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("width", [1, 8, 9, 64, 1000])
-def test_blocks_of_neurons_do_not_change_the_numbers(numpy_backend, width, monkeypatch):
-    net = nn.TwoLayer(5, 1000)
+def test_blocks_of_neurons_do_not_change_the_numbers(numpy_backend, width, outputs, monkeypatch):
+    net = nn.TwoLayer(5, 1000, outputs=outputs)
     objective, params, batch = make(numpy_backend, net)
-    u = np.random.default_rng(2).standard_normal(N)
+    u = np.random.default_rng(2).standard_normal(N * outputs)
     whole = objective.at(params, batch)
     monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", width * N * 8)
     parts = objective.at(params, batch)

@@ -20,6 +20,7 @@ TANH = nn.Elementwise(nn.activation("tanh"))
 NETWORKS = {
     "two-layer": nn.TwoLayer(7, 330),
     "two-layer-tanh": nn.TwoLayer(7, 330, "tanh"),
+    "two-layer-3": nn.TwoLayer(7, 330, outputs=3),
     "factors": nn.MLP((13, 29, 17, 3), "tanh"),
     "one-output": nn.MLP((13, 29, 1), "tanh"),
     "passes": nn.MLP((13, 29, 17, 7), "tanh"),
@@ -29,7 +30,7 @@ NETWORKS = {
     ),
     "norm": nn.Sequential((nn.Dense(13, 19), nn.BatchNorm(19), TANH, nn.Dense(19, 7)), shape=(13,)),
 }
-SAMPLES = {"two-layer": 41, "two-layer-tanh": 41, "one-output": 41}
+SAMPLES = {"two-layer": 41, "two-layer-tanh": 41, "two-layer-3": 41, "one-output": 41}
 ARITHMETIC = ("matmul", "thin", "cholesky", "triangular", "eigh")
 
 
@@ -96,14 +97,14 @@ def test_a_jacobian_does_the_work_that_it_announces(tally, name):
     check(J.product_work(), tally(lambda: J.gram_matvec(u)))
     check(J.gram_work(), tally(J.gram))
     S = J.draw(usual_sketch(J), 1, 45, like=point.outputs)
-    check(J.sketch_work(45), tally(lambda: J.sketch_gram(S)))
-    if name == "two-layer":
+    check(J.sketch_work(45), tally(lambda: J.pooled().sketch_gram(S)))
+    check(J.class_work(mean=True), tally(J.mean_gram))
+    check(J.class_work(mean=False), tally(J.class_grams))
+    if name in ("two-layer", "two-layer-3"):
         check(J.kernel_work(), tally(J.kernel_gram))
     if name.startswith("two-layer"):
         return
     check(J.product_work(), tally(lambda: J.ggn_matvec(v)))
-    check(J.class_work(mean=True), tally(J.mean_gram))
-    check(J.class_work(mean=False), tally(J.class_grams))
     check(J.signals_work(), tally(lambda: point.pullback(point.outputs)))
 
 
@@ -114,8 +115,8 @@ def test_bytes_and_calls_are_of_the_order_of_what_was_counted(name):
     point = objective.at(params, batch)
     J, u = point.jacobian(weighted=True), point.residual
     S = J.draw(usual_sketch(J), 1, 45, like=point.outputs)
-    pairs = [(J.product_work(), lambda: J.gram_matvec(u)), (J.gram_work(), J.gram)]
-    pairs.append((J.sketch_work(45), lambda: J.sketch_gram(S)))
+    pairs = [(J.product_work(), lambda: J.gram_matvec(u)), (J.gram_work(), J.gram_blocks)]
+    pairs.append((J.sketch_work(45), lambda: J.pooled().sketch_gram(S)))
     if not name.startswith("two-layer"):
         pairs += [(J.class_work(mean=True), J.mean_gram), (J.class_work(mean=False), J.class_grams)]
     for work, f in pairs:
@@ -129,6 +130,7 @@ def test_bytes_and_calls_are_of_the_order_of_what_was_counted(name):
 AMOUNTS = {  # kilobytes and calls: product, Gram matrix, sketch of 45 rows; class Gram matrices (mean, each) or kernel
     "two-layer": [(0, 10), (297.168, 8), (215.824, 12), (537.92, 20)],
     "two-layer-tanh": [(0, 10), (297.168, 8), (215.824, 12)],
+    "two-layer-3": [(0, 30), (458.544, 24), (215.824, 36), (537.92, 20)],
     "factors": [(81.144, 36), (685.584, 30), (1883.42, 600), (76.176, 30), (228.528, 90)],
     "one-output": [(29.52, 24), (161.376, 20), (716.352, 400), (161.376, 20), (161.376, 20)],
     "passes": [(234.048, 300), (4142.21, 525), (4824.85, 1125), (485.76, 555), (942.816, 735)],
@@ -136,8 +138,8 @@ AMOUNTS = {  # kilobytes and calls: product, Gram matrix, sketch of 45 rows; cla
     "norm": [(198.72, 300), (4080.38, 525), (4366.32, 1125), (423.936, 555), (880.992, 735)],
 }
 APPLIED = {  # bytes and calls of one application on "passes": 161 rows, 7 outputs, 1042 parameters
-    **dict.fromkeys(("exact", "frozen", "sketch", "class-averaged"), (0, 10)),
-    **dict.fromkeys(("kernel", "per-class"), (0, 70)),
+    **dict.fromkeys(("exact", "frozen", "sketch", "kernel", "class-averaged"), (0, 10)),
+    "per-class": (0, 70),
     **dict.fromkeys(("nystrom", "cg"), (6440, 40)),
     **dict.fromkeys(("kfac", "diagonal", "parameter-cg"), (41680, 40)),
 }
@@ -151,7 +153,7 @@ def test_bytes_and_calls_are_those_that_the_rates_were_fitted_with(name):
     works = [J.product_work(), J.gram_work(), J.sketch_work(45)]
     if not name.startswith("two-layer"):
         works += [J.class_work(mean=True), J.class_work(mean=False)]
-    elif name == "two-layer":
+    elif name != "two-layer-tanh":
         works.append(J.kernel_work())
     for work, (kilobytes, calls) in zip(works, AMOUNTS[name], strict=True):
         assert (work.memory, work.calls) == pytest.approx((1000 * kilobytes, calls), rel=1e-4)
@@ -202,7 +204,8 @@ def test_rows_of_chunks_are_made_again_for_every_pair_of_them(tally):
 
 
 CASES = [
-    *((name, plan) for name in ("two-layer", "two-layer-tanh") for plan in ("exact", "sketch", "frozen", "cg")),
+    *((name, plan) for name in NETWORKS if name.startswith("two-layer") for plan in ("exact", "sketch", "frozen", "cg")),
+    *(("two-layer-3", plan) for plan in ("kernel", "class-averaged", "per-class")),
     ("two-layer", "kernel"),
     *((name, plan) for name in ("factors", "passes", "conv") for plan in ("exact", "sketch", "class-averaged", "per-class")),
     *((name, plan) for name in ("factors", "passes", "conv", "norm") for plan in ("kfac", "diagonal", "parameter-cg")),
@@ -237,7 +240,8 @@ def test_a_route_does_the_work_that_it_announces(tally, name, plan):
     J, build, apply, _ = parts(opt, plan, *problem(name))
     check(ROUTES[plan].build_work(J, opt._rows(J, 1)), tally(build))
     work, counted = ROUTES[plan].apply_work(J), tally(apply)
-    if plan == "class-averaged":  # of c columns solved at once the first is bound by memory, the others are products
+    shared = plan == "class-averaged" or (J.block_diagonal and plan in ("sketch", "kernel"))
+    if shared:  # of c columns solved at once the first is bound by memory, the others are products
         assert work.triangular == pytest.approx(counted["triangular"] / J.outputs, rel=0.1)
         work = nl.linalg.Work(triangular=work.triangular + work.matmul)
     check(work, counted)

@@ -29,7 +29,7 @@ class Memory(NamedTuple):
 
 
 def _memory(n, d, m, dtype, packed, workers, activation, outputs=1):
-    item, width = np.dtype(dtype).itemsize, min(m, neurons_per_block(n, dtype))
+    item, width = np.dtype(dtype).itemsize, min(ceil(m / outputs), neurons_per_block(n, dtype))
     masks = n * (ceil(m / 8) if packed else m) if activation == "relu" else 0
     return Memory(item * n * (d + outputs), item * m * d, masks, item * n * n, workers * item * n * width, item)
 
@@ -80,7 +80,7 @@ def near_linear_memory(
 def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1):
     """Bytes of one `GramGaussNewton` or `NaturalGradient` step on a two-layer network, by part; see `near_linear_memory`."""
     size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
-    floats = size.item * n * m
+    floats = size.item * n * ceil(m / outputs)
     group = min(floats, max(GROUP_BYTES * size.item // 8, size.block // workers))
     form = 2 * group + (size.square if group < floats else 0)
     guard = 3 * size.weights + size.masks + size.walk
@@ -89,7 +89,7 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
         "parameters": size.weights,
         "masks": size.masks,
         "n x n": 2 * outputs * size.square,
-        "work": max(form, guard),
+        "work": max(0, max(form, guard) - (outputs - 1) * size.square),  # some of the factors are not there yet, or no longer
     }
 
 
