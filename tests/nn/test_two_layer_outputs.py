@@ -217,6 +217,20 @@ def test_gauss_newton_takes_the_dense_step_by_every_route(numpy_backend, plan):
         assert [R.shape for R in state.experience.kept.source.factors] == 3 * [(N, N)]  # blocks, not (n c, n c)
 
 
+@pytest.mark.parametrize("opt", [nl.optim.NearLinearGaussNewton(), nl.optim.GaussNewton(plan="sketch")])
+def test_a_pooled_sketch_has_as_many_rows_as_that_of_one_output(numpy_backend, opt, monkeypatch):
+    sizes, sample = [], sketch.NeuronSigns.sample
+
+    def recorded(self, key, s, shape, *, like):
+        sizes.append(s)
+        return sample(self, key, s, shape, like=like)
+
+    monkeypatch.setattr(sketch.NeuronSigns, "sample", recorded)
+    objective, params, batch = problem(numpy_backend, 360, "relu", 3)
+    opt.step(params, opt.init(params, objective), objective, batch, key=0)
+    assert sizes == [int(np.ceil(1.5 * N))]
+
+
 @pytest.mark.parametrize("method", [nl.optim.GramGaussNewton(damping=1e-3, guard=False), nl.optim.NaturalGradient(1.0, 1e-3)])
 def test_the_exact_methods_take_the_dense_step(numpy_backend, method):
     objective, params, batch = problem(numpy_backend, 360, "relu", 3)

@@ -38,8 +38,8 @@ def flat(v):
 # --------------------------------------------------------------------------------------------- solves that are worse than none
 
 FACTORS = {
-    NaturalGradient: (NaturalGradient.__module__, "damped_cholesky"),
-    GramGaussNewton: (GramGaussNewton.__module__, "damped_cholesky"),
+    NaturalGradient: ("nearlin.linalg.triangular_blocks", "damped_cholesky"),
+    GramGaussNewton: ("nearlin.linalg.triangular_blocks", "damped_cholesky"),
     GaussNewton: ("nearlin.curvature.routes", "sketch_factor"),
 }
 
