@@ -244,7 +244,7 @@ def test_the_recorder_sees_a_stream_that_is_opened_twice(recorder, monkeypatch):
     for where in (_array, _array.random):
         monkeypatch.setattr(where, "fold_in", lambda key, *_: key)
     sketch.CountSketch().sample(0, 4, 4, like=LIKE)
-    assert recorder.twice() == [["CountSketch.sample"] * 2]
+    assert recorder.twice() == [["CountSketch._drawn"] * 2]
 
 
 def test_generators_are_opened_in_one_place():
