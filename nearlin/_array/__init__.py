@@ -19,6 +19,7 @@ from nearlin._array.backends import (
     itemsize,
     namespace,
     prototype,
+    refuse_masked,
     same,
     synchronize,
     to_numpy,
@@ -67,7 +68,7 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 __all__ = [
     "BackendError", "NAMES", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device", "is_array",
     "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded", "unusable", "widest",
-    "check", "check_finite", "check_indices", "check_square", "check_system", "is_integer",
+    "check", "check_finite", "check_indices", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
     "settle", "step_size", "within",
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",

@@ -64,8 +64,16 @@ def asarray(a, *, like, dtype=None):
     return xp.asarray(host.astype(str(dtype or like.dtype).split(".")[-1], copy=True), device=device(like))
 
 
+def refuse_masked(name, x):
+    """`TypeError` for a masked array: every conversion drops its mask in silence."""
+    if isinstance(x, np.ma.MaskedArray):
+        expected = "expected a plain array: fill it (numpy.ma.filled), or leave those rows out"
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; {expected}")
+
+
 def to_numpy(x):
     """``x`` as a NumPy array; the explicit way back from every backend and device."""
+    refuse_masked("the array", x)
     if is_numpy(x) or isinstance(x, np.generic | float | int):
         return np.asarray(x)
     if compat.is_cupy_array(x):

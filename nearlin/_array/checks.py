@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import array_api_compat as compat
 import numpy as np
 
-from nearlin._array.backends import BackendError, describe, device, is_array
+from nearlin._array.backends import BackendError, describe, device, is_array, refuse_masked
 
 
 def check(ndim=None, finite=True, beside=None, **arrays):
@@ -29,12 +29,13 @@ def check(ndim=None, finite=True, beside=None, **arrays):
     BackendError
         Not an array, two backends, two devices, or two dtypes.
     TypeError
-        A dtype other than float32 or float64.
+        A dtype other than float32 or float64, or a masked array.
     ValueError
         A wrong number of dimensions, an empty array, or a value that is not finite.
     """
     first_name, first = beside or next(iter(arrays.items()))
     for name, x in arrays.items():
+        refuse_masked(name, x)
         if not is_array(x):
             raise BackendError(f"{name} is a {type(x).__name__}; expected a NumPy, CuPy, PyTorch or other array-API array")
         if compat.array_namespace(x) is not compat.array_namespace(first) or device(x) != device(first):

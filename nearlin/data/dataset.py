@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nearlin._array import fold_in, generator, within
+from nearlin._array import fold_in, generator, refuse_masked, within
 
 TASKS = ("regression", "classification")
 _SPLIT = 0x73706C6974  # keeps the draws of the split apart from those of other users of the same seed
@@ -95,11 +95,13 @@ class Dataset:
         kind = f"{len(self.class_names)} classes ({shown(self.class_names)})" if self.class_names else "numbers (regression)"
         because = f", because {self.reason}" if self.reason else ""
         other = "classification" if self.task == "regression" else "regression"
-        otherwise = "" if self.targets > 1 else f"; --task {other} decides otherwise"
+        final = self.targets > 1 or not all(map(_is_number, self.class_names or ()))
+        otherwise = "" if final else f"; --task {other} decides otherwise"
         return f"{subject} {'are' if self.targets > 1 else 'is'} taken for {kind}{because}{otherwise}"
 
 
 _SMALLEST, _LARGEST = 1e-100, 1e100
+_EXACT = 2**53  # up to here every integer is a float64
 
 
 def check_inputs(name, x, feature_names=None):
@@ -175,7 +177,7 @@ def _labels(name, y, class_names):
 
 def plain(name, y):
     """Targets as an array of numbers, truth values or text: (n, 1) becomes (n,), bytes and objects that are text become text."""
-    y = np.asarray(refuse_masked(name, "y", y))
+    y = _unmasked(name, "y", y)
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.dtype.kind == "S":
         return _decoded(name, y)
@@ -193,12 +195,12 @@ def _decoded(name, y):
         raise DataError(f"{name}: y holds bytes that are not UTF-8 text ({error.object!r}); expected text or numbers") from error
 
 
-def refuse_masked(name, argument, values):
-    """``values``, unless they are a masked array, whose mask every conversion would drop."""
-    if isinstance(values, np.ma.MaskedArray):
-        remedy = "fill it, or leave those rows out"
-        raise DataError(f"{name}: {argument} is a masked array, whose mask would be lost; expected a plain array: {remedy}")
-    return values
+def _unmasked(name, argument, values):
+    try:
+        refuse_masked(f"{name}: {argument}", values)
+    except TypeError as error:
+        raise DataError(str(error)) from None
+    return np.asarray(values)
 
 
 def _in_range(name, argument, values):
@@ -211,10 +213,22 @@ def _in_range(name, argument, values):
 
 
 def _floats(name, argument, values):
-    values = np.asarray(refuse_masked(name, argument, values))
+    values = _unmasked(name, argument, values)
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: {argument} has dtype {values.dtype}; expected real numbers")
-    return values.astype(np.float64, order="C")
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        raise DataError(f"{name}: {argument} has dtype {values.dtype}; expected float64, as it would be rounded: convert it")
+    floats = values.astype(np.float64, order="C")
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8 and values.size and np.max(np.abs(floats)) > _EXACT:
+        raise DataError(f"{name}: {argument} holds integers above 2^53 in size; expected smaller ones, as these would be rounded")
+    return floats
+
+
+def _is_number(text):
+    try:
+        return bool(text) and float(text) == float(text)
+    except ValueError:
+        return False
 
 
 def _text(value):

@@ -1,40 +1,91 @@
 """Finding and reading files whose failures are one sentence that names the file."""
 
+import codecs
 import gzip
 import importlib
 import io
+import os
+import sys
 import zlib
 from pathlib import Path
 
 from nearlin.data.dataset import DataError
 
 _GZIP = b"\x1f\x8b"
+_PIECE = 2**20
+_RATIO, _ALWAYS = 100, 2**26  # a gzip file may unpack to 100 times its size, or to 64 MiB
 
 
-def read_bytes(path):
-    """All bytes of a file, unpacked if it begins like a gzip file, whatever its name."""
+def read_bytes(path, most=None):
+    """The bytes of a file, unpacked if it begins like a gzip file, whatever its name.
+
+    Parameters
+    ----------
+    path : str or path
+    most : int, optional
+        Read no more than this many bytes: what the header of a file promises, and one to see that there are more.
+
+    Raises
+    ------
+    DataError
+        A missing, unreadable, empty, truncated or damaged file, or one that unpacks to more than 100 times its size and 64 MiB.
+    """
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder; expected a file")
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            most = sys.maxsize if most is None else most
+            data = _unpacked(path, file, size, most) if file.peek(2)[:2] == _GZIP else file.read(min(most, size))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    data = _unpacked(path, data) if data.startswith(_GZIP) else data
     if not data:
         raise DataError(f"{path} is empty (0 bytes)")
     return data
 
 
-def _unpacked(path, data):
+def _unpacked(path, file, size, most):
+    """A gzip file, in pieces, as a small one may hold terabytes."""
+    allowed = max(_RATIO * size, _ALWAYS)
+    stream, data = gzip.GzipFile(fileobj=file), bytearray()
     try:
-        return gzip.decompress(data)
+        while piece := stream.read(min(_PIECE, most - len(data))):
+            data += piece
+            if len(data) > allowed:
+                found = f"unpacks to more than {allowed} bytes, {_RATIO} times its size or {_ALWAYS >> 20} MiB"
+                raise DataError(f"{path} {found}; expected less: unpack it first if it is meant")
     except EOFError as error:
         raise DataError(f"{path} is a truncated gzip file; expected a whole one") from error
-    except (OSError, zlib.error) as error:
+    except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file: {error}") from error
+    return bytes(data)
+
+
+def check_not_empty(path):
+    """Refuse a file without a byte."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if size == 0:
+        raise DataError(f"{path} is empty (0 bytes)")
+
+
+def read_text(path, expected):
+    """The text of a file, plain or packed with gzip, without a byte-order mark; ``expected`` says what it should hold."""
+    data = read_bytes(path)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path} is not UTF-8 text but UTF-16; expected {expected}: save it again as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); expected {expected}") from error
+    if not text or text.isspace():
+        raise DataError(f"{path} is empty; expected {expected}")
+    return text
 
 
 def check_folder(folder, inside=()):

@@ -10,6 +10,7 @@ from nearlin.data.files import check_folder, find, read_bytes
 from nearlin.data.images import Images
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_LONGEST = 4 + 4 * 255  # bytes of a header
 _IMAGES, _LABELS = 0x0803, 0x0801  # bytes in three dimensions, bytes in one
 _DIGITS = tuple("0123456789")
 _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -37,7 +38,7 @@ def read_idx(path):
     The format, all numbers big-endian: two zero bytes, one byte for the type of the entries, one for the number of dimensions
     d (together the magic number: 2051 for images, 2049 for labels), d sizes of four bytes, the entries in C order.
     """
-    return _parse(path, read_bytes(path))
+    return _read(path)
 
 
 def load_mnist(folder):
@@ -90,8 +91,7 @@ def _load(folder, name, classes):
 
 def _part(folder, name, stem, classes):
     images, labels = find(folder, *_spellings(f"{stem}-images", "idx3")), find(folder, *_spellings(f"{stem}-labels", "idx1"))
-    x = _parse(images, read_bytes(images), _IMAGES, "images")
-    y = _parse(labels, read_bytes(labels), _LABELS, "labels")
+    x, y = _read(images, _IMAGES, "images"), _read(labels, _LABELS, "labels")
     if len(x) != len(y):
         raise DataError(f"{images} holds {len(x)} image(s) and {labels} {len(y)} label(s); expected as many of both")
     if 0 in x.shape:
@@ -99,24 +99,38 @@ def _part(folder, name, stem, classes):
     return Images(name, x[:, None], check_labels(labels, y, len(classes)), classes)
 
 
+def find_idx(folder, stem, kind):
+    """The file of a folder that is called so, in any of the spellings of `load_mnist`, or None."""
+    return next((folder / name for name in _spellings(stem, kind) if (folder / name).is_file()), None)
+
+
 def _spellings(stem, kind):
     return [f"{stem}{dot}{kind}-ubyte{suffix}" for suffix in ("", ".gz") for dot in ("-", ".")]
 
 
-def _parse(path, data, magic=None, what=""):
-    found = int.from_bytes(data[:4], "big")
+def _read(path, magic=None, what=""):
+    header = read_bytes(path, _LONGEST)
+    dtype, shape, start = _promised(path, header, magic, what)
+    expected = start + math.prod(shape) * dtype.itemsize
+    data = read_bytes(path, expected + 1)
+    promise = f"expected {expected} for {dtype.name} of shape {shape}"
+    if len(data) < expected:
+        raise DataError(f"{path} is truncated: {len(data)} bytes; {promise}")
+    if len(data) > expected:
+        raise DataError(f"{path} is too long: {expected + 1} bytes or more; {promise}")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _promised(path, header, magic, what):
+    """Type and shape of the entries, and where they start."""
+    found = int.from_bytes(header[:4], "big")
     kind, ndim = divmod(found, 256)
     if magic is not None and found != magic:
         raise DataError(f"{path}: the magic number is {found}; expected {magic} ({what})")
-    if len(data) < 4 or kind not in _DTYPES or ndim == 0:
+    if len(header) < 4 or kind not in _DTYPES or ndim == 0:
         expected = f"256 t + d with t among {', '.join(map(str, _DTYPES))} and d dimensions (2051 for images, 2049 for labels)"
         raise DataError(f"{path}: the magic number is {found}; expected {expected}")
-    dtype, start = np.dtype(_DTYPES[kind]), 4 + 4 * ndim
-    if len(data) < start:
-        raise DataError(f"{path} is truncated: {len(data)} bytes; expected a header of {start}")
-    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        state = "is truncated" if len(data) < expected else "is too long"
-        raise DataError(f"{path} {state}: {len(data)} bytes; expected {expected} for {dtype.name} of shape {shape}")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    start = 4 + 4 * ndim
+    if len(header) < start:
+        raise DataError(f"{path} is truncated: {len(header)} bytes; expected a header of {start}")
+    return np.dtype(_DTYPES[kind]), tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, start, 4)), start

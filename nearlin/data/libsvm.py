@@ -7,7 +7,8 @@ import numpy as np
 
 from nearlin.data.checks import check_positive, float_dtype
 from nearlin.data.dataset import DataError
-from nearlin.data.files import read_bytes
+from nearlin.data.files import read_text
+from nearlin.data.table import Table
 
 
 def load_libsvm(path, zero_based=False, features=None, dtype="float64"):
@@ -46,10 +47,7 @@ def load_libsvm(path, zero_based=False, features=None, dtype="float64"):
     dtype = float_dtype(dtype)
     if features is not None:
         check_positive(features=features)
-    try:
-        text = read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); expected a LIBSVM file") from error
+    text = read_text(path, "a LIBSVM file, lines like '1 1:0.5 7:2'")
     y, rows, columns, values = array("d"), array("q"), array("q"), array("d")
     for number, line in enumerate(text.split("\n"), start=1):
         if fields := line.partition("#")[0].split():
@@ -104,3 +102,20 @@ def _zeros(path, n, features, dtype):
     except (MemoryError, ValueError) as error:
         size = f"{n} x {features} {dtype} numbers ({n * features * dtype.itemsize / 2**30:.3g} GB)"
         raise DataError(f"{path} makes {size} as a dense matrix, which does not fit in memory; expected a smaller set") from error
+
+
+def read_libsvm(path, target=None, task=None):
+    """The `Table` of a file in the text format of libsvm, whose features count from 1."""
+    _refuse_target(path, target)
+    return Table(*load_libsvm(path))
+
+
+def read_libsvm_features(path, target=None, feature_names=None, features=None):
+    """The same without its targets, with the columns of the training data."""
+    _refuse_target(path, target)
+    return Table(load_libsvm(path, features=features)[0])
+
+
+def _refuse_target(path, target):
+    if target is not None:
+        raise DataError(f"{path}: target {target!r} is for .csv and .tsv files; a LIBSVM file has its target first in every line")

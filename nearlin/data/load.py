@@ -1,13 +1,8 @@
 """`load`: a data set by name or from a file; `load_features`: the inputs alone, for prediction."""
 
-import difflib
-from pathlib import Path
-
-import numpy as np
-
-from nearlin.data.dataset import TASKS, DataError, Dataset, shown
+from nearlin.data.dataset import TASKS, DataError, Dataset
 from nearlin.data.named import NAMES, load_named
-from nearlin.data.readers import READERS
+from nearlin.data.readers import reader_of
 from nearlin.data.targets import settle_targets
 
 
@@ -17,15 +12,27 @@ def load(name_or_path, target=None, task=None):
     Parameters
     ----------
     name_or_path : str or path
-        One of `NAMES`, or a file: ``.npz`` with arrays ``x`` (n, d) and ``y`` (n,); ``.npy`` (n, d + 1) with the target in the
-        last column; ``.csv`` with a header line and comma, semicolon or tab between columns. Integers and booleans in files are
-        converted to float64. Nothing is unpickled and nothing is downloaded.
-    target : str, optional
-        Name of the target column; needed for ``.csv``, meaningless elsewhere.
+        One of `NAMES`, or a file, by its suffix; that of a text may be followed by ``.gz``:
+
+        - ``.csv``, ``.tsv``: a text table, with a comma, semicolon, bar or tab (``.tsv``: a tab) between columns, whichever
+          parts the first records best. Its first line names the columns, unless it holds numbers: then they are called x1, x2,
+          ..., and the last one ``label`` (see Notes). A column of at most 20 distinct texts becomes one of 0 and 1 for each,
+          called ``column=text``; with true and false alone it becomes one of 1 and 0.
+        - ``.npz`` with arrays ``x`` (n, d) and ``y`` (n,) or (n, c); ``.npy`` (n, d + 1) with the target in the last column.
+        - ``.svm``, ``.libsvm``, ``.svmlight``: the text format of LIBSVM, whose features count from 1; see `load_libsvm`.
+        - ``...-images-idx3-ubyte``: an IDX file, with its labels beside it. A batch of CIFAR (``data_batch_1``,
+          ``test_batch.bin``, ``train``, ...), or a folder with the files of CIFAR-10, CIFAR-100 or MNIST, of which the training
+          images are taken. Pixels keep their values; CIFAR-100 has its fine labels.
+
+        Integers of every width, truth values, float16 and float32 become float64 exactly; what would be rounded (integers above
+        2^53, long double) is refused. Nothing is unpickled by Python's own reader, and nothing is downloaded.
+    target : str or sequence of str, optional
+        Name of the target column of a table, or several: ``"a,b"`` or ``("a", "b")``. Without a header line also ``"first"``
+        and ``"last"``. Tables need it; other files have their own.
     task : {"regression", "classification"}, optional
-        What the targets are. Without it, two distinct strings, booleans, and targets that are exactly -1 and +1 are two
-        classes, and everything else is regression. With ``"classification"`` any two distinct values are two classes; they
-        become -1 and +1 in sorted order, and their names are kept.
+        What the targets are. Without it texts and truth values are classes, and integers that are -1 and 1, or that run without
+        gaps from 0 or 1, are at most 20, and occur at least twice each; all else is regression. `Dataset.describe_target` says
+        what was decided and why. Classes become 0, 1, ... in sorted order, and their names are kept.
 
     Returns
     -------
@@ -34,16 +41,26 @@ def load(name_or_path, target=None, task=None):
     Raises
     ------
     DataError
-        An unknown name, an unreadable, empty or truncated file, a missing column, text among the numbers, NaN or Inf, wrong
-        dimensions, lengths that differ: one sentence that names the file, what was expected and what was found.
+        An unknown name, an unreadable, empty or truncated file, a missing column, a missing value (an empty cell, NA, ?, and
+        what else pandas takes for one), text among the numbers, NaN or Inf, wrong dimensions, lengths that differ: one sentence
+        that names the file, the line and column, what was expected and what was found.
+
+    Notes
+    -----
+    A first line that holds numbers is one of data where all its cells are numbers, or one of its texts occurs in its column
+    again. It is a header line where a text stands above numbers, or its numbers are 0, 1, 2, ... or 1, 2, 3, .... What is neither
+    is refused, as a row would become names.
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task is {task!r}; expected one of {', '.join(TASKS)}")
     if str(name_or_path) in NAMES:
         return _named(str(name_or_path), target, task)
-    path, reader = _file(name_or_path)
-    table = reader(path, target=target)
-    y, task, class_names, reason = settle_targets(path, table.y, task)
+    path, reader = reader_of(name_or_path)
+    table = reader.table(path, target, task)
+    if table.class_names is not None and task != "regression":
+        y, task, class_names, reason = table.y, "classification", table.class_names, "they are labels of images"
+    else:
+        y, task, class_names, reason = settle_targets(path, table.y, task)
     names = table.target_names or ()
     return Dataset(
         str(path), table.x, y, task, class_names, table.feature_names, names[0] if len(names) == 1 else None,
@@ -57,11 +74,12 @@ def load_features(name_or_path, target=None, feature_names=None, features=None):
     Parameters
     ----------
     name_or_path : str or path
-        As for `load`. An ``.npz`` file needs only ``x``; an ``.npy`` file holds the features alone.
-    target : str, optional
-        A column to drop: its name for ``.csv``, ``"last"`` for ``.npy``.
+        As for `load`. An ``.npz`` file needs only ``x``; an ``.npy`` file holds the features alone; images need no labels.
+    target : str or sequence of str, optional
+        Columns to drop: their names for a table, ``"last"`` for ``.npy``.
     feature_names : sequence of str, optional
-        The names that the model was trained with; a ``.csv`` file must have exactly these columns, in any order.
+        The names that the model was trained with; a table must have exactly these columns, in any order. A column of text
+        becomes the columns that it became in training, and a text that was not there is refused.
     features : int, optional
         Number of features that the model was trained with.
 
@@ -77,9 +95,8 @@ def load_features(name_or_path, target=None, feature_names=None, features=None):
     if str(name_or_path) in NAMES:
         path, x = str(name_or_path), load_named(str(name_or_path)).x
     else:
-        path, reader = _file(name_or_path)
-        table = reader(path, target=target, features_only=True)
-        x = _in_training_order(path, table, feature_names)
+        path, reader = reader_of(name_or_path)
+        x = reader.features(path, target, feature_names, features).x
     if features is not None and x.shape[1] != features:
         hint = "; a target column among them is dropped with target (--target)" if x.shape[1] == features + 1 else ""
         raise DataError(f"{path} has {x.shape[1]} feature(s); expected {features}, as in training{hint}")
@@ -88,38 +105,8 @@ def load_features(name_or_path, target=None, feature_names=None, features=None):
 
 def _named(name, target, task):
     if target is not None:
-        raise DataError(f"the data set {name!r} has its own target; target {target!r} is for .csv files")
+        raise DataError(f"the data set {name!r} has its own target; target {target!r} is for .csv and .tsv files")
     dataset = load_named(name)
     if task not in (None, dataset.task):
         raise DataError(f"the data set {name!r} is for {dataset.task}; found task {task!r}")
     return dataset
-
-
-def _file(path):
-    path = Path(path)
-    reader = READERS.get(path.suffix.lower())
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; expected a file ({', '.join(READERS)}) or one of {', '.join(NAMES)}")
-    if reader is None and path.is_file():
-        raise DataError(f"{path} has the suffix {path.suffix!r}; expected {', '.join(READERS)}")
-    if reader is None:
-        close = difflib.get_close_matches(str(path), NAMES, n=1)
-        meant = f" (did you mean {close[0]!r}?)" if close else ""
-        expected = f"one of {', '.join(NAMES)}, or a file ({', '.join(READERS)})"
-        raise DataError(f"unknown data set {str(path)!r}{meant}; expected {expected}")
-    if not path.exists():
-        raise DataError(f"{path} does not exist")
-    return path, reader
-
-
-def _in_training_order(path, table, names):
-    if not names or not table.feature_names:
-        return table.x
-    missing = [name for name in names if name not in table.feature_names]
-    extra = [name for name in table.feature_names if name not in names]
-    if missing:
-        raise DataError(f"{path} lacks the column(s) {shown(missing)} of the training data; found {shown(table.feature_names)}")
-    if extra:
-        hint = "; a target column is dropped with target (--target)" if len(extra) == 1 else ""
-        raise DataError(f"{path} has the column(s) {shown(extra)}, which the training data had not{hint}")
-    return np.ascontiguousarray(table.x[:, [table.feature_names.index(name) for name in names]])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nearlin._array import refuse_masked
 from nearlin.data.dataset import DataError
 
 _ZERO = 1e-12  # a row this small beside what was subtracted from it is rounding error
@@ -78,7 +79,10 @@ class Preprocessing:
         ------
         DataError
             A different number of features than in training, or a zero row where rows are normalised.
+        TypeError
+            A masked array.
         """
+        refuse_masked(name, x)
         x = np.asarray(x, dtype=np.float64)
         for constants in (self.mean, self.scale):
             if constants is not None and x.shape[-1] != constants.shape[0]:

@@ -38,7 +38,7 @@ def settle_targets(name, y, task=None):
     if task is None:
         task, reason = infer_task(y)
     if task == "regression":
-        if y.dtype.kind == "U":
+        if y.dtype.kind == "U" and y.ndim == 1:
             raise DataError(f"{name}: the target holds text; regression expects numbers")
         return check_targets(name, y), task, None, reason
     if y.ndim != 1:

@@ -112,8 +112,8 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
     \b
     DATA is a problem by name (RECIPES),
     a data set by name (NAMES)
-    or a file: .csv with a header line (name its --target), .npz with arrays x and y,
-    or .npy with the target in the last column. It may be omitted with --resume.
+    or a file: .csv or .tsv (name its --target), .npz with arrays x and y, .npy with the target in the last column,
+    .svm (LIBSVM), an IDX or CIFAR file, or a folder of these. It may be omitted with --resume.
 
     \b
     Examples:
@@ -222,13 +222,13 @@ def tune_command(data, optimizers, out, **given):
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("data")
 @options.path("--out", "A .csv, .npy or .npz file; an existing one is replaced.", required=True)
-@click.option("--target", metavar="COLUMN", help="Column of DATA to drop (.npy: last).")
+@click.option("--target", metavar="COLUMN", help="Column of DATA to drop, or several between commas (.npy: last).")
 @click.option("--backend", default="numpy", show_default=True, metavar="NAME", help="Where the network is evaluated.")
 def predict_command(checkpoint, data, out, target, backend):
     """Predict with a CHECKPOINT for the rows of DATA, in the units of the training data.
 
     \b
-    DATA holds the features alone, as .csv (the columns of training, in any order), .npz (array x) or .npy;
+    DATA holds the features alone, as .csv or .tsv (the columns of training, in any order), .npz (array x), .npy or images;
     --target names a column to drop. Regression gives a column `prediction`, classification `score` and `label`.
     Example:
       nearlin predict runs/houses/checkpoint.npz new.csv --out prices.csv

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nearlin import nn
-from nearlin._array import asarray, prototype, to_numpy
+from nearlin._array import asarray, prototype, refuse_masked, to_numpy
 from nearlin.data import DataError, Dataset, Preprocessing, load_features
 from nearlin.data.dataset import check_inputs
 from nearlin.experiments import checkpoint, folders
@@ -71,7 +71,7 @@ def predict(path, data, out=None, target=None, backend="numpy"):
 
     Raises
     ------
-    CheckpointError, DataError, BackendError, OSError
+    CheckpointError, DataError, BackendError, TypeError, OSError
         A file that cannot be read or written, or inputs that do not fit the network.
     """
     if out is not None:
@@ -102,6 +102,7 @@ def predict(path, data, out=None, target=None, backend="numpy"):
 def _inputs(data, target, facts):
     if isinstance(data, str | Path):
         return load_features(data, target, facts["feature_names"], facts["features"])
+    refuse_masked("data", data)
     x = data.x if isinstance(data, Dataset) else check_inputs("data", to_numpy(data))
     if x.shape[1] != facts["features"]:
         raise DataError(f"data has {x.shape[1]} feature(s); expected {facts['features']}, as in training")

@@ -241,7 +241,7 @@ def _from_data(data, config):
         names = (*RECIPES, *NAMES)
         raise DataError(
             f"unknown problem or data set {data!r}{did_you_mean(data, names)}; expected one of {', '.join(names)}, or a file "
-            "(.csv, .npy, .npz)"
+            "(.csv, .tsv, .npy, .npz, .svm, IDX or CIFAR)"
         )
     dataset = data if isinstance(data, Dataset) else load(data, config.target, config.task)
     if len(dataset) < 2:

@@ -194,9 +194,14 @@ BAD_PICKLES = {
     "objects": (pickle.dumps({b"data": np.array([[None]]), b"labels": [1]}, protocol=2), "'data' is no pickled array"),
     "shape": (pickle.dumps({b"data": X[:2], b"labels": [1, 2]}, protocol=2), r"shape \(2, 3, 32, 32\); expected \(n, 3072\)"),
     "counts": (pickled(X[:2], labels=Y[:3]), "'labels' has 3 entries; expected a list of 2 integers"),
-    "labels are an array": (
-        pickle.dumps({b"data": flat(slice(2)), b"labels": Y[:2]}, protocol=2),
-        "'labels' is no list; expected",
+    "labels are one number": (pickle.dumps({b"data": flat(slice(2)), b"labels": 3}, protocol=2), "'labels' is no list; expected"),
+    "labels are floats": (
+        pickle.dumps({b"data": flat(slice(2)), b"labels": Y[:2] / 2}, protocol=2),
+        r"'labels' is an array of type \('f8',\); expected integers",
+    ),
+    "a label is a float": (
+        pickle.dumps({b"data": flat(slice(2)), b"labels": [1, np.float64(2)]}, protocol=2),
+        r"'labels' is an array of type \('f8',\); expected integers",
     ),
     "label is text": (pickle.dumps({b"data": flat(slice(2)), b"labels": ["1", 2]}, protocol=2), "expected integers from 0 to 9"),
     "label": (pickled(X[:2], labels=[3, 10]), "the label 10 in row 1"),
@@ -213,6 +218,26 @@ BAD_PICKLES = {
 def test_bad_pickles(tmp_path, case):
     data, says = BAD_PICKLES[case]
     refuses(load_cifar10, write10(tmp_path, "pickle", data_batch_2=data), says, "data_batch_2")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("fortran", [False, True])
+@pytest.mark.parametrize("labels", [list, np.asarray, lambda y: list(np.int64(y)), lambda y: np.asarray(y, ">i2")])
+def test_batches_that_were_pickled_again(tmp_path, protocol, fortran, labels):
+    """By every protocol, with labels as NumPy has them."""
+    x = np.asfortranarray(flat(slice(2, 4))) if fortran else flat(slice(2, 4))
+    data = pickle.dumps({b"data": x, b"labels": labels([7, 3])}, protocol=protocol)
+    train, _ = load_cifar10(write10(tmp_path, "pickle", data_batch_2=data))
+    np.testing.assert_array_equal(train.x, X[:10])
+    assert train.y[2:4].tolist() == [7, 3]
+
+
+def test_a_harmful_pickle_of_protocol_5_is_not_run(tmp_path):
+    trap = tmp_path / "trap"
+    content = {b"data": flat(slice(2)), b"labels": [Harmful(trap), np.int64(1)]}
+    says = r"data_batch_2 cannot be read: the pickle asks for (posix|nt)\.mkdir"
+    refuses(load_cifar10, write10(tmp_path / "s", "pickle", data_batch_2=pickle.dumps(content, protocol=5)), says, "data_batch_2")
+    assert not trap.exists()
 
 
 def test_keys_of_python_3_and_columns_first(tmp_path):

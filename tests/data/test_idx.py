@@ -70,7 +70,7 @@ BAD_IDX = {
     "no dimensions": (b"\0\0\x08\0", "the magic number is 2048"),
     "header cut": (idx(TRAIN)[:9], "is truncated: 9 bytes; expected a header of 16"),
     "body cut": (idx(TRAIN)[:-1], r"is truncated: 155 bytes; expected 156 for uint8 of shape \(7, 4, 5\)"),
-    "too long": (idx(TRAIN) + b"\0", "is too long: 157 bytes; expected 156"),
+    "too long": (idx(TRAIN) + b"\0", "is too long: 157 bytes or more; expected 156"),
     "gzip cut": (gzip.compress(idx(TRAIN))[:-12], "truncated gzip"),
     "gzip damaged": (gzip.compress(idx(TRAIN))[:-8] + bytes(8), "damaged gzip"),
     "gzip header": (b"\x1f\x8b\x00\x00" + bytes(20), "damaged gzip"),

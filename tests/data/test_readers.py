@@ -45,14 +45,6 @@ def test_task_makes_two_numbers_two_classes(tmp_path):
     assert data.class_names == ("0", "1")
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("x", np.float16), ("x", np.int16), ("y", np.int64), ("y", np.float16)])
-def test_arrays_that_would_be_converted_silently_are_refused(tmp_path, name, dtype):
-    arrays = {"x": X.astype(float), "y": np.asarray(Y, dtype=float)}
-    np.savez(tmp_path / "a.npz", **{**arrays, name: arrays[name].astype(dtype)})
-    with pytest.raises(DataError, match=f"{name} has dtype {np.dtype(dtype)}; expected float32 or float64"):
-        load(tmp_path / "a.npz")
-
-
 @pytest.mark.parametrize("factor", [1e200, 1e-200])
 def test_values_whose_squares_are_no_numbers_are_refused(tmp_path, factor):
     np.savez(tmp_path / "a.npz", x=X.astype(float), y=factor * np.asarray(Y, dtype=float))
@@ -80,7 +72,7 @@ BAD_CSV = {
     "empty": ("", "is empty"),
     "blank lines": ("\n\n", "is empty; expected a header"),
     "header alone": ("u,y\n", "no rows"),
-    "no header": ("1,2\n3,4\n", "numbers only; expected a header"),
+    "no header": ("1,2\n3,4\n", "no column 'y'; without a header line the columns are called x1, label, or first and last"),
     "no such column": ("u,v\n1,2\n", "no column 'y'; the columns are u, v"),
     "target alone": ("y\n1\n", "at least one feature"),
     "text in a feature": ("u,y\n1,2\nred,3\n", "line 3, column 'u': the text 'red'"),
