@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+import nearlin as nl
 from nearlin import _array
 
 
@@ -161,3 +162,21 @@ def test_the_cupy_probe_never_raises():
 def test_an_unknown_backend_is_named_with_the_known_ones():
     with pytest.raises(_array.BackendError, match="unknown backend 'jax'; expected one of numpy, cupy"):
         _array.prototype("jax")
+
+
+def test_masked_arrays_are_refused_wherever_arrays_come_in():
+    """Every conversion would drop the mask in silence."""
+    x, y = np.arange(12.0).reshape(6, 2), np.arange(6.0)
+    masked = np.ma.masked_greater(x, 7), np.ma.masked_equal(y, 3)
+    steps = nl.data.Preprocessing()
+    calls = (
+        lambda: nl.asarray(masked[0], like=x),
+        lambda: _array.check(x=masked[0]),
+        lambda: _array.check(x=x, y=masked[1]),
+        lambda: nl.experiments.train((masked[0], y), width=4, steps=1, progress=False),
+        lambda: nl.experiments.train((x, masked[1]), width=4, steps=1, progress=False),
+        lambda: steps.inputs(masked[0]),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match="is a masked array, whose mask would be lost; expected a plain array"):
+            call()
