@@ -42,7 +42,9 @@ PUBLISHED = {  # method: optimizer, settings, losses
 
 def losses(folder, optimizer, settings, epochs):
     """Training losses at the ends of epochs."""
-    options = {"optimizer": optimizer, "settings": tuple(settings.items()), "data_dir": str(folder), "epochs": epochs}
+    given = {name: value for name, value in settings.items() if name != "l2"}
+    options = {"optimizer": optimizer, "settings": tuple(given.items()), "data_dir": str(folder), "epochs": epochs}
+    options |= {"l2": settings["l2"]} if "l2" in settings else {}
     records = train("mnist-ae", **options).records
     return [record["loss_after"] for record in records if record["loss_after"] is not None]
 

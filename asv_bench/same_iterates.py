@@ -45,7 +45,7 @@ WORDS = {  # by field; where an optimizer does not know a word, it is refused
     "statistic": ("sample",),
     "stop": ("progress",),
 }
-NUMBERS = {"weight_decay": 0.01, "l2": 0.01, "momentum": 0.3, "damping": 0.05, "trust_region": 1e-3, "statistics_every": 2,
+NUMBERS = {"weight_decay": 0.01, "momentum": 0.3, "damping": 0.05, "trust_region": 1e-3, "statistics_every": 2,
            "inverse_every": 2, "polish": 1, "rank": 2, "relative_damping": 0.1, "memory": 3}  # fmt: skip
 PLANS = (
     "exact",
@@ -60,7 +60,7 @@ PLANS = (
     "diagonal",
     "parameter-cg",
 )
-WITH_PLAN = ({}, {"momentum": 0.5, "l2": 1e-3}, {"reuse": False}, {"inner_dtype": "float32"}, {"solver": "lsqr"})
+WITH_PLAN = ({}, {"momentum": 0.5}, {"reuse": False}, {"inner_dtype": "float32"}, {"solver": "lsqr"})
 
 
 def problems():

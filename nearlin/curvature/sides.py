@@ -1,21 +1,27 @@
 """The two sides of a damped Gauss-Newton system: u over (sample, output), or δ over the parameters.
 
-Formula     (JᵀHJ/n + s I) δ = -g + λ μ δ_prev - ω θ,   the strength s = λ + ω;   K = Cᵀ J, H = C Cᵀ, C r̃ = dl/dz
-            sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n s I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω θ) / s,   the shift n s
+Formula     (JᵀHJ/n + λ I + ω D) δ = -g + λ μ δ_prev - ω W;   K = Cᵀ J, H = C Cᵀ, C r̃ = dl/dz;   W the weights of θ, D the
+            projection on them: zeros for biases;   the strength s = λ + ω
+            sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n s I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω W) / s,   the shift n s
             parameter side   CG on δ itself, from μ δ_prev
 Reference   Martens, ICML 2010 (start, and stop by progress); Goldshlager, Abrahamsen, Lin, arXiv:2401.10190 (δ₀: SPRING)
 Cost        what `gram_solve` or `cg` cost; a product for each part of δ₀, or of the start
 Deviations  1. Where ε is above `SUMMED` rounding errors, images are summed up along the iteration, and certify it; below, a
                product of its own does.
+            2. The sample side has I for D: biases are damped by ω too, as J Jᵀ of all columns has one shift. Steps vanish at the
+               same θ.
+            3. There r̃ does not vanish where the penalty balances the loss: ε is lowered by ||g + ω W|| / ||g|| where that is
+               below 1, so that what is left of a solve goes to zero with the gradient; one product more.
 """
 
 import math
+from functools import cached_property
 from typing import NamedTuple
 
 from nearlin._array import namespace, widest
 from nearlin.curvature.gram_solve import DampedGram, gram_solve
 from nearlin.linalg import Exit, SlowProgress, SolveInfo, axpy, cg, craig, eps_of, inner, lsqr, norm
-from nearlin.nn import ravel, unravel
+from nearlin.nn import ravel, unravel, without_biases
 
 ROUGH = 1e-2  # accuracy of a solve in a lower precision, of which corrections make any other
 SATURATED = 1e-6  # of ||g||²/2L: less curvature is out of reach of the dampings that one step tries
@@ -55,12 +61,14 @@ class Accuracy(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """What δ is pulled towards, beside the model's minimum: ω/2 ||θ + δ||² and λ/2 ||δ - μ δ_prev||² of a step.
+    """What δ is pulled towards, beside the model's minimum: by ω/2 ||W||² of the objective and λ/2 ||δ - μ δ_prev||² of a step.
 
     Attributes
     ----------
     params : tuple of arrays
         θ.
+    layers : tuple of LayerSpec
+        They tell weights from biases.
     l2 : float
         ω.
     last : tuple of arrays or None
@@ -72,6 +80,7 @@ class Pull(NamedTuple):
     """
 
     params: tuple
+    layers: tuple
     l2: float = 0.0
     last: tuple | None = None
     momentum: float = 0.0
@@ -79,7 +88,7 @@ class Pull(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """δ, its image K δ (n c,), its inner product with the gradient, and the certificate."""
+    """δ, its image K δ (n c,), its inner product with the gradient, that of the penalty too, and the certificate."""
 
     step: tuple
     image: object
@@ -102,6 +111,7 @@ class SampleSide:
 
     def __init__(self, J, r, pull, accuracy):
         self.J, self.r, self.pull, self.accuracy, self.n, self._images = J, r, pull, accuracy, J.samples, {}
+        self._weights = without_biases(pull.params, pull.layers) if pull.l2 else None
 
     def largest_curvature(self, iterations, loss):
         """The largest Ritz value of K Kᵀ / n, whatever the ``loss``."""
@@ -116,20 +126,33 @@ class SampleSide:
         centre, image = self._centre(damping)
         b, shift = self.r if centre is None else self.r + image, self.n * (damping + self.pull.l2)
         J, wide = self.accuracy.outer(self.J, b)
-        solved = gram_solve(J, wide, shift, self._inner_solver(b, P, shift), self.accuracy.epsilon, limit)
+        solved = gram_solve(J, wide, shift, self._inner_solver(b, P, shift), self._tolerance, limit)
         back = lambda a: namespace(a).astype(a, self.r.dtype, copy=False)  # noqa: E731
         step, made = tuple(-back(V) for V in solved.step), -back(solved.image)
         if centre is not None:
             step, made = axpy(1.0, centre, step), image + made
-        return Solution(step, made, inner(self.r, made) / self.n, solved.info)
+        slope = inner(self.r, made) / self.n
+        if self.pull.l2:
+            slope += self.pull.l2 * inner(self._weights, step)
+        return Solution(step, made, slope, solved.info)
+
+    @cached_property
+    def _tolerance(self):
+        """ε: deviation 3."""
+        epsilon, l2 = self.accuracy.epsilon, self.pull.l2
+        if not l2:
+            return epsilon
+        g = self.J.rmatvec(self.r / self.n)
+        size, left = norm(g), norm(axpy(l2, self._weights, g))
+        return max(epsilon * left / size, 100 * eps_of(self.r)) if left < size else epsilon
 
     def _centre(self, damping):
         """δ₀ and K δ₀, or None twice."""
-        (params, l2, last, momentum, _), parts = self.pull, []
+        (params, _, l2, last, momentum, _), parts = self.pull, []
         if last is not None and damping:
             parts.append((damping * momentum / (damping + l2), last, "last"))
         if l2:
-            parts.append((-l2 / (damping + l2), params, "params"))
+            parts.append((-l2 / (damping + l2), self._weights, "weights"))
         if not parts:
             return None, None
         centre = tuple(sum(a * v[i] for a, v, _ in parts) for i in range(len(params)))
@@ -168,20 +191,21 @@ class SampleSide:
 
 
 class ParameterSide:
-    """(KᵀK/n + s I) δ = -g + λ μ δ_prev - ω θ by CG on δ, of n samples.
+    """(KᵀK/n + λ I + ω D) δ = -g + λ μ δ_prev - ω W by CG on δ, of n samples.
 
     Parameters
     ----------
     J : Jacobian
         K.
     gradient : tuple of arrays
-        g, of the mean loss.
+        g + ω W, of the objective.
     pull : Pull
     accuracy : Accuracy
     """
 
     def __init__(self, J, gradient, pull, accuracy):
         self.J, self.g, self.pull, self.accuracy, self.n = J, ravel(gradient), pull, accuracy, J.samples
+        self._penalty = pull.l2 and pull.l2 * ravel(without_biases(tuple(map(_ones, pull.params)), pull.layers))  # ω D
 
     def largest_curvature(self, iterations, loss):
         """The largest Ritz value of KᵀK / n; ||g||²/2L where outputs are saturated and the Ritz value is nothing beside it."""
@@ -198,10 +222,8 @@ class ParameterSide:
         return unravel(v, self.pull.params)
 
     def _right_hand_side(self, damping):
-        (params, l2, last, momentum, spring), b = self.pull, -self.g
-        if l2:
-            b = b - l2 * ravel(params)
-        return b + (damping * momentum) * ravel(last) if spring and last is not None else b
+        pull, b = self.pull, -self.g
+        return b + (damping * pull.momentum) * ravel(pull.last) if pull.spring and pull.last is not None else b
 
     def forget(self):
         """Go on without δ_prev."""
@@ -209,7 +231,7 @@ class ParameterSide:
 
     def solve(self, damping, P, limit):
         """As `SampleSide.solve`."""
-        s, b, epsilon = damping + self.pull.l2, self._right_hand_side(damping), self.accuracy.epsilon
+        s, b, epsilon = damping + self._penalty, self._right_hand_side(damping), self.accuracy.epsilon
         size = norm(b)
         if not 0 < size < math.inf:
             zero = self._like_params(namespace(b).zeros_like(b))
@@ -243,7 +265,7 @@ class ParameterSide:
 
 
 class _Images:
-    """v → (KᵀK/n + s I) v that adds up K x along the steps x += α v."""
+    """v → (KᵀK/n + s) v, s = λ + ω D a number or a diagonal, that adds up K x along the steps x += α v."""
 
     def __init__(self, product, strength):
         self._product, self._strength, self._last, self.total = product, strength, None, None
@@ -254,6 +276,10 @@ class _Images:
 
     def accumulate(self, alpha):
         self.total = alpha * self._last if self.total is None else self.total + alpha * self._last
+
+
+def _ones(W):
+    return namespace(W).ones_like(W)
 
 
 def _largest(info):

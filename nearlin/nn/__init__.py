@@ -20,7 +20,18 @@ from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
-from nearlin.nn.parameters import Block, join_bias, layer_blocks, move_block, ravel, split_bias, take_block, unravel
+from nearlin.nn.parameters import (
+    Block,
+    join_bias,
+    layer_blocks,
+    move_block,
+    ravel,
+    split_bias,
+    take_block,
+    unravel,
+    weights_of,
+    without_biases,
+)
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from nearlin.nn.two_layer import TwoLayer
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
@@ -37,6 +48,7 @@ __all__ = [
     "Counted", "Objective", "Point",
 
     "Block", "join_bias", "layer_blocks", "move_block", "ravel", "split_bias", "take_block", "unravel",
+    "weights_of", "without_biases",
 
     "join_tensors", "split_tensors", "tensor_names",
     "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot",

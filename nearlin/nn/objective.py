@@ -5,14 +5,16 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
-from nearlin._array import BackendError, namespace
+from nearlin._array import BackendError, namespace, not_negative, settle
+from nearlin.linalg import axpy
 from nearlin.nn.losses import SquaredLoss
 from nearlin.nn.network import chain
+from nearlin.nn.parameters import weights_of, without_biases
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A network and a loss, evaluated at parameters and a batch.
+    """A network, a loss and a penalty, evaluated at parameters and a batch.
 
     Parameters
     ----------
@@ -24,12 +26,18 @@ class Objective:
         Running statistics of normalisation layers; `observe` folds in those of a batch.
     momentum : float
         Weight of a new batch in the running statistics.
+    l2 : float
+        ω: ω/2 ||W||² is added to the mean loss, over all weights, but not over biases, scales and shifts.
     """
 
     network: object
     loss: object
     statistics: tuple = field(default=(), compare=False)
     momentum: float = 0.1
+    l2: float = 0.0
+
+    def __post_init__(self):
+        settle(self, l2=not_negative)
 
     @property
     def layers(self):
@@ -53,6 +61,12 @@ class Objective:
             Arrays that do not fit each other or the network, or hold NaN or Inf; the message names the array.
         """
         return Point(self, *self._checked(params, batch))
+
+    def check_without_penalty(self, method):
+        """`ValueError` where there is a penalty, which ``method`` does not take."""
+        if self.l2:
+            found = f"l2 is {self.l2:g}, and {method} takes no penalty in the loss"
+            raise ValueError(f"{found}; expected l2=0, or GaussNewton or a method of gradients, which take it")
 
     def observe(self, statistics):
         """A new objective with a batch's `Statistics` folded into the running ones, by ``momentum``.
@@ -107,8 +121,21 @@ class Point:
 
     @cached_property
     def loss(self):
-        """Mean loss over the batch, a 0-d array."""
+        """Mean loss over the batch, with the penalty ω/2 ||W||², a 0-d array."""
+        if not self.l2:
+            return self.data_loss
+        squares = [namespace(W).sum(W * W) for W in weights_of(self.params, self._objective.layers)]
+        return self.data_loss + 0.5 * self.l2 * sum(squares)
+
+    @cached_property
+    def data_loss(self):
+        """Mean loss over the batch without the penalty, a 0-d array."""
         return self._objective.loss.value(self.outputs, self.y)
+
+    @property
+    def l2(self):
+        """ω of the penalty."""
+        return self._objective.l2
 
     @cached_property
     def residual(self):
@@ -120,9 +147,10 @@ class Point:
         """The square roots C of the samples' output Hessians (an `OutputRoot`)."""
         return self._objective.loss.root(self.outputs)
 
-    def check_least_squares(self):
-        """`ValueError` unless the loss is the squared one, summed over outputs: what methods for least squares ask for."""
+    def check_least_squares(self, method):
+        """`ValueError` unless the loss is the squared one, summed over outputs, without a penalty: what ``method`` asks for."""
         loss = self._objective.loss
+        self._objective.check_without_penalty(method)
         if not isinstance(loss, SquaredLoss):
             found = f"loss is a {type(loss).__name__}; expected SquaredLoss"
             raise ValueError(f"{found}: this method is for least squares, GaussNewton takes every loss")
@@ -148,8 +176,21 @@ class Point:
         return self._objective.loss.gradient(self.outputs, targets)
 
     def grads(self, targets=None):
-        """Gradient of the mean loss, shaped like the parameters; at other ``targets`` where given."""
+        """Gradient of `loss`, shaped like the parameters; at other ``targets``, where given, that of the mean loss alone."""
+        return self.penalised(self.data_grads()) if targets is None else self.data_grads(targets)
+
+    def data_grads(self, targets=None):
+        """Gradient of the mean loss without the penalty: for statistics of the data."""
         return self._network.grads(self.params, self._tape, self._output_gradient(targets) / self.samples)
+
+    def penalised(self, grads):
+        """``grads`` of the mean loss with the gradient of the penalty added."""
+        return axpy(1.0, self.penalty_grads, grads) if self.l2 else grads
+
+    @cached_property
+    def penalty_grads(self):
+        """Gradient of the penalty, ω W and zeros for biases and normalisations, or None where there is none."""
+        return tuple(self.l2 * W for W in without_biases(self.params, self._objective.layers)) if self.l2 else None
 
     def traces(self, targets=None):
         """Per layer a trace: inputs and per-sample output gradients, without the 1/n of the mean."""

@@ -30,6 +30,23 @@ def join_bias(weights, bias):
     return xp.concat([weights, xp.expand_dims(bias, axis=1)], axis=1)
 
 
+def weights_of(params, layers):
+    """The weights of the layers, without biases and normalisations: a tuple of views of ``params``."""
+    return tuple(split_bias(W, spec)[0] for W, spec in zip(params, layers, strict=True) if spec.kind != "norm")
+
+
+def without_biases(params, layers):
+    """``params`` with zeros in the place of biases and of normalisations; matrices of weights alone as they are."""
+    return tuple(map(_without_bias, params, layers))
+
+
+def _without_bias(W, spec):
+    if spec.kind == "norm":
+        return namespace(W).zeros_like(W)
+    weights, bias = split_bias(W, spec)
+    return weights if bias is None else join_bias(weights, namespace(bias).zeros_like(bias))
+
+
 class Block(NamedTuple):
     """A part of a layer's matrix that is changed on its own: all of it, its weights, or its bias."""
 

@@ -175,8 +175,9 @@ class Ginger:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, due = objective.at(params, batch), state.t % self.statistics_every == 0 and self.rank > 0
-        lr, grads = rate(self.lr, state.t), point.grads()
-        increments, after, lost = self._update(state, grads, self._vector(point, grads, label_key(key, state.t)) if due else None)
+        lr, grads = rate(self.lr, state.t), point.data_grads()
+        h = self._vector(point, grads, label_key(key, state.t)) if due else None
+        increments, after, lost = self._update(state, point.penalised(grads), h)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
         if len(lost) == len(after.blocks):

@@ -71,9 +71,9 @@ class GramGaussNewton:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `StepInfo`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
-        point.check_least_squares()
-        r, loss, eps = point.residual, float(point.loss), eps_of(point.x)
-        guard = Guard(point, loss, self.guard)
+        point.check_least_squares(type(self).__name__)
+        r, eps = point.residual, eps_of(point.x)
+        guard = Guard(point, self.guard)
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = point.jacobian(weighted=True)

@@ -25,8 +25,8 @@ Cost        with dense layers (o, D = d + 1), n rows and, for `KBFGSL`, h pairs,
             exact 2 h o floats kept per layer, class = "KBFGSL"
 Oracles     step: 2 forward, 2 backward: the second pair at the new parameters gives (s, y) and new_loss
             warm start, per batch: 1 forward, 1 backward
-Deviations  1. A bias is a column of W; momentum, its form and l2 (added to the gradient as l2 W) follow
-               renyiryry/kbfgs_neurips2020_public, which takes l2 = 1e-5.
+Deviations  1. A bias is a column of W; momentum and its form follow renyiryry/kbfgs_neurips2020_public. The objective's l2 is in
+               g, not in the pairs (s, y), as there, where it is 1e-5 and decays biases too.
             2. Without a warm start, the mean over given batches, A is a plain mean until 1/t < 1 - decay; the authors, on full
                batches, start from 0, which is start = "zero". There they take pair_decay = 0. A batch of n samples counts
                n times.
@@ -83,8 +83,6 @@ class KBFGS:
         Without a warm start: ``"mean"``, A is a plain mean at first; ``"zero"``: it starts from 0, A = (1 - decay) mean(a aᵀ).
     statistics_every : int
         Steps between two statistics A.
-    l2 : float
-        Weight of ||W||²/2 in the gradient.
     lr, weight_decay, exempt_bias : float or callable, float, bool
         Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
 
@@ -102,7 +100,6 @@ class KBFGS:
     powell: float = 0.2
     start: str = "mean"
     statistics_every: int = 1
-    l2: float = 0.0
     weight_decay: float = 0.0
     exempt_bias: bool = False
 
@@ -130,7 +127,7 @@ class KBFGS:
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
         loss, due = float(point.loss), steps.statistics_due(state.t, self.statistics_every, state.statistics)
         grads, seen = observe(point, layers, gram=due)
-        v = steps.velocity(state.velocity, grads, params, self.momentum, self.form, self.l2)
+        v = steps.velocity(state.velocity, point.penalised(grads), self.momentum, self.form)
         factors, size, kept = state.layers, state.size, []
         if due:
             weights = partial(steps.mean_weights, self.decay, warm=state.warm or self.start == "zero")

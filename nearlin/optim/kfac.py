@@ -44,8 +44,8 @@ Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic mod
                A batch of n samples counts n times (`nearlin.steps.weigh`).
             5. Inverses are taken at every statistics step while t < inverse_every, as in those codes; not so with early = False.
             6. Scales and shifts of normalisation layers step along the momentum, as in those codes.
-            7. form = "average" is v ← momentum v + (1 - momentum) g, and l2 adds l2 W to g (not to A and G), as in
-               renyiryry/kbfgs_neurips2020_public. weight_decay is decoupled and comes first.
+            7. form = "average" is v ← momentum v + (1 - momentum) g, and the objective's l2 is in g, not in A and G, as in
+               renyiryry/kbfgs_neurips2020_public, which decays biases too. weight_decay is decoupled and comes first.
             8. "rescaled" estimates S anew from the batch at hand whenever the basis changes. Where a factor is singular, S
                depends on the basis of its null space, which is up to the library and changes with the order of the rows: steps
                then differ between orders and backends by more than rounding.
@@ -116,8 +116,6 @@ class KFAC:
         ``"factored"``; ``"exact"``: the product of the factors is damped; ``"rescaled"``: so is E-KFAC's S.
     statistics_every, inverse_every, early : int, int, bool
         Steps between two statistics, and two inverses; ``early``: invert with the statistics while t < inverse_every.
-    l2 : float
-        Weight of ||W||² / 2 in the loss, added to the gradient alone.
     lr, weight_decay, exempt_bias : float or callable, float, bool
         Step size or schedule of it, see `nearlin.steps.rate`; decoupled decay, and whom it spares, see `nearlin.steps.decay`.
 
@@ -137,7 +135,6 @@ class KFAC:
     statistics_every: int = 1
     inverse_every: int = 20
     early: bool = True
-    l2: float = 0.0
     weight_decay: float = 0.0
     exempt_bias: bool = False
 
@@ -163,7 +160,7 @@ class KFAC:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, specs, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
-        v = steps.velocity(state.velocity, point.grads(), params, self.momentum, self.form, self.l2)
+        v = steps.velocity(state.velocity, point.grads(), self.momentum, self.form)
         layers, size, (lost, notes, kept) = state.layers, state.size, ([], [], 0)
         due = steps.statistics_due(state.t, self.statistics_every, state.statistics, again=True)
         refreshed = steps.inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)

@@ -163,7 +163,7 @@ class MiniBlockFisher:
         due = steps.statistics_due(state.t, self.statistics_every, state.statistics, again=True)
         refreshed = steps.inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
         grads, traces = self._gradients(point, due)
-        v = steps.velocity(state.velocity, grads, params, self.momentum)
+        v = steps.velocity(state.velocity, point.penalised(grads), self.momentum)
         layers, size, lost, notes, kept = state.layers, state.size, [], [], 0
         if due:
             weights, size = steps.weighted(partial(self._weights, state.warm), state.statistics, point.samples**self._power, size)
@@ -191,7 +191,7 @@ class MiniBlockFisher:
     def _gradients(self, point, due, targets=None):
         """The gradient of the mean loss, and traces where per-sample statistics are due."""
         if not due or self.statistic == "batch":
-            return point.grads(targets=targets), (None,) * len(point.params)
+            return point.data_grads(targets), (None,) * len(point.params)
         traces = point.traces(targets=targets)
         return tuple(trace.grad() / point.samples for trace in traces), traces
 

@@ -65,7 +65,7 @@ class NaturalGradient:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)
-        point.check_least_squares()
+        point.check_least_squares(type(self).__name__)
         J, r = point.jacobian(weighted=True), point.residual
         grams = J.gram_blocks()
         damping = self._damping(grams, r)

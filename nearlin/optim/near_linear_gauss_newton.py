@@ -181,9 +181,9 @@ class NearLinearGaussNewton:
         """
         key = fold_in(key, 0)
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
-        point.check_least_squares()
-        r, loss, eps = point.residual, float(point.loss), linalg.eps_of(point.x)
-        guard = Guard(point, loss, self.guard)
+        point.check_least_squares(type(self).__name__)
+        r, eps = point.residual, linalg.eps_of(point.x)
+        guard = Guard(point, self.guard)
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J, sketched = self._jacobian(point, objective), None

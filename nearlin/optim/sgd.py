@@ -60,7 +60,7 @@ class SGD:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, lr = objective.at(params, batch), rate(self.lr, state.t)
-        v = velocity(state.velocity, point.grads(), params, self.momentum, self.form)
+        v = velocity(state.velocity, point.grads(), self.momentum, self.form)
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
         trial = axpy(-lr, v, decayed)  # W ← W - lr v
         return taken_if_finite((params, state), (trial, State(v, state.t + 1)), point.loss)

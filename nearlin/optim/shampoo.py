@@ -102,7 +102,7 @@ class Shampoo:
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
         grads = point.grads()
-        v = steps.velocity(state.velocity, grads, params, self.momentum)
+        v = steps.velocity(state.velocity, grads, self.momentum)
         modes, counted, size, kept, replaced = state.layers, state.statistics, state.size, [], []
         if steps.statistics_due(state.t, self.statistics_every, counted):
             weights, size = steps.weighted(partial(self._weights, state.warm), counted, point.samples**2, size)

@@ -98,7 +98,7 @@ class TNT:
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
         grads = point.grads()
-        v = steps.velocity(state.velocity, grads, params, self.momentum)
+        v = steps.velocity(state.velocity, grads, self.momentum)
         modes, counted, size, kept = state.layers, state.statistics, state.size, []
         if steps.statistics_due(state.t, self.statistics_every, counted):
             drawn = self._drawn_gradient(point, layers, steps.label_key(key, state.t))

@@ -47,21 +47,17 @@ class Guard:
     ----------
     point : Point
         Where the step starts.
-    loss : float
-        There, with the penalty of weight decay.
     on : bool
         False: one attempt, which is taken if it is finite and its solve is better than none; the damping stays.
     squared : bool
         Whether the loss is squared.
-    l2 : float
-        ω of weight decay.
 
     Attributes
     ----------
     why_unmoved : str
         The reason for a step that stays where it is before any solve, or nothing.
     size : float
-        Of the residual of least squares, in its norm, where there is no weight decay; else NaN.
+        Of the residual of least squares, in its norm, where there is no penalty; else NaN.
     damping : Damping
         Of the next attempt, or step.
     accepted : bool
@@ -70,25 +66,25 @@ class Guard:
     attempts : int
     """
 
-    def __init__(self, point, loss, on=True, squared=True, l2=0.0):
-        self._point, self._loss, self._on, self.size, self.why_unmoved = point, loss, on, math.nan, ""
+    def __init__(self, point, on=True, squared=True):
+        self._point, self._loss, self._on, self.size, self.why_unmoved = point, float(point.loss), on, math.nan, ""
         self.damping, self.accepted, self.attempts, self._at_rounding, self._at_ceiling = None, False, 0, False, False
-        if not math.isfinite(loss):
+        if not math.isfinite(self._loss):
             self.why_unmoved = StepExit.REJECTED.because("the loss is not finite")
             return
-        left = self._left(squared, l2)
+        left = self._left(squared)
         self._little = left <= LITTLE
         if left <= NOTHING:
             self.why_unmoved = StepExit.STALLED.because("the residual is rounding")
 
-    def _left(self, squared, l2):
+    def _left(self, squared):
         """The residual in rounding errors of the outputs; of other losses than least squares 0 where they are 0, else Inf.
 
-        With weight decay it is Inf: θ may still shrink.
+        With a penalty it is Inf: the weights may still shrink.
         """
         point = self._point
-        if l2 or not squared:
-            return math.inf if l2 or float(point.loss) else 0.0
+        if point.l2 or not squared:
+            return math.inf if point.l2 or self._loss else 0.0
         self.size = norm(point.residual)
         rounding = eps_of(point.outputs) * (norm(point.outputs) + norm(point.y))
         return self.size / rounding if rounding else math.inf if self.size else 0.0
@@ -121,10 +117,9 @@ class Guard:
 
     def info(self, trial, solve, *more):
         """The `StepInfo` after the last attempt; ``more`` are its last fields."""
-        loss = float(self._point.loss)
-        new_loss = float(trial.point.loss) if self.accepted else loss
+        new_loss = float(trial.point.loss) if self.accepted else self._loss
         reason = StepExit.ACCEPTED if self.accepted else self._why_not(solve)
-        return StepInfo(loss, new_loss, self.accepted, reason, self.used, trial.ratio, self.attempts, solve, *more)
+        return StepInfo(self._loss, new_loss, self.accepted, reason, self.used, trial.ratio, self.attempts, solve, *more)
 
     def _why_not(self, solve):
         if solve.reason == Exit.NON_FINITE:

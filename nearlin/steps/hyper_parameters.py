@@ -17,7 +17,6 @@ SHARED = {
     "statistics_every": integer(1),
     "inverse_every": integer(1),
     "early": flag,
-    "l2": not_negative,
     "reshape": one_of("filter", "matrix"),
     "epsilon": within("(0, 1)"),
     "maxiter": integer(1),

@@ -82,7 +82,7 @@ class StepInfo(NamedTuple):
         ``"accepted"``, ``"rejected: ..."`` or ``"stalled: ..."``.
     damping : float
         λ of the last attempt, as the method's ``damping`` has it. `GaussNewton` adds it to the mean curvature JᵀHJ/n, where the
-        strength is λ + ω with weight decay and the shift of the sample side's J Jᵀ n (λ + ω); the others add it to J Jᵀ.
+        strength is λ + ω with a penalty and the shift of the sample side's J Jᵀ n (λ + ω); the others add it to J Jᵀ.
     ratio : float
         Actual over predicted decrease of the loss in the last attempt.
     attempts : int

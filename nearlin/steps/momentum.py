@@ -4,13 +4,11 @@ from nearlin._array import namespace
 from nearlin.linalg import axpy
 
 
-def velocity(old, grads, params, momentum, form="sum", l2=0.0):
+def velocity(old, grads, momentum, form="sum"):
     """v ← momentum v + g, or momentum v + (1 - momentum) g with ``form="average"``, from v = None, which stands for 0.
 
-    ``l2`` adds l2 θ to g. 2 p flops a step, p more for the average, 2 p more for ``l2``.
+    2 p flops a step, p more for the average.
     """
-    if l2:
-        grads = axpy(l2, params, grads)
     if form == "average":
         grads = tuple((1 - momentum) * g for g in grads)
     return grads if old is None else axpy(momentum, old, grads)

@@ -83,11 +83,11 @@ class Pass:
 class Case:
     """A network of `NETWORKS` under a loss: the library's objective, and the same in NumPy."""
 
-    def __init__(self, name, loss="squared", seed=0):
+    def __init__(self, name, loss="squared", seed=0, l2=0.0):
         self.layers, self.shape, self.n = NETWORKS[name]
         self.kind = loss
         self.network = _network(self.layers, self.shape)
-        self.objective = nn.Objective(self.network, LOSSES[loss]())
+        self.objective = nn.Objective(self.network, LOSSES[loss](), l2=l2)
         draw = np.random.default_rng(seed)
         self.x = draw.standard_normal((self.n, *self.shape))
         self.params = tuple(0.7 * W + 0.1 * draw.standard_normal(W.shape) for W in self.network.init(3, np.ones(1)))
@@ -147,6 +147,10 @@ class Case:
         places = [(("W", k), _unit(W.shape, entry)) for k, W in enumerate(params) for entry in np.ndindex(W.shape)]
         columns = [self.walk(params, *place)[0].imag.ravel() / SIZE for place in places]
         return np.stack(columns, axis=1), self.walk(params)[0].real
+
+    def weights(self, params):
+        """Like ``params``, with zeros in the columns of biases."""
+        return [W * (np.arange(W.shape[1]) < W.shape[1] - layer.bias) for layer, W in zip(self.layers, params, strict=True)]
 
     def run(self, optimizer, steps, objective=None):
         """(params, state) after ``steps`` accepted steps of the library."""

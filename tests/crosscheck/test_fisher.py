@@ -100,7 +100,7 @@ def kfac(case, steps, inverse, pi, schedule, form="sum", l2=0.0, lr=0.05, dampin
         true = case.reference(params)
         new_statistics, new_inverses = due(t, schedule)
         drawn = case.reference(params, next(labels)) if new_statistics or (new_inverses and inverse == "rescaled") else None
-        for k, W in enumerate(params):
+        for k, W in enumerate(case.weights(params)):
             v[k] = 0.9 * v[k] + (1 if form == "sum" else 0.1) * (true.G[k] + l2 * W)
             n, T = true.a[k].shape[:2]
             if new_statistics:
@@ -149,8 +149,8 @@ def _has_a_basis(name, loss, inverse, pi, form):
     cases(NETWORKS, ("squared", "softmax"), ("factored", "exact", "rescaled"), (True, False), FORMS, every=8, where=_has_a_basis),
 )
 def test_kfac(name, loss, inverse, pi, form):
-    case = Case(name, loss)
     schedule, kind, l2 = form
+    case = Case(name, loss, l2=l2)
     every, inverses, early = SCHEDULES[schedule]
     opt = optim.KFAC(
         lr=0.05,
@@ -161,7 +161,6 @@ def test_kfac(name, loss, inverse, pi, form):
         inverse_every=inverses,
         early=early,
         form=kind,
-        l2=l2,
     )
     params, state = case.run(opt, 5, Replay(case.objective, case.drawn))
     want, A, G = kfac(case, 5, inverse, pi, schedule, kind, l2)

@@ -36,16 +36,17 @@ def _distinct(name, loss, plan, l2):
 
 @pytest.mark.parametrize(("name", "loss", "plan", "l2"), cases(NETWORKS, LOSSES, PLANS, (0.0, 0.1), every=9, where=_distinct))
 def test_gauss_newton(name, loss, plan, l2):
-    case, damping = Case(name, loss), 0.03
-    opt = optim.GaussNewton(epsilon=1e-10, maxiter=3000, damping=damping, guard=False, l2=l2, plan=plan)
+    case, damping = Case(name, loss, l2=l2), 0.03
+    opt = optim.GaussNewton(epsilon=1e-10, maxiter=3000, damping=damping, guard=False, plan=plan)
     new, _, info = opt.step(case.params, opt.init(case.params, case.objective), case.objective, case.batch, key=1)
     J, f = case.jacobian(case.params)
     c = f.shape[1]
     curvature = (
         sum(J[i * c : (i + 1) * c].T @ H @ J[i * c : (i + 1) * c] for i, H in enumerate(output_hessians(loss, f))) / case.n
     )
-    gradient = J.T @ gradient_of_outputs(loss, f, case.y).ravel() / case.n + l2 * flat(case.params)
-    want = -np.linalg.solve(curvature + (damping + l2) * np.eye(len(gradient)), gradient)
+    gradient = J.T @ gradient_of_outputs(loss, f, case.y).ravel() / case.n + l2 * flat(case.weights(case.params))
+    D = flat(case.weights([np.ones_like(W) for W in case.params])) if info.side == "parameter" else 1.0
+    want = -np.linalg.solve(curvature + np.diag(damping + l2 * D * np.ones_like(gradient)), gradient)
     assert error(moved(new, case.params), want) <= 1e-6
     assert info.accepted
     assert info.damping == pytest.approx(damping)

@@ -37,7 +37,7 @@ def kbfgs(case, steps, lr, damping, pair_decay, memory=None, l2=1e-3):
     s, y, pairs = [0.0] * L, [0.0] * L, [[] for _ in params]
     for t in range(steps):
         one = case.reference(params)
-        v = [0.9 * a + 0.1 * (G + l2 * W) for a, G, W in zip(v, one.G, params, strict=True)]
+        v = [0.9 * a + 0.1 * (G + l2 * W) for a, G, W in zip(v, one.G, case.weights(params), strict=True)]
         for k, a in enumerate(one.a):
             new = max(0.1, 1 / (t + 1))
             A[k] = new * np.einsum("nti,ntj->ij", a, a) / case.n + (1 - new) * A[k]
@@ -71,8 +71,8 @@ SETTINGS = ((0.3, 0.3, 0.9), (0.5, 0.01, 0.9), (0.2, 0.05, 0.0))
     ),
 )  # fmt: skip
 def test_kbfgs(name, loss, settings, memory):
-    case, (lr, damping, pair_decay) = Case(name, loss), settings
-    options = {"lr": lr, "damping": damping, "pair_decay": pair_decay, "l2": 1e-3}
+    case, (lr, damping, pair_decay) = Case(name, loss, l2=1e-3), settings
+    options = {"lr": lr, "damping": damping, "pair_decay": pair_decay}
     opt = optim.KBFGSL(**options, memory=memory) if memory else optim.KBFGS(**options)
     params, state = case.run(opt, 6)
     want, Hg, Ha = kbfgs(case, 6, lr, damping, pair_decay, memory)

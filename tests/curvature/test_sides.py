@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nearlin import nn
 from nearlin.curvature import Accuracy, Applied, Kept, ParameterSide, Pull, SampleSide
 
 N, P, DAMPING, L2 = 7, 5, 0.3, 0.2
+LAYERS = (nn.LayerSpec("dense", 1, P - 1),)  # the last parameter is a bias
 NONE = Applied(Kept("cg", None, None, 1.0), N, 1.0)
 
 
@@ -24,24 +26,29 @@ def dense(K):
 @pytest.mark.parametrize("side", ["sample", "parameter"])
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
 def test_both_sides_have_the_minimiser_of_the_model_with_its_pulls(rng, side, momentum):
-    """δ of ||r + K δ||²/2n + λ/2 ||δ - μ δ_prev||² + ω/2 ||θ + δ||²; its image, and its slope."""
+    """δ of ||r + K δ||²/2n + λ/2 ||δ - μ δ_prev||² + ω/2 ||W + δ||², W without the bias; its image, and its slope.
+
+    The sample side damps the bias by ω too.
+    """
     K, r, theta, last = rng.standard_normal((N, P)), *(rng.standard_normal(k) for k in (N, P, P))
     gradient = K.T @ r / N
-    pull = Pull((theta[None, :],), L2, (last[None, :],) if momentum else None, momentum, spring=True)
+    D = np.arange(P) < P - 1
+    pull = Pull((theta[None, :],), LAYERS, L2, (last[None, :],) if momentum else None, momentum, spring=True)
     accuracy = Accuracy(1e-12)
     if side == "sample":
         system = SampleSide(dense(K), r, pull, accuracy)
     else:
-        system = ParameterSide(dense(K), (gradient[None, :],), pull, accuracy)
+        system = ParameterSide(dense(K), ((gradient + L2 * D * theta)[None, :],), pull, accuracy)
     solution = system.solve(DAMPING, NONE, 100)
-    b = -gradient + DAMPING * momentum * last - L2 * theta
-    want = np.linalg.solve(K.T @ K / N + (DAMPING + L2) * np.eye(P), b)
+    b = -gradient + DAMPING * momentum * last - L2 * D * theta
+    H = K.T @ K / N + np.diag(DAMPING + L2 * (D if side == "parameter" else np.ones(P)))
+    want = np.linalg.solve(H, b)
     assert solution.info.reason == "converged"
     np.testing.assert_allclose(solution.step[0][0], want, atol=1e-10)
     np.testing.assert_allclose(solution.image, K @ want, atol=1e-10)
-    assert solution.slope == pytest.approx(gradient @ want, abs=1e-10)
+    assert solution.slope == pytest.approx((gradient + L2 * D * theta) @ want, abs=1e-10)
     system.forget()
-    plain = np.linalg.solve(K.T @ K / N + (DAMPING + L2) * np.eye(P), -gradient - L2 * theta)
+    plain = np.linalg.solve(H, -gradient - L2 * D * theta)
     np.testing.assert_allclose(system.solve(DAMPING, NONE, 100).step[0][0], plain, atol=1e-10)
 
 
@@ -49,7 +56,7 @@ def test_a_solve_that_ends_before_its_first_step_is_zero_and_has_an_image(rng):
     """The curvature along the gradient overflows."""
     K, gradient = 1e160 * rng.standard_normal((N, P)), rng.standard_normal((1, P))
     with np.errstate(over="ignore", invalid="ignore"):
-        system = ParameterSide(dense(K), (gradient,), Pull((gradient,)), Accuracy(1e-3))
+        system = ParameterSide(dense(K), (gradient,), Pull((gradient,), LAYERS), Accuracy(1e-3))
         solution = system.solve(DAMPING, NONE, 100)
     assert (solution.info.reason, solution.info.iterations, np.any(solution.step[0])) == ("non-finite", 0, False)
     np.testing.assert_array_equal(solution.image, np.zeros(N))

@@ -206,13 +206,15 @@ def test_counted_objectives_are_equal_where_they_count_into_one_record():
 
 def test_least_squares_are_asked_for_in_words():
     params, (x, y) = good()
-    objective.at(params, (x, y)).check_least_squares()
+    objective.at(params, (x, y)).check_least_squares("Method")
     deep = nn.MLP((3, 2))
     batch = (x, np.stack([y, y], axis=1))
     with pytest.raises(ValueError, match="expected average=False"):
-        nn.Objective(deep, nn.SquaredLoss(average=True)).at(deep.init(0, x), batch).check_least_squares()
+        nn.Objective(deep, nn.SquaredLoss(average=True)).at(deep.init(0, x), batch).check_least_squares("Method")
     with pytest.raises(ValueError, match="loss is a SoftmaxCrossEntropy; expected SquaredLoss"):
-        nn.Objective(deep, nn.SoftmaxCrossEntropy()).at(deep.init(0, x), (x, np.arange(4) % 2)).check_least_squares()
+        nn.Objective(deep, nn.SoftmaxCrossEntropy()).at(deep.init(0, x), (x, np.arange(4) % 2)).check_least_squares("Method")
+    with pytest.raises(ValueError, match=r"l2 is 0\.1, and Method takes no penalty in the loss; expected l2=0, or GaussNewton"):
+        nn.Objective(net, nn.SquaredLoss(), l2=0.1).at(params, (x, y)).check_least_squares("Method")
 
 
 def test_observing_statistics_gives_a_new_objective():

@@ -88,20 +88,31 @@ def dense_curvature(point):
     return np.einsum("ikp,ikl,ilq->pq", J, output_hessians(point), J) / n
 
 
-def dense_delta(objective, params, batch, damping=DAMPING, l2=0.0, momentum=0.0, last=None):
-    """δ of (JᵀHJ/n + (λ + ω) I) δ = -g + λ μ δ_prev - ω θ by a dense solve, O(p³)."""
-    point, last = objective.at(params, batch), 0.0 if last is None else last
-    H, g = dense_curvature(point), flat(point.grads())
-    b = -g + damping * momentum * last - l2 * flat(params)
-    return np.linalg.solve(H + (damping + l2) * np.eye(len(g)), b)
+def on_weights(objective):
+    """D: ones for weights, zeros for biases and normalisations."""
+    kept = [np.arange(s.shape[1]) < (0 if s.kind == "norm" else s.fan_in) for s in objective.layers]
+    return flat([np.tile(one, (s.out, 1)) for one, s in zip(kept, objective.layers, strict=True)]).astype(float)
+
+
+def dense_delta(objective, params, batch, damping=DAMPING, momentum=0.0, last=None, side="parameter"):
+    """δ of (JᵀHJ/n + λ I + ω D) δ = -g + λ μ δ_prev - ω D θ by a dense solve, O(p³); on the sample side with I for D at left."""
+    point, last, D = objective.at(params, batch), 0.0 if last is None else last, on_weights(objective)
+    H, g, l2 = dense_curvature(point), flat(point.data_grads()), objective.l2
+    b = -g + damping * momentum * last - l2 * D * flat(params)
+    return np.linalg.solve(H + np.diag(damping + l2 * (D if side == "parameter" else np.ones_like(D))), b)
+
+
+def with_l2(problem, l2):
+    """A problem whose objective has a penalty."""
+    return dataclasses.replace(problem[0], l2=l2), *problem[1:]
 
 
 def check_steps(opt, objective, params, batch, steps=2, atol=1e-8, **dense):
     """Every step is the dense one, with a preconditioner that is new and with one that is kept."""
     state, last = opt.init(params, objective), None
     for t in range(steps):
-        want = dense_delta(objective, params, batch, opt.damping, opt.l2, last=last, **dense)
         new, state, info = opt.step(params, state, objective, batch, key=t)
+        want = dense_delta(objective, params, batch, opt.damping, last=last, side=info.side, **dense)
         assert info.solve.reason == "converged"
         np.testing.assert_allclose(flat(new) - flat(params), opt.lr * want, atol=atol)
         params, last = new, want if dense.get("momentum") else None
@@ -167,18 +178,18 @@ def test_methods_that_square_no_condition_number_take_the_dense_step(numpy_backe
 
 @pytest.mark.parametrize("plan", ["exact", "class-averaged", "cg", "kfac", "parameter-cg"])
 @pytest.mark.parametrize("loss", ["squared", "softmax"])
-def test_weight_decay_enters_gradient_and_curvature(numpy_backend, plan, loss):
-    check_steps(exactly(plan, l2=0.05, lr=0.7), *mlp(numpy_backend, loss))
+def test_a_penalty_enters_gradient_and_curvature(numpy_backend, plan, loss):
+    check_steps(exactly(plan, lr=0.7), *with_l2(mlp(numpy_backend, loss), 0.05))
 
 
 @pytest.mark.parametrize(
     ("plan", "spring"), [("exact", False), ("sketch", False), ("kfac", True), ("parameter-cg", True), ("exact", True)]
 )
 def test_spring_is_regularised_towards_the_last_step(numpy_backend, plan, spring):
-    """(H + λ I) δ = -g + λ μ δ_prev, on the sample side always, on the parameter side by name; with weight decay too."""
+    """(H + λ I) δ = -g + λ μ δ_prev, on the sample side always, on the parameter side by name; with a penalty too."""
     opt = exactly(plan, momentum=0.9, spring=spring, damping=0.1)
     check_steps(opt, *mlp(numpy_backend), steps=3, momentum=0.9)
-    check_steps(dataclasses.replace(opt, l2=0.02), *mlp(numpy_backend), steps=3, momentum=0.9)
+    check_steps(opt, *with_l2(mlp(numpy_backend), 0.02), steps=3, momentum=0.9)
 
 
 @pytest.mark.parametrize("plan", ["kfac", "parameter-cg"])
@@ -286,33 +297,33 @@ def test_coupled_samples_have_the_routes_that_need_no_rows(numpy_backend):
 @pytest.mark.parametrize("plan", ["exact", "cg", "kfac"])
 def test_the_predicted_decrease_is_that_of_the_undamped_model(numpy_backend, plan):
     """-lr <g, δ> - lr²/2 <δ, H δ> with the penalty in both; the ratio is the actual decrease over it."""
-    opt = exactly(plan, l2=0.05, lr=0.7, momentum=0.5)
-    objective, params, batch = mlp(numpy_backend, "softmax")
-    state = opt.init(params, objective)
+    opt = exactly(plan, lr=0.7, momentum=0.5)
+    objective, params, batch = with_l2(mlp(numpy_backend, "softmax"), 0.05)
+    state, D = opt.init(params, objective), on_weights(objective)
     for t in range(2):
         new, state, info = opt.step(params, state, objective, batch, key=t)
         point, delta = objective.at(params, batch), (flat(new) - flat(params)) / 0.7
-        g = flat(point.grads()) + 0.05 * flat(params)
-        H = dense_curvature(point) + 0.05 * np.eye(len(g))
+        g = flat(point.data_grads()) + 0.05 * D * flat(params)
+        H = dense_curvature(point) + 0.05 * np.diag(D)
         predicted = -0.7 * g @ delta - 0.5 * 0.7**2 * delta @ H @ delta
-        losses = [float(objective.at(v, batch).loss) for v in (params, new)]
-        penalised = [loss + 0.025 * np.sum(flat(v) ** 2) for loss, v in zip(losses, (params, new), strict=True)]
-        assert (info.loss, info.new_loss) == pytest.approx(tuple(losses), rel=1e-12)
+        losses = [float(objective.at(v, batch).data_loss) for v in (params, new)]
+        penalised = [loss + 0.025 * np.sum(D * flat(v) ** 2) for loss, v in zip(losses, (params, new), strict=True)]
+        assert (info.loss, info.new_loss) == pytest.approx(tuple(penalised), rel=1e-12)
         assert info.ratio == pytest.approx((penalised[0] - penalised[1]) / predicted, rel=1e-6)
         params = new
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_residual_that_is_reported_is_the_true_one(numpy_backend, momentum):
-    """||b - (H + (λ + ω) I) δ|| / ||b|| with b = -g - ω θ, from wherever the solve starts."""
-    objective, params, batch = mlp(numpy_backend, "softmax")
-    opt = exactly("kfac", epsilon=0.2, l2=0.05, momentum=momentum)
-    state = opt.init(params, objective)
+    """||b - (H + λ I + ω D) δ|| / ||b|| with b = -g - ω D θ, from wherever the solve starts."""
+    objective, params, batch = with_l2(mlp(numpy_backend, "softmax"), 0.05)
+    opt = exactly("kfac", epsilon=0.2, momentum=momentum)
+    state, D = opt.init(params, objective), on_weights(objective)
     for t in range(3):
         new, state, info = opt.step(params, state, objective, batch, key=t)
         point = objective.at(params, batch)
-        b = -flat(point.grads()) - 0.05 * flat(params)
-        rest = b - (dense_curvature(point) + (DAMPING + 0.05) * np.eye(len(b))) @ (flat(new) - flat(params))
+        b = -flat(point.data_grads()) - 0.05 * D * flat(params)
+        rest = b - (dense_curvature(point) + np.diag(DAMPING + 0.05 * D)) @ (flat(new) - flat(params))
         assert info.solve.residual == pytest.approx(np.linalg.norm(rest) / np.linalg.norm(b), rel=1e-8)
         assert info.solve.residual <= 0.2
         params = new
@@ -449,14 +460,13 @@ def test_a_refused_step_drops_the_last_one(numpy_backend):
     assert (info.accepted, state.delta) == (False, None)
 
 
-def test_weight_decay_shrinks_parameters_that_fit(numpy_backend):
+def test_a_penalty_shrinks_weights_that_fit(numpy_backend):
     """Targets are the outputs: the residual is zero, and the penalty is not."""
-    objective, params, (x, _) = mlp(numpy_backend)
+    objective, params, (x, _) = with_l2(mlp(numpy_backend), 1e-2)
     batch = (x, objective.network.forward(params, x)[0])
     for plan in ("exact", "parameter-cg"):
-        new, _, _ = run(GaussNewton(plan=plan, l2=1e-2), objective, params, batch, 6)
-        penalised = [float(objective.at(v, batch).loss) + 0.005 * np.sum(flat(v) ** 2) for v in (params, new)]
-        assert penalised[1] < 0.8 * penalised[0]
+        new, _, _ = run(GaussNewton(plan=plan), objective, params, batch, 6)
+        assert float(objective.at(new, batch).loss) < 0.8 * float(objective.at(params, batch).loss)
 
 
 # ----------------------------------------------------------------------------------------------------------- what is kept
@@ -847,7 +857,7 @@ def test_a_dead_network_stalls_and_says_so(plan):
 
 
 @pytest.mark.parametrize("plan", ["auto", "exact", "per-class", "nystrom", "cg", *PARAMETER_SIDE])
-def test_a_zero_gradient_stalls_and_weight_decay_goes_on(numpy_backend, plan):
+def test_a_zero_gradient_stalls_and_a_penalty_goes_on(numpy_backend, plan):
     """Targets of one half and no weights: the loss is at its least, and not zero."""
     objective, params, (x, y) = mlp(numpy_backend, "sigmoid")
     zero, batch = tuple(0 * W for W in params), (x, 0 * y + 0.5)
@@ -856,16 +866,16 @@ def test_a_zero_gradient_stalls_and_weight_decay_goes_on(numpy_backend, plan):
     assert info.reason == "stalled: the gradient, or all curvature along it, is zero"
     state = GaussNewton(plan=plan).step(params, State(), objective, batch)[1]
     assert GaussNewton(plan=plan).step(zero, state, objective, batch, key=1)[2].reason.startswith("stalled")
-    assert GaussNewton(plan=plan, l2=0.1).step(params, State(), objective, batch)[2].accepted
+    assert GaussNewton(plan=plan).step(params, State(), dataclasses.replace(objective, l2=0.1), batch)[2].accepted
 
 
 @pytest.mark.parametrize("plan", ["exact", "kernel", "cg", "parameter-cg"])
-def test_weight_decay_acts_where_there_is_no_curvature(plan):
+def test_a_penalty_acts_where_there_is_no_curvature(plan):
     """Both sides, the two-layer network with all neurons off: θ shrinks by ω / (ω + λ)."""
     x, net = np.abs(np.random.default_rng(0).standard_normal((6, 5))), nn.TwoLayer(5, 8)
     (W,) = net.init(0, x)
-    objective, dead = nn.Objective(net, nn.SquaredLoss()), (-np.abs(W),)
-    (new,), _, info = GaussNewton(plan=plan, l2=0.1).step(dead, State(), objective, (x, np.ones(6)))
+    objective, dead = nn.Objective(net, nn.SquaredLoss(), l2=0.1), (-np.abs(W),)
+    (new,), _, info = GaussNewton(plan=plan).step(dead, State(), objective, (x, np.ones(6)))
     assert info.accepted
     np.testing.assert_allclose(new, dead[0] * (1 - 0.1 / (0.1 + info.damping)), atol=1e-12)
 
@@ -958,7 +968,7 @@ def test_a_float64_residual_repairs_float32(solver):
         J = point.jacobian(weighted=True)
         route, setting = ROUTES[opt.plan], opt._setting(J, point, objective, 1, 0)
         kept = route.factor(route.make(setting), setting, damping)
-        system = opt._system(route.side, J, point, None)
+        system = opt._system(route.side, J, point, objective, None)
         step, _, _, info = system.solve(damping, Applied(kept, 60, damping), opt.maxiter)
         assert all(V.dtype == np.float32 for V in step)
         if residual_dtype:
@@ -969,9 +979,9 @@ def test_a_float64_residual_repairs_float32(solver):
 
 
 def test_numpy_scalars_as_options_do_not_widen_float32(numpy_backend):
-    objective, params, batch = mlp(numpy_backend)
+    objective, params, batch = with_l2(mlp(numpy_backend), np.float64(0.01))
     params, batch = (tuple(a.astype(np.float32) for a in v) for v in (params, batch))
-    options = {"lr": np.float64(0.5), "damping": np.float64(0.1), "l2": np.float64(0.01), "momentum": np.float64(0.5)}
+    options = {"lr": np.float64(0.5), "damping": np.float64(0.1), "momentum": np.float64(0.5)}
     for plan in ("exact", "sketch", "kfac"):
         new, _, infos = run(GaussNewton(plan=plan, **options), objective, params, batch, 2)
         assert all(W.dtype == np.float32 for W in new)
@@ -1104,14 +1114,14 @@ def dense_dimension(H, strength):
 
 def test_the_effective_dimension_is_that_of_the_damped_curvature(numpy_backend):
     """Exact route: mean over keys of one random probe each; Nyström at full rank: exact. A spectrum of decades, l2 counted in."""
-    small = mlp(numpy_backend, n=5)  # 15 rows, within the first rank
-    found = exactly("nystrom", l2=0.01).step(small[1], State(), small[0], small[2])[2].effective_dimension
+    small = with_l2(mlp(numpy_backend, n=5), 0.01)  # 15 rows, within the first rank
+    found = exactly("nystrom").step(small[1], State(), small[0], small[2])[2].effective_dimension
     assert found == pytest.approx(dense_dimension(dense_curvature(small[0].at(*small[1:])), DAMPING + 0.01), rel=1e-9)
-    objective, params, batch = mlp(numpy_backend, n=10)
+    objective, params, batch = with_l2(mlp(numpy_backend, n=10), 0.01)
     H = dense_curvature(objective.at(params, batch))
     want = dense_dimension(H, DAMPING + 0.01)
     assert 3 < want < 25
-    opt = exactly("exact", l2=0.01, epsilon=0.1)
+    opt = exactly("exact", epsilon=0.1)
     found = [opt.step(params, State(), objective, batch, key=k)[2].effective_dimension for k in range(60)]
     assert np.mean(found) == pytest.approx(want, abs=4 * np.std(found) / 60**0.5)
     assert np.std(found) < 0.2 * want
@@ -1120,8 +1130,8 @@ def test_the_effective_dimension_is_that_of_the_damped_curvature(numpy_backend):
 
 
 def test_kronecker_factors_sum_their_dimension_and_without_a_preconditioner_there_is_none(numpy_backend):
-    objective, params, batch = mlp(numpy_backend)
-    _, state, info = exactly("kfac", l2=0.02).step(params, lasting("kfac"), objective, batch)
+    objective, params, batch = with_l2(mlp(numpy_backend), 0.02)
+    _, state, info = exactly("kfac").step(params, lasting("kfac"), objective, batch)
     layers = state.experience.kept.source.layers
     values = np.concatenate([np.outer(layer.sG, layer.sA).ravel() for layer in layers])
     assert info.effective_dimension == pytest.approx(np.sum(values / (values + DAMPING + 0.02)), rel=1e-12)

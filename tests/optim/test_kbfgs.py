@@ -10,7 +10,7 @@ import nearlin as nl
 from nearlin.complexity import count, degree, wrap
 from nearlin.curvature import means, observe
 from nearlin.linalg import double_damping, two_loop_product
-from tests.optim.replay import batch, cnn, mlp, oracle, parameters, warm_batches
+from tests.optim.replay import Replay, batch, cnn, mlp, oracle, parameters, warm_batches
 
 BOTH = {"full": nl.optim.KBFGS, "limited": nl.optim.KBFGSL}
 
@@ -26,7 +26,8 @@ def method(request):
 def replay(be, name, opt, objective):
     """The data, and per step the index, the parameters and the state."""
     data = oracle(name)
-    opt = dataclasses.replace(opt, lr=float(data["hp_lr"]), damping=float(data["hp_damping_lambda"]), l2=float(data["hp_tau"]))
+    opt = dataclasses.replace(opt, lr=float(data["hp_lr"]), damping=float(data["hp_damping_lambda"]))
+    objective = Replay(objective, tau=float(data["hp_tau"]))
     params = parameters(be, objective.layers, data, "init")
     state = opt.warm_start(params, opt.init(params, objective), objective, warm_batches(be, data))
     for i, rows in enumerate(data["batch_index"]):
@@ -335,7 +336,7 @@ def test_layers_without_curvature_keep_their_inverse(numpy_backend, method):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("damping", math.inf), ("damping", 0.0), ("powell", 1.0), ("pair_decay", 1.0), ("l2", -1.0), ("statistics_every", 0),
+        ("damping", math.inf), ("damping", 0.0), ("powell", 1.0), ("pair_decay", 1.0), ("statistics_every", 0),
         ("form", "mean"), ("momentum", 1.0), ("decay", -0.1), ("weight_decay", -1), ("memory", 0),
     ],
 )  # fmt: skip

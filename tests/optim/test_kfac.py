@@ -42,7 +42,7 @@ def optimizer(name, data):
     """The method of one of the authors' codes."""
     if name == "kbfgsrepo_kfac":
         return KFAC(
-            lr=float(data["hp_lr"]), damping=float(data["hp_damping_lambda"]), l2=float(data["hp_tau"]), form="average", pi=False,
+            lr=float(data["hp_lr"]), damping=float(data["hp_damping_lambda"]), form="average", pi=False,
             statistics_every=1, inverse_every=int(data["hp_inverse_freq"]),
         )  # fmt: skip
     return KFAC(
@@ -55,7 +55,7 @@ def replayed(be, name, steps, replay=None):
     """The run of one file: parameters, state and info after the warm start and after every step."""
     data, (make, given, _) = oracle(name), FILES[name]
     opt, drawn = optimizer(name, data), [*data["warm_sampled_targets"], *data["step_sampled_targets"]]
-    objective = (replay or given)(make(), [labels(be, y) for y in drawn])
+    objective = (replay or given)(make(), [labels(be, y) for y in drawn], float(data.get("hp_tau", 0.0)))
     params = parameters(be, objective.layers, data, "init")
     state = opt.warm_start(params, opt.init(params, objective), objective, warm_batches(be, data))
     objective.training = True
@@ -443,7 +443,7 @@ def test_a_step_that_is_not_finite_changes_nothing(numpy_backend, inverse):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("form", "mean"), ("inverse", "eigen"), ("damping", 0.0), ("pi", 1.0), ("l2", -1.0), ("statistics_every", 0),
+    [("form", "mean"), ("inverse", "eigen"), ("damping", 0.0), ("pi", 1.0), ("statistics_every", 0),
      ("inverse_every", 2.0), ("decay", 1.0), ("momentum", -0.1)],
 )  # fmt: skip
 def test_a_field_outside_its_range_is_named(field, value):

@@ -15,7 +15,7 @@ OPTIMIZERS = {
     "near-linear-chebyshev": nl.optim.NearLinearGaussNewton(inner="chebyshev", sketch_size=8),
     "gauss-newton": nl.optim.GaussNewton(),
     "gauss-newton-parameter-side": nl.optim.GaussNewton(plan="parameter-cg"),
-    "gauss-newton-momentum": nl.optim.GaussNewton(plan="sketch", momentum=0.5, l2=1e-4),
+    "gauss-newton-momentum": nl.optim.GaussNewton(plan="sketch", momentum=0.5),
     "gram": nl.optim.GramGaussNewton(),
     "gram-mini-batch-form": nl.optim.GramGaussNewton(gram_weight=0.9, damping=1e-2, guard=False),
     "natural-gradient": nl.optim.NaturalGradient(),

@@ -62,6 +62,8 @@ def test_the_other_layout_does_not_reproduce_them(numpy_backend):
 
 # ------------------------------------------------------------------------------------------- closed forms of given numbers
 
+NO_PENALTY = {"penalised": lambda self, grads: grads}
+
 DERIVED = {  # layout, averaged, statistic -> block, direction
     ("out", False, "sample"): ("F_out_persample", "dir_out_persample"),
     ("out", True, "sample"): ("F_out_persample_avg", "dir_out_persample_avg"),
@@ -81,7 +83,7 @@ class Given:
     def at(self, params, batch):
         traces = (self._trace,)
         grads = tuple(trace.grad() / self._samples for trace in traces)
-        methods = {"grads": lambda self, targets=None: grads, "traces": lambda self, targets=None: traces}
+        methods = {"data_grads": lambda self, targets=None: grads, "traces": lambda self, targets=None: traces, **NO_PENALTY}
         return type("Point", (), {"samples": self._samples, "loss": 1.0, "params": params, **methods})()
 
 
@@ -396,7 +398,7 @@ class Poisoned(Given):
     """An objective whose gradient is what the batch says."""
 
     def at(self, params, batch):
-        methods = {"grads": lambda self, targets=None: (batch,)}
+        methods = {"data_grads": lambda self, targets=None: (batch,), **NO_PENALTY}
         return type("Point", (), {"samples": 1, "loss": 1.0, "params": params, **methods})()
 
 

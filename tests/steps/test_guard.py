@@ -13,9 +13,9 @@ from nearlin.steps import Bounds, Damping, Guard, StepExit, Trial, unmoved
 BOUNDS = Bounds(size=1.0, floor=1e-8, ceiling=1e12)
 
 
-def point(loss=1.0, residual=1.0):
+def point(loss=1.0, residual=1.0, l2=0.0):
     ones = np.ones(4)
-    return SimpleNamespace(loss=loss, outputs=ones, y=0 * ones, residual=residual * ones)
+    return SimpleNamespace(loss=loss, outputs=ones, y=0 * ones, residual=residual * ones, l2=l2)
 
 
 def attempts(guard, ratio, residual=0.1, predicted=1.0, damping=1.0, reason="converged"):
@@ -45,7 +45,7 @@ def attempts(guard, ratio, residual=0.1, predicted=1.0, damping=1.0, reason="con
     ],
 )
 def test_a_step_ends_at_the_first_attempt_that_is_taken_or_says_why_none_was(case, tried, reason):
-    used, info = attempts(Guard(point(), 1.0), **case)
+    used, info = attempts(Guard(point()), **case)
     assert info.reason.startswith(reason)
     assert (info.accepted, info.attempts, info.damping) == (reason == "accepted", len(used), used[-1])
     assert info.new_loss == (0.5 if info.accepted else 1.0)
@@ -54,7 +54,7 @@ def test_a_step_ends_at_the_first_attempt_that_is_taken_or_says_why_none_was(cas
 
 @pytest.mark.parametrize(("residual", "taken"), [(0.9, True), (1.0, False)])
 def test_without_a_guard_one_attempt_is_taken_unless_its_solve_is_worse_than_none(residual, taken):
-    guard = Guard(point(), 1.0, on=False)
+    guard = Guard(point(), on=False)
     used, info = attempts(guard, -1.0, residual)
     assert (used, info.accepted, guard.damping) == ([1.0], taken, Damping(1.0))
 
@@ -65,17 +65,17 @@ def test_without_a_guard_one_attempt_is_taken_unless_its_solve_is_worse_than_non
         (point(loss=math.inf), {}, "rejected: the loss is not finite"),
         (point(residual=1e-16), {}, "stalled: the residual is rounding"),
         (point(residual=1e-14), {}, ""),
-        (point(residual=1e-16), {"l2": 0.1}, ""),
+        (point(residual=1e-16, l2=0.1), {}, ""),
         (point(residual=1e-16), {"squared": False}, ""),
         (point(loss=0.0), {"squared": False}, "stalled: the residual is rounding"),
     ],
 )
 def test_a_step_is_not_tried_where_nothing_is_left_or_the_loss_is_not_finite(where, options, reason):
-    assert Guard(where, where.loss, **options).why_unmoved == reason
+    assert Guard(where, **options).why_unmoved == reason
 
 
 def test_a_residual_of_few_rounding_errors_is_tried_once():
-    assert len(attempts(Guard(point(residual=1e-14), 1.0), -1.0)[0]) == 1
+    assert len(attempts(Guard(point(residual=1e-14)), -1.0)[0]) == 1
 
 
 @pytest.mark.parametrize(("kind", "word"), [(StepExit.STALLED, "converged"), (StepExit.REJECTED, "non-finite")])
