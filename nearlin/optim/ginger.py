@@ -90,15 +90,10 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step was like.
+    """What a step was like: the first fields are those of `nearlin.steps.Info`.
 
     Attributes
     ----------
-    loss : float
-        Before the step.
-    accepted : bool
-    reason : str
-    solve : None
     refreshed : bool
         Whether the curvature saw a vector h.
     kept : str
