@@ -40,7 +40,7 @@ def read_delimited_features(path, target=None, feature_names=None, features=None
 
 
 def _listed(columns, headed):
-    listed = shown(tuple(columns), 30, str)
+    listed = shown(tuple(columns), 30, lambda name: name if name.isprintable() else repr(name))
     return f"the columns are {listed}" if headed else f"without a header line the columns are called {listed}, or first and last"
 
 
@@ -50,6 +50,8 @@ def _targets(path, target, columns, headed):
     if not headed:
         names = tuple(columns)
         wanted = tuple({"first": names[0], "last": names[-1]}.get(name, name) for name in wanted)
+    if not wanted:
+        raise DataError(f"{path}: the target names no column; expected at least one: {_listed(columns, headed)}")
     for j, name in enumerate(wanted):
         if name not in columns:
             raise DataError(f"{path} has no column {name!r}; {_listed(columns, headed)}")

@@ -56,7 +56,7 @@ def load(name_or_path, target=None, task=None):
     if str(name_or_path) in NAMES:
         return _named(str(name_or_path), target, task)
     path, reader = reader_of(name_or_path)
-    table = reader.table(path, target, task)
+    table = _within_memory(reader.table, path, target, task)
     if table.class_names is not None and task != "regression":
         y, task, class_names, reason = table.y, "classification", table.class_names, "they are labels of images"
     else:
@@ -96,11 +96,18 @@ def load_features(name_or_path, target=None, feature_names=None, features=None):
         path, x = str(name_or_path), load_named(str(name_or_path)).x
     else:
         path, reader = reader_of(name_or_path)
-        x = reader.features(path, target, feature_names, features).x
+        x = _within_memory(reader.features, path, target, feature_names, features).x
     if features is not None and x.shape[1] != features:
         hint = "; a target column among them is dropped with target (--target)" if x.shape[1] == features + 1 else ""
         raise DataError(f"{path} has {x.shape[1]} feature(s); expected {features}, as in training{hint}")
     return x
+
+
+def _within_memory(read, path, *arguments):
+    try:
+        return read(path, *arguments)
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit in memory as float64; expected a smaller set") from error
 
 
 def _named(name, target, task):

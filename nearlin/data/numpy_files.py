@@ -3,8 +3,6 @@
 import contextlib
 import math
 import os
-import zipfile
-import zlib
 
 import numpy as np
 
@@ -12,7 +10,6 @@ from nearlin.data.dataset import DataError, check_inputs
 from nearlin.data.files import check_not_empty
 from nearlin.data.table import Table
 
-_DAMAGED = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -75,9 +72,9 @@ def _numpy_file(path):
             loaded = np.load(file, allow_pickle=False)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        except DataError:
+        except (DataError, MemoryError):
             raise
-        except _DAMAGED as error:
+        except Exception as error:  # a damaged file raises errors of many kinds
             raise DataError(f"{path} is no NumPy file, or is truncated, or holds pickled objects (never loaded here)") from error
         yield loaded
 
@@ -88,9 +85,9 @@ def _member(path, archive, name):
         with archive.zip.open(info) as file:
             _check_promise(path, f"the array {name!r}", file, info.file_size)
         return archive[name]
-    except DataError:
+    except (DataError, MemoryError):
         raise
-    except (*_DAMAGED, KeyError, OSError) as error:
+    except Exception as error:
         raise DataError(f"{path}: the array {name!r} is damaged or holds pickled objects (never loaded here)") from error
 
 

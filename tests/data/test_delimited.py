@@ -53,6 +53,8 @@ def test_several_targets_are_numbers_and_distinct(tmp_path):
     refuses(path, "line 2, column 'z': the text 'a'; expected a number", target="y,z")
     refuses(path, "the target 'y' is named twice", target="y,y")
     refuses(path, "no column 'w'", target="y,w")
+    refuses(path, "the target names no column; expected at least one: the columns are u, y, z", target=())
+    refuses(write(tmp_path / "c.csv", '"u\nv",y\n1,2\n'), r"the columns are 'u\\nv', y")
     refuses(path, "no column besides 'u', 'y', 'z'", target="u,y,z")
     refuses(
         write(tmp_path / "b.csv", "u,y,z\n1,2,3\n3,4,5\n"),
@@ -254,3 +256,23 @@ def test_bad_columns(tmp_path, case):
 
 def test_utf_16_is_named(tmp_path):
     refuses(write(tmp_path / "a.csv", "u,y\n1,2\n", "utf-16"), "is not UTF-8 text but UTF-16", target="y")
+
+
+@pytest.mark.nightly
+def test_tables_as_pandas_writes_them(tmp_path):
+    """Columns of text against its dummies; numbers to the last bit."""
+    pandas = pytest.importorskip("pandas")
+    for _ in range(50):
+        rows, columns = RNG.integers(6, 30), RNG.integers(1, 6)
+        frame = pandas.DataFrame(RNG.normal(0, 10.0 ** RNG.integers(-5, 6), (rows, columns)), columns=range(columns))
+        frame["text"] = RNG.choice(["a b", "c,d", 'q"q', "é"], rows)
+        frame["truth"] = RNG.random(rows) < 0.5
+        frame["y"] = RNG.normal(0, 1, rows)
+        path = tmp_path / RNG.choice(["p.csv", "p.csv.gz"])
+        frame.to_csv(path, index=False, sep=str(RNG.choice(list(",;\t|"))))
+        expected = pandas.get_dummies(frame.drop(columns="y"), columns=["text"], prefix_sep="=").astype(float)
+        data = load(path, "y")
+        found = pandas.DataFrame(data.x, columns=list(data.feature_names))[list(map(str, expected.columns))]
+        np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy())
+        np.testing.assert_array_equal(data.y, frame["y"].to_numpy())
+        np.testing.assert_array_equal(load_features(path, "y", data.feature_names), data.x)

@@ -83,6 +83,17 @@ def test_a_header_that_claims_other_rows_than_there_are(tmp_path, rows):
         refuses(path, rf"states float64 of shape \({rows}, 3\), {rows * 24} bytes, and 144 bytes follow")
 
 
+def test_what_does_not_fit_in_memory_is_said_so(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+
+    def refuse(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", refuse)
+    for read in (load, load_features):
+        refuses(tmp_path / "a.npz", "does not fit in memory as float64", read)
+
+
 def test_damaged_archives(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=RNG.normal(0, 1, (50, 3)), y=np.arange(50.0))
     whole = (tmp_path / "a.npz").read_bytes()
