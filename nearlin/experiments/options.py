@@ -17,12 +17,17 @@ ARRAYS = ("batch_size", "backend", "dtype")
 RUN = (*ARRAYS, "steps", "epochs", "time_limit", "data_dir", "lr_factor", "lr_period", "settings", "tol", "seed")
 
 
-class _PerOptimizer(click.ParamType):
-    name = "[NAME=]VALUE"
+class _Pair(click.ParamType):
+    """A name and a value: what is a pair already, as defaults are, is not read again."""
 
     def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
+        return value if isinstance(value, tuple) else self._read(value, param, ctx)
+
+
+class _PerOptimizer(_Pair):
+    name = "[NAME=]VALUE"
+
+    def _read(self, value, param, ctx):
         name, equals, number = value.rpartition("=")
         try:
             return (name if equals else None), float(number)
@@ -30,12 +35,10 @@ class _PerOptimizer(click.ParamType):
             self.fail(f"{value!r} is not a number or NAME=NUMBER", param, ctx)
 
 
-class _Setting(click.ParamType):
+class _Setting(_Pair):
     name = "NAME=VALUE"
 
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
+    def _read(self, value, param, ctx):
         name, equals, text = value.partition("=")
         if not equals or not name:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
