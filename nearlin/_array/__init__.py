@@ -24,6 +24,7 @@ from nearlin._array.backends import (
     synchronize,
     to_numpy,
     unguarded,
+    unguarded_methods,
     unusable,
     widest,
 )
@@ -67,7 +68,8 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 
 __all__ = [
     "BackendError", "NAMES", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device", "is_array",
-    "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded", "unusable", "widest",
+    "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded", "unguarded_methods",
+    "unusable", "widest",
     "check", "check_finite", "check_indices", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
     "settle", "step_size", "within",

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 
 import array_api_compat as compat
 import numpy as np
@@ -143,6 +144,14 @@ def widest(x):
 def unguarded():
     """A context in which NumPy overflows without a warning, as other backends do: for results that are looked at."""
     return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+
+
+def unguarded_methods(cls):
+    """A class whose public methods, as they stand in its body, are `unguarded`."""
+    for name, method in list(vars(cls).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(cls, name, unguarded()(method))
+    return cls
 
 
 def copies(arrays):

@@ -27,7 +27,7 @@ def check(ndim=None, finite=True, beside=None, **arrays):
     Raises
     ------
     BackendError
-        Not an array, two backends, two devices, or two dtypes.
+        Not an array, one that requires grad, two backends, two devices, or two dtypes.
     TypeError
         A dtype other than float32 or float64, or a masked array.
     ValueError
@@ -43,6 +43,8 @@ def check(ndim=None, finite=True, beside=None, **arrays):
                 f"{first_name} is a {describe(first)}, {name} is a {describe(x)}: arrays of one call share one backend and "
                 "device; nothing is moved silently, convert with nearlin.asarray(a, like=b)"
             )
+        if getattr(x, "requires_grad", False):
+            raise BackendError(f"{name} requires grad; expected an array without a history: pass {name}.detach()")
         _check_dtype(name, x)
         if x.dtype != first.dtype:
             found = f"{first_name} has dtype {first.dtype}, {name} has {x.dtype}"

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from nearlin._array import integer
+from nearlin._array import integer, unguarded
 from nearlin.experiments import folders
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
 from nearlin.experiments.problems import build
@@ -44,6 +44,7 @@ class Comparison:
         print_comparison(self)
 
 
+@unguarded()
 def compare(
     data, optimizers=None, *, epsilon=None, lr=None, damping=None, tuned=None, seeds=1, out=None, progress=True, **options
 ):

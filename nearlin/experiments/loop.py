@@ -10,10 +10,8 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import numpy as np
-
 from nearlin import nn
-from nearlin._array import fold_in, namespace, synchronize
+from nearlin._array import fold_in, namespace, synchronize, unguarded
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import versions
@@ -54,9 +52,9 @@ class Trainer:
         self.initial_loss = self.header["initial_loss"]
         self.folder = None
 
+    @unguarded()
     def _header(self):
-        with np.errstate(over="ignore", invalid="ignore"):
-            initial_loss = training_loss(self.problem, self.snapshot.params)
+        initial_loss = training_loss(self.problem, self.snapshot.params)
         return {
             "started": datetime.now(UTC).isoformat(),
             "versions": versions(),
@@ -72,13 +70,13 @@ class Trainer:
         self.folder = folder
         folder.begin(self.records)
 
+    @unguarded()
     def run(self, progress=True):
         """Take the steps that are left; returns the `Result`, raises `Interrupted` on Ctrl-C."""
         try:
-            with np.errstate(over="ignore", invalid="ignore"), _live(self, progress) as live:
+            with _live(self, progress) as live:
                 ended = self._reached() or self._steps(live)
-            with np.errstate(over="ignore", invalid="ignore"):
-                return self._finish(ended)
+            return self._finish(ended)
         except KeyboardInterrupt:
             with _shielded():
                 result = self._finish("interrupted")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nearlin import nn
-from nearlin._array import asarray, prototype, refuse_masked, to_numpy
+from nearlin._array import asarray, prototype, refuse_masked, to_numpy, unguarded
 from nearlin.data import DataError, Dataset, Preprocessing, load_features
 from nearlin.data.dataset import check_inputs
 from nearlin.experiments import checkpoint, folders
@@ -49,6 +49,7 @@ class Prediction:
         np.save(file, self.values if self.labels is None else np.column_stack([self.values, signs]))
 
 
+@unguarded()
 def predict(path, data, out=None, target=None, backend="numpy"):
     """Predict with the network of a checkpoint.
 

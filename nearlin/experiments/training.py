@@ -2,9 +2,7 @@
 
 import dataclasses
 
-import numpy as np
-
-from nearlin._array import fold_in, integer
+from nearlin._array import fold_in, integer, unguarded
 from nearlin.experiments import checkpoint
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config, differences, explicit, source, takes_options
@@ -64,6 +62,7 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
     return run(data, explicit(options), out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress)
 
 
+@unguarded()
 def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True, announce=None):
     """`train`, with the options that were given as the dict ``given``; ``announce(trainer)`` is called before the first step."""
     if integer(0)("checkpoint_every", checkpoint_every) and out is None:
@@ -119,8 +118,7 @@ def begin(setup, params):
     config, problem, optimizer, batches = setup
     state = optimizer.init(params, problem.objective)
     if hasattr(optimizer, "warm_start") and not batches.full:
-        with np.errstate(over="ignore", invalid="ignore"):
-            state = optimizer.warm_start(params, state, problem.objective, batches.in_order(), fold_in(config.seed, _WARM))
+        state = optimizer.warm_start(params, state, problem.objective, batches.in_order(), fold_in(config.seed, _WARM))
     return Trainer(setup, Snapshot(0, params, state))
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from nearlin._array import integer, positive
+from nearlin._array import integer, positive, unguarded
 from nearlin.experiments import folders
 from nearlin.experiments.comparison import checked, default_for
 from nearlin.experiments.config import Config, explicit, source
@@ -78,6 +78,7 @@ class Tuning:
     path: Path | None = None
 
 
+@unguarded()
 def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=True, before=None, **options):
     """Search step size, then damping, on the grid 1, 3, 10, 30, ... for each optimizer.
 

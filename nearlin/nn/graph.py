@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from nearlin._array import check, check_indices, namespace
+from nearlin._array import check, check_indices, namespace, unguarded_methods
 from nearlin.nn.activations import activation as named
 from nearlin.nn.layers import Dense, Elementwise
 from nearlin.nn.network import Sequential, Tape
 from nearlin.nn.network_jacobian import NetworkJacobian
 
 
+@unguarded_methods
 @dataclass(frozen=True, eq=False)
 class GraphNetwork:
     """Graph convolutions Z = S A Wᵀ + b with an activation between them; inputs are indices of nodes.

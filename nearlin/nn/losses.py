@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from nearlin._array import check, check_indices, describe, flag, is_integer, namespace, normal, settle, uniform
+from nearlin._array import check, check_indices, describe, flag, is_integer, namespace, normal, settle, unguarded_methods, uniform
 from nearlin.nn.activations import activation
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
 from nearlin.nn.polynomials import derivative, product, supremum
@@ -34,6 +34,7 @@ def _plogp(p):
     return p * xp.log(xp.where(p > 0, p, 1.0))
 
 
+@unguarded_methods
 @dataclass(frozen=True)
 class SquaredLoss:
     """Half the squared error, summed over outputs (or averaged over them) and averaged over samples.
@@ -104,6 +105,7 @@ class SquaredLoss:
         return tuple(max(supremum(f, phi.low, phi.h0) for f in pair) for pair in (slopes, curvatures))
 
 
+@unguarded_methods
 @dataclass(frozen=True)
 class SigmoidCrossEntropy:
     """Binary cross-entropy of independent outputs with logits z, summed over outputs and averaged over samples.
@@ -156,6 +158,7 @@ class SigmoidCrossEntropy:
         return {1: 1.0, 2: math.sqrt(outputs), math.inf: float(outputs)}[q]
 
 
+@unguarded_methods
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy:
     """Cross-entropy of one of c classes with logits z, averaged over samples.

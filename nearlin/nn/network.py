@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-from nearlin._array import check, fold_in, namespace, not_negative, settle
+from nearlin._array import check, fold_in, namespace, not_negative, settle, unguarded_methods
 from nearlin.nn.activations import activation as named
 from nearlin.nn.jacobian import LayeredJacobian
 from nearlin.nn.layers import Dense, Elementwise, widths
@@ -53,6 +53,7 @@ def _rows(module, cache):
     return (module.rows(cache),) if module.spec else ()
 
 
+@unguarded_methods
 @dataclass(frozen=True)
 class Sequential:
     """Layers applied one after another; parameters are a tuple with one matrix per trainable layer.

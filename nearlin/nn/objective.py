@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
-from nearlin._array import BackendError, namespace, not_negative, settle
+from nearlin._array import BackendError, namespace, not_negative, settle, unguarded, unguarded_methods
 from nearlin.linalg import axpy
 from nearlin.nn.losses import SquaredLoss
 from nearlin.nn.network import chain
 from nearlin.nn.parameters import weights_of, without_biases
 
 
+@unguarded_methods
 @dataclass(frozen=True)
 class Objective:
     """A network, a loss and a penalty, evaluated at parameters and a batch.
@@ -109,6 +110,7 @@ class Objective:
             raise ValueError(f"params have shapes {found}; expected {expected}, from the network's layers")
 
 
+@unguarded_methods
 class Point:
     """The objective at one set of parameters and one batch; evaluated when asked, cached, and counted by `Counted`."""
 
@@ -120,6 +122,7 @@ class Point:
         self.y = objective.loss.targets(y, self.outputs)
 
     @cached_property
+    @unguarded()
     def loss(self):
         """Mean loss over the batch, with the penalty ω/2 ||W||², a 0-d array."""
         if not self.l2:
@@ -128,6 +131,7 @@ class Point:
         return self.data_loss + 0.5 * self.l2 * sum(squares)
 
     @cached_property
+    @unguarded()
     def data_loss(self):
         """Mean loss over the batch without the penalty, a 0-d array."""
         return self._objective.loss.value(self.outputs, self.y)
@@ -138,11 +142,13 @@ class Point:
         return self._objective.l2
 
     @cached_property
+    @unguarded()
     def residual(self):
         """The Gauss-Newton residual r̃, flat (n c,): f - y for the squared loss, else C⁻¹ of the derivative by the outputs."""
         return namespace(self.outputs).reshape(self._objective.loss.residual(self.outputs, self.y), (-1,))
 
     @cached_property
+    @unguarded()
     def root(self):
         """The square roots C of the samples' output Hessians (an `OutputRoot`)."""
         return self._objective.loss.root(self.outputs)
@@ -219,6 +225,7 @@ class Point:
         return CountedOperator(J, self._calls)
 
 
+@unguarded_methods
 class Counted:
     """An objective that counts what is asked of it, in ``calls``: forward, backward and jvp passes, jacobian and its products.
 

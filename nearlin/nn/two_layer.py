@@ -29,6 +29,7 @@ from nearlin._array import (
     require,
     settle,
     slices,
+    unguarded_methods,
 )
 from nearlin.nn.activations import activation
 from nearlin.nn.layers import LayerSpec, Trace
@@ -44,6 +45,7 @@ class Tape(NamedTuple):
     outputs: object
 
 
+@unguarded_methods
 @dataclass(frozen=True)
 class TwoLayer:
     """A two-layer network with a Gaussian first layer and frozen output signs a_r = (-1)^r, scaled by √(c/m).

@@ -20,14 +20,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.steps import decay, rate, settle_shared, taken_if_finite
+from nearlin.steps import decay, public_step, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
-    """Step count and the sum of squared gradients, like the parameters; None before the first step."""
+    """Step count and the sum of squared gradients, like the parameters; None before the first step.
+
+    ``shapes`` are those of the parameters.
+    """
 
     t: int = 0
     square: tuple | None = None
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class AdaGrad:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, lr = objective.at(params, batch), rate(self.lr, state.t)

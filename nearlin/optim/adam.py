@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import one_of
-from nearlin.steps import adam_step, decay, rate, settle_shared, taken_if_finite
+from nearlin.steps import adam_step, decay, public_step, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
-    """Step count and the two moments, like the parameters; None before the first step."""
+    """Step count and the two moments, like the parameters; None before the first step. ``shapes`` are those of the parameters."""
 
     t: int = 0
     mean: tuple | None = None
     square: tuple | None = None
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Adam:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)

@@ -18,15 +18,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin.steps import adam_step, decay, rate, settle_shared, taken_if_finite
+from nearlin.steps import adam_step, decay, public_step, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
-    """Step count and the two moments, like the parameters; None before the first step."""
+    """Step count and the two moments, like the parameters; None before the first step. ``shapes`` are those of the parameters."""
 
     t: int = 0
     mean: tuple | None = None
     square: tuple | None = None
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class AdamW:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)

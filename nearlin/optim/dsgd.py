@@ -44,7 +44,7 @@ from nearlin._array import copies, flag, integer, namespace, not_negative, numbe
 from nearlin.curvature import Seen, check_smooth, input_bound, input_size, join_seen, layer_constants, target_range
 from nearlin.linalg import dual_norm, duality_map, norm, operator_norm, orthogonalize, spectral_bound
 from nearlin.nn import SquaredLoss, layer_blocks, move_block, split_bias, take_block
-from nearlin.steps import rate
+from nearlin.steps import public_start, public_step, rate
 
 
 class State(NamedTuple):
@@ -61,12 +61,15 @@ class State(NamedTuple):
     norms : tuple or None
         Weights, their norms, and how these were taken. They only save time: without them (``transient``) the same numbers
         come out.
+    shapes : tuple
+        Of the parameters; () before the first step.
     """
 
     t: int = 0
     seen: Seen | None = None
     warm: bool = False
     norms: tuple | None = None
+    shapes: tuple = ()
 
     transient = ("norms",)
 
@@ -213,6 +216,7 @@ class DSGD:
                 raise ValueError(f"inputs is 'bound' and {words}; expected inputs='data' or bounded activations")
         return chain
 
+    @public_start
     def warm_start(self, params, state, objective, batches, key=0):
         """The state after a look at the inputs and targets of ``batches``, which the stochastic form needs; 1 forward each.
 
@@ -231,6 +235,7 @@ class DSGD:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(seen=seen._replace(inputs=(total / rows, *seen.inputs[1:])), warm=True)
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, lr = objective.at(params, batch), self._checked_rate(rate(self.lr, state.t))

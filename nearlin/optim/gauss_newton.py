@@ -83,7 +83,7 @@ from nearlin.curvature import (
 from nearlin.linalg import Exit, Rates, axpy, eps_of, norm
 from nearlin.nn import SquaredLoss, weights_of
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
-from nearlin.steps import Bounds, Damping, Guard, Recall, StepExit, Trial, recalled, settle_shared, unmoved
+from nearlin.steps import Bounds, Damping, Guard, Recall, StepExit, Trial, public_step, recalled, settle_shared, unmoved
 
 RITZ = 4  # iterations that estimate the largest eigenvalue before the first step
 
@@ -102,6 +102,8 @@ class State(NamedTuple):
         δ of the last step, where there is momentum.
     recall : Recall or None
         The last trial point. It only saves time: without it (``transient``) the same numbers come out.
+    shapes : tuple
+        Of the parameters; () before the first step.
     """
 
     damping: Damping | None = None
@@ -109,6 +111,7 @@ class State(NamedTuple):
     experience: Experience = Experience()
     delta: tuple | None = None
     recall: Recall | None = None
+    shapes: tuple = ()
 
     transient = ("recall",)
 
@@ -189,6 +192,7 @@ class GaussNewton:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `StepInfo`. Nothing given is changed.
 

@@ -44,7 +44,7 @@ from typing import NamedTuple
 from nearlin._array import check, flag, integer, namespace, not_negative, one_of, optional, positive, settle
 from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
 from nearlin.nn import ravel, unravel
-from nearlin.steps import decay, label_key, rate, settle_shared
+from nearlin.steps import decay, label_key, public_step, rate, settle_shared
 
 LOST = "its gradient or curvature vector is not finite, or its squares overflow"
 
@@ -82,11 +82,14 @@ class State(NamedTuple):
         One per tensor, or one in all; none before the first step.
     skipped : int
         How many times a tensor was left as it was.
+    shapes : tuple
+        Of the parameters; () before the first step.
     """
 
     t: int = 0
     blocks: tuple = ()
     skipped: int = 0
+    shapes: tuple = ()
 
 
 class Info(NamedTuple):
@@ -167,6 +170,7 @@ class Ginger:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, due = objective.at(params, batch), state.t % self.statistics_every == 0 and self.rank > 0

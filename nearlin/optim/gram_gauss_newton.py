@@ -27,13 +27,14 @@ from typing import NamedTuple
 
 from nearlin._array import namespace, not_negative, one_of, optional, positive
 from nearlin.linalg import Exit, SolveInfo, TriangularBlocks, eps_of, norm
-from nearlin.steps import Bounds, Damping, Guard, attempt, settle_shared, unmoved
+from nearlin.steps import Bounds, Damping, Guard, attempt, public_step, settle_shared, unmoved
 
 
 class State(NamedTuple):
-    """The damping of the next step."""
+    """The damping of the next step, and the shapes of the parameters."""
 
     damping: Damping | None = None
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class GramGaussNewton:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `StepInfo`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)

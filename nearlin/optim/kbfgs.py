@@ -111,6 +111,7 @@ class KBFGS:
         """The state before the first step."""
         return steps.LayerwiseState()
 
+    @steps.public_start
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the second moments of inputs over ``batches`` at ``params``. ``key`` is not used.
 
@@ -122,6 +123,7 @@ class KBFGS:
 
         return steps.warmed(state, batches, partial(objective.at, params), seen)
 
+    @steps.public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)

@@ -145,6 +145,7 @@ class KFAC:
         """The state before the first step."""
         return steps.LayerwiseState(layers=(Layer(),) * len(objective.layers))
 
+    @steps.public_start
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with A and G the means of the statistics of ``batches`` at ``params``.
 
@@ -157,6 +158,7 @@ class KFAC:
 
         return steps.warmed(state, batches, partial(objective.at, params), observe, state.layers)
 
+    @steps.public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, specs, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)

@@ -145,6 +145,7 @@ class MiniBlockFisher:
         """The state before the first step."""
         return steps.LayerwiseState(layers=(Layer(),) * len(objective.layers))
 
+    @steps.public_start
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with F the mean of the statistics of ``batches`` at ``params``, with labels drawn from the model.
 
@@ -157,6 +158,7 @@ class MiniBlockFisher:
 
         return steps.warmed(state, batches, partial(objective.at, params), observe, state.layers, self._power)
 
+    @steps.public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, specs, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from nearlin._array import flag, integer, one_of, positive, settle
 from nearlin.linalg import axpy, norm, orthogonalize
 from nearlin.nn import join_tensors, split_tensors
-from nearlin.steps import Info, adam_moments, decay, rate, settle_shared, taken_if_finite
+from nearlin.steps import Info, adam_moments, decay, public_step, rate, settle_shared, taken_if_finite
 
 
 class Velocity(NamedTuple):
@@ -45,10 +45,14 @@ class Moments(NamedTuple):
 
 
 class State(NamedTuple):
-    """Steps taken, and a `Velocity` or `Moments` for every variable; None before the first step."""
+    """Steps taken, and a `Velocity` or `Moments` for every variable; None before the first step.
+
+    ``shapes`` are those of the parameters.
+    """
 
     t: int = 0
     variables: tuple | None = None
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Muon:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, rate(self.lr, state.t)

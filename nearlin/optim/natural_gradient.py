@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from nearlin._array import namespace, not_negative, optional, positive, settle
 from nearlin.linalg import Exit, SolveInfo, TriangularBlocks, axpy, eps_of, norm
+from nearlin.steps import public_step
 
 
 class State(NamedTuple):
@@ -62,6 +63,7 @@ class NaturalGradient:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point = objective.at(params, batch)

@@ -39,7 +39,19 @@ from nearlin import linalg
 from nearlin._array import copies, fold_in, having, namespace, not_negative, one_of, optional, positive, require, same, settle
 from nearlin.curvature import Accuracy, DampedGram, gram_solve, near, too_rough
 from nearlin.sketch import NeuronSamples, NeuronSigns
-from nearlin.steps import CEILING, Bounds, Damping, Guard, Recall, attempt, least_damping, recalled, settle_shared, unmoved
+from nearlin.steps import (
+    CEILING,
+    Bounds,
+    Damping,
+    Guard,
+    Recall,
+    attempt,
+    least_damping,
+    public_step,
+    recalled,
+    settle_shared,
+    unmoved,
+)
 
 FINE = 1e-3  # accuracy below which Jᵀg is formed in the working dtype whatever the inner one is
 UNIT_STEP = 39.5  # sketch rows per n below which the double product diverges
@@ -83,6 +95,8 @@ class State(NamedTuple):
         ||r|| of the last step, for superlinear forcing; 0 where there was none on this batch.
     recall : Recall or None
         The last trial point. It only saves time: without it (``transient``) the same numbers come out.
+    shapes : tuple
+        Of the parameters; () before the first step.
     """
 
     damping: Damping | None = None
@@ -90,6 +104,7 @@ class State(NamedTuple):
     growth: int = 1
     previous: float = 0.0
     recall: Recall | None = None
+    shapes: tuple = ()
 
     transient = ("recall",)
 
@@ -171,6 +186,7 @@ class NearLinearGaussNewton:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key):
         """One step; returns parameters, state and `StepInfo`. Nothing given is changed.
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from nearlin._array import integer, optional, positive, unguarded, within
 from nearlin.nn import ravel, unravel
-from nearlin.steps import decay, label_key, rate, settle_shared, taken_if_finite
+from nearlin.steps import decay, label_key, public_step, rate, settle_shared, taken_if_finite
 
 DIVERGED = 10.0  # times the first loss, more than what batches differ by
 
@@ -50,6 +50,8 @@ class State(NamedTuple):
         How many vectors h were left out.
     start : float or None
         The loss before the first step.
+    shapes : tuple
+        Of the parameters; () before the first step.
     """
 
     t: int = 0
@@ -58,6 +60,7 @@ class State(NamedTuple):
     factors: tuple = ()
     skipped: int = 0
     start: float | None = None
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class QNG:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, lr = objective.at(params, batch), rate(self.lr, state.t)

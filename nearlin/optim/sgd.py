@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin.linalg import axpy
-from nearlin.steps import decay, rate, settle_shared, taken_if_finite, velocity
+from nearlin.steps import decay, public_step, rate, settle_shared, taken_if_finite, velocity
 
 
 class State(NamedTuple):
-    """The velocity v, like the parameters (None before the first step), and the steps taken."""
+    """The velocity v, like the parameters (None before the first step), the steps taken, and the shapes of the parameters."""
 
     velocity: tuple | None = None
     t: int = 0
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class SGD:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, lr = objective.at(params, batch), rate(self.lr, state.t)

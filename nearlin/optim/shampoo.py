@@ -86,6 +86,7 @@ class Shampoo:
         """The state before the first step."""
         return steps.LayerwiseState()
 
+    @steps.public_start
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the statistics of ``batches`` at ``params``, true labels. ``key`` is not used.
 
@@ -98,6 +99,7 @@ class Shampoo:
         layers = objective.layers
         return steps.warmed(state, batches, partial(objective.at, params), observe, power=2)
 
+    @steps.public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)

@@ -41,7 +41,7 @@ from typing import NamedTuple
 from nearlin._array import namespace, one_of
 from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
 from nearlin.nn import join_tensors, split_tensors, tensor_names
-from nearlin.steps import Info, decay, mean_weights, rate, settle_shared, weighted
+from nearlin.steps import Info, decay, mean_weights, public_step, rate, settle_shared, weighted
 
 
 class Modes(NamedTuple):
@@ -68,12 +68,15 @@ class State(NamedTuple):
         How many times a variable kept its old bases.
     size : float
         Mean of the batches' squared numbers of samples, weighted as the statistics are.
+    shapes : tuple
+        Of the parameters; () before the first step.
     """
 
     t: int = 0
     modes: tuple | None = None
     kept: int = 0
     size: float = 0.0
+    shapes: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class SOAP:
         """The state before the first step."""
         return State()
 
+    @public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, t, lr = objective.at(params, batch), objective.layers, state.t, rate(self.lr, state.t)

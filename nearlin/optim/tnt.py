@@ -81,6 +81,7 @@ class TNT:
         """The state before the first step."""
         return steps.LayerwiseState()
 
+    @steps.public_start
     def warm_start(self, params, state, objective, batches, key=0):
         """The state with the mean of the statistics of ``batches`` at ``params``, labels drawn from the model.
 
@@ -94,6 +95,7 @@ class TNT:
         layers = objective.layers
         return steps.warmed(state, batches, partial(objective.at, params), observe, power=2)
 
+    @steps.public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)

@@ -1,6 +1,7 @@
 """How a step is taken: schedules, momentum, averages of statistics, weight decay, the guard, and what a step reports."""
 
 from nearlin.steps.averages import average, label_key, mean_weights, warm_key, warmed, weigh, weighted
+from nearlin.steps.boundary import public_start, public_step
 from nearlin.steps.guard import Bounds, Guard, unmoved
 from nearlin.steps.hyper_parameters import SHARED, settle_shared
 from nearlin.steps.info import Info, StepExit, StepInfo, taken_if_finite
@@ -13,6 +14,7 @@ from nearlin.steps.weight_decay import decay
 
 __all__ = [
     "average", "label_key", "mean_weights", "warm_key", "warmed", "weigh", "weighted",
+    "public_start", "public_step",
     "Bounds", "Guard", "unmoved",
     "SHARED", "settle_shared",
     "Info", "StepExit", "StepInfo", "taken_if_finite",

@@ -23,6 +23,8 @@ class LayerwiseState(NamedTuple):
         How many times an inverse was kept from before, or a statistic left out.
     size : float
         Mean of what the batches weighed, weighted as the statistics are: their samples, to the power that `weigh` has.
+    shapes : tuple
+        Of the parameters; () before the first step.
     """
 
     t: int = 0
@@ -32,3 +34,4 @@ class LayerwiseState(NamedTuple):
     warm: bool = False
     kept: int = 0
     size: float = 0.0
+    shapes: tuple = ()
