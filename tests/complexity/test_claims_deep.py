@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nearlin.complexity import claims as table
-from nearlin.complexity.claims import deep, preconditioning, problems
+from nearlin.complexity.claims import deep, problems, spectra
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.optim import GaussNewton
 from tests.complexity.controls import controls
@@ -98,7 +98,7 @@ def test_the_planner_is_timed_on_steps():
 
 @pytest.mark.nightly
 def test_a_singular_gram_is_named_and_out_of_regime():
-    singular = [row for row in deep.layer_sums(False) if row["κ(G)"] >= preconditioning.RESOLVED]
+    singular = [row for row in deep.layer_sums(False) if row["κ(G)"] >= spectra.RESOLVED]
     names = ["relu 64-8-8-8-10 raw at the start", "relu 64-8-8-8-10 raw after 4 steps"]
     assert list(dict.fromkeys(row["network"] for row in singular)) == names
     assert all(name in CHECK["kappa-digits"](False).detail for name in names)
@@ -128,26 +128,26 @@ def test_the_walk_ends_where_it_is_told_to():
 
 def test_a_gaussian_sketch_of_few_rows(rng):
     drawn = [np.linalg.cond(rng.standard_normal((128, 512))) ** 2 for _ in range(20)]
-    assert abs(np.median(drawn) / preconditioning.finite_condition(128, 4) - 1) < 0.04
-    assert [round(preconditioning.finite_condition(n, 4), 1) for n in (128, 256, 512)] == [8.5, 8.7, 8.8]
-    assert abs(preconditioning.finite_condition(10**8, 4) - preconditioning.gaussian_condition(4)) < 1e-3
+    assert abs(np.median(drawn) / spectra.finite_condition(128, 4) - 1) < 0.04
+    assert [round(spectra.finite_condition(n, 4), 1) for n in (128, 256, 512)] == [8.5, 8.7, 8.8]
+    assert abs(spectra.finite_condition(10**8, 4) - spectra.gaussian_condition(4)) < 1e-3
 
 
 def test_blocks(rng):
     grams = [rng.standard_normal((3, 3)) for _ in range(2)]
-    np.testing.assert_array_equal(preconditioning.blocks(grams[:1], 2), np.kron(grams[0], np.eye(2)))
+    np.testing.assert_array_equal(spectra.blocks(grams[:1], 2), np.kron(grams[0], np.eye(2)))
     expected = np.kron(grams[0], np.diag([1.0, 0.0])) + np.kron(grams[1], np.diag([0.0, 1.0]))
-    np.testing.assert_array_equal(preconditioning.blocks(grams, 2), expected)
+    np.testing.assert_array_equal(spectra.blocks(grams, 2), expected)
 
 
 def test_the_effective_dimension(rng):
     a = rng.standard_normal((6, 9))
     G = a @ a.T
     expected = np.trace(G @ np.linalg.inv(G + 0.3 * np.eye(6)))
-    assert math.isclose(preconditioning.effective_dimension(np.linalg.eigvalsh(G), 0.3), expected)
+    assert math.isclose(spectra.effective_dimension(np.linalg.eigvalsh(G), 0.3), expected)
 
 
 def test_a_damped_preconditioner_of_itself_is_perfect(rng):
     a = rng.standard_normal((6, 9))
-    assert math.isclose(preconditioning.condition(a @ a.T, a @ a.T, 0.1), 1.0)
-    assert math.isclose(preconditioning.condition(a @ a.T, np.eye(6)), np.linalg.cond(a) ** 2)
+    assert math.isclose(spectra.condition(a @ a.T, a @ a.T, 0.1), 1.0)
+    assert math.isclose(spectra.condition(a @ a.T, np.eye(6)), np.linalg.cond(a) ** 2)

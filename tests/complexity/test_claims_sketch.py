@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearlin.complexity.claims import data, preconditioning, sketch
+from nearlin.complexity.claims import data, sketch, spectra
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 from nearlin.sketch import CountSketch, Gaussian, KroneckerSRHT, NeuronSamples
 from tests.complexity.controls import controls
@@ -22,7 +22,7 @@ def samples(family):
 
 
 WRONG = {
-    "neuron samples miss near-duplicates": MEASURE["kappa-neuron-mode"].given(sketch=NeuronSamples()),
+    "neuron samples miss near-duplicates": MEASURE["kappa-neuron-mode"].given(sketch=samples),
     "neuron samples are not universal": MEASURE["kappa-universal"].given(sketch=samples, families=("near-duplicates",)),
     "without oversampling collinear data are not": MEASURE["kappa-universal"].given(
         sketch=lambda family: KroneckerSRHT(oversample=1), families=("offset",)
@@ -93,21 +93,21 @@ def test_singular_grams_are_out_of_regime():
 
 
 def test_limits_of_gaussian_sketches():
-    assert [round(preconditioning.gaussian_condition(ratio), 1) for ratio in (2, 3, 4, 8)] == [34.0, 13.9, 9.0, 4.4]
+    assert [round(spectra.gaussian_condition(ratio), 1) for ratio in (2, 3, 4, 8)] == [34.0, 13.9, 9.0, 4.4]
 
 
 def test_every_draw_counts_and_stands_in_a_row():
-    J = preconditioning.jacobian(data.sphere(32, 4, key=0), 64)
-    kappas = preconditioning.conditions(J, CountSketch(), 4, draws=5)
+    J = spectra.jacobian(data.sphere(32, 4, key=0), 64)
+    kappas = spectra.conditions(J, CountSketch(), 4, draws=5)
     assert len(set(kappas)) == 5
-    assert preconditioning.median_condition(J, CountSketch(), 4, draws=5) == sorted(kappas)[2]
+    assert spectra.median_condition(J, CountSketch(), 4, draws=5) == sorted(kappas)[2]
     rows = list(sketch.against_gaussian(J, CountSketch(), (2, 4), draws=5))
     assert [row["κ_pre"] for row in rows if row["s/n"] == 4] == kappas
     assert {row["s/n"]: round(row["limit"], 1) for row in rows} == {2: 34.0, 4: 9.0}
 
 
 def test_the_scale_of_a_sketch_is_that_of_its_trace():
-    J = preconditioning.jacobian(data.sphere(32, 4, key=0), 64)
-    rows = [preconditioning.sketched_gram(J, Gaussian(), 4, key) for key in range(3)]
+    J = spectra.jacobian(data.sphere(32, 4, key=0), 64)
+    rows = [spectra.sketched_gram(J, Gaussian(), 4, key) for key in range(3)]
     expected = np.mean([np.trace(G) for G in rows]) / np.linalg.norm(J.to_dense()) ** 2
-    np.testing.assert_allclose(preconditioning.scale(J, Gaussian(), 4, 3), expected)
+    np.testing.assert_allclose(spectra.scale(J, Gaussian(), 4, 3), expected)

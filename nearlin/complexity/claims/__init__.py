@@ -1,6 +1,7 @@
 """The table of claims: what the papers promise about cost and convergence, each with its measurement and its verdict.
 
-`CLAIMS` holds all of them, family by family; it is made when it is first asked for.
+`CLAIMS` holds all of them, family by family; it is made when it is first asked for. Every sweep takes what is under test as a
+parameter, so that a deliberately wrong method can be put in its place.
 """
 
 import difflib

@@ -57,7 +57,6 @@ REDUCTIONS = {
     "interval": Reduction("exponent of {column} in {over}", _interval(fit_with_floor)),
     "interval, no floor": Reduction("exponent of {column} in {over}", _interval(fit_exponent)),
 }
-DRAWS = {"": min, "max": max, "min": min, "median": np.median, "mean": np.mean, "geometric mean": geometric_mean}
 LEVELS = ("all", "max", "min", "median", "mean", "geometric mean", "first", "last")  # what they give stands beside the curve
 FITTED = ("exponent", "interval", "interval, no floor")
 
@@ -90,7 +89,7 @@ class Bound:
     by : str
         The column by whose values rows are split into curves; each of them is judged.
     draws : str
-        What is taken of several rows at one size: one of `DRAWS`; by default each counts.
+        What is taken of several rows at one size: one of `REDUCTIONS`; by default each counts.
     reduce : str
         One of `REDUCTIONS`. Those that are intervals hold where they meet the bounds, and are out of regime where they do but
         are wider than twice ``halfwidth``.
@@ -116,7 +115,7 @@ class Bound:
     halfwidth: float = math.inf
 
     def __post_init__(self):
-        if self.reduce not in REDUCTIONS or self.draws not in DRAWS:
+        if self.reduce not in REDUCTIONS or self.draws not in ("", *REDUCTIONS):
             raise ValueError(f"reduce is {self.reduce!r} and draws {self.draws!r}; expected {', '.join(REDUCTIONS)}")
 
     @property
@@ -187,7 +186,7 @@ class Bound:
         at = [(x, [row]) for x, row in points]
         if self.draws:
             at = [(x, [row for _, row in some]) for x, some in groupby(points, lambda point: point[0])]
-        take = DRAWS[self.draws]
+        take = lambda values: REDUCTIONS[self.draws or "first"].of((), values)[0]  # noqa: E731
         drawn = tuple(take([row[self.column] for row in some]) for _, some in at)
         y = tuple(take([_ratio(row[self.column], row[self.per]) for row in some]) for _, some in at) if self.per else drawn
         expected = tuple(some[0][beside] for _, some in at) if beside else None

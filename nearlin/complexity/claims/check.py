@@ -38,7 +38,7 @@ class Check:
 
     def __call__(self, full):
         """The `Outcome`."""
-        return self.judge(list(self.sweep(full)))
+        return self.judge(self.sweep(full))
 
     @property
     def expected(self):
@@ -61,7 +61,7 @@ class Check:
         sizes = self._sizes(rows)
         if rows and not kept:
             return Outcome("no row is in regime", OUT_OF_REGIME, "; ".join([left, sizes]))
-        outside = [reason for bound in self.regime for reason in _missed(bound, kept)]
+        outside = [reason for bound in self.regime for reason in bound(kept)[2]]
         found = [bound(kept) for bound in self.bounds if bound.judges]
         verdict = worst([verdict for verdict, _, _ in found])
         reasons = [reason for _, _, some in found for reason in some]
@@ -98,11 +98,6 @@ def _once(series):
         if points not in curves or curves[points].predicted is None:
             curves[points] = one
     return tuple(curves.values())
-
-
-def _missed(bound, rows):
-    verdict, _, reasons = bound(rows)
-    return () if verdict == HOLDS else reasons
 
 
 def claim(

@@ -29,6 +29,13 @@ KRONECKER = KroneckerSRHT()
 counting = partial(problem, counting=True)
 SIZES = {"n": (8, 16, 24, 32, 40), "d": (4, 6, 8, 10, 12), "m": (120, 240, 360, 480, 600), "m'": (30, 60, 90, 120)}
 BASE = {"n": 16, "d": 4, "m": 720, "m'": 60}  # m is a multiple of m' and of 1.5 n throughout
+# K iterations: by the bound on them, or because a large damping makes every system easy; steps of length 1e12 are refused.
+STEPS = {
+    "fresh": {"epsilon": 1e-12, "maxiter": INNER, "guard": False},
+    "reused": {"epsilon": 0.5, "damping": 1e3},
+    "retried": {"epsilon": 0.5, "damping": 1e3, "lr": 1e12},
+}
+NETWORKS = {"two-layer": (0, (720, 1440)), "perceptron": (1, (15, 31)), "deep perceptron": (2, (7, 15))}
 
 
 def _sketched(p, rows):
@@ -74,18 +81,6 @@ def parts(full, wanted, made=PARTS):
             yield {**row, "formula": formula[name]} if name in formula else row
 
 
-EXACTLY = (Bound("flops", equal="degree", over="size", by="part", reduce="degree"), Bound("flops", equal=1, per="formula"))
-
-
-# K iterations: by the bound on them, or because a large damping makes every system easy; steps of length 1e12 are refused.
-STEPS = {
-    "fresh": {"epsilon": 1e-12, "maxiter": INNER, "guard": False},
-    "reused": {"epsilon": 0.5, "damping": 1e3},
-    "retried": {"epsilon": 0.5, "damping": 1e3, "lr": 1e12},
-}
-NETWORKS = {"two-layer": (0, (720, 1440)), "perceptron": (1, (15, 31)), "deep perceptron": (2, (7, 15))}
-
-
 def per_width(full, optimizer=NearLinearGaussNewton, steps=tuple(STEPS)):
     """Flops that a step costs more on the wider of two networks, over n; and the iterations of default steps."""
     for (network, (hidden, widths)), kind, n in product(NETWORKS.items(), steps, SIZES["n"][:4]):
@@ -97,12 +92,6 @@ def per_width(full, optimizer=NearLinearGaussNewton, steps=tuple(STEPS)):
         yield {"step": f"{network}, {kind}", "n": n, "flops between two widths": made[1][0] - made[0][0], **done}
     for n in (64, 128, 256, *((512, 1024) if full else ())):
         yield {"n": n, "K of the default step": problem(n, 16, 16 * n).step(optimizer())[2].solve.iterations}
-
-
-NEAR_LINEAR = (
-    Bound("flops between two widths", equal=1, over="n", by="step", reduce="degree"),
-    Bound("K of the default step", low=1, high=6, over="n", log="x"),
-)
 
 
 def whole_steps(full, formula=cost.near_linear_step):
@@ -210,6 +199,11 @@ SAMPLES = {(part, "n"): 1 for part in (*PRODUCTS, "neuron-mode sketch")} | {
 GRAM = {("structured Gram", "n"): 2, ("structured Gram", "m"): 1, ("structured Gram", "d"): 1}
 MAIN = f"{PAPER}, main theorem; counted here"
 PER_WIDTH = "K fixed, m' in proportion to n; m a multiple of the sketch's groups, perceptrons of 2^k - 1 neurons a layer"
+EXACTLY = (Bound("flops", equal="degree", over="size", by="part", reduce="degree"), Bound("flops", equal=1, per="formula"))
+NEAR_LINEAR = (
+    Bound("flops between two widths", equal=1, over="n", by="step", reduce="degree"),
+    Bound("K of the default step", low=1, high=6, over="n", log="x"),
+)
 
 CLAIMS = (
     claim("step-near-linear", 4, COUNTED, MAIN,
@@ -217,8 +211,7 @@ CLAIMS = (
         *NEAR_LINEAR, how="count"),
     claim("gauss-newton-near-linear", 4, COUNTED, MAIN,
         "By the sketch route the step of GaussNewton has no term n² m, either.", PER_WIDTH,
-        partial(per_width, optimizer=partial(GaussNewton, plan="sketch"), steps=("fresh", "retried")), *NEAR_LINEAR,
-        how="count"),
+        partial(per_width, optimizer=partial(GaussNewton, plan="sketch"), steps=("fresh", "retried")), *NEAR_LINEAR, how="count"),
     claim("step-linear-in-width", 4, COUNTED, MAIN,
         "Every part of the near-linear step, and the whole of it, costs flops linear in the width.", "K fixed",
         partial(parts, wanted=WIDTH), *EXACTLY, expected="1 in m, and equal to the formula", how="count"),
@@ -240,8 +233,7 @@ CLAIMS = (
         Bound("attempts", equal=7), how="count"),
     claim("gram-quadratic-in-samples", 6, COUNTED, f"{GRAM_PAPER}, as {PAPER} states it",
         "The structured Gram matrix is quadratic in the samples, linear in width and inputs.", "any size",
-        partial(parts, wanted=GRAM), *EXACTLY, expected="2 in n, 1 in m, 1 in d, and equal to the formula",
-        how="count"),
+        partial(parts, wanted=GRAM), *EXACTLY, expected="2 in n, 1 in m, 1 in d, and equal to the formula", how="count"),
     claim("naive-gram-ratio", 7, COUNTED, "derived",
         "A Gram matrix from explicit rows costs m d/(m+d) times the structured one.", "any size", naive_ratios,
         Bound("explicit over structured", 0.98, 1.02, over="d", per="m d/(m+d)"), how="count"),

@@ -1,7 +1,6 @@
 """Claims on damped systems: what the effective dimension decides, and what float32 and one float64 residual can do.
 
-Systems are G + μ I with G = J Jᵀ of networks on the digits, on points in the plane and on near-duplicates. What is under test is
-a parameter, as everywhere in these tables.
+Systems are G + μ I with G = J Jᵀ of networks on the digits, on points in the plane and on near-duplicates.
 """
 
 import functools
@@ -11,20 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.complexity.claims import data
+from nearlin.complexity.claims import data, spectra
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.preconditioning import (
-    KRONECKER,
-    condition,
-    effective_dimension,
-    gaussian_condition,
-    sketched_gram,
-)
 from nearlin.complexity.claims.problems import autoencoding, on_digits, starting, trained, walk
 from nearlin.curvature import DampedGram
 from nearlin.linalg import FactorizationError, TriangularPreconditioner, axpy, cg, damped_cholesky, norm, nystrom, sketch_factor
 from nearlin.nn import MLP
 from nearlin.optim import GaussNewton
+
+SKETCHED = partial(GaussNewton, plan="sketch", residual_dtype="float64")
 
 
 class System(NamedTuple):
@@ -38,7 +32,7 @@ class System(NamedTuple):
 
     def dimension(self, share=1.0):
         """The effective dimension for ``share`` times μ."""
-        return effective_dimension(self.spectrum, share * self.damping)
+        return spectra.effective_dimension(self.spectrum, share * self.damping)
 
     @property
     def row(self):
@@ -68,7 +62,7 @@ def _nystrom(system, key, **options):
     P = nystrom(lambda Z: G @ Z, n, key, system.damping, like=G, **options)
     values = P.values + P.damping
     matrix = np.eye(n) + (P.U * (values / values[-1] - 1)) @ P.U.T
-    return P, condition(G + P.damping * np.eye(n), matrix)
+    return P, spectra.condition(G + P.damping * np.eye(n), matrix)
 
 
 def theorem_rank(dimension):
@@ -92,9 +86,6 @@ def nystrom_ranks(full, rank=theorem_rank, draws=3):
             yield {**row, "κ at rank d_eff/2": kappas[1], "iterations without a preconditioner": plain}
 
 
-SYSTEMS = {"over": "d_eff", "by": "system"}
-
-
 def adaptive_ranks(full, accuracy=0.2):
     """The rank that doubling takes for an error of μ/5, and twice the theorem's for μ/15; what iterations it leaves."""
     for one in decaying(full):
@@ -103,12 +94,12 @@ def adaptive_ranks(full, accuracy=0.2):
         yield {**row, "rank over d_eff": P.rank / one.dimension(), "iterations left": _iterations(one, preconditioner=P)}
 
 
-def rows_by_dimension(full, sketch=KRONECKER, ratio=4.0, draws=5):
+def rows_by_dimension(full, sketch=spectra.KRONECKER, ratio=4.0, draws=5):
     """κ_pre of damped systems with s = ``ratio`` d_eff sketch rows, be they fewer than n c."""
     for one in decaying(full):
         share = one.dimension() / len(one.G)
         for key in range(draws):
-            kappa = condition(one.G, sketched_gram(one.J, sketch, ratio * share, key), one.damping)
+            kappa = spectra.condition(one.G, spectra.sketched_gram(one.J, sketch, ratio * share, key), one.damping)
             yield {**one.row, "draw": key, "4 d_eff/(n c)": 4 * share, "κ_pre": kappa}
 
 
@@ -123,7 +114,7 @@ class Precise(NamedTuple):
     preconditioner: TriangularPreconditioner
 
 
-def precise(problem, share=1e-8, sketch=KRONECKER):
+def precise(problem, share=1e-8, sketch=spectra.KRONECKER):
     """The system of a float32 problem with one output; λ = ``share`` times the largest eigenvalue of J Jᵀ."""
     J, b = problem.jacobian(), problem.residual().astype("float64")
     outer = J.astype("float64")
@@ -151,8 +142,7 @@ def corrected(p, corrections, rtol=1e-6):
     """u in float64 from solves in float32, one more for the float64 residual of every correction; and δ as these sum it up."""
     u, summed = np.zeros_like(p.b), None
     for _ in range(1 + corrections):
-        operator = DampedGram(p.J, p.damping)
-        rest = _rest(p.outer, u, p.b, p.damping).astype("float32")
+        operator, rest = DampedGram(p.J, p.damping), _rest(p.outer, u, p.b, p.damping).astype("float32")
         options = {"preconditioner": p.preconditioner, "rtol": rtol, "maxiter": 60, "certify": False}
         du, _ = cg(operator, rest, on_step=operator.accumulate, **options)
         u = u + du.astype("float64")
@@ -203,22 +193,20 @@ def corrections(full, correct=corrected):
                 yield {**after, "error by the Gram matrix": gram_error(p)}
 
 
-OF_SOLVES = {"over": "float64 residuals", "by": "system", "log": "y"}
-SKETCHED = partial(GaussNewton, plan="sketch", residual_dtype="float64")
-
-
 def steps_taken(full, optimizer=SKETCHED, epsilons=(1e-2, 1e-4, 1e-6)):
     """Errors of the step that `GaussNewton` takes in float32 with its residual in float64, over the ε of its solve."""
     for name, problem in precise_problems(full).items():
         p = precise(problem)
         for epsilon in epsilons:
             (_, info), (after, _) = walk(problem, optimizer(epsilon=epsilon, damping=p.damping / len(p.b), guard=False), 1)
-            pairs = zip(problem.params, after.params, strict=True)
-            error = step_error(p, tuple(old.astype("float64") - new.astype("float64") for old, new in pairs))
+            old, new = (tuple(W.astype("float64") for W in one.params) for one in (problem, after))
+            error = step_error(p, axpy(-1.0, new, old))
             yield {"system": name, "ε": epsilon, "error of the step": error, "residual of the solve": info.solve.residual}
 
 
 NYSTROM = "derived from arXiv:2110.02820, Theorem 5.1"
+SYSTEMS = {"over": "d_eff", "by": "system"}
+OF_SOLVES = {"over": "float64 residuals", "by": "system", "log": "y"}
 
 CLAIMS = (
     claim("nystrom-rank", 28, "effective dimension", NYSTROM,
@@ -231,12 +219,12 @@ CLAIMS = (
         Bound("rank by doubling", high=1, per="twice the theorem's rank", **SYSTEMS)),
     claim("kappa-rows-by-dimension", 28, "effective dimension", "derived",
         "4 d_eff rows of a sketch are enough, be they fewer than the system has.", "a damped system whose spectrum decays",
-        rows_by_dimension, Bound("κ_pre", high=1.2 * gaussian_condition(4), over="4 d_eff/(n c)", by="system", draws="median")),
+        rows_by_dimension,
+        Bound("κ_pre", high=1.2 * spectra.gaussian_condition(4), over="4 d_eff/(n c)", by="system", draws="median")),
     claim("float64-correction", 32, "deep precision", "derived",
         "One float64 residual takes a float32 solve to 1e-7 where the float32 Gram matrix fails; Jᵀu in float32 loses it again.",
-        "λ = 1e-8 of the largest eigenvalue of J Jᵀ; products and R in float32", corrections,
-        Bound("error after one", high=1e-7), Bound("the same with Jᵀu in float32", low=1e-6),
-        Bound("error by the Gram matrix", low=1e-2),
+        "λ = 1e-8 of the largest eigenvalue of J Jᵀ; products and R in float32", corrections, Bound("error after one", high=1e-7),
+        Bound("the same with Jᵀu in float32", low=1e-6), Bound("error by the Gram matrix", low=1e-2),
         *(Bound(f"error{how}", **OF_SOLVES) for how in ("", " with Jᵀu in float32", " of the sum along the solves")),
         note="1 by the Gram matrix: not positive definite, no step"),
     claim("float64-step", 32, "deep precision", "derived",

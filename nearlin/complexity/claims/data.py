@@ -25,11 +25,6 @@ def offset(n, d, key, spread=0.2):
     return _unit_rows(1 + spread * generator(key).standard_normal((n, d)))
 
 
-def plane(n, key):
-    """Points on the circle, d = 2: κ(G) near 1e11."""
-    return sphere(n, 2, key)
-
-
 def sparse_pairs(n, d, key):
     """Two equal non-zeros in every row, as in one-hot encoded pairs; no two rows are equal (n <= d (d - 1) / 2)."""
     first, second = np.triu_indices(d, k=1)
@@ -82,6 +77,6 @@ FAMILIES = {
     "sphere": lambda n, key: sphere(n, 32, key),
     "near-duplicates": lambda n, key: near_duplicates(n, 32, key),
     "offset": lambda n, key: offset(n, 32, key),
-    "circle": plane,
+    "circle": lambda n, key: sphere(n, 2, key),  # κ(G) near 1e11
     "sparse pairs": lambda n, key: sparse_pairs(n, 32, key),
 }

@@ -1,7 +1,6 @@
 """Claims on deep networks of many outputs: preconditioners along training, the outer loop, the planner's choice.
 
-Condition numbers are those of dense matrices of n c rows, for n samples and c outputs. What is under test is a parameter, as
-everywhere in these tables.
+Condition numbers are those of dense matrices of n c rows, for n samples and c outputs.
 """
 
 import functools
@@ -11,25 +10,18 @@ from itertools import product
 
 import numpy as np
 
-from nearlin.complexity.claims import data, timing
+from nearlin.complexity.claims import data, spectra, timing
 from nearlin.complexity.claims.check import Bound, claim
 from nearlin.complexity.claims.outer import RATE_IS_ACCURACY, rate_is_accuracy
-from nearlin.complexity.claims.preconditioning import (
-    KRONECKER,
-    RESOLVED,
-    blocks,
-    condition,
-    effective_dimension,
-    finite_condition,
-    gaussian_condition,
-    sketched_gram,
-)
 from nearlin.complexity.claims.problems import GAUSS_NEWTON, SOFTMAX, SQUARED, named, on_digits, problem, starting, trained, walk
 from nearlin.nn import MLP
 from nearlin.optim import GaussNewton, GramGaussNewton
 
 SHARES = (1e-5, 1e-3, 1e-1)  # dampings over the largest eigenvalue
 NARROW = (8, 8, 8)  # too few active parameters for independent rows of 13 digits and 10 outputs
+TARGET = 1e-4  # loss at which digits are learnt
+UNDAMPED = partial(GaussNewton, plan="sketch", damping=1e-12, guard=False)
+ROUTES = ("exact", "sketch", "kernel")
 
 
 def _networks(full):
@@ -53,31 +45,20 @@ def _layer_sums(full, sketch, ratio, draws=5, steps=4):
             spectrum = np.maximum(np.linalg.eigvalsh(G), 0.0)
             kappa = float(spectrum[-1] / spectrum[0]) if spectrum[0] > 0 else math.inf
             for key in range(draws):
-                gram = sketched_gram(J, sketch, ratio, key)
-                found = condition(G, gram) if kappa < RESOLVED else math.inf
-                limit = {"a Gaussian sketch's": finite_condition(len(G), 4)}
+                gram = spectra.sketched_gram(J, sketch, ratio, key)
+                found = spectra.condition(G, gram) if kappa < spectra.RESOLVED else math.inf
+                limit = {"a Gaussian sketch's": spectra.finite_condition(len(G), 4)}
                 undamped.append({**row, "n c": len(G), "draw": key, "κ(G)": kappa, "κ_pre": found, **limit})
                 for damping in (share * spectrum[-1] for share in SHARES):
-                    share, found = effective_dimension(spectrum, damping) / len(G), condition(G, gram, damping)
-                    limit = {"the formula": gaussian_condition(4 / share)}
+                    share, found = spectra.effective_dimension(spectrum, damping) / len(G), spectra.condition(G, gram, damping)
+                    limit = {"the formula": spectra.gaussian_condition(4 / share)}
                     damped.append({**row, "draw": key, "d_eff/(n c)": share, "κ_pre": found, **limit})
     return undamped, damped
 
 
-def layer_sums(full, sketch=KRONECKER, ratio=4):
-    """κ_pre at s = 4nc at the start and after some exact steps, beside what a Gaussian sketch of as many rows leaves."""
-    return _layer_sums(full, sketch, ratio)[0]
-
-
-def damped_layer_sums(full, sketch=KRONECKER, ratio=4):
-    """κ_pre of the damped systems of the same networks at s = 4nc, beside the formula with d_eff for n c."""
-    return _layer_sums(full, sketch, ratio)[1]
-
-
-MEDIAN = {"over": "κ(G)", "by": "activation", "draws": "median"}
-REGULAR = (Bound("κ(G)", high=RESOLVED),)  # the undamped κ_pre that float64 resolves
-
-TARGET = 1e-4  # loss at which digits are learnt
+def layer_sums(full, sketch=spectra.KRONECKER, ratio=4, damped=False):
+    """κ_pre at s = 4nc at the start and after some exact steps, beside a Gaussian sketch's, or with damping, the formula's."""
+    return _layer_sums(full, sketch, ratio)[damped]
 
 
 @functools.cache
@@ -94,7 +75,8 @@ def blocks_along(loss, n, key, optimizer, until=TARGET, steps=40):
         J = p.jacobian()
         G = J.gram()
         plain = float(np.linalg.cond(G + damping * np.eye(len(G))))
-        averaged, by_class = (condition(G, blocks(made, 10), damping) for made in ((J.mean_gram(),), J.class_grams()))
+        made = [spectra.blocks(grams, 10) for grams in ((J.mean_gram(),), J.class_grams())]
+        averaged, by_class = (spectra.condition(G, matrix, damping) for matrix in made)
         rows.append({"n": n, "seed": key, "step": t, "κ of none": plain, "κ of Ḡ ⊗ I_c": averaged, "κ by class": by_class})
     return [{**row, "loss at the end": end} for row in rows]
 
@@ -106,7 +88,7 @@ def squared_blocks(full, optimizer=GAUSS_NEWTON, size=None):
         yield from rows
     for few, key in product((13, 25, 50, 100)[: 4 if full else 3], seeds):
         J = on_digits(few, 10, (256, 256), key=key).jacobian()
-        yield {"n": few, "seed": key, "κ at the start": condition(J.gram(), blocks((J.mean_gram(),), 10))}
+        yield {"n": few, "seed": key, "κ at the start": spectra.condition(J.gram(), spectra.blocks((J.mean_gram(),), 10))}
 
 
 def softmax_blocks(full, optimizer=GAUSS_NEWTON, loss=SOFTMAX, size=None):
@@ -114,17 +96,14 @@ def softmax_blocks(full, optimizer=GAUSS_NEWTON, loss=SOFTMAX, size=None):
     return blocks_along(loss, size or (100 if full else 40), 1, optimizer)
 
 
-LEARNT = (Bound("loss at the end", high=TARGET),)
-
-
-def kept_along(p, steps=12, sketch=KRONECKER, optimizer=GaussNewton(plan="exact")):  # noqa: B008 (frozen)
+def kept_along(p, steps=12, sketch=spectra.KRONECKER, optimizer=GaussNewton(plan="exact")):  # noqa: B008 (frozen)
     """κ_pre of the first Gram matrix and of the first sketch at every step of training; (steps, 2)."""
     kept, rows = None, []
     for q, _ in walk(p, optimizer, steps, until=1e-8):
         J = q.jacobian()
         G = J.gram()
-        kept = kept or (G, sketched_gram(J, sketch, 4, 0))
-        rows.append([condition(G, matrix) for matrix in kept])
+        kept = kept or (G, spectra.sketched_gram(J, sketch, 4, 0))
+        rows.append([spectra.condition(G, matrix) for matrix in kept])
     return np.array(rows)
 
 
@@ -141,16 +120,9 @@ def kept_on_digits(full, deep=(64, 64, 64), wide=None, widths=None):
         yield {"width": width, "largest κ_pre of the first Gram matrix": gram, "largest κ_pre of the first sketch": sketch}
 
 
-DEEP = {"over": "step", "by": "network", "reduce": "max", "log": "y"}
-
-
 def deep_tanh(key, n=24, d=10, widths=(256, 256, 256)):
     """A deep wide tanh network on the sphere."""
     return starting(MLP((d, *widths, 1), "tanh"), data.sphere(n, d, key), data.labels(n, key), key)
-
-
-UNDAMPED = partial(GaussNewton, plan="sketch", damping=1e-12, guard=False)
-ROUTES = ("exact", "sketch", "kernel")
 
 
 def plan_times(full, timer=timing.interleaved, steps=4):
@@ -171,6 +143,10 @@ def _routes(p, optimizer, steps):
     return {info.plan.partition(":")[0] for _, info in walk(p, optimizer, steps) if info is not None}
 
 
+MEDIAN = {"over": "κ(G)", "by": "activation", "draws": "median"}
+REGULAR = (Bound("κ(G)", high=spectra.RESOLVED),)  # the undamped κ_pre that float64 resolves
+LEARNT = (Bound("loss at the end", high=TARGET),)
+DEEP = {"over": "step", "by": "network", "reduce": "max", "log": "y"}
 CLAIMS = (
     claim("kappa-digits", 30, "deep networks", "derived",
         "On real digits, too, sketches summed over layers precondition like a Gaussian sketch, before and after training.",
@@ -183,7 +159,8 @@ CLAIMS = (
         Bound("κ_pre", 8.1, 9.9, beside="a Gaussian sketch's", **MEDIAN), among=REGULAR, should_hold=False, quick=False),
     claim("kappa-digits-damped", 28, "deep networks", "derived",
         "With damping the effective dimension takes the place of the number of rows.",
-        "the same, and singular Gram matrices; λ = 1e-5, 1e-3 and .1 times the largest eigenvalue", damped_layer_sums,
+        "the same, and singular Gram matrices; λ = 1e-5, 1e-3 and .1 times the largest eigenvalue",
+        partial(layer_sums, damped=True),
         Bound("κ_pre", high=1.2, per="the formula", over="d_eff/(n c)", by="activation", draws="median", log="y")),
     claim("kappa-class-averaged-digits", 31, "deep networks", "derived",
         "With the squared loss Ḡ ⊗ I_c stays a good preconditioner from the start to the trained network.",
@@ -203,8 +180,7 @@ CLAIMS = (
         Bound("κ_pre of the first Gram matrix, deep", low=16, **DEEP), Bound("κ_pre of the first sketch, deep", low=40, **DEEP),
         Bound("κ_pre of the first Gram matrix, wide", high=1.3, over="step", log="y"),
         Bound("κ_pre of the first sketch, wide", high=10, over="step", log="y"),
-        Bound("largest κ_pre of the first Gram matrix", over="width"),
-        Bound("largest κ_pre of the first sketch", over="width")),
+        Bound("largest κ_pre of the first Gram matrix", over="width"), Bound("largest κ_pre of the first sketch", over="width")),
     claim("rate-is-accuracy-deep", 3, "deep outer loop", "(★) of the convergence proof, derived",
         "On deep wide networks the accuracy of the linear solve sets the rate of convergence, too.",
         "as for two layers; tanh, 3 layers of 256, points on the sphere, damping 1e-12, which adds nothing",

@@ -22,6 +22,11 @@ FLYNN = "arXiv:1708.00523"
 QS, INPUTS = (1, 2, math.inf), ("data", "bound")
 DEPTHS = {1: (6, 3), 2: (6, 5, 3), 3: (6, 6, 5, 3)}  # widths, inputs first
 EPS, TANH = np.finfo(np.float64).eps, Elementwise(activation("tanh"))
+DUALS = {  # of matrices, by q
+    1: lambda G: np.abs(G).max(0).sum(),
+    2: lambda G: np.linalg.norm(G, "nuc"),
+    math.inf: lambda G: np.abs(G).max(1).sum(),
+}
 
 
 def tanh_layers(sizes):
@@ -79,13 +84,6 @@ def drawn(key):
     return given(modules[: len(modules) - key // 2 % 2], params, x, y), options
 
 
-DUALS = {  # of matrices, by q
-    1: lambda G: np.abs(G).max(0).sum(),
-    2: lambda G: np.linalg.norm(G, "nuc"),
-    math.inf: lambda G: np.abs(G).max(1).sum(),
-}
-
-
 def loss_at(objective, params, batch):
     """The mean loss, from the outputs."""
     outputs, y = objective.network.forward(params, batch[0])[0], batch[1]
@@ -94,14 +92,15 @@ def loss_at(objective, params, batch):
     return float(np.mean(np.log(np.sum(np.exp(outputs), axis=1)) - outputs[np.arange(len(outputs)), y]))
 
 
-def descend(optimizer, objective, params, batch, steps, first=0):
+def descend(optimizer, p, steps, first=0, loss=loss_at):
     """(`Info`, loss before, loss after) of every step from the ``first`` on until one is not taken."""
-    state, before = optimizer.init(params, objective)._replace(t=first), loss_at(objective, params, batch)
+    state, before = optimizer.init(p.params, p.objective)._replace(t=first), loss(*p)
     for t in range(steps):
-        params, state, info = optimizer.step(params, state, objective, batch, t)
+        params, state, info = p.step(optimizer, state, t)
         if not info.accepted:
             return
-        after = loss_at(objective, params, batch)
+        p = p._replace(params=params)
+        after = loss(*p)
         yield info, before, after
         before = after
 
@@ -116,28 +115,28 @@ def guarantee_sweep(full, optimizer=DSGD, steps=None):
     """The guarantee over norms, sizes of inputs and depths, and on tight problems; and what is guaranteed along a run."""
     steps = steps or (10_000 if full else 80)
     for q, inputs, depth in product(QS, INPUTS, DEPTHS):
-        run = list(descend(optimizer(q=q, inputs=inputs), *task(depth), steps))
+        run = list(descend(optimizer(q=q, inputs=inputs), task(depth), steps))
         yield {"q": q, "inputs": inputs, "problem": f"{depth} tanh layers", "shortfall": shortfall(run)}
         if inputs == "data" and depth == 3:
             certain = np.cumsum([info.guarantee for info, *_ in run])
             for t in sorted({round(len(run) ** (k / 12)) for k in range(13)}):
                 yield {"norm": f"q = {q}", "step": t, "decrease": run[0][1] - run[t - 1][2], "guaranteed": float(certain[t - 1])}
     for q, (name, (problem, options, _)) in product(QS, TIGHT.items()):
-        yield {"q": q, "problem": name, "shortfall": shortfall(descend(optimizer(q=q, **options), *problem, 1))}
+        yield {"q": q, "problem": name, "shortfall": shortfall(descend(optimizer(q=q, **options), problem, 1))}
     for key in range(1000 if full else 240):
-        (objective, params, batch), options = drawn(key)
-        for info, before, after in descend(optimizer(layers="cyclic", **options), objective, params, batch, 1, first=key // 8):
-            yield {"problem": "drawn", "shortfall": shortfall([(info, before, after)])}
-        grads, dual = objective.at(params, batch).grads(), DUALS[options["q"]]
-        for info, *_ in descend(optimizer(**options), objective, params, batch, 1):
-            largest = max(dual(G) / p for G, p in zip(grads, info.p, strict=True) if p > 0)
+        p, options = drawn(key)
+        for taken in descend(optimizer(layers="cyclic", **options), p, 1, first=key // 8):
+            yield {"problem": "drawn", "shortfall": shortfall([taken])}
+        grads, dual = p.objective.at(p.params, p.batch).grads(), DUALS[options["q"]]
+        for info, *_ in descend(optimizer(**options), p, 1):
+            largest = max(dual(G) / norm for G, norm in zip(grads, info.p, strict=True) if norm > 0)
             yield {"problem": "drawn", "guarantee": info.guarantee, "half the squared dual norm": largest**2 / 2}
 
 
 def tight_sweep(full, optimizer=DSGD):
     """What a first step gains over its guarantee, where the bounds are tight."""
     for q, (name, (problem, options, most)) in product(QS, TIGHT.items()):
-        for info, before, after in descend(optimizer(q=q, **options), *problem, 1):
+        for info, before, after in descend(optimizer(q=q, **options), problem, 1):
             yield {"problem": name, "q": q, "gain": (before - after) / info.guarantee, "most": most}
 
 
@@ -146,7 +145,7 @@ def stationarity_sweep(full, optimizer=DSGD, steps=None):
     steps = steps or (5_000 if full else 120)
     problems = {"two tanh layers": task(2), "one linear layer": LINEAR}
     for (name, problem), lr, q in product(problems.items(), (0.5, 1.0), QS):
-        run = list(descend(optimizer(q=q, lr=lr), *problem, steps))
+        run = list(descend(optimizer(q=q, lr=lr), problem, steps))
         share = lr - lr**2 / 2
         squares = np.array([info.guarantee / share for info, *_ in run])  # ||df||² in the norm at the weights
         ends = np.append(squares[1:], 0.0 if len(run) < steps else np.inf)  # a run that ends early is at a stationary point
@@ -162,11 +161,11 @@ def cross_entropy_sweep(full, optimizer=DSGD, steps=None):
     x = draws.standard_normal((40, 8))
     labels = np.argmax(x[:, :3] + 0.5 * draws.standard_normal((40, 3)), axis=1)
     p = starting(MLP((8, 10, 3), "tanh"), x, labels, 3, SOFTMAX)
-    for t, (info, before, after) in enumerate(descend(optimizer(q=2), *p, steps or (2_000 if full else 100))):
+    for t, (info, before, after) in enumerate(descend(optimizer(q=2), p, steps or (2_000 if full else 100))):
         rise = (after - before) / (8 * EPS * before)
         yield {"step": t, "layer": info.layer, "rise over rounding": rise, "loss": after}
     for q in QS:
-        yield {"q": q, "shortfall": shortfall(descend(optimizer(q=q), *NOISY, 1))}
+        yield {"q": q, "shortfall": shortfall(descend(optimizer(q=q), NOISY, 1))}
 
 
 def matrices(n, key=0):
@@ -215,19 +214,13 @@ def bound_sweep(full, bound=spectral_bound):
 
 def no_svd_sweep(full, orth="newton_schulz"):
     """Decompositions called in steps with Newton-Schulz, and the most by which a guarantee is missed."""
-    loss = lambda p: float(p.objective.at(p.params, p.batch).loss)  # noqa: E731
+    loss = lambda objective, params, batch: float(objective.at(params, batch).loss)  # noqa: E731
     cases = (("three tanh layers", task(3), 50, 2), ("one linear layer", LINEAR, 1, 2), ("one linear layer", LINEAR, 1, 0))
     for name, p, steps, polish in (*cases, ("two linear layers", DEEP, 1, 2)):
-        p, optimizer, run = wrap(p), DSGD(orth=orth, polish=polish), []
-        state = optimizer.init(p.params, p.objective)
         with count() as tally:
-            for t in range(steps):
-                params, state, info = p.step(optimizer, state, t)
-                after = p._replace(params=params)
-                run.append((info, loss(p), loss(after)))
-                p = after
+            missed = shortfall(descend(DSGD(orth=orth, polish=polish), wrap(p), steps, loss=loss))
         calls = sum(tally.calls[kind] for kind in ("svd", "svdvals", "eigh", "eigvalsh"))
-        yield {"problem": name, "decompositions": calls, "shortfall": shortfall(run)}
+        yield {"problem": name, "decompositions": calls, "shortfall": missed}
 
 
 DERIVED = f"{FLYNN}; the constants are derived here"

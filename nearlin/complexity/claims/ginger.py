@@ -13,6 +13,7 @@ import numpy as np
 
 from nearlin._array import generator
 from nearlin.complexity.claims.check import Bound, claim
+from nearlin.complexity.claims.problems import SOFTMAX, starting
 from nearlin.complexity.claims.timing import QUIET, geometric, interleaved, times
 from nearlin.complexity.counting import count, wrap
 from nearlin.linalg import lowrank
@@ -20,7 +21,14 @@ from nearlin.nn import MLP, Objective, SoftmaxCrossEntropy
 from nearlin.optim import Ginger
 
 PAPER = "arXiv:2402.03295"
+FOUR = Ginger(rank=4)
 DIMENSIONS, RANKS = (64, 96, 128, 160), (2, 4, 6, 8, 10, 12)
+VECTORS = {
+    "independent": lambda draw, t, a: draw.standard_normal(a.shape[1]),
+    "of low rank": lambda draw, t, a: draw.standard_normal(3) @ a,
+    "repeated": lambda draw, t, a: a[0],
+    "slowly drifting": lambda draw, t, a: a[0] * math.cos(1e-3 * t) + a[1] * math.sin(1e-3 * t),
+}
 
 
 def on_its_way(d, opt, dtype="float64"):
@@ -64,17 +72,6 @@ def count_sweep(full, opt=Ginger):
         yield {**row, "peak": tally.peak // 8, "peak an entry": rank + 7 if rank <= 8 else 3 * rank + 3}
 
 
-COST = (
-    Bound("flops", equal=1, over="d", by="τ", reduce="degree"),
-    Bound("flops", equal="flops an entry", over="d", by="τ", reduce="leading"),
-    *(Bound("rest", equal=k, over="τ", by="d", reduce=reduce) for reduce, k in (("degree", 3), ("leading", Fraction(37, 3)))),
-)
-MEMORY = (
-    Bound("numbers", per="d τ + d + τ", equal=1), Bound("peak", equal="peak an entry", over="d", by="τ", reduce="leading"),
-    Bound("peak", equal=1, over="d", by="τ", reduce="degree"),
-)  # fmt: skip
-
-
 def average_sweep(full, opt=Ginger):
     """Distance of the curvature from the plain average of h hᵀ, over the steps."""
     d, rank, decay = (200, 20, 0.9) if full else (40, 6, 0.9)
@@ -115,14 +112,6 @@ def float32_sweep(full, opt=Ginger):
         yield {"||h||² / γ": 10.0**power / damping, "error": error, "error of a kept inverse": kept}
 
 
-VECTORS = {
-    "independent": lambda draw, t, a: draw.standard_normal(a.shape[1]),
-    "of low rank": lambda draw, t, a: draw.standard_normal(3) @ a,
-    "repeated": lambda draw, t, a: a[0],
-    "slowly drifting": lambda draw, t, a: a[0] * math.cos(1e-3 * t) + a[1] * math.sin(1e-3 * t),
-}
-
-
 def orthonormality_sweep(full, opt=Ginger):
     """The largest entry of UᵀU - I in float32, for four kinds of vectors."""
     steps = 10_000 if full else 1_000
@@ -154,14 +143,12 @@ def vector_sweep(full, opt=Ginger):
     """
     n, classes, draws = (3 if full else 2), 3, (4096 if full else 1024)
     net, opt = MLP((2, 3, classes), "tanh"), opt(decay=0.0, momentum=0.0, rank=1, block="all")
-    x = generator(13).standard_normal((n, 2))
-    params, batch = net.init(1, x), (x, np.eye(classes)[[0] * n])
+    start = starting(net, generator(13).standard_normal((n, 2)), np.eye(classes)[[0] * n], 1, SOFTMAX)
 
     def square(loss, key=0):
-        objective = Objective(net, loss)
-        return _dense(opt.step(params, opt.init(params, objective), objective, batch, key)[1])
+        return _dense(start._replace(objective=Objective(net, loss)).step(opt, key=key)[1])
 
-    point = Objective(net, SoftmaxCrossEntropy()).at(params, batch)
+    point = start.objective.at(start.params, start.batch)
     p = np.exp(point.outputs) / np.exp(point.outputs).sum(1, keepdims=True)
     J = point.jacobian().to_dense().reshape(n, classes, -1)
     ggn = sum(j.T @ (np.diag(q) - np.outer(q, q)) @ j for j, q in zip(J, p, strict=True)) / n
@@ -172,16 +159,10 @@ def vector_sweep(full, opt=Ginger):
     yield {"samples": n, "error over all draws": float(np.linalg.norm(mean - ggn) / size)}
     total = 0.0
     for k in range(1, draws + 1):
-        total = total + square(SoftmaxCrossEntropy(), k)
+        total = total + square(SOFTMAX, k)
         if k & (k - 1) == 0 and k >= 16:
             error, expected = float(np.linalg.norm(total / k - ggn) / size), math.sqrt(spread / k) / size
             yield {"draws": k, "error of random draws": error, "expected": float(expected)}
-
-
-def filled(d):
-    """An update at τ = 4 with all columns in use."""
-    opt = Ginger(rank=4)
-    return partial(opt.update, *on_its_way(d, opt, "float32"))
 
 
 def rank_sweep(full, timer=interleaved, d=65_536):
@@ -201,11 +182,16 @@ def rank_sweep(full, timer=interleaved, d=65_536):
 CLAIMS = (
     claim("ginger-cost", 0, "Ginger", f"{PAPER}, linear time (abstract); coefficients derived",
         "An update of Ginger costs flops linear in the parameters d and quadratic in the rank τ.",
-        "d > τ, h outside of the span of U", count_sweep, *COST,
+        "d > τ, h outside of the span of U", count_sweep, Bound("flops", equal=1, over="d", by="τ", reduce="degree"),
+        Bound("flops", equal="flops an entry", over="d", by="τ", reduce="leading"),
+        Bound("rest", equal=3, over="τ", by="d", reduce="degree"),
+        Bound("rest", equal=Fraction(37, 3), over="τ", by="d", reduce="leading"),
         expected="(4 τ² + 12 τ + 13) d; a rest of leading term 37/3 τ³, exactly", how="count",
         note="exact, by finite differences; of the rest 9 (τ + 1)³ for the eigenvectors (nominal), else products and solves"),
     claim("ginger-memory", 0, "Ginger", f"{PAPER}, linear memory (abstract); coefficients derived",
-        "Ginger keeps d τ + d + τ numbers, and its update needs memory linear in d.", "d > τ", count_sweep, *MEMORY,
+        "Ginger keeps d τ + d + τ numbers, and its update needs memory linear in d.", "d > τ", count_sweep,
+        Bound("numbers", per="d τ + d + τ", equal=1), Bound("peak", equal="peak an entry", over="d", by="τ", reduce="leading"),
+        Bound("peak", equal=1, over="d", by="τ", reduce="degree"),
         expected="d τ + d + τ; (τ + 7) d up to τ = 8, where rows are taken one by one, (3 τ + 3) d beyond, exactly",
         how="memory", note="numbers of 8 bytes that an update makes, its new state and its increments included, in one block"),
     claim("ginger-dense-average", 0, "Ginger", "derived",
@@ -225,7 +211,8 @@ CLAIMS = (
         Bound("error of random draws", per="expected", low=0.2, high=2.5, over="draws")),
     claim("ginger-time-in-dimension", 0, "Ginger", f"{PAPER}, linear time (abstract)",
         "The time of an update is linear in the parameters.", f"float32, {QUIET}; U too large for the caches, where times bend",
-        partial(times, over="d", sizes=geometric(500_000, 4_000_000, 6), rounds=12, τ=4, call=filled),
+        partial(times, over="d", sizes=geometric(500_000, 4_000_000, 6), rounds=12, τ=4,
+            call=lambda d: partial(FOUR.update, *on_its_way(d, FOUR, "float32"))),
         Bound("seconds", low=0.9, high=1.1, halfwidth=0.15, over="d", reduce="interval, no floor"), how="time"),
     claim("ginger-time-in-rank", 0, "Ginger", "derived from the cost",
         "The time of an update grows no faster than the square of the rank.", f"float32, {QUIET}", rank_sweep,

@@ -8,22 +8,16 @@ import scipy.linalg
 from scipy.interpolate import make_interp_spline
 
 from nearlin import linalg
-from nearlin.complexity.claims import data
+from nearlin.complexity.claims import data, spectra
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.preconditioning import (
-    COLLINEAR,
-    KRONECKER,
-    condition,
-    jacobian,
-    kronecker,
-    on_family,
-    sketched_gram,
-)
 from nearlin.sketch import Gaussian
 
 GAUSSIAN = Gaussian()
 TARGETS, TYPICAL, MOST = (1e-3, 1e-6, 1e-10), (11, 21, 35), (12, 23, 37)
-KINDS = ("sphere", COLLINEAR, "near-duplicates")
+KINDS = ("sphere", spectra.COLLINEAR, "near-duplicates")
+RICHARDSON_THRESHOLD = (1 - 2 ** (-1 / 2)) ** -2  # (1-γ)⁻² = 2
+DOUBLE_PRODUCT_THRESHOLD = (1 - 2 ** (-1 / 4)) ** -2  # (1-γ)⁻⁴ = 2
+FLOORS = ((36, 5e-7), (2.7e4, 5e-5), (1.5e6, 5e-3))  # κ(G) and the residual that float32 attains
 
 
 def energy_count(epsilon, ratio, kappa=1.0):
@@ -40,26 +34,26 @@ def counts(J, distribution, ratio, draws):
     """Iterations of PCG to each of `TARGETS` (draws, 3), with the Jacobian's own products, on random right-hand sides."""
     found = []
     for key in range(draws):
-        b, M = data.labels(J.shape[0], key), preconditioner(sketched_gram(J, distribution, ratio, key))
+        b, M = data.labels(J.shape[0], key), preconditioner(spectra.sketched_gram(J, distribution, ratio, key))
         solves = (linalg.cg(J.gram_matvec, b, preconditioner=M, rtol=epsilon, certify=False) for epsilon in TARGETS)
         found.append([info.iterations for _, info in solves])
     return np.array(found)
 
 
-def pcg_counts(full, sketch=KRONECKER, ratio=4):
+def pcg_counts(full, sketch=spectra.KRONECKER, ratio=4):
     """Iterations of PCG to three residuals on the sphere, over n."""
     for n in (64, 128, 256, 512, *((1024,) if full else ())):
-        found = counts(jacobian(data.sphere(n, 32, key=3), 4 * n), sketch, ratio, draws=3)
+        found = counts(spectra.jacobian(data.sphere(n, 32, key=3), 4 * n), sketch, ratio, draws=3)
         for epsilon, ks, typical, most in zip(TARGETS, found.T, TYPICAL, MOST, strict=True):
             row = {"n": n, "d": 32, "m": 4 * n, "s/n": ratio, "draws": 3, "ε": f"{epsilon:g}", "typical": typical, "most": most}
             row |= {"median iterations": float(np.median(ks)), "largest iterations": int(np.max(ks))}
             yield {**row, "beyond the typical from n = 512": row["median iterations"] - typical} if n >= 512 else row
 
 
-def pcg_worst_case(full, sketch=kronecker):
+def pcg_worst_case(full, sketch=spectra.kronecker):
     """Iterations on ill-conditioned data, beside the bound with ½ ln κ(G) more."""
     for family in KINDS:
-        J, kappa, row = on_family(family, 256, 2048)
+        J, kappa, row = spectra.on_family(family, 256, 2048)
         largest = np.max(counts(J, sketch(family), 4, draws=5 if full else 2), axis=0)
         for epsilon, k in zip(TARGETS, largest.tolist(), strict=True):
             bound = energy_count(epsilon, 4, kappa)
@@ -76,11 +70,11 @@ def iterates(matvec, b, M, **options):
 def pcg_factor(full, sketch=GAUSSIAN):
     """Contraction of PCG's energy error per iteration, beside γ; the errors of one run at s = 4n."""
     n, draws = (512, 5) if full else (256, 2)
-    J = jacobian(data.sphere(n, 32, key=3), n // 4)
+    J = spectra.jacobian(data.sphere(n, 32, key=3), n // 4)
     G = J.gram()
     for ratio in (2, 3, 4, 8, 16):
         for key in range(draws):
-            errors = _energy_errors(G, sketched_gram(J, sketch, ratio, key), data.labels(n, key))
+            errors = _energy_errors(G, spectra.sketched_gram(J, sketch, ratio, key), data.labels(n, key))
             factor = math.exp(np.polyfit(range(len(errors)), np.log(errors), 1)[0])
             yield {"n": n, "d": 32, "m": n // 4, "s/n": ratio, "draw": key, "factor": factor, "γ": ratio**-0.5}
             if ratio == 4 and key == 0:
@@ -97,7 +91,7 @@ def _energy_errors(G, sketched, b):
 def fixed_parameters(full, sketch=GAUSSIAN):
     """Contraction of the residual per iteration of Richardson with the best step and of Chebyshev, from γ alone."""
     n, draws = (512, 5) if full else (256, 3)
-    J = jacobian(data.sphere(n, 32, key=3), n // 4)
+    J = spectra.jacobian(data.sphere(n, 32, key=3), n // 4)
     G, b = J.gram(), data.labels(n, 3)
     for ratio in (4, 8, 16):
         gamma = ratio**-0.5
@@ -106,27 +100,23 @@ def fixed_parameters(full, sketch=GAUSSIAN):
             "Chebyshev": (partial(linalg.chebyshev, bounds=linalg.sketch_spectrum(gamma)), gamma),
         }
         for key in range(draws):
-            M = preconditioner(sketched_gram(J, sketch, ratio, key))
+            M = preconditioner(spectra.sketched_gram(J, sketch, ratio, key))
             for name, (iteration, theory) in methods.items():
                 _, info = iteration(lambda v: G @ v, b, preconditioner=M, rtol=1e-9)
                 factor = info.residual ** (1 / info.iterations) if info.reason == "converged" else math.inf
                 yield {"method": name, "n": n, "s/n": ratio, "draw": key, "factor": factor, "theory": theory}
 
 
-RICHARDSON_THRESHOLD = (1 - 2 ** (-1 / 2)) ** -2  # (1-γ)⁻² = 2
-DOUBLE_PRODUCT_THRESHOLD = (1 - 2 ** (-1 / 4)) ** -2  # (1-γ)⁻⁴ = 2
-
-
 def threshold(full, iteration, factor, expected, sketch=GAUSSIAN):
     """Where max |``factor(μ)``| over the eigenvalues passes 1 as s/n grows, and whether ``iteration`` converges on both sides."""
     n, draws = (512, 7) if full else (256, 5)
     ratios = tuple(round(expected * share, 2) for share in (0.88, 0.94, 1.0, 1.06, 1.12))
-    J, b, radii = jacobian(data.sphere(n, 8, key=3), n // 4), data.labels(n, 3), []
+    J, b, radii = spectra.jacobian(data.sphere(n, 8, key=3), n // 4), data.labels(n, 3), []
     G = J.gram()
     for ratio, side in zip(ratios, ("below", "", "", "", "above"), strict=True):
-        sketches = [sketched_gram(J, sketch, ratio, key) for key in range(draws)]
-        spectra = [scipy.linalg.eigh(G, sketched, eigvals_only=True) for sketched in sketches]
-        radii.append(float(np.median([np.max(np.abs(factor(mu))) for mu in spectra])))
+        sketches = [spectra.sketched_gram(J, sketch, ratio, key) for key in range(draws)]
+        eigenvalues = [scipy.linalg.eigh(G, sketched, eigvals_only=True) for sketched in sketches]
+        radii.append(float(np.median([np.max(np.abs(factor(mu))) for mu in eigenvalues])))
         limit = max(abs(factor(mu)) for mu in linalg.sketch_spectrum(ratio**-0.5))
         yield {"n": n, "draws": draws, "s/n": ratio, "median spectral radius": radii[-1], "limit": limit}
         for M in map(preconditioner, sketches[:3] if side else ()):
@@ -143,9 +133,6 @@ def _threshold(expected, iteration, factor):
         Bound("threshold", 0.95 * expected, 1.05 * expected), Bound("converged below the threshold", equal=0),
         Bound("converged above the threshold", equal=1), Bound("median spectral radius", over="s/n", beside="limit", log=""),
     )  # fmt: skip
-
-
-FLOORS = ((36, 5e-7), (2.7e4, 5e-5), (1.5e6, 5e-3))  # κ(G) and the residual that float32 attains
 
 
 def expected_floor(kappa):
@@ -167,12 +154,12 @@ def float32_floor(full, dtype="float32"):
 
 def _attained(family, n, m, key, dtype):
     """κ(G), the least relative residual in float64, and κ_pre."""
-    J, kappa, _ = on_family(family, n, m, 3 + key)
+    J, kappa, _ = spectra.on_family(family, n, m, 3 + key)
     G, b, single = J.gram(), data.labels(n, key), J.astype(dtype)
-    sketched = sketched_gram(single, kronecker(family), 4, key)
+    sketched = spectra.sketched_gram(single, spectra.kronecker(family), 4, key)
     made = iterates(single.gram_matvec, b.astype(dtype), preconditioner(sketched), rtol=0.0, maxiter=40)
     attained = min(linalg.norm(b - G @ g.astype("float64")) / linalg.norm(b) for g in made)
-    return kappa, attained, condition(G, sketched.astype("float64"))
+    return kappa, attained, spectra.condition(G, sketched.astype("float64"))
 
 
 CLAIMS = (
@@ -184,8 +171,7 @@ CLAIMS = (
     claim("pcg-counts-worst-case", 10, "inner iterations", "arXiv:2006.11648, regression lemma",
         "An ill-conditioned Gram matrix costs at most ½ ln κ(G) / ln √(s/n) more iterations to the same raw residual.",
         "κ(G) below 1e12", pcg_worst_case, Bound("left to the bound", low=0),
-        Bound("largest iterations", over="ε", by="data", beside="bound", log="x"),
-        expected="at most ⌈ln(2√κ(G)/ε) / ln √(s/n)⌉"),
+        Bound("largest iterations", over="ε", by="data", beside="bound", log="x"), expected="at most ⌈ln(2√κ(G)/ε) / ln √(s/n)⌉"),
     claim("pcg-factor", 11, "inner iterations", "derived",
         "Every iteration of preconditioned CG contracts the energy error by γ = √(n/s).", "Gaussian sketch", pcg_factor,
         Bound("factor", 0.9, 1.02, over="s/n", draws="median", per="γ"),

@@ -11,12 +11,13 @@ import numpy as np
 from nearlin._array import fold_in
 from nearlin.complexity.claims import data
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.preconditioning import jacobian
 from nearlin.complexity.claims.problems import starting, train
+from nearlin.complexity.claims.spectra import jacobian
 from nearlin.nn import TwoLayer
 from nearlin.optim import GramGaussNewton
 
 BPSW = "arXiv:2006.11648"
+WIDE, NARROW = np.geomspace(2e-3, 5e-2, 5), np.geomspace(1e-5, 3e-3, 6)
 
 
 def limit_kernel(x):
@@ -51,9 +52,6 @@ def near_duplicates_network(full, width, angles):
     for key, theta in product(range(41 if full else 11), angles):
         least = smallest_eigenvalue(jacobian(data.pair_at_angle(theta, 4, key), m, fold_in(key, 7)).gram())
         yield {"d": 4, "m": m, "θ": theta, "m θ/π": m * theta / np.pi, "seed": key, "λ_min(G)": least}
-
-
-WIDE, NARROW = np.geomspace(2e-3, 5e-2, 5), np.geomspace(1e-5, 3e-3, 6)
 
 
 def antipodal_pairs(full, kernel=limit_kernel):

@@ -31,6 +31,11 @@ OPTIMIZERS = {
 FORMULAS = dict(zip(OPTIMIZERS, cost.LAYERS, strict=True))
 MNIST = (784, 1000, 500, 250, 30)
 PARTS = ("statistics", "inverse", "direction")
+# T1 and T2 of the experiments; steps of SGD that a step costs, and floats of state a parameter
+OVERHEADS = {
+    "MBF": (2, 25, 1.45, 3.3), "K-FAC": (1, 20, 2.7, 5.57), "Shampoo": (1, 20, 2.45, 7.8), "TNT": (1, 20, 2.8, 7.8),
+    "K-BFGS": (1, 20, 2.65, 4.45),
+}  # fmt: skip
 
 
 def _random(*shape):
@@ -175,13 +180,6 @@ def pair_sweep(full, optimizer=OPTIMIZERS["K-BFGS(L)"]):
         yield {"h": t, "coefficient of o D": coefficient}
 
 
-# T1 and T2 of the experiments; steps of SGD that a step costs, and floats of state a parameter
-OVERHEADS = {
-    "MBF": (2, 25, 1.45, 3.3), "K-FAC": (1, 20, 2.7, 5.57), "Shampoo": (1, 20, 2.45, 7.8), "TNT": (1, 20, 2.8, 7.8),
-    "K-BFGS": (1, 20, 2.65, 4.45),
-}  # fmt: skip
-
-
 def scaled(share):
     """The auto-encoder of the MNIST experiments with a share of its widths, a batch of that share of 1000, and its weights."""
     sizes, n = tuple(round(size * share) for size in MNIST), round(1000 * share)
@@ -197,12 +195,6 @@ def overhead_sweep(full, names, optimizers=OPTIMIZERS):
         mean = found["SGD"] + found["direction"] + found["statistics"] / T1 + found["inverse"] / T2
         row = {"method": name, "share": share, "flops": float(mean), "SGD": found["SGD"], "6 n p": 6 * len(batch[0]) * weights}
         yield {**row, "low": ratio - 0.12, "high": ratio + 0.12}
-
-
-OVERHEAD = (
-    Bound("flops", per="SGD", low="low", high="high", over="share", by="method", log="x"),
-    Bound("SGD", per="6 n p", low=0.9, high=1),
-)
 
 
 def step_seconds(sizes, n, periods=2):
@@ -260,9 +252,6 @@ def kernel_state_sweep(full, optimizer=OPTIMIZERS["MBF"]):
         yield {"κ": k * k, "floats": own, "floats of Adam": adam, "κ + 1/2": k * k + 0.5}
 
 
-COST, FISHER = "layer-wise cost", "mini-block Fisher"
-
-
 def _layer(kind, method, rays, sizes, paper, forms, expected, condition):
     layer, what = {"dense": (dense, "dense layer (d, o)"), "conv": (conv, "convolution (c, f, 3 x 3)")}[kind]
     degrees = (Bound(part, equal=p, over="s", by="ray", reduce="degree") for part, (p, _) in forms.items())
@@ -275,6 +264,11 @@ def _layer(kind, method, rays, sizes, paper, forms, expected, condition):
     )  # fmt: skip
 
 
+OVERHEAD = (
+    Bound("flops", per="SGD", low="low", high="high", over="share", by="method", log="x"),
+    Bound("SGD", per="6 n p", low=0.9, high=1),
+)
+COST, FISHER = "layer-wise cost", "mini-block Fisher"
 CLAIMS = (
     claim("layerwise-closed-form", 0, COST, "derived",
         "The flops of a whole step of a layer-wise method are those of its formula.", "perceptrons, squared loss", whole_sweep,
@@ -308,8 +302,7 @@ CLAIMS = (
         Bound("coefficient of o D", equal=8, over="h", reduce="leading"), how="count"),
     claim("layerwise-state", 0, COST, "derived",
         "What a layer-wise method keeps from step to step is what its formula says.", "one layer, dense or convolution",
-        state_sweep, Bound("floats", per="formula", equal=1), note="K-BFGS keeps 2 D²: A + √λ I is not among them",
-        how="memory"),
+        state_sweep, Bound("floats", per="formula", equal=1), note="K-BFGS keeps 2 D²: A + √λ I is not among them", how="memory"),
     claim("layerwise-state-per-parameter", 0, COST, "derived",
         "On auto-encoders like that of the MNIST experiments the state is 3.3 (MBF) to 7.8 (Shampoo, TNT) times the parameters.",
         "an eighth and a quarter of the widths", share_sweep,

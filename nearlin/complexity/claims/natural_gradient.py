@@ -15,6 +15,7 @@ from nearlin.nn import Objective, TwoLayer
 from nearlin.optim import GramGaussNewton, NaturalGradient
 
 ZMG = "arXiv:1905.10961"
+UNDAMPED = GramGaussNewton(guard=False, damping=0.0)
 
 
 @functools.cache
@@ -53,9 +54,6 @@ def gauss_seidel(gram, r, size):
     """One sweep of block Gauss-Seidel on G g = r: r ← r - G L⁻¹ r with L the block lower triangle of G."""
     blocks = np.arange(len(r)) // size
     return r - gram @ np.linalg.solve(np.where(blocks[:, None] >= blocks[None, :], gram, 0.0), r)
-
-
-UNDAMPED = GramGaussNewton(guard=False, damping=0.0)
 
 
 def epochs_of(p, optimizer, size, epochs):

@@ -1,13 +1,9 @@
-"""Claims on the outer loop: rates, numbers of steps, widths, smooth networks.
-
-Every sweep trains networks of `nearlin.nn` with optimizers of `nearlin.optim` and takes what is under test as a parameter, so
-that a deliberately wrong method can be put in its place.
-"""
+"""Claims on the outer loop: rates, numbers of steps, widths, smooth networks."""
 
 import functools
 import math
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise, product, takewhile
 
 import numpy as np
 
@@ -18,6 +14,7 @@ from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewto
 
 BPSW, GGN = "arXiv:2006.11648", "arXiv:1905.11675"
 NEAR_LINEAR, EXACT, NATURAL = NearLinearGaussNewton(), GramGaussNewton(), NaturalGradient(lr=1.0)
+EPSILONS, WIDE = (0.5, 1 / 3, 1 / 6, 0.1, 0.01, 0.001), partial(on_sphere, 100, 10, 8192)
 
 
 def outer_rate(full, optimizer=NEAR_LINEAR):
@@ -75,9 +72,6 @@ def outer_steps(full, optimizer=EXACT):
         yield {"n": n, "d": 16, "m": 16 * n, "seed": key, "steps to 1e-8": run.steps_to(1e-8)}
 
 
-EPSILONS, WIDE = (0.5, 1 / 3, 1 / 6, 0.1, 0.01, 0.001), partial(on_sphere, 100, 10, 8192)
-
-
 def rate_is_accuracy(full, optimizer=NearLinearGaussNewton, epsilons=EPSILONS, make=WIDE):
     """Asymptotic ratios of residuals beside the achieved inner residuals, for several ε₀; ``optimizer(epsilon=...)``."""
     for epsilon in epsilons:
@@ -86,14 +80,6 @@ def rate_is_accuracy(full, optimizer=NearLinearGaussNewton, epsilons=EPSILONS, m
             run = train(optimizer(epsilon=epsilon), make(key=key), key, steps=40, reduction=1e-11)
             late += [{"seed": key, **row, "ratio over ε₀": row["ratio of residuals"] / epsilon} for row in _late(run)]
         yield from ({"ε₀": epsilon, **row} for row in ({"asymptotic steps": len(late)}, *late))
-
-
-RATE_IS_ACCURACY = (
-    Bound("ratio of residuals", 0.95, 1.05, over="inner residual", per="inner residual"),
-    Bound("ratio over ε₀", high=1.05),
-    Bound("ratio over ε₀", low=0.15, over="ε₀", draws="geometric mean", log="x"),
-    Bound("asymptotic steps", low=1, over="ε₀", log="x"),
-)
 
 
 def _late(run):
@@ -117,17 +103,14 @@ def over_widths(full, optimizer=NATURAL, activation="relu"):
 
 @functools.cache
 def _journeys(optimizer, activation, sizes, seeds):
-    return [_journey(optimizer, activation, m, key) for key in range(seeds) for m in sizes]
-
-
-def _journey(optimizer, activation, m, key):
-    p = on_sphere(48, 10, m, key, activation)
-    run, x = train(optimizer, p, key, steps=5 if activation == "relu" else 2), p.batch[0]
-    return {
-        "n": 48, "d": 10, "m": m, "seed": key, "first ratio": run.ratios[0], "second ratio": run.ratios[1],
-        "largest movement": np.linalg.norm(run.end - run.start, axis=1).max(),
-        "flipped signs": max(np.mean((x @ run.end.T > 0) != (x @ run.start.T > 0)), 1e-12),
-    }  # fmt: skip
+    rows = []
+    for key, m in product(range(seeds), sizes):
+        p = on_sphere(48, 10, m, key, activation)
+        run, x = train(optimizer, p, key, steps=5 if activation == "relu" else 2), p.batch[0]
+        row = {"n": 48, "d": 10, "m": m, "seed": key, "first ratio": run.ratios[0], "second ratio": run.ratios[1]}
+        row["largest movement"] = np.linalg.norm(run.end - run.start, axis=1).max()
+        rows.append({**row, "flipped signs": max(np.mean((x @ run.end.T > 0) != (x @ run.start.T > 0)), 1e-12)})
+    return rows
 
 
 def width_law(full, d, optimizer=GramGaussNewton(guard=False)):  # noqa: B008 (frozen)
@@ -166,12 +149,8 @@ def _smooth_runs(full, optimizer, activation):
 
 def _quadratic_part(residuals):
     """The leading part of a run in which r_{t+1} > 1e-7 r_t and r_{t+1} > 1e-11 r_0."""
-    part = residuals[:1]
-    for r in residuals[1:]:
-        if not 1e-7 * part[-1] < r or not 1e-11 * part[0] < r:
-            break
-        part += (r,)
-    return part
+    falls = takewhile(lambda pair: pair[1] > 1e-7 * pair[0] and pair[1] > 1e-11 * residuals[0], pairwise(residuals))
+    return residuals[: 1 + len(list(falls))]
 
 
 def quadratic_orders(full, optimizer=NATURAL):
@@ -203,14 +182,19 @@ def _needed(p):
     return Bound("needed width", p - 0.4, p + 0.4, over="n", reduce="exponent"), Bound("needed width", high=1, per="n⁴/λ⁴")
 
 
+RATE_IS_ACCURACY = (
+    Bound("ratio of residuals", 0.95, 1.05, over="inner residual", per="inner residual"),
+    Bound("ratio over ε₀", high=1.05),
+    Bound("ratio over ε₀", low=0.15, over="ε₀", draws="geometric mean", log="x"),
+    Bound("asymptotic steps", low=1, over="ε₀", log="x"),
+)
 CLAIMS = (
     claim("outer-rate", 1, "outer rate", f"{THEOREM}, for the rate; the factor 1/2 and the rest derived",
         "Every near-linear step at least halves the residual of a wide network, by few iterations to the accuracy asked for.",
         "a width at which the exact step halves the residual, too", outer_rate,
         Bound("ratio of residuals", high=0.5, over="n", beside="exact step's ratio", log="x"),
         Bound("K", low=1, high=4, over="n", log="x"), Bound("λ over 1e-8 tr(G)/n", 0.7, 1.4),
-        Bound("accuracy of the step over ε", high=1.05),
-        Bound("accuracy of the step over ε", low=0.15, reduce="geometric mean"),
+        Bound("accuracy of the step over ε", high=1.05), Bound("accuracy of the step over ε", low=0.15, reduce="geometric mean"),
         Bound("accuracy after a refusal over ε", high=1.05),
         Bound("accuracy after a refusal over ε", low=0.15, reduce="geometric mean"), Bound("attempts after a refusal", equal=2),
         Bound("R is fresh on other inputs", equal=1),
@@ -251,8 +235,7 @@ CLAIMS = (
     claim("quadratic-order", 19, "smooth networks", f"{GGN}, full-batch theorem",
         "With a smooth activation the exact full-batch step converges quadratically.",
         "tanh and softplus, exact steps, before rounding", quadratic_orders,
-        Bound("order", 1.85, 2.15, by="activation", reduce="median"),
-        Bound("residual after", over="residual", by="activation")),
+        Bound("order", 1.85, 2.15, by="activation", reduce="median"), Bound("residual after", over="residual", by="activation")),
     claim("quadratic-prefactor", 19, "smooth networks by width", f"{GGN}, full-batch theorem",
         "The factor in front of the squared residual falls at least like m^{-1/2}.", "tanh, exact steps, before rounding",
         quadratic_prefactors, Bound("largest r₊ / r²", high=-0.4, over="m", draws="geometric mean", reduce="exponent")),

@@ -68,23 +68,15 @@ def _digits():
     return images.floats("float64", flat=True), np.asarray(images.y, dtype=np.int64)
 
 
-def inputs(n, centred):
-    """The first n digits; ``centred`` takes off the mean of all of them."""
-    x, _ = _digits()
-    return x[:n] - x.mean(axis=0) if centred else x[:n].copy()
-
-
-def targets(n, c):
-    """Least-squares targets (n, c): whether a digit is above 4, or which of the first c it is; less their mean."""
-    y = _digits()[1][:n]
-    found = np.where(y > 4, 1.0, -1.0)[:, None] if c == 1 else np.eye(10)[y][:, :c]
-    return found - found.mean(axis=0)
-
-
 def on_digits(n, c, widths, activation="relu", centred=True, loss=SQUARED, key=1):
-    """A multi-layer perceptron on n digits: least squares on `targets`, or another loss on the labels."""
-    y = targets(n, c) if loss == SQUARED else _digits()[1][:n]
-    return starting(MLP((64, *widths, c), activation), inputs(n, centred), y, key, loss)
+    """A multi-layer perceptron on the first n digits, less the mean of all where ``centred``; another loss takes the labels.
+
+    Least-squares targets (n, c) are whether a digit is above 4, or which of the first c it is; less their mean.
+    """
+    x, labels = _digits()
+    y = np.where(labels[:n] > 4, 1.0, -1.0)[:, None] if c == 1 else np.eye(10)[labels[:n], :c]
+    y = y - y.mean(axis=0) if loss == SQUARED else labels[:n]
+    return starting(MLP((64, *widths, c), activation), x[:n] - centred * x.mean(axis=0), y, key, loss)
 
 
 def named(widths, c, activation, centred):
@@ -94,7 +86,7 @@ def named(widths, c, activation, centred):
 
 def autoencoding(n, key=1):
     """The auto-encoder 64-32-16-8 with tanh on n digits, by cross-entropy."""
-    x = inputs(n, centred=False)
+    x = _digits()[0][:n]
     return starting(autoencoder((64, 32, 16, 8), "tanh"), x, x, key, SigmoidCrossEntropy())
 
 

@@ -83,17 +83,12 @@ def _measured(claim, full):
     if outcome := why_not(claim, full):
         return Result(claim, outcome)
     start = time.perf_counter()
-    with threadpool_limits(1, user_api="blas"):
-        outcome = _outcome(claim, full)
-    return Result(claim, outcome, time.perf_counter() - start)
-
-
-def _outcome(claim, full):
     try:
-        outcome = claim.measure(full)
-        if isinstance(outcome, Outcome):
-            return outcome
-        return Outcome("no result", FAILS, f"the measurement returned a {type(outcome).__name__}; expected an Outcome")
+        with threadpool_limits(1, user_api="blas"):
+            outcome = claim.measure(full)
+        if not isinstance(outcome, Outcome):
+            raise TypeError(f"it returned a {type(outcome).__name__}; expected an Outcome")
     except Exception as error:
-        sentence = " ".join(str(error).split())
-        return Outcome("no result", FAILS, f"the measurement failed: {type(error).__name__}{': ' if sentence else ''}{sentence}")
+        sentence = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        outcome = Outcome("no result", FAILS, f"the measurement failed: {sentence}")
+    return Result(claim, outcome, time.perf_counter() - start)

@@ -4,28 +4,13 @@ Medians and largest values are over draws of the sketch.
 """
 
 import functools
+from functools import partial
 from itertools import product
 
 import numpy as np
 
-from nearlin.complexity.claims import data
+from nearlin.complexity.claims import data, spectra
 from nearlin.complexity.claims.check import Bound, claim
-from nearlin.complexity.claims.preconditioning import (
-    COLLINEAR,
-    KRONECKER,
-    RESOLVED,
-    blocks,
-    condition,
-    conditions,
-    effective_dimension,
-    gaussian_condition,
-    jacobian,
-    kronecker,
-    median_condition,
-    on_family,
-    scale,
-    sketched_gram,
-)
 from nearlin.complexity.claims.problems import starting, walk
 from nearlin.nn import MLP, TwoLayer
 from nearlin.optim import GramGaussNewton
@@ -33,6 +18,15 @@ from nearlin.sketch import SRHT, KroneckerSRHT, NeuronSigns
 
 ROWS = (2, 4, 8)  # s / n
 NEURONS, PLAIN = NeuronSigns(), SRHT()
+NETWORKS = {
+    "relu, 3 layers, c = 4": (32, (64, 64), 4, "relu"),
+    "tanh, 3 layers, c = 4": (32, (64, 64), 4, "tanh"),
+    "relu, 5 layers, c = 4": (32, (64,) * 4, 4, "relu"),
+    "relu, 3 layers, c = 10": (16, (64, 64), 10, "relu"),
+}
+KEPT = {"K": 1.3, "first Gram matrix": 1.3, "first sketch": 10.0}  # and the most that κ_pre may be
+# n, widths, c, and what the range was said to come from
+CLASS_AVERAGED = {1: (32, (256,) * 3, 4, 2.06), 2: (32, (1024,) * 2, 4, 1.22), 3: (64, (512,) * 2, 10, 1.96)}
 
 
 def mlp_jacobian(x, widths, outputs, activation="relu", key=1):
@@ -43,41 +37,26 @@ def mlp_jacobian(x, widths, outputs, activation="relu", key=1):
 def against_gaussian(J, sketch, ratios, draws, over="s/n"):
     """Rows of κ_pre over the sketch's size and its draws, beside the limit of Gaussian sketches."""
     for ratio in ratios:
-        for key, kappa in enumerate(conditions(J, sketch, ratio, draws)):
-            yield {over: ratio, "draw": key, "κ_pre": kappa, "limit": gaussian_condition(ratio)}
+        for key, kappa in enumerate(spectra.conditions(J, sketch, ratio, draws)):
+            yield {over: ratio, "draw": key, "κ_pre": kappa, "limit": spectra.gaussian_condition(ratio)}
 
 
-def universal(full, sketch=kronecker, families=tuple(data.FAMILIES)):
-    """κ_pre over s/n on every family; tr(G̃)/tr(G), as κ does not see the scale."""
-    n, m, draws = (384, 4096, 40) if full else (256, 2048, 11)
+def on_families(
+    full, sketch=spectra.kronecker, families=tuple(data.FAMILIES), sizes=((256, 2048, 11), (384, 4096, 40)), ratios=ROWS,
+    over="s/n", resolved=spectra.RESOLVED,
+):  # fmt: skip
+    """κ_pre over the size of the sketch on every family; tr(G̃)/tr(G), as κ does not see the scale."""
+    n, m, draws = sizes[full]
     for family in families:
-        J, kappa, row = on_family(family, n, m)
+        J, kappa, row = spectra.on_family(family, n, m)
         row["κ(G)"] = kappa
-        if kappa < RESOLVED:
-            yield from ({**row, **found} for found in against_gaussian(J, sketch(family), ROWS, draws))
-            row["tr(G̃)/tr(G)"] = scale(J, sketch(family), 4, 3)
+        if kappa < resolved:
+            yield from ({**row, **found} for found in against_gaussian(J, sketch(family), ratios, draws, over))
+            row["tr(G̃)/tr(G)"] = spectra.scale(J, sketch(family), 4, 3)
         yield row
 
 
-def neuron_mode(full, sketch=NEURONS):
-    """κ_pre of the neuron-mode sketch at m' = 2n and 4n, on every family."""
-    for family in data.FAMILIES:
-        J, _, row = on_family(family, 256, 8192)
-        yield from ({**row, **found} for found in against_gaussian(J, sketch, (2, 4), 20 if full else 4, "m'/n"))
-        yield {**row, "tr(G̃)/tr(G)": scale(J, sketch, 4, 3)}
-
-
-SCALE = Bound("tr(G̃)/tr(G)", 0.85, 1.15)
-
-NETWORKS = {
-    "relu, 3 layers, c = 4": (32, (64, 64), 4, "relu"),
-    "tanh, 3 layers, c = 4": (32, (64, 64), 4, "tanh"),
-    "relu, 5 layers, c = 4": (32, (64,) * 4, 4, "relu"),
-    "relu, 3 layers, c = 10": (16, (64, 64), 10, "relu"),
-}
-
-
-def layer_sum(full, sketch=KRONECKER):
+def layer_sum(full, sketch=spectra.KRONECKER):
     """κ_pre of sketches that are summed over the layers of deep networks."""
     draws, scaled = (25, 4) if full else (5, 2)
     for label, (n, widths, outputs, activation) in NETWORKS.items():
@@ -85,54 +64,51 @@ def layer_sum(full, sketch=KRONECKER):
         yield from ({"network": label, "n": scaled * n, **row} for row in against_gaussian(J, sketch, ROWS, draws, "s/(n c)"))
 
 
-def size_independence(full, sketch=kronecker):
+def size_independence(full, sketch=spectra.kronecker):
     """κ_pre over n, m and d at s = 4n."""
     samples = (64, 128, 256, 512, *((1024,) if full else ()))
     sizes = [("n", n, 4 * n, 32) for n in samples] + [("m", 128, m, 32) for m in (512, 1024, 2048, 4096, 8192)]
     for over, n, m, d in sizes + [("d", 128, 2048, d) for d in (4, 8, 16, 32, 64)]:
-        J, draws = jacobian(data.sphere(n, d, key=3), m), 15 if full else 7
-        row = {"n": n, "m": m, "d": d, "draws": draws, "limit": gaussian_condition(4)}
-        row[f"median κ_pre over {over}"] = median_condition(J, sketch("sphere"), 4, draws)
+        J, draws = spectra.jacobian(data.sphere(n, d, key=3), m), 15 if full else 7
+        row = {"n": n, "m": m, "d": d, "draws": draws, "limit": spectra.gaussian_condition(4)}
+        row[f"median κ_pre over {over}"] = spectra.median_condition(J, sketch("sphere"), 4, draws)
         yield {**row, "κ(G)": float(np.linalg.cond(J.gram()))} if over == "n" else row
 
 
-def structured_like_plain(full, sketch=kronecker, plain=PLAIN):
+def structured_like_plain(full, sketch=spectra.kronecker, plain=PLAIN):
     """κ_pre of the Kronecker transform and of the plain one, at equal s."""
     n, m, draws = (256, 2048, 11) if full else (128, 512, 7)
-    for family in ("sphere", "near-duplicates", "sparse pairs", COLLINEAR):
-        J, _, row = on_family(family, n, m)
+    for family in ("sphere", "near-duplicates", "sparse pairs", spectra.COLLINEAR):
+        J, _, row = spectra.on_family(family, n, m)
         for s in ROWS:
-            kappa, plain_kappa = (median_condition(J, distribution, s, draws) for distribution in (sketch(family), plain))
+            kappa, plain_kappa = (spectra.median_condition(J, distribution, s, draws) for distribution in (sketch(family), plain))
             yield {**row, "draws": draws, "s/n": s, "median κ_pre": kappa, "plain κ_pre": plain_kappa}
 
 
 def collinear_oversampling(full, sketch=KroneckerSRHT, plain=PLAIN):
     """κ_pre over that of the plain transform at s = 2n on nearly collinear inputs, over the oversampling σ."""
     draws = 11 if full else 5
-    J, _, row = on_family(COLLINEAR, 256, 2048)
-    reference = median_condition(J, plain, 2, draws)
+    J, _, row = spectra.on_family(spectra.COLLINEAR, 256, 2048)
+    reference = spectra.median_condition(J, plain, 2, draws)
     judged = {1: ("ratio without oversampling", 3.0), 4: ("ratio with fourfold oversampling", 1.1), 8: ("", 1.1)}
     for sigma, (name, expected) in judged.items():
-        ratio = median_condition(J, sketch(oversample=sigma), 2, 3 * draws) / reference
+        ratio = spectra.median_condition(J, sketch(oversample=sigma), 2, 3 * draws) / reference
         found = {**row, "draws": draws, "σ": sigma, "κ_pre over the plain transform's": ratio, "expected": expected}
         yield {**found, name: ratio} if name else found
 
 
-def damped_sketches(full, sketch=KRONECKER):
+def damped_sketches(full, sketch=spectra.KRONECKER):
     """κ_pre of the damped system, beside the formula with d_eff in place of n."""
     n, m, draws = (256, 2048, 15) if full else (128, 1024, 7)
-    J = jacobian(data.sphere(n, 10, key=3), m)
+    J = spectra.jacobian(data.sphere(n, 10, key=3), m)
     spectrum = np.linalg.eigvalsh(J.gram())
     for damping in (1e-2, 3e-2, 1e-1, 3e-1, 1.0):
-        share = effective_dimension(spectrum, damping) / n
+        share = spectra.effective_dimension(spectrum, damping) / n
         for s in (1, 2, 4):
-            kappa = median_condition(J, sketch, s, draws, damping)
+            kappa = spectra.median_condition(J, sketch, s, draws, damping)
             row = {"n": n, "m": m, "d": 10, "draws": draws, "λ": damping, "s/n": s, "d_eff/n": share, "median κ_pre": kappa}
-            row["formula"] = gaussian_condition(s / share)
+            row["formula"] = spectra.gaussian_condition(s / share)
             yield {**row, "κ_pre with s = n": kappa} if s == 1 and share <= 0.65 else row
-
-
-KEPT = {"K": 1.3, "first Gram matrix": 1.3, "first sketch": 10.0}  # and the most that κ_pre may be
 
 
 def kept_preconditioners(full, family="sphere"):
@@ -143,14 +119,10 @@ def kept_preconditioners(full, family="sphere"):
     for t, (p, info) in enumerate(visited, start=1):
         J = p.jacobian()
         G = J.gram()
-        kept = kept or (data.limit_kernel(x), G, sketched_gram(J, kronecker(family), 4, 0))
+        kept = kept or (data.limit_kernel(x), G, spectra.sketched_gram(J, spectra.kronecker(family), 4, 0))
         for (name, most), matrix in zip(KEPT.items(), kept, strict=True):
-            yield {"outer step": t, "kept": name, "κ_pre": condition(G, matrix), "most": most}
+            yield {"outer step": t, "kept": name, "κ_pre": spectra.condition(G, matrix), "most": most}
         yield {"data": family, "n": n, "m": m, "ratio of residuals": (info.new_loss / info.loss) ** 0.5}
-
-
-# n, widths, c, and what the range was said to come from
-CLASS_AVERAGED = {1: (32, (256,) * 3, 4, 2.06), 2: (32, (1024,) * 2, 4, 1.22), 3: (64, (512,) * 2, 10, 1.96)}
 
 
 @functools.cache
@@ -160,7 +132,7 @@ def class_averaged(full, averaged=lambda J: J.mean_gram()):
     for activation, (network, (n, widths, c, reference)) in product(("relu", "tanh"), CLASS_AVERAGED.items()):
         made = [mlp_jacobian(data.sphere(n, d, key), widths, c, activation, key) for d, key in product(dims, keys)]
         grams = [J.gram() for J in made]
-        kappas = [condition(G, blocks((averaged(J),), c)) for J, G in zip(made, grams, strict=True)]
+        kappas = [spectra.condition(G, spectra.blocks((averaged(J),), c)) for J, G in zip(made, grams, strict=True)]
         row = {"activation": activation, "network": network, "widths": "-".join(map(str, widths)), "n": n, "c": c}
         row |= {"median κ_pre": float(np.median(kappas)), "reference": reference, "d": ", ".join(map(str, dims))}
         rows.append({**row, "κ(G)": float(np.median([np.linalg.cond(G) for G in grams]))})
@@ -168,16 +140,19 @@ def class_averaged(full, averaged=lambda J: J.mean_gram()):
 
 
 AVERAGE = {"over": "network", "by": "activation", "log": "y"}
+SCALE = Bound("tr(G̃)/tr(G)", 0.85, 1.15)
 
 CLAIMS = (
     claim("kappa-universal", 8, "preconditioner", "derived: the limit of Gaussian sketches",
         "The preconditioned condition number depends on s/n alone, whatever the condition number of the Gram matrix.",
-        "σ = 4, and 8 on nearly collinear inputs; κ(G) below 1e12; n >= 128 (small n are biased low at s = 2n)", universal,
+        "σ = 4, and 8 on nearly collinear inputs; κ(G) below 1e12; n >= 128 (small n are biased low at s = 2n)", on_families,
         Bound("κ_pre", 0.85, 1.15, over="s/n", by="data", draws="median", per="limit"),
-        Bound("κ_pre", high=2.5, per="limit", reduce="max"), SCALE, among=(Bound("κ(G)", high=RESOLVED),)),
+        Bound("κ_pre", high=2.5, per="limit", reduce="max"), SCALE, among=(Bound("κ(G)", high=spectra.RESOLVED),)),
     claim("kappa-neuron-mode", 0, "preconditioner", "derived: Schur product theorem",
         "Sketching the neurons alone never preconditions worse than a Gaussian sketch of the whole Jacobian.",
-        "near-duplicates differ in 8 neurons or more", neuron_mode,
+        "near-duplicates differ in 8 neurons or more; every family",
+        partial(on_families, sketch=lambda family: NEURONS, sizes=((256, 8192, 4), (256, 8192, 20)), ratios=(2, 4), over="m'/n",
+            resolved=np.inf),
         Bound("κ_pre", high=1, over="m'/n", by="data", draws="max", per="limit"), SCALE),
     claim("kappa-size-independent", 9, "preconditioner", "arXiv:2006.11648, regression lemma",
         "The preconditioned condition number does not grow with samples, neurons or inputs.", "data on the sphere",
@@ -196,7 +171,7 @@ CLAIMS = (
     claim("kappa-effective-dimension", 28, "preconditioner", "derived",
         "With damping the effective dimension takes the place of n: fewer sketch rows will do.", "d_eff < s", damped_sketches,
         Bound("median κ_pre", high=1, over="d_eff/n", by="s/n", per="formula", log="y"),
-        Bound("κ_pre with s = n", high=gaussian_condition(2))),
+        Bound("κ_pre with s = n", high=spectra.gaussian_condition(2))),
     claim("kappa-kept-preconditioner", 29, "preconditioner", "derived",
         "While the masks hardly move, a preconditioner made at the start serves all along.",
         "lazy regime: every step at least halves the residual", kept_preconditioners,

@@ -77,16 +77,10 @@ class Claim:
         Claims of a family share a plot and a heading.
     paper : str
         arXiv id and place: "arXiv:2006.11648, main theorem"; "derived" where the statement is ours.
-    statement : str
-        The claim in one sentence.
-    quantity : str
-        What is measured.
+    statement, quantity, expected, condition : str
+        The claim in one sentence, what is measured, the values that keep it, and what it takes for granted.
     how : str
-        ``"count"``, ``"time"``, ``"memory"`` or ``"convergence"``. Claims that are timed run with ``--full`` alone.
-    expected : str
-        Value and tolerance, as the report prints them.
-    condition : str
-        Under which it is expected to hold.
+        One of `KINDS`. Claims that are timed run with ``--full`` alone.
     measure : callable or None
         ``measure(full) -> Outcome``, with larger sizes where ``full``; None: not built yet.
     should_hold : bool

@@ -20,23 +20,14 @@ from nearlin.linalg import damped_cholesky
 from nearlin.optim import GramGaussNewton, NearLinearGaussNewton
 from nearlin.sketch import NeuronSigns
 
+EXACT_STEP = GramGaussNewton(guard=False)
+NEAR_STEP = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER, guard=False, sketch=KRONECKER)
+
 
 def interleaved(calls, rounds=5, budget=70.0):
-    """Minimum processor seconds of each call, over rounds through all of them, with one BLAS thread.
+    """Minimum processor seconds of each of ``calls`` (a dict) over rounds through all of them, with one BLAS thread.
 
-    Parameters
-    ----------
-    calls : dict
-        Callables by size.
-    rounds : int
-        At most this many; at least two.
-    budget : float
-        Seconds after which no further round begins.
-
-    Returns
-    -------
-    dict
-        Seconds by size.
+    From the second round on, none begins that would end after ``budget`` seconds.
     """
     start, best = time.perf_counter(), dict.fromkeys(calls, math.inf)
     with threadpool_limits(1, user_api="blas"):
@@ -106,31 +97,11 @@ def gains(full, grid, gain, pays):
             yield {**row, "gain where it should pay": found} if pays(n, d, ratio * n, K) else row
 
 
-BREAK_EVEN = (
-    Bound("gain over n", over="n"), Bound("gain over m/n", over="m/n"), Bound("gain where it should pay", low=1),
-)  # fmt: skip
-
-
-def counted_grid(full):
-    """Small d, so that sizes which can be counted are large beside it."""
-    samples, at = (64, 128, 192, 224, 256, *((384, 512, 768, 1024) if full else ())), 1024 if full else 512
-    return [(n, 4, 32) for n in samples], [(at, 2, ratio) for ratio in (2, 4, 6, 8)]
-
-
-EXACT_STEP = GramGaussNewton(guard=False)
-NEAR_STEP = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER, guard=False, sketch=KRONECKER)
-
-
 def counted_gain(n, d, m, near=NEAR_STEP):
     """From counts of both steps; symmetric products, which are counted in full, at the half that a rank-k update does."""
     p, half = problem(n, d, m, counting=True), n * n
     exact, sketched = (flops_of(p.step, opt) for opt in (EXACT_STEP, near))
     return INNER, (exact - half * (m + d)) / (sketched - half * 4 * n)
-
-
-def counted_to_pay(n, d, m, K):
-    """n² m > (4 K + 6) n m d + 8 n m log₂ m + 13/3 n³: products and guard, transform, Gram matrix of the sketch and R."""
-    return m * (n - (4 * K + 6) * d - 8 * math.log2(m)) >= 13 / 3 * n * n
 
 
 def timed_gain(n, d, m, sketch, timer=interleaved):
@@ -141,28 +112,32 @@ def timed_gain(n, d, m, sketch, timer=interleaved):
     return K, seconds["exact"] / seconds["near"]
 
 
-def timed_grid(full):
-    """n to 1024 at m = 32 n, and m to 32 n at n = 1024."""
-    return [(n, 16, 32) for n in (32, 64, 128, 256, 512, 1024)], [(1024, 16, ratio) for ratio in (1, 2, 4, 8, 16, 32)]
-
-
-def timed_to_pay(n, d, m, K):
-    """From twice 4 K d and twice 4.3 n on."""
-    return n >= 8 * K * d and m >= 8.6 * n
-
-
 def _growth(over, power, halfwidth, slack=0.0, reduce="interval"):
     """The bound on seconds that grow like a power."""
     return Bound("seconds", power - slack, power + slack, over=over, reduce=reduce, halfwidth=halfwidth)
 
 
 QUIET, TIMED = "a quiet machine, one BLAS thread", "cost, timed"
-BY_TIME = partial(gains, grid=timed_grid, pays=timed_to_pay)
+BY_COUNT = partial(  # small d, so that sizes which can be counted are large; products and guard, transform, Gram matrix and R
+    gains, gain=counted_gain, pays=lambda n, d, m, K: n * m >= (4 * K + 6) * m * d + 8 * m * math.log2(m) + 13 / 3 * n * n,
+    grid=lambda full: (
+        [(n, 4, 32) for n in (64, 128, 192, 224, 256, *((384, 512, 768, 1024) if full else ()))],
+        [(1024 if full else 512, 2, ratio) for ratio in (2, 4, 6, 8)],
+    ),
+)  # fmt: skip
+BY_TIME = partial(  # n to 1024 at m = 32 n, and m to 32 n at n = 1024; it should pay from twice 4 K d and twice 4.3 n on
+    gains, pays=lambda n, d, m, K: n >= 8 * K * d and m >= 8.6 * n,
+    grid=lambda full: ([(32 * 2**k, 16, 32) for k in range(6)], [(1024, 16, 2**k) for k in range(6)]),
+)  # fmt: skip
+BREAK_EVEN = (
+    Bound("gain over n", over="n"), Bound("gain over m/n", over="m/n"), Bound("gain where it should pay", low=1),
+)  # fmt: skip
+
 CLAIMS = (
     claim("break-even-flops", 33, COUNTED, "derived",
         "By flops, a sketched step pays against the structured exact one from m (n - n*) = 13/3 n² on, n* = (4K+6) d + 8 log₂ m.",
         "Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates",
-        partial(gains, grid=counted_grid, gain=counted_gain, pays=counted_to_pay), *BREAK_EVEN, how="count"),
+        BY_COUNT, *BREAK_EVEN, how="count"),
     claim("step-time-in-width", 4, TIMED, MAIN,
         "The time of a near-linear step is linear in the width.", QUIET,
         partial(times, over="m", sizes=[2**k for k in range(10, 19)], rounds=30, n=256, d=16, K=INNER, dtype="float32",
