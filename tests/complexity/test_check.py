@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nearlin.complexity.claims.bound import REDUCTIONS
-from nearlin.complexity.claims.check import Bound, Check
+from nearlin.complexity.claims.check import Bound, Check, claim
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME
 
 
@@ -209,3 +209,21 @@ def test_another_sweep_or_other_options_take_the_place_of_what_is_under_test():
     assert check.given(value=2.0)(True).verdict == FAILS
     assert check.given(value=2.0)(False).verdict == HOLDS
     assert check.on(lambda full: [{"value": 3.0}])(True).verdict == FAILS
+
+
+def test_what_is_measured_and_expected_is_said_by_the_sweep_and_the_bounds():
+    def sweep(full, gain=1.0):
+        """Losses over ``n``,
+        and more.
+
+        Only this is left out.
+        """
+        return [{"n": 1, "loss": gain}]
+
+    bounds = Bound("loss", high=0.5, over="n"), Bound("loss", 1.9, 2.1, over="n", reduce="exponent"), Bound("drawn")
+    made = claim("a", 0, "family", "derived", "It falls.", "always", partial(sweep, gain=0.1), *bounds)
+    assert made.quantity == "Losses over n, and more"
+    assert made.expected == "loss: at most 0.5; exponent of loss in n: 1.9 to 2.1"
+    assert (made.how, made.quick, made.condition) == ("convergence", True, "always")
+    timed = claim("a", 0, "family", "derived", "It falls.", "always", sweep, bounds[0], how="time", expected="little")
+    assert (timed.expected, timed.quick) == ("little", False)

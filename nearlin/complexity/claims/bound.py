@@ -151,10 +151,11 @@ class Bound:
                 reasons.append(f"{says}, wider than ± {self.halfwidth:g}: too noisy to tell")
         return worst(verdicts), f"{self._name} {self._value(found)}", reasons
 
-    def expected(self, named=True):
-        """What must be true, in words; without the name of the number where not ``named``."""
+    @property
+    def expected(self):
+        """What must be true, in words."""
         width = f", known to ± {self.halfwidth:g}" if self.halfwidth < math.inf else ""
-        return f"{self._name} " * named + between(*self.ends) + width
+        return f"{self._name}: {between(*self.ends)}{width}"
 
     @property
     def _name(self):

@@ -43,8 +43,7 @@ class Check:
     @property
     def expected(self):
         """What the bounds demand, in words."""
-        judging = [bound for bound in self.bounds if bound.judges]
-        return "; ".join(dict.fromkeys(bound.expected(named=len(judging) > 1) for bound in judging))
+        return "; ".join(dict.fromkeys(bound.expected for bound in self.bounds if bound.judges))
 
     def given(self, **options):
         """The same check of a sweep with other options: of something else in the place of what is under test."""
@@ -110,7 +109,7 @@ def claim(
     measure, (sweep, *_) = Check(*check, **more), check
     while isinstance(sweep, partial):
         sweep = sweep.func
-    quantity = " ".join((sweep.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
+    quantity = " ".join((sweep.__doc__ or "").partition("\n\n")[0].split()).replace("``", "").removesuffix(".")
     expected, quick = expected or measure.expected, quick and how != "time"
     return Claim(id, number, family, paper, statement, quantity, how, expected, condition, measure, should_hold, quick)
 

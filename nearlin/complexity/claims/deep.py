@@ -147,10 +147,12 @@ MEDIAN = {"over": "κ(G)", "by": "activation", "draws": "median"}
 REGULAR = (Bound("κ(G)", high=spectra.RESOLVED),)  # the undamped κ_pre that float64 resolves
 LEARNT = (Bound("loss at the end", high=TARGET),)
 DEEP = {"over": "step", "by": "network", "reduce": "max", "log": "y"}
+
 CLAIMS = (
     claim("kappa-digits", 30, "deep networks", "derived",
         "On real digits, too, sketches summed over layers precondition like a Gaussian sketch, before and after training.",
-        "digits, one-hot targets or signs less their mean, raw and centred; 2 to 5 layers, undamped, κ(G) below 1e12; σ = 4",
+        "digits, one-hot targets or signs less their mean, raw and centred; 2 to 5 layers, ReLU and tanh, undamped, "
+        "κ(G) below 1e12; σ = 4",
         layer_sums, Bound("κ_pre", high=9.9, beside="a Gaussian sketch's", **MEDIAN),
         Bound("κ_pre", 0.9, 1.1, per="a Gaussian sketch's", **MEDIAN), among=REGULAR),
     claim("kappa-digits-band", 30, "deep networks", "derived",
@@ -183,7 +185,8 @@ CLAIMS = (
         Bound("largest κ_pre of the first Gram matrix", over="width"), Bound("largest κ_pre of the first sketch", over="width")),
     claim("rate-is-accuracy-deep", 3, "deep outer loop", "(★) of the convergence proof, derived",
         "On deep wide networks the accuracy of the linear solve sets the rate of convergence, too.",
-        "as for two layers; tanh, 3 layers of 256, points on the sphere, damping 1e-12, which adds nothing",
+        "tanh, 3 layers of 256, points on the sphere; damping 1e-12, which adds nothing; residual below .005 of the inner one "
+        "times the first, above rounding",
         partial(rate_is_accuracy, optimizer=UNDAMPED, epsilons=(0.5, 1 / 3, 1 / 6, 0.1, 0.01), make=deep_tanh),
         *RATE_IS_ACCURACY),
     claim("break-even-plan", 33, "deep outer loop", "derived",

@@ -269,6 +269,7 @@ OVERHEAD = (
     Bound("SGD", per="6 n p", low=0.9, high=1),
 )
 COST, FISHER = "layer-wise cost", "mini-block Fisher"
+
 CLAIMS = (
     claim("layerwise-closed-form", 0, COST, "derived",
         "The flops of a whole step of a layer-wise method are those of its formula.", "perceptrons, squared loss", whole_sweep,

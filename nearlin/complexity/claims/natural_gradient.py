@@ -19,8 +19,8 @@ UNDAMPED = GramGaussNewton(guard=False, damping=0.0)
 
 
 @functools.cache
-def largest_steps(full, optimizer=NaturalGradient):
-    """The largest stable η for problems with λ_min(K) from .01 to .26, wide enough to be lazy; ``optimizer(lr=η)``."""
+def largest_steps(full, optimizer=NaturalGradient):  # optimizer(lr=η)
+    """The largest stable η for problems with λ_min(K) from .01 to .26, wide enough to be lazy."""
     rows = []
     for d, n in product((4, 10, 32), (16, 32, 64, 128) if full else (16, 48)):
         p = on_sphere(n, d, n * (512 if d == 4 else 128), 1)
@@ -39,8 +39,8 @@ def _largest_step(optimizer, p):
     return low
 
 
-def natural_gradient_rates(full, optimizer=NaturalGradient):
-    """||r_k||² against the bound (1-η)^k, and ratios of residuals against 1 - η; ``optimizer(lr=η)``."""
+def natural_gradient_rates(full, optimizer=NaturalGradient):  # optimizer(lr=η)
+    """||r_k||² against the bound (1-η)^k, and ratios of residuals against 1 - η."""
     p = on_sphere(64, 16, 65536 if full else 8192, 1)
     for eta in (0.1, 0.25, 0.5, 0.75):
         run = train(optimizer(lr=eta), p, 1, steps=12, reduction=1e-7)

@@ -72,8 +72,8 @@ def outer_steps(full, optimizer=EXACT):
         yield {"n": n, "d": 16, "m": 16 * n, "seed": key, "steps to 1e-8": run.steps_to(1e-8)}
 
 
-def rate_is_accuracy(full, optimizer=NearLinearGaussNewton, epsilons=EPSILONS, make=WIDE):
-    """Asymptotic ratios of residuals beside the achieved inner residuals, for several ε₀; ``optimizer(epsilon=...)``."""
+def rate_is_accuracy(full, optimizer=NearLinearGaussNewton, epsilons=EPSILONS, make=WIDE):  # optimizer(epsilon=...)
+    """Asymptotic ratios of residuals beside the achieved inner residuals, for several ε₀."""
     for epsilon in epsilons:
         late = []
         for key in range(1, 9) if full else (1, 3):
@@ -188,6 +188,7 @@ RATE_IS_ACCURACY = (
     Bound("ratio over ε₀", low=0.15, over="ε₀", draws="geometric mean", log="x"),
     Bound("asymptotic steps", low=1, over="ε₀", log="x"),
 )
+
 CLAIMS = (
     claim("outer-rate", 1, "outer rate", f"{THEOREM}, for the rate; the factor 1/2 and the rest derived",
         "Every near-linear step at least halves the residual of a wide network, by few iterations to the accuracy asked for.",

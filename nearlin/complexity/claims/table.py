@@ -18,14 +18,7 @@ def worst(verdicts):
 class Series:
     """One curve of a claim's plot: measured values over sizes, and what the claim predicts there (None: no prediction).
 
-    Attributes
-    ----------
-    label, x_label, y_label : str
-    x, y : tuple of float
-    predicted : tuple of float, optional
-        Same length as ``y``.
-    log : str
-        ``"xy"``, ``"x"``, ``"y"`` or ``""``: which axes are logarithmic.
+    ``log`` names the logarithmic axes: ``"xy"``, ``"x"``, ``"y"`` or ``""``.
     """
 
     label: str

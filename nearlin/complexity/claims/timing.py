@@ -47,7 +47,7 @@ def geometric(low, high, number=8):
 
 
 def times(full, over, sizes, call, timer=interleaved, rounds=6, **fixed):
-    """Seconds of what ``call(size)`` makes ready, over the sizes."""
+    """Seconds over the size, of the fastest of some rounds; ``call(size)`` makes ready what is timed."""
     seconds = timer({size: call(size) for size in sizes}, rounds=rounds)
     yield from ({**fixed, over: size, "seconds": one} for size, one in seconds.items())
 
