@@ -123,22 +123,26 @@ def _delimiter(data):
 
 
 def _names(path, rows):
-    """The names in the first line, or None where it is one of data: where a cell is a number, or stands below once more."""
+    """The names in the first line, or None where it is one of data."""
     first = rows[0][1]
     numbers = [cell for cell in first if is_number(cell)]
     texts = [j for j, cell in enumerate(first) if not is_number(cell) and cell not in MISSING]
-    if not numbers:
+    below = lambda j: [row[j] for _, row in rows[1:] if j < len(row)]  # noqa: E731
+    if any(_are_numbers(below(j)) for j in texts):
         return _checked(path, first)
-    below = [[row[j] for _, row in rows[1:] if j < len(row)] for j in texts]
-    if any(first[j] in column for j, column in zip(texts, below, strict=True)):
+    if any(first[j] in below(j) for j in texts):
         return None
     running = numbers in ([str(i) for i in range(start, start + len(numbers))] for start in (0, 1))
-    if any(column and all(map(is_number, column)) for column in below) or (texts and running):
+    if not numbers or (texts and running):
         return _checked(path, first)
     if texts or (numbers == [str(i) for i in range(len(first))] and len(first) > 1):
         found = "holds numbers and texts" if texts else f"holds the numbers from 0 to {len(first) - 1} in order"
         raise DataError(f"{path}: the first line {found}, which may be names or data; expected names that are no numbers")
     return None
+
+
+def _are_numbers(cells):
+    return all(is_number(cell) or cell in MISSING for cell in cells) and any(map(is_number, cells))
 
 
 def _checked(path, header):

@@ -15,8 +15,8 @@ def load(name_or_path, target=None, task=None):
         One of `NAMES`, or a file, by its suffix; that of a text may be followed by ``.gz``:
 
         - ``.csv``, ``.tsv``: a text table, with a comma, semicolon, bar or tab (``.tsv``: a tab) between columns, whichever
-          parts the first records best. Its first line names the columns, unless it holds numbers: then they are called x1, x2,
-          ..., and the last one ``label`` (see Notes). A column of at most 20 distinct texts becomes one of 0 and 1 for each,
+          parts the first records best. Its first line names the columns, unless it is one of data (see Notes): then they are
+          called x1, x2, ..., and the last one ``label``. A column of at most 20 distinct texts becomes one of 0 and 1 for each,
           called ``column=text``; with true and false alone it becomes one of 1 and 0.
         - ``.npz`` with arrays ``x`` (n, d) and ``y`` (n,) or (n, c); ``.npy`` (n, d + 1) with the target in the last column.
         - ``.svm``, ``.libsvm``, ``.svmlight``: the text format of LIBSVM, whose features count from 1; see `load_libsvm`.
@@ -47,9 +47,9 @@ def load(name_or_path, target=None, task=None):
 
     Notes
     -----
-    A first line that holds numbers is one of data where all its cells are numbers, or one of its texts occurs in its column
-    again. It is a header line where a text stands above numbers, or its numbers are 0, 1, 2, ... or 1, 2, 3, .... What is neither
-    is refused, as a row would become names.
+    The first line of a table is a header line where one of its texts stands above a column of numbers; else one of data where one
+    of its texts occurs in its column again, or all its cells are numbers; else a header line where its cells are texts, among
+    them at most the numbers 0, 1, 2, ... or 1, 2, 3, ... in order. What else is left is refused, as a row might become names.
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task is {task!r}; expected one of {', '.join(TASKS)}")
