@@ -47,10 +47,11 @@ def normal(backend, *shape, seed=0):
     return nl._array.normal(seed, shape, like(backend))
 
 
-def problem(backend, n, m, d=16, seed=0):
-    """Points on the sphere: objective, parameters, batch."""
+def problem(backend, n, m, d=16, seed=0, outputs=1):
+    """Points on the sphere, with normal targets where there are several: objective, parameters, batch."""
     x, y = (nl.asarray(a, like=like(backend)) for a in nl.data.sphere(n=n, d=d, seed=seed))
-    network = nl.nn.TwoLayer(d, m)
+    network = nl.nn.TwoLayer(d, m, outputs=outputs)
+    y = y if outputs == 1 else normal(backend, n, outputs, seed=seed)
     return nl.nn.Objective(network, nl.nn.SquaredLoss()), network.init(seed, x), (x, y)
 
 

@@ -56,6 +56,18 @@ class OverWidth(Step, Timed):
         wait(*self.step()[0])
 
 
+class TenOutputs(Step, Timed):
+    """Seconds of a step with ten outputs, over the width, of the methods that go by one preconditioner for all of them."""
+
+    params = (BACKENDS, [name for name in OPTIMIZERS if "GaussNewton" in name and "Gram" not in name], WIDTHS)
+
+    def setup(self, backend, optimizer, m):
+        self.start(OPTIMIZERS[optimizer], *problem(backend, 256, m, outputs=10))
+
+    def time_step(self, backend, optimizer, m):
+        wait(*self.step()[0])
+
+
 class PeakMemory(Step):
     """Resident memory at its peak, with the interpreter and its imports."""
 
