@@ -62,6 +62,8 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                model that judges a step has D.
             7. Where ε is above 1e4 rounding errors, the residual that certifies a solve is summed up from CG's own products, on
                the sample side with the image of δ, on the parameter side by the recursion; below, a product of its own makes it.
+            8. Several outputs of the two-layer network have neurons of their own, and K Kᵀ a block for each: "exact" and "frozen"
+               have a factor (n, n) for each, "sketch" and "kernel" one of the mean of the blocks, as "class-averaged" does.
 """
 
 import math
@@ -145,7 +147,7 @@ class GaussNewton:
     sketch : distribution, optional
         Of `nearlin.sketch`; by default `NeuronSigns` for the two-layer network and `KroneckerSRHT` for others.
     sketch_size : float, optional
-        Sketch rows as a multiple of n c: by default the distribution's ``oversampling``.
+        Sketch rows as a multiple of n c (of n for the two-layer network): by default the distribution's ``oversampling``.
     inner_dtype : str, optional
         ``"float32"`` runs products and factors of the sample side there, under a residual in the working dtype.
     residual_dtype : str, optional

@@ -6,8 +6,8 @@ Update      full batch:  W ← W - lr Jᵀ(J Jᵀ + λ I)⁻¹ r          with �
             mini-batch:  W ← W - lr J_Bᵀ(λ_g J_B J_Bᵀ + α I)⁻¹ r_B    with ``gram_weight`` = λ_g, ``damping`` = α, ``guard=False``
             J (n c, p), r = f - y (n c,)
 Notation    paper → code:  G → J Jᵀ,  λ (mini-batch) → gram_weight,  α → damping
-Cost        with a two-layer ReLU network: n samples, d inputs, m neurons, G floats of masks at work (128 MB), N = n m d (to the
-              flop: `nearlin.complexity.cost.gram_gauss_newton_step`):
+Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, G floats of masks at work
+              (128 MB; to the flop: `nearlin.complexity.cost.gram_gauss_newton_step`):
             leading 8 N flops per step: forward pass, update, image and guard
             leading 2 n² (m + d) flops per step: Gram matrix, half of it as a rank-k update
             leading n³/3 flops per step: factor
@@ -20,6 +20,7 @@ Deviations  1. The Gram matrix is formed as a Hadamard product (structured), not
                instead of n² m d. The naive form is the same matrix.
             2. Damping with a Levenberg-Marquardt guard in full batch (the paper: none); ``guard=False`` takes every finite step
                whose solve is better than none.
+            3. Several outputs of the two-layer network have neurons of their own: J Jᵀ is formed and factored as c blocks (n, n).
 """
 
 from dataclasses import dataclass

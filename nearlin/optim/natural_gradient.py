@@ -5,8 +5,8 @@ Paper       Zhang, Martens, Grosse, Fast Convergence of Natural Gradient Descent
 Update      W ← W - η Jᵀ(J Jᵀ)⁻¹ r:  the natural gradient F⁺∇L with Fisher F = JᵀJ/n and its pseudo-inverse
             J (n c, p) Jacobian of the outputs, r = f - y (n c,)
 Notation    paper → code:  η → lr,  G = J Jᵀ/n → J Jᵀ (the 1/n cancels)
-Cost        with a two-layer ReLU network: n samples, d inputs, m neurons, G floats of masks at work (128 MB), N = n m d (to the
-              flop: `nearlin.complexity.cost.natural_gradient_step`):
+Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, G floats of masks at work
+              (128 MB; to the flop: `nearlin.complexity.cost.natural_gradient_step`):
             leading 6 N flops per step: forward pass, update and certificate
             leading 2 n² (m + d) flops per step: Gram matrix, half of it as a rank-k update
             leading n³/3 flops per step: factor
@@ -16,6 +16,7 @@ Oracles     step: 1 forward, 1 jacobian, c backward, 1 gram, 1 rmatvec, 1 matvec
 Deviations  1. ``damping`` λ, 0 in the paper, keeps the factorisation possible: (J Jᵀ + λ I)⁻¹ with λ = 1e-10 tr(G)/n in float64
                and 1e-6 tr(G)/n in float32 by default. No guard: every finite step whose solve is better than none is taken, so
                that the rate can be read.
+            2. Several outputs of the two-layer network have neurons of their own: J Jᵀ is formed and factored as c blocks (n, n).
 """
 
 import math

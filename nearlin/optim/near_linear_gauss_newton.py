@@ -6,8 +6,9 @@ Update      W ← W - lr Jᵀg,   ||r - (J Jᵀ + λ I) g|| <= ε ||r||
             J (n c, p) Jacobian of the outputs, r (n c,) residual f - y, g (n c,)
             R (n c, n c) with RᵀR = G̃ + λ I, G̃ = J SᵀS Jᵀ sketched; PCG on J Jᵀ + λ I with M⁻¹ = R⁻¹R⁻ᵀ
 Notation    paper → code:  A = Jᵀ → J transposed,  R → R⁻¹,  ε₀ → epsilon,  G_t → J Jᵀ,  λ_min of the kernel → not needed
-Cost        with a two-layer ReLU network: n samples, d inputs, m neurons, N = n m d, s sketched neurons (default 3 n/2), K
-              inner iterations, B floats of a block of neurons (8 MB; to the flop: `nearlin.complexity.cost.near_linear_step`):
+Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, s sketched neurons (default
+              3 n/2), K inner iterations, B floats of a block of neurons (8 MB; to the flop:
+              `nearlin.complexity.cost.near_linear_step`):
             leading K (4 N + 2 n²) flops per step: products and triangular solves
             leading 2 N flops per step: certificate
             leading 2 N + 4 n m flops per step: guard, which is the next step's forward pass
@@ -29,6 +30,8 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
             6. The residual is measured as ||r - (G + λ I) g||, recomputed from the step itself; constant ε = 1/6 suffices then,
                instead of the paper's order √(λ_min/n).
             7. tr(G) of the guard's constants is read off the sketched Gram, whose trace it is in expectation.
+            8. Several outputs of the two-layer network (one in the paper) have neurons of their own, and J Jᵀ a block for each.
+               One R (n, n), of a sketch of all neurons that estimates the mean of the blocks, preconditions them all.
 """
 
 import math
@@ -124,7 +127,7 @@ class NearLinearGaussNewton:
     sketch : distribution
         `NeuronSigns` (default), `KroneckerSRHT`, or any other of `nearlin.sketch`.
     sketch_size : float, optional
-        Sketch rows as a multiple of n c: by default the distribution's ``oversampling``.
+        Sketch rows as a multiple of n c (of n for the two-layer network): by default the distribution's ``oversampling``.
     inner : str
         ``"cg"``; ``"chebyshev"`` or ``"richardson"``, with parameters from the spectrum that the sketch size implies; or the
         paper's ``"double product"``, which needs a ``sketch_size`` above 39.5.
