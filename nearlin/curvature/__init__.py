@@ -5,6 +5,7 @@ from nearlin.curvature.kronecker_curvature import (
     DiagonalLayer,
     KroneckerCurvature,
     diagonal_curvature,
+    factor_sums,
     kronecker_curvature,
     outer_sums,
 )
@@ -28,7 +29,8 @@ from nearlin.curvature.smoothness import (
 
 __all__ = [
     "Means", "Moments", "change", "means", "moments", "observe",
-    "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "kronecker_curvature", "outer_sums",
+    "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "factor_sums", "kronecker_curvature",
+    "outer_sums",
     "blend_outer", "block_rows", "from_rows", "sample_moment",
     "Seen", "Targets", "check_smooth", "deviation", "input_bound", "input_size", "join_seen",
     "layer_constants", "target_range",

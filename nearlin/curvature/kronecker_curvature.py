@@ -3,6 +3,7 @@ r"""K-FAC's factors of the Gauss-Newton matrix JᵀHJ/n as a preconditioner, wit
 Formula     dense, conv, graph:  A ⊗ G,  A = Σ a aᵀ / n,  G = Σ d dᵀ / rows,
                                  (A ⊗ G + λ I)⁻¹ M = U_G [(U_Gᵀ M U_A) / (s_G s_Aᵀ + λ)] U_Aᵀ
             d are the layer's output gradients, pulled back from C z with signs z drawn for every output: E[C z zᵀ Cᵀ] = H
+            With sample weights w, A = Σ w a aᵀ / n, and C has √w.
             normalisation:  the diagonal Σ g² / n of per-sample gradients g
 Reference   Martens, Grosse, arXiv:1503.05671; Grosse, Martens, arXiv:1602.01407 (convolutions: A sums over positions)
 Cost        one backward pass to the signals; 2 n D² + 2 n o² and 9 D³ + 9 o³ a layer (o, D); 4 o² D + 4 o D² a solve
@@ -81,7 +82,8 @@ def kronecker_curvature(point, specs, key):
         A factor whose eigenvalues do not converge, or with NaN or Inf.
     """
     traces = _drawn_traces(point, fold_in(key, 0))
-    pairs = [None if spec.kind == "norm" else trace.accumulate(outer_sums) for spec, trace in zip(specs, traces, strict=True)]
+    scale = point.root_weights
+    pairs = [None if spec.kind == "norm" else factor_sums(trace, scale) for spec, trace in zip(specs, traces, strict=True)]
     factors = []
     for i, (pair, trace) in enumerate(zip(pairs, traces, strict=True)):
         if pair is not None:
@@ -127,6 +129,17 @@ def _diagonal(trace: NormTrace, samples):
     reduce = (lambda a: xp.sum(a, axis=axes)) if axes else (lambda a: a)
     per_sample = [reduce(trace.signals * trace.inputs), reduce(trace.signals)]
     return DiagonalLayer(xp.stack([xp.sum(g * g, axis=0) / samples for g in per_sample], axis=1))
+
+
+def factor_sums(trace, root_weights=None):
+    """Σ w a aᵀ and Σ d dᵀ over the rows of a trace, for the roots √w (n,) of sample weights; d has its √w already."""
+    A, G = trace.accumulate(outer_sums)
+    if root_weights is None:
+        return A, G
+    xp, shape = namespace(root_weights), trace.signals.shape
+    rows = xp.broadcast_to(xp.reshape(root_weights, (-1, *(1,) * (len(shape) - 1))), (shape[0], 1, *shape[2:]))
+    weighed = trace._replace(signals=rows)  # a column of √w beside every a
+    return weighed.accumulate(lambda A, s: (A * s) @ namespace(A).matrix_transpose(A * s)), G
 
 
 def outer_sums(A, G):

@@ -22,7 +22,11 @@ def epoch(rows, batch_size, drop_last):
 
 
 class Batches:
-    """Batch t of a run on a `Problem`; recipes leave out the incomplete batch of an epoch."""
+    """Batch t of a run on a `Problem`; recipes leave out the incomplete batch of an epoch.
+
+    Sample weights, where the problem's training batch is (x, y, w), go with their rows; those of a mini-batch are divided by
+    their mean, so that it is 1 again. `ValueError` for a mini-batch of zeros alone.
+    """
 
     def __init__(self, problem, batch_size, seed):
         self._train, self._seed, self._augment = problem.train, seed, problem.augment
@@ -36,7 +40,7 @@ class Batches:
             return self._augmented(self._train, t)
         order = permutation(fold_in(self._seed, _SHUFFLE, number), self._rows, self._train[0])
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-        return self._augmented(tuple(namespace(a).take(a, rows, axis=0) for a in self._train), t)
+        return self._augmented(_of_mean_one(tuple(namespace(a).take(a, rows, axis=0) for a in self._train)), t)
 
     def _augmented(self, batch, t):
         if not self._augment:
@@ -47,8 +51,18 @@ class Batches:
     def in_order(self):
         """The whole batches of the training set as it lies, one after the other."""
         for start in range(0, self._rows - self.batch_size + 1, self.batch_size):
-            yield tuple(a[start : start + self.batch_size, ...] for a in self._train)
+            yield _of_mean_one(tuple(a[start : start + self.batch_size, ...] for a in self._train))
 
     def ends_epoch(self, t):
         """Whether step t is the last of an epoch."""
         return (t + 1) % self.per_epoch == 0
+
+
+def _of_mean_one(batch):
+    """A batch whose weights, where it has some, are divided by their mean."""
+    x, y, *weights = batch
+    means = [float(namespace(w).mean(w)) for w in weights]
+    if 0 in means:
+        found = f"all {x.shape[0]} sample weights of a mini-batch are 0"
+        raise ValueError(f"{found}; expected larger batches, or rows of weight 0 left out")
+    return x, y, *(w / mean for w, mean in zip(weights, means, strict=True))

@@ -19,7 +19,7 @@ from nearlin.nn.network import MLP, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point
-from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
+from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot, WeightedRoot
 from nearlin.nn.parameters import (
     Block,
     join_bias,
@@ -51,6 +51,6 @@ __all__ = [
     "weights_of", "without_biases",
 
     "join_tensors", "split_tensors", "tensor_names",
-    "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot",
+    "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot", "WeightedRoot",
     "Factor", "Jacobian", "LayeredJacobian", "NetworkJacobian", "Positions", "Rows", "TwoLayerJacobian",
 ]  # fmt: skip

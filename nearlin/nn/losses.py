@@ -1,4 +1,4 @@
-"""Losses: means over samples of a per-sample loss."""
+"""Losses: means over samples of a per-sample loss, weighted ones where the samples have weights of mean 1."""
 
 import math
 from dataclasses import dataclass
@@ -26,6 +26,13 @@ def _check_between(y, low, high):
     least, most = float(xp.min(y)), float(xp.max(y))
     if least < low or most > high:
         raise ValueError(f"y lies in [{least:.4g}, {most:.4g}]; expected numbers in [{low}, {high}]")
+
+
+def _weighed(values, weights):
+    """``values`` of the samples, (n,) or (n, c), times their weights (n,), where there are any."""
+    if weights is None:
+        return values
+    return values * (weights if values.ndim == 1 else weights[:, None])
 
 
 def _plogp(p):
@@ -59,10 +66,10 @@ class SquaredLoss:
     def _scale(self, outputs):
         return 1 / outputs.shape[1] if self.average else 1.0
 
-    def value(self, outputs, y):
+    def value(self, outputs, y, weights=None):
         """The mean loss, a 0-d array, for ``outputs`` and ``y`` of shape (n, c)."""
         xp = namespace(outputs)
-        return xp.sum((outputs - y) ** 2) / (2 * outputs.shape[0] * (outputs.shape[1] if self.average else 1))
+        return xp.sum(_weighed((outputs - y) ** 2, weights)) / (2 * outputs.shape[0] * (outputs.shape[1] if self.average else 1))
 
     def gradient(self, outputs, y):
         """Per-sample derivative by the outputs, (n, c), without the 1/n of the mean."""
@@ -122,9 +129,9 @@ class SigmoidCrossEntropy:
         """``y`` as (n, c) beside ``outputs`` (n, c); (n,) is accepted where c = 1. `ValueError` on other shapes."""
         return _same_shape(y, outputs)
 
-    def value(self, outputs, y):
+    def value(self, outputs, y, weights=None):
         """The mean loss, a 0-d array, for logits and targets of shape (n, c)."""
-        return namespace(outputs).sum(_softplus(outputs) - y * outputs) / outputs.shape[0]
+        return namespace(outputs).sum(_weighed(_softplus(outputs) - y * outputs, weights)) / outputs.shape[0]
 
     def gradient(self, outputs, y):
         """Per-sample derivative by the logits, sigmoid(z) - t (n, c), without the 1/n of the mean."""
@@ -198,11 +205,12 @@ class SoftmaxCrossEntropy:
         grown = xp.exp(self._shifted(outputs))
         return grown / xp.sum(grown, axis=1, keepdims=True)
 
-    def value(self, outputs, y):
+    def value(self, outputs, y, weights=None):
         """The mean loss, a 0-d array, for logits and probabilities of shape (n, c)."""
         xp = namespace(outputs)
         z = self._shifted(outputs)
-        return xp.sum(xp.log(xp.sum(xp.exp(z), axis=1)) - xp.sum(y * z, axis=1)) / outputs.shape[0]
+        losses = xp.log(xp.sum(xp.exp(z), axis=1)) - xp.sum(y * z, axis=1)
+        return xp.sum(_weighed(losses, weights)) / outputs.shape[0]
 
     def gradient(self, outputs, y):
         """Per-sample derivative by the logits, softmax(z) - t (n, c), without the 1/n of the mean."""

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
-from nearlin._array import BackendError, namespace, not_negative, settle, unguarded, unguarded_methods
-from nearlin.linalg import axpy
+from nearlin._array import BackendError, check, namespace, not_negative, settle, unguarded, unguarded_methods
+from nearlin.linalg import axpy, eps_of
 from nearlin.nn.losses import SquaredLoss
 from nearlin.nn.network import chain
+from nearlin.nn.output_root import WeightedRoot
 from nearlin.nn.parameters import weights_of, without_biases
+
+MEAN = 1000  # rounding errors by which the mean of sample weights may differ from 1
 
 
 @unguarded_methods
@@ -54,7 +57,8 @@ class Objective:
         """Evaluate at ``params`` (a tuple of matrices) and ``batch`` = (x, y): one forward pass, the rest when asked for.
 
         x is (n, d), images (n, channels, h, w), or node indices (n,) of a graph; y is (n,) or (n, c), or integer labels (n,)
-        for a loss on classes. All arrays share backend and device; floats share dtype (float32 or float64).
+        for a loss on classes. All arrays share backend and device; floats share dtype (float32 or float64). With (x, y, w) the
+        loss of sample i counts w_i times: weights (n,) of mean 1, none negative, where no layer couples samples.
 
         Raises
         ------
@@ -91,15 +95,29 @@ class Objective:
         return replace(self, network=self.network.normalized_by(self.statistics))
 
     def _checked(self, params, batch):
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise ValueError(f"batch is a {type(batch).__name__}, not a pair; expected (x, y)")
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+            raise ValueError(f"batch is a {type(batch).__name__}, not a pair; expected (x, y), or (x, y, w) with sample weights")
         self._check_params(params)
-        x, y = batch
+        x, y, *weights = batch
         self.network.check_inputs(x, params)
         self.loss.check_targets(y, params)
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"y has {y.shape[0]} rows, x has {x.shape[0]}; expected the same number of samples")
-        return tuple(params), x, y
+        for w in weights:
+            self._check_weights(w, x, params)
+        return tuple(params), x, y, *weights
+
+    def _check_weights(self, w, x, params):
+        if reason := getattr(self.network, "coupling", ""):
+            raise ValueError(f"{reason}, in which sample weights have no part; expected a batch (x, y)")
+        check(ndim={"w": 1}, beside=("params[0]", params[0]), w=w)
+        if w.shape[0] != x.shape[0]:
+            raise ValueError(f"w has {w.shape[0]} entries, x has {x.shape[0]} rows; expected a weight for every sample")
+        xp = namespace(w)
+        least, mean = float(xp.min(w)), float(xp.mean(w))
+        if least < 0 or abs(mean - 1) > MEAN * eps_of(w):
+            found = f"w holds {least:g}" if least < 0 else f"w has mean {mean:.8g}"
+            raise ValueError(f"{found}; expected sample weights of at least 0 and mean 1, such as w / mean(w)")
 
     def _check_params(self, params):
         if not isinstance(params, tuple | list):
@@ -114,9 +132,9 @@ class Objective:
 class Point:
     """The objective at one set of parameters and one batch; evaluated when asked, cached, and counted by `Counted`."""
 
-    def __init__(self, objective, params, x, y, calls=None):
+    def __init__(self, objective, params, x, y, weights=None, calls=None):
         self._objective, self._calls = objective, calls
-        self.params, self.x = params, x
+        self.params, self.x, self.weights = params, x, weights
         self._network = objective.network if calls is None else CountedNetwork(objective.network, calls, x.shape[0])
         self.outputs, self._tape = self._network.forward(params, x)
         self.y = objective.loss.targets(y, self.outputs)
@@ -134,7 +152,16 @@ class Point:
     @unguarded()
     def data_loss(self):
         """Mean loss over the batch without the penalty, a 0-d array."""
-        return self._objective.loss.value(self.outputs, self.y)
+        return self._objective.loss.value(self.outputs, self.y, self.weights)
+
+    @cached_property
+    def root_weights(self):
+        """Roots √w (n,) of the sample weights, or None where there are none."""
+        return None if self.weights is None else namespace(self.weights).sqrt(self.weights)
+
+    def weighed(self, a):
+        """``a`` (n, c) with its rows times √w: as it is without sample weights."""
+        return a if self.weights is None else self.root_weights[:, None] * a
 
     @property
     def l2(self):
@@ -144,24 +171,35 @@ class Point:
     @cached_property
     @unguarded()
     def residual(self):
-        """The Gauss-Newton residual r̃, flat (n c,): f - y for the squared loss, else C⁻¹ of the derivative by the outputs."""
-        return namespace(self.outputs).reshape(self._objective.loss.residual(self.outputs, self.y), (-1,))
+        """The Gauss-Newton residual r̃, flat (n c,): f - y for the squared loss, else C⁻¹ of the derivative by the outputs.
+
+        Rows are times √w, where samples have weights.
+        """
+        return namespace(self.outputs).reshape(self.weighed(self._objective.loss.residual(self.outputs, self.y)), (-1,))
 
     @cached_property
     @unguarded()
     def root(self):
         """The square roots C of the samples' output Hessians (an `OutputRoot`)."""
-        return self._objective.loss.root(self.outputs)
+        root = self._objective.loss.root(self.outputs)
+        return root if self.weights is None else WeightedRoot(root, self.root_weights)
 
     def check_least_squares(self, method):
         """`ValueError` unless the loss is the squared one, summed over outputs, without a penalty: what ``method`` asks for."""
         loss = self._objective.loss
         self._objective.check_without_penalty(method)
+        self.check_unweighted(method)
         if not isinstance(loss, SquaredLoss):
             found = f"loss is a {type(loss).__name__}; expected SquaredLoss"
             raise ValueError(f"{found}: this method is for least squares, GaussNewton takes every loss")
         if loss.average and self.outputs.shape[1] > 1:
             raise ValueError("this method takes the squared loss summed over outputs; expected average=False")
+
+    def check_unweighted(self, method):
+        """`ValueError` where the batch has sample weights, which ``method`` does not take."""
+        if self.weights is not None:
+            found = f"the batch has sample weights, and {method} takes none"
+            raise ValueError(f"{found}; expected (x, y), or GaussNewton, KFAC(fisher='type-2') or a method of gradients alone")
 
     @property
     def samples(self):
@@ -179,7 +217,7 @@ class Point:
 
     def _output_gradient(self, targets):
         targets = self.y if targets is None else self._objective.loss.targets(targets, self.outputs)
-        return self._objective.loss.gradient(self.outputs, targets)
+        return self.weighed(self.weighed(self._objective.loss.gradient(self.outputs, targets)))
 
     def grads(self, targets=None):
         """Gradient of `loss`, shaped like the parameters; at other ``targets``, where given, that of the mean loss alone."""

@@ -3,7 +3,8 @@ r"""Square roots of the output Hessian of a sample's loss: H = C Cᵀ (c, c), on
 Formula     squared           C = s I, s = 1, or 1/√c where the loss is averaged over outputs
             sigmoid           C = diag(√(p (1 - p)))
             softmax           C = diag(√p) - p √pᵀ,   C C ᵀ = diag(p) - p pᵀ,   C √p = 0
-            The residual r̃ of the Gauss-Newton system has C r̃ = dl/dz.
+            The residual r̃ of the Gauss-Newton system has C r̃ = dl/dz. Of samples with weights w, C is √w times these, and so
+            is r̃.
 Reference   Schraudolph, Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent, Neural Computation 14 (2002)
 Cost        1, 1, 5 flops an entry and product, and 5 more for the softmax's Hᵀ; memory n c
 Deviations  1. The softmax's Cᵀ and H see v less its entry at the likeliest class: they annihilate constants, and p ∘ (v - p·v)
@@ -45,6 +46,37 @@ class ScaledIdentity:
     def __getitem__(self, rows):
         """The roots of some samples."""
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedRoot:
+    """C = √w ``root`` for samples of weights w; ``scale`` (n,) holds √w."""
+
+    root: object
+    scale: object
+
+    def _scaled(self, v):
+        return namespace(v).reshape(self.scale, (-1, *(1,) * (v.ndim - 1))) * v
+
+    def apply(self, v):
+        """C v."""
+        return self._scaled(self.root.apply(v))
+
+    def adjoint(self, v):
+        """Cᵀ v."""
+        return self._scaled(self.root.adjoint(v))
+
+    def hessian(self, v):
+        """H v."""
+        return self._scaled(self._scaled(self.root.hessian(v)))
+
+    def astype(self, dtype):
+        """The same root in another dtype of the array API."""
+        return WeightedRoot(self.root.astype(dtype), namespace(self.scale).astype(self.scale, dtype, copy=False))
+
+    def __getitem__(self, rows):
+        """The roots of some samples."""
+        return WeightedRoot(self.root[rows], self.scale[rows])
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from nearlin._array import map_blocks, namespace, slices, unpack_mask
 from nearlin.linalg import Work
 from nearlin.nn.activations import Activation
 from nearlin.nn.jacobian import Factor, Jacobian
-from nearlin.nn.output_root import ScaledIdentity
+from nearlin.nn.output_root import ScaledIdentity, WeightedRoot
 
 GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram matrix takes
 
@@ -222,7 +222,9 @@ class TwoLayerJacobian(Jacobian):
         return replace(self, x=self.x[rows, :], blocks=(self.blocks[i],), masks=(mask,))._slope(0)
 
     def weigh(self, root):
-        """Cᵀ J for the root C of a squared loss, a multiple of the identity, which leaves J Jᵀ block-diagonal."""
+        """Cᵀ J for the root C of a squared loss, a multiple of the identity by samples: J Jᵀ stays block-diagonal."""
+        if isinstance(root, WeightedRoot):
+            return replace(self, inputs=root.scale[:, None] * self.inputs).weigh(root.root)
         if not isinstance(root, ScaledIdentity):
             raise ValueError("the two-layer network's Jacobian is not weighted; expected SquaredLoss")
         return self if root == ScaledIdentity() else replace(self, inputs=root.scale * self.inputs)
@@ -294,10 +296,14 @@ class TwoLayerJacobian(Jacobian):
 
 
 def relu_kernel(x):
-    """E_w[x_i·x_j 1[w·x_i > 0] 1[w·x_j > 0]] = x_i·x_j (π - θ_ij) / 2π for w ~ N(0, I) and the rows of ``x`` (n, d): (n, n)."""
+    """E_w[x_i·x_j 1[w·x_i > 0] 1[w·x_j > 0]] = x_i·x_j (π - θ_ij) / 2π for w ~ N(0, I) and the rows of ``x`` (n, d): (n, n).
+
+    Zeros for a row of zeros.
+    """
     xp = namespace(x)
     K = x @ xp.matrix_transpose(x)
-    size = xp.sqrt(xp.linalg.diagonal(K))
+    square = xp.linalg.diagonal(K)
+    size = xp.sqrt(xp.where(square > 0, square, 1.0))
     cosine = xp.clip(K / (size[:, None] * size[None, :]), -1.0, 1.0)
     K *= 0.5 - xp.acos(cosine) / (2 * math.pi)
     return K

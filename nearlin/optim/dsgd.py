@@ -272,6 +272,7 @@ class DSGD:
     def _guaranteed(self, point, state, objective, blocks):
         """Gradients, p_j = √(L_j + delta), and the state that knows the norms and the data behind them."""
         objective.check_without_penalty("DSGD with its guarantee")
+        point.check_unweighted("DSGD with its guarantee")
         layers, chain, traces = objective.layers, self._chain(objective), point.traces()
         grads = tuple(trace.grad() / point.samples for trace in traces)
         seen = Seen(self._input_sizes(traces, layers, chain), _targets(objective.loss, point.y))

@@ -5,6 +5,7 @@ Paper       the method of van den Brand, Peng, Song, Weinstein, arXiv:2006.11648
 Update      θ ← θ + lr δ,   (JᵀHJ/n + λ I + ω D) δ = -g + λ μ δ_prev - ω W
             J (n c, p) Jacobian of the outputs; H = C Cᵀ Hessians by the outputs; g gradient of the mean loss; K = Cᵀ J; r̃ with
             C r̃ = dl/dz; ω/2 ||W||² the objective's penalty on the weights W = D θ, D a diagonal of ones, zeros for biases
+            of samples with weights w, C and r̃ have √w
             sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n (λ + ω) I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω W)/(λ + ω)
             parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; C is not inverted
             until ||residual|| <= ε ||right-hand side||, for at most ``maxiter`` iterations; on the sample side ε is lowered by

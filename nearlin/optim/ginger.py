@@ -174,6 +174,7 @@ class Ginger:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, due = objective.at(params, batch), state.t % self.statistics_every == 0 and self.rank > 0
+        point.check_unweighted("Ginger")
         lr, grads = rate(self.lr, state.t), point.data_grads()
         h = self._vector(point, grads, label_key(key, state.t)) if due else None
         increments, after, lost = self._update(state, point.penalised(grads), h)

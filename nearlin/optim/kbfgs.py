@@ -119,6 +119,7 @@ class KBFGS:
         """
 
         def seen(factors, point, weights, count):
+            point.check_unweighted(type(self).__name__)
             return _statistics(factors, observe(point, objective.layers)[1], weights)
 
         return steps.warmed(state, batches, partial(objective.at, params), seen)
@@ -128,6 +129,7 @@ class KBFGS:
         """One step; returns parameters, state and `Info`. Nothing given is changed. Deterministic: ``key`` is not used."""
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
         loss, due = float(point.loss), steps.statistics_due(state.t, self.statistics_every, state.statistics)
+        point.check_unweighted(type(self).__name__)
         grads, seen = observe(point, layers, gram=due)
         v = steps.velocity(state.velocity, point.penalised(grads), self.momentum, self.form)
         factors, size, kept = state.layers, state.size, []

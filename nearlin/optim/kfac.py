@@ -46,12 +46,13 @@ Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic mod
             6. Scales and shifts of normalisation layers step along the momentum, as in those codes.
             7. form = "average" is v ← momentum v + (1 - momentum) g, and the objective's l2 is in g, not in A and G, as in
                renyiryry/kbfgs_neurips2020_public, which decays biases too. weight_decay is decoupled and comes first.
-            8. "rescaled" estimates S anew from the batch at hand whenever the basis changes. Where a factor is singular, S
+            8. Sample weights w, with fisher = "type-2": A = Σ w a aᵀ / n, and the columns of the root are √w times as long.
+            9. "rescaled" estimates S anew from the batch at hand whenever the basis changes. Where a factor is singular, S
                depends on the basis of its null space, which is up to the library and changes with the order of the rows: steps
                then differ between orders and backends by more than rounding.
-            9. In a graph layer the rows are nodes: A = Σ a aᵀ over the n samples of the loss, G a mean over all nodes.
-            10. A statistic with NaN or Inf is left out; a factor without an inverse keeps the one it has.
-            11. fisher = "type-2" takes d = C e_k pulled back for every column k of the root C Cᵀ = H of the output Hessian, and
+            10. In a graph layer the rows are nodes: A = Σ a aᵀ over the n samples of the loss, G a mean over all nodes.
+            11. A statistic with NaN or Inf is left out; a factor without an inverse keeps the one it has.
+            12. fisher = "type-2" takes d = C e_k pulled back for every column k of the root C Cᵀ = H of the output Hessian, and
                sums d dᵀ over k: the expectation over drawn labels, without noise. "empirical" takes d at the true labels: no
                Fisher matrix.
 """
@@ -65,7 +66,7 @@ from typing import NamedTuple
 
 from nearlin import steps
 from nearlin._array import block_length, flag, namespace, one_of, slices, unguarded
-from nearlin.curvature import outer_sums
+from nearlin.curvature import factor_sums
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis
 
 FISHERS = ("drawn", "type-2", "empirical")
@@ -154,14 +155,14 @@ class KFAC:
 
         def observe(layers, point, weights, count):
             traces = self._traces(point, steps.warm_key(key, count))
-            return self._observe(layers, objective.layers, traces, point.samples, weights)
+            return self._observe(layers, objective.layers, traces, point, weights)
 
-        return steps.warmed(state, batches, partial(objective.at, params), observe, state.layers)
+        return steps.warmed(state, batches, partial(self._point, objective, params), observe, state.layers)
 
     @steps.public_step
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
-        point, specs, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
+        point, specs, lr = self._point(objective, params, batch), objective.layers, steps.rate(self.lr, state.t)
         v = steps.velocity(state.velocity, point.grads(), self.momentum, self.form)
         layers, size, (lost, notes, kept) = state.layers, state.size, ([], [], 0)
         due = steps.statistics_due(state.t, self.statistics_every, state.statistics, again=True)
@@ -171,7 +172,7 @@ class KFAC:
         if due:
             weights = partial(steps.mean_weights, self.decay, warm=state.warm)
             weights, size = steps.weighted(weights, state.statistics, point.samples, size)
-            layers, lost = self._observe(layers, specs, traces, point.samples, weights)
+            layers, lost = self._observe(layers, specs, traces, point, weights)
         if refreshed:
             layers, notes, kept = self._invert(layers, state.t)
         if self.inverse == "rescaled" and (due or refreshed):
@@ -182,6 +183,13 @@ class KFAC:
         new = trial, steps.LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, kept, size)
         return steps.taken_if_finite((params, state), new, point.loss, refreshed=refreshed, kept="; ".join(lost + notes))
 
+    def _point(self, objective, params, batch):
+        """The point of a batch; `ValueError` for sample weights, which have no part in labels drawn, or true, as they are."""
+        point = objective.at(params, batch)
+        if self.fisher != "type-2":
+            point.check_unweighted(f"KFAC with fisher={self.fisher!r}")
+        return point
+
     def _traces(self, point, key):
         """For every layer its traces: one at drawn or true labels, or one for each column of the root of the output Hessian."""
         if self.fisher == "type-2":
@@ -191,7 +199,7 @@ class KFAC:
             return tuple(zip(*map(point.pullback, signals), strict=True))
         return tuple((trace,) for trace in point.traces(targets=point.draw(key) if self.fisher == "drawn" else None))
 
-    def _observe(self, layers, specs, traces, samples, weights):
+    def _observe(self, layers, specs, traces, point, weights):
         """Layers with A ← old A + new Σ a aᵀ / n and G alike, by the ``weights`` of a count, and a sentence for each whose
         statistic is not finite."""
         made, lost = [], []
@@ -199,10 +207,10 @@ class KFAC:
             if spec.kind != "norm":
                 old, new = weights(layer.count)
                 with unguarded():
-                    A, G = trace.accumulate(outer_sums)
+                    A, G = factor_sums(trace, point.root_weights)
                     for other in others:
                         G = G + other.accumulate(_signal_squares)
-                    A, G = new / samples * A, new / trace.rows * G
+                    A, G = new / point.samples * A, new / trace.rows * G
                     finite = all(math.isfinite(float(namespace(X).linalg.trace(X))) for X in (A, G))  # no entry is larger
                 if not finite:
                     lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")

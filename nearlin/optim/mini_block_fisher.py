@@ -153,6 +153,7 @@ class MiniBlockFisher:
         """
 
         def observe(layers, point, weights, count):
+            point.check_unweighted("MiniBlockFisher")
             grads, traces = self._gradients(point, True, point.draw(steps.warm_key(key, count)))
             return self._observe(layers, objective.layers, grads, traces, point.samples, weights)
 
@@ -164,6 +165,7 @@ class MiniBlockFisher:
         point, specs, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
         due = steps.statistics_due(state.t, self.statistics_every, state.statistics, again=True)
         refreshed = steps.inverses_due(state.t, self.statistics_every, self.inverse_every, self.early)
+        point.check_unweighted("MiniBlockFisher")
         grads, traces = self._gradients(point, due)
         v = steps.velocity(state.velocity, point.penalised(grads), self.momentum)
         layers, size, lost, notes, kept = state.layers, state.size, [], [], 0

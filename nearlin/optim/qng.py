@@ -104,6 +104,7 @@ class QNG:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` and the step draw the labels."""
         point, lr = objective.at(params, batch), rate(self.lr, state.t)
+        point.check_unweighted("QNG")
         loss, start = float(point.loss), float(point.loss) if state.start is None else state.start
         h = tuple(point.samples**0.5 * g for g in point.grads(targets=point.draw(label_key(key, state.t))))
         with unguarded():

@@ -89,6 +89,7 @@ class TNT:
         """
 
         def observe(modes, point, weights, count):
+            point.check_unweighted("TNT")
             drawn = self._drawn_gradient(point, layers, steps.warm_key(key, count))
             return average_modes(modes, drawn, weights, tensor_names(layers))
 
@@ -99,6 +100,7 @@ class TNT:
     def step(self, params, state, objective, batch, key=0):
         """One step; returns parameters, state and `Info`. Nothing given is changed. ``key`` draws the labels."""
         point, layers, lr = objective.at(params, batch), objective.layers, steps.rate(self.lr, state.t)
+        point.check_unweighted("TNT")
         grads = point.grads()
         v = steps.velocity(state.velocity, grads, self.momentum)
         modes, counted, size, kept = state.layers, state.statistics, state.size, []

@@ -86,7 +86,7 @@ class Guard:
         if point.l2 or not squared:
             return math.inf if point.l2 or self._loss else 0.0
         self.size = norm(point.residual)
-        rounding = eps_of(point.outputs) * (norm(point.outputs) + norm(point.y))
+        rounding = eps_of(point.outputs) * (norm(point.weighed(point.outputs)) + norm(point.weighed(point.y)))
         return self.size / rounding if rounding else math.inf if self.size else 0.0
 
     def attempts_from(self, damping):

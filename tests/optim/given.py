@@ -23,6 +23,9 @@ class Point:
     def penalised(self, grads):
         return grads
 
+    def check_unweighted(self, method):
+        """There are no weights."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Given:

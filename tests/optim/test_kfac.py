@@ -103,6 +103,8 @@ class Given:
             "grads": lambda self: (trace.grad() / self.samples,),
             "traces": lambda self, targets: (trace,),
             "draw": lambda self, key: None,
+            "root_weights": None,
+            "check_unweighted": lambda self, method: None,
         }
         return type("Point", (), {"samples": self._samples, "loss": 1.0, "params": params, **methods})()
 

@@ -15,7 +15,7 @@ BOUNDS = Bounds(size=1.0, floor=1e-8, ceiling=1e12)
 
 def point(loss=1.0, residual=1.0, l2=0.0):
     ones = np.ones(4)
-    return SimpleNamespace(loss=loss, outputs=ones, y=0 * ones, residual=residual * ones, l2=l2)
+    return SimpleNamespace(loss=loss, outputs=ones, y=0 * ones, residual=residual * ones, l2=l2, weighed=lambda a: a)
 
 
 def attempts(guard, ratio, residual=0.1, predicted=1.0, damping=1.0, reason="converged"):
