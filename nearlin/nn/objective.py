@@ -232,6 +232,7 @@ class Point:
         return axpy(1.0, self.penalty_grads, grads) if self.l2 else grads
 
     @cached_property
+    @unguarded()
     def penalty_grads(self):
         """Gradient of the penalty, ω W and zeros for biases and normalisations, or None where there is none."""
         return tuple(self.l2 * W for W in without_biases(self.params, self._objective.layers)) if self.l2 else None
