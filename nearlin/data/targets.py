@@ -57,7 +57,7 @@ def infer_task(y):
         return "regression", "there are several targets" if y.dtype.kind != "U" else "they are no column"
     if y.dtype.kind in "Ub":
         return "classification", "it holds text" if y.dtype.kind == "U" else "it holds truth values"
-    if not y.size or not np.all(y == np.round(y)):
+    if not y.size or not np.all(np.isfinite(y) & (y == np.round(y))):
         return "regression", "its values are not all integers"
     values, counts = np.unique(y, return_counts=True)
     low, high = int(values[0]), int(values[-1])

@@ -30,6 +30,7 @@ TWICE = lambda values: [*values, *values]  # noqa: E731
         (TWICE([-1, 0, 1]), None, "without gaps"),
         (TWICE([1]), None, "without gaps"),
         (TWICE([0.0, 0.5, 1.0]), None, "not all integers"),
+        (TWICE([1e90, 3.0]), None, "without gaps"),
         (TWICE([[0, 1], [1, 0]]), None, "several targets"),
     ],
 )
@@ -51,6 +52,13 @@ def test_the_task_that_is_named_decides():
     assert (task, names, labels.tolist()) == ("classification", ("-3", "2.5", "10"), [1, 2, 0, 1, 2, 0])
     with pytest.raises(DataError, match="toy: the target holds text; regression expects numbers"):
         settle_targets("toy", np.array(["a", "b"]), "regression")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("task", [None, "regression", "classification"])
+def test_targets_that_are_not_finite_are_named_by_their_row(value, task):
+    with pytest.raises(DataError, match=r"toy: y holds 2 NaN or Inf value\(s\), the first in row 1"):
+        settle_targets("toy", np.array(TWICE([1.0, value])), task)
 
 
 @pytest.mark.parametrize("mark", ["", "NA", "nan", "?", " ", "null", "<NA>"])
