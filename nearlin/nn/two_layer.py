@@ -33,7 +33,7 @@ from nearlin._array import (
 )
 from nearlin.nn.activations import activation
 from nearlin.nn.layers import LayerSpec, Trace
-from nearlin.nn.two_layer_jacobian import TwoLayerJacobian, neuron_signs
+from nearlin.nn.two_layer_jacobian import TwoLayerJacobian, by_output, neuron_signs, owners
 
 DRAW = 2**16  # neurons per draw, so that a weight depends on the key and its neuron's index alone
 
@@ -110,10 +110,16 @@ class TwoLayer:
         (W,) = params
         phi = activation(self.activation)
         blocks = tuple(blocks_of_neurons(self.width, self.outputs, width_of_block(x)))
-        parts, masks = zip(*map_blocks(partial(_forward_block, x, W, phi), blocks, x), strict=True)
-        J = TwoLayerJacobian(x, x, W, phi, blocks, masks, self.outputs)
-        outputs = namespace(x).stack(list(J.by_output(parts)), axis=1) / math.sqrt(self.width / self.outputs)
-        return outputs, Tape(J, outputs)
+        masks = []
+
+        def parts():
+            for part, mask in map_blocks(partial(_forward_block, x, W, phi), blocks, x):
+                masks.append(mask)
+                yield part
+
+        f = list(by_output(parts(), owners(blocks, self.width, self.outputs)))
+        outputs = namespace(x).stack(f, axis=1) / math.sqrt(self.width / self.outputs)
+        return outputs, Tape(TwoLayerJacobian(x, x, W, phi, blocks, tuple(masks), self.outputs), outputs)
 
     @staticmethod
     def _check_rows(x):

@@ -27,6 +27,17 @@ from nearlin.nn.output_root import ScaledIdentity, WeightedRoot
 GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram matrix takes
 
 
+def owners(blocks, width, outputs):
+    """For each block the output that its neurons belong to."""
+    return tuple(((block.start + 1) * outputs - 1) // width for block in blocks)
+
+
+def by_output(parts, owned):
+    """Sums over the blocks of every output, in their order, of one part for each block; ``owned``: what `owners` says."""
+    for _, group in groupby(zip(owned, parts, strict=True), key=itemgetter(0)):
+        yield _total(part for _, part in group)
+
+
 def neuron_signs(block, like):
     """a_r = (-1)^r for the neurons of a block."""
     xp = namespace(like)
@@ -81,14 +92,7 @@ class TwoLayerJacobian(Jacobian):
 
     @cached_property
     def _owners(self):
-        """The output that owns the neurons of a block, for each."""
-        m, c = self.W.shape[0], self.outputs
-        return tuple(((block.start + 1) * c - 1) // m for block in self.blocks)
-
-    def by_output(self, parts):
-        """Sums over the blocks of an output, in their order, from one part for each block."""
-        for _, group in groupby(zip(self._owners, parts, strict=True), key=itemgetter(0)):
-            yield _total(part for _, part in group)
+        return owners(self.blocks, self.W.shape[0], self.outputs)
 
     def _slope(self, i, dtype=None):
         """phi' (n, w) of block i, without signs and scale."""
@@ -114,7 +118,7 @@ class TwoLayerJacobian(Jacobian):
     def _contracted(self, parts):
         """rowsum(X ∘ Y), scaled, (n c,), for the sums Y (n, d) over the neurons of each output."""
         xp = namespace(self.x)
-        rows = [xp.sum(self.inputs * total, axis=1) * self._scale for total in self.by_output(parts)]
+        rows = [xp.sum(self.inputs * total, axis=1) * self._scale for total in by_output(parts, self._owners)]
         return xp.reshape(xp.stack(rows, axis=1), (-1,))
 
     def _spread(self, u):
