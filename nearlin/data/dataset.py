@@ -244,7 +244,7 @@ def shown(names, limit=8, form=repr):
     return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
-def split(dataset, test_fraction=0.2, seed=0):
+def split(dataset, test_fraction=0.2, seed=0, stratified=False):
     """Split a data set into a training and a test part, by a permutation that depends on the seed and the size alone.
 
     Parameters
@@ -254,6 +254,9 @@ def split(dataset, test_fraction=0.2, seed=0):
         Share of the rows kept for testing, rounded to whole rows, at least one row on each side; 0 for no test part.
     seed : int
         Non-negative.
+    stratified : bool
+        Share each class between the parts as all rows are, to the nearest row; every class keeps a training row. Regression is
+        split as without.
 
     Returns
     -------
@@ -267,16 +270,31 @@ def split(dataset, test_fraction=0.2, seed=0):
     ValueError
         A fraction outside [0, 1) or a negative seed.
     """
-    train, test = split_rows(len(dataset), test_fraction, seed, dataset.name)
+    labels = dataset.y if stratified and dataset.task == "classification" else None
+    train, test = split_rows(len(dataset), test_fraction, seed, dataset.name, labels)
     return dataset.take(train), None if test is None else dataset.take(test)
 
 
-def split_rows(n, test_fraction, seed, name="data"):
-    """Sorted row positions of the training and test parts (None without a test part) of ``n`` rows; see `split`."""
+def split_rows(n, test_fraction, seed, name="data", labels=None):
+    """Sorted row positions of the training and test parts (None without a test part) of ``n`` rows; see `split`.
+
+    With ``labels`` (n,), integers from 0, classes are shared alike.
+    """
     if within("[0, 1)")("test_fraction", test_fraction) == 0:
         return np.arange(n), None
     if n < 2:
         raise DataError(f"{name} has {n} row, which cannot be split; set the test fraction to 0 to train on all rows")
     held_out = min(max(round(test_fraction * n), 1), n - 1)
     order = generator(fold_in(seed, _SPLIT)).permutation(n)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    test = order[:held_out] if labels is None else _of_every_class(order, labels, held_out)
+    return np.setdiff1d(order, test), np.sort(test) if len(test) else None
+
+
+def _of_every_class(order, labels, held_out):
+    """The rows that are held out: of every class the first ones in ``order``, as many as is its share; one of them stays."""
+    counts = np.bincount(labels)
+    share, most = held_out * counts / len(labels), np.maximum(counts - 1, 0)
+    quota = np.minimum(share.astype(int), most)
+    while quota.sum() < min(held_out, most.sum()):
+        quota[np.argmax(np.where(quota < most, share - quota, -np.inf))] += 1
+    return np.concatenate([order[labels[order] == k][: quota[k]] for k in range(len(counts))])

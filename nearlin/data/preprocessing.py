@@ -21,6 +21,8 @@ class Preprocessing:
         Subtracted from every input row.
     scale : numpy.ndarray, (d,), optional
         Then every feature is divided by its entry.
+    constant : bool
+        Then a column of ones is appended: a bias for networks without one.
     normalize : bool
         Then every row is divided by its Euclidean length.
     target_mean, target_std : float, or numpy.ndarray (c,) for several targets
@@ -32,9 +34,10 @@ class Preprocessing:
     normalize: bool = False
     target_mean: float = 0.0
     target_std: float = 1.0
+    constant: bool = False
 
     @classmethod
-    def fit(cls, dataset, center=True, normalize=True, standardize=None, scale=False):
+    def fit(cls, dataset, center=True, normalize=True, standardize=None, scale=False, constant=False):
         """Take the constants from a (training) data set.
 
         Parameters
@@ -48,6 +51,10 @@ class Preprocessing:
             Give the targets mean 0 and standard deviation 1; by default for regression and not for classification.
         scale : bool
             Divide every feature by its standard deviation (constant features are left alone); for features in different units.
+            Where all features are integers of one range, as pixels are, deviations count as at least half their root mean
+            square: a pixel that is nearly always empty says nothing louder than others.
+        constant : bool
+            Append a column of ones.
 
         Raises
         ------
@@ -59,13 +66,14 @@ class Preprocessing:
             mean=np.mean(dataset.x, axis=0) if center else None,
             scale=_deviations(dataset.x) if scale else None,
             normalize=normalize,
+            constant=constant,
             **(_target_constants(dataset) if standardize else {}),
         )
         fitted.inputs(dataset.x, dataset.name, dataset.rows)
         return fitted
 
     def inputs(self, x, name="x", rows=None):
-        """The inputs (n, d) as the network sees them.
+        """The inputs (n, d) as the network sees them: (n, d + 1) with a constant.
 
         Parameters
         ----------
@@ -89,6 +97,7 @@ class Preprocessing:
                 raise DataError(f"{name} has {x.shape[-1]} feature(s); expected {constants.shape[0]}, as in training")
         z = x if self.mean is None else x - self.mean
         z = z if self.scale is None else z / self.scale
+        z = np.column_stack([z, np.ones(len(z))]) if self.constant else z
         return self._unit_rows(z, x, name, rows) if self.normalize else z
 
     def _unit_rows(self, z, x, name, rows):
@@ -118,6 +127,7 @@ class Preprocessing:
             "normalize": self.normalize,
             "target_mean": self.target_mean,
             "target_std": self.target_std,
+            "constant": self.constant,
         }
 
     @classmethod
@@ -130,6 +140,7 @@ class Preprocessing:
         steps = [
             ("inputs centred", self.mean is not None),
             ("features scaled to unit deviation", self.scale is not None),
+            ("a constant appended", self.constant),
             ("rows normalised", self.normalize),
             (self._describe_targets(), bool(np.any(self.target_mean != 0) or np.any(self.target_std != 1))),
         ]
@@ -142,9 +153,17 @@ class Preprocessing:
 
 
 def _deviations(x):
-    """Standard deviations (d,), 1 for features that do not vary."""
+    """Standard deviations (d,), those of pixels at least half their rms; 1 for features that do not vary."""
     std = np.std(x, axis=0)
+    std = np.maximum(std, 0.5 * np.sqrt(np.mean(std**2))) if one_range(x) else std
     return np.where(std <= _ZERO * np.max(np.abs(x), axis=0), 1.0, std)
+
+
+def one_range(x):
+    """Whether all features (n, d) are integers of one range, as pixels are: half of those that vary span half of it or more."""
+    spans = np.ptp(x, axis=0)
+    varying = spans[spans > 0]
+    return len(varying) > 1 and bool(np.all(x == np.rint(x))) and 2 * np.median(varying) >= np.ptp(x)
 
 
 def _target_constants(dataset):

@@ -2,6 +2,7 @@
 line (`nearlin.experiments.cli`) is a thin layer over these functions; click, rich and matplotlib are imported only where they are
 used."""
 
+from nearlin.experiments.building import build
 from nearlin.experiments.checkpoint import CheckpointError
 from nearlin.experiments.comparison import Comparison, compare
 from nearlin.experiments.config import Config
@@ -9,7 +10,7 @@ from nearlin.experiments.environment import info
 from nearlin.experiments.estimation import Estimate, estimate
 from nearlin.experiments.measuring import measure_rates
 from nearlin.experiments.prediction import Prediction, predict
-from nearlin.experiments.problems import Problem, build
+from nearlin.experiments.problems import Problem
 from nearlin.experiments.recipes import RECIPES, Recipe
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 from nearlin.experiments.result import Interrupted, Result

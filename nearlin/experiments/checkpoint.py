@@ -26,7 +26,9 @@ class CheckpointError(ValueError):
     """A file that is not a checkpoint of this package, or is damaged, or does not fit the call."""
 
 
-def save(path, *, params, state, step, seed, config=None, preprocessing=None, statistics=None, header=None, records=()):
+def save(
+    path, *, params, state, step, seed, config=None, preprocessing=None, statistics=None, header=None, records=(), best=None
+):
     """Write a checkpoint; either the whole file appears under ``path``, or what was there before stays.
 
     Parameters
@@ -47,6 +49,8 @@ def save(path, *, params, state, step, seed, config=None, preprocessing=None, st
         Running statistics of the objective.
     records : sequence of dict, optional
         The steps so far.
+    best : Best, optional
+        The parameters that validation found best so far.
 
     Raises
     ------
@@ -65,6 +69,7 @@ def save(path, *, params, state, step, seed, config=None, preprocessing=None, st
         "preprocessing": preprocessing,
         "header": header,
         "records": list(records),
+        "best": best,
     }
     arrays = []
     content = {"format": FORMAT, "tree": _encode(tree, arrays), "arrays": [_described(i, a) for i, a in enumerate(arrays)]}

@@ -5,7 +5,8 @@ import importlib
 
 PLACES = {
     "AdaGrad.State": "optim.adagrad:State", "Adam.State": "optim.adam:State", "AdamW.State": "optim.adamw:State",
-    "BlockInverse": "linalg.block_inverse:BlockInverse", "DSGD.Seen": "curvature.smoothness:Seen",
+    "Best": "experiments.stopping:Best", "BlockInverse": "linalg.block_inverse:BlockInverse",
+    "DSGD.Seen": "curvature.smoothness:Seen",
     "DSGD.State": "optim.dsgd:State", "Damping": "steps.levenberg_marquardt:Damping",
     "DiagonalLayer": "curvature.kronecker_curvature:DiagonalLayer", "GaussNewton.Bounds": "steps.guard:Bounds",
     "GaussNewton.Experience": "curvature.planner:Experience",

@@ -15,7 +15,6 @@ from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.measuring import MEASUREMENTS, check_out, measure_rates, write_rates
 from nearlin.experiments.prediction import predict
-from nearlin.experiments.problems import default_optimizer
 from nearlin.experiments.progress import bar
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.run_folder import LOG
@@ -84,7 +83,7 @@ def cli(debug):
       nearlin train digits-4v9
       nearlin train digits-ae --optimizer kfac --epochs 10
       nearlin compare diabetes --optimizers near-linear-gauss-newton,adam
-      nearlin train houses.csv --target price --scale --out runs/houses
+      nearlin train houses.csv --target price --out runs/houses
       nearlin predict runs/houses/checkpoint.npz new.csv --out prices.csv
       nearlin verify
       nearlin estimate digits-4v9 --width 65536
@@ -100,14 +99,14 @@ def cli(debug):
     "of methods with a damping also curvature.png, of those that change one layer a step layers.png.",
 )
 @click.argument("data", required=False)
-@options.of(*options.SOURCE, *options.PREPROCESSING, "optimizer", *options.NETWORK, "epsilon", "lr", "damping", *options.RUN)
+@options.of(*options.SPLIT, *options.PREPROCESSING, "optimizer", *options.NETWORKS, "epsilon", "lr", "damping", *options.RUN)
 @options.out("run", "DATA-OPTIMIZER-SEED", " where it holds a run; with --resume the folder of the checkpoint")
 @options.count("--checkpoint-every", "Write the checkpoint every K steps besides the end.", metavar="K", default=0, least=0)
 @options.path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
 @options.progress
 @click.pass_context
 def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
-    """Fit a wide two-layer network to DATA, or the network of a problem to its data.
+    """Fit a wide two-layer network or a perceptron to DATA, or the network of a problem to its data.
 
     \b
     DATA is a problem by name (RECIPES),
@@ -116,16 +115,22 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
     .svm (LIBSVM), an IDX or CIFAR file, or a folder of these. It may be omitted with --resume.
 
     \b
+    On a file, one target that is a number gets the two-layer network, classes and several targets a
+    perceptron; the run ends by validation, or where the training loss hardly falls any more.
+
+    \b
     Examples:
       nearlin train digits-4v9
       nearlin train digits --optimizer gauss-newton --batch-size all
-      nearlin train houses.csv --target price --scale --steps 20 --out runs/houses
+      nearlin train houses.csv --target price --steps 20 --out runs/houses
       nearlin train --resume runs/houses/checkpoint.npz --steps 40
+      nearlin train flowers.csv --target species
+      nearlin train sensors.csv --target heat,load --hidden 256,256
     """
     if data is None and resume is None:
         raise click.UsageError(f"name the DATA: one of {', '.join(NAMES)}, or a file; or --resume a checkpoint", ctx)
     if out is None and resume is None:
-        out = _free(LOG, folders.slug(data), given["optimizer"] or default_optimizer(data), given["seed"])
+        out = lambda config: _free(LOG, folders.slug(data), config.optimizer, config.seed)  # noqa: E731
     elif out is None:
         out = resume.parent
     given = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
@@ -155,7 +160,7 @@ def _free(marker, *names):
 @cli.command("compare", short_help="Compare optimizers on one problem.")
 @click.argument("data")
 @options.optimizers(f"{','.join(COMPARED)}; on a problem {','.join(ON_RECIPES)}")
-@options.of(*options.SOURCE, *options.PREPROCESSING, *options.NETWORK)
+@options.of(*options.SPLIT, *options.PREPROCESSING, *options.NETWORKS)
 @click.option("--epsilon", type=float, help="Inner accuracy of the optimizers that have one.")
 @options.per_optimizer("--lr", "Step size, for all optimizers or for the one that is named (--lr adam=0.01 --lr sgd=0.1).")
 @options.per_optimizer("--damping", "Damping, for all optimizers or for the one that is named.")
@@ -197,7 +202,7 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
     help=f"Processor seconds of the run that is tuned for; each run takes a {SHARE}th of it (or what --steps or --epochs say).",
 )
 @options.count("--runs", "Most runs of each optimizer.", default=RUNS)
-@options.of(*options.SOURCE, *options.PREPROCESSING, *options.NETWORK, *options.RUN)
+@options.of(*options.SPLIT, *options.PREPROCESSING, *options.NETWORKS, *options.RUN)
 @options.out("search", "tune-DATA-SEED")
 @options.progress
 def tune_command(data, optimizers, out, **given):
@@ -229,7 +234,8 @@ def predict_command(checkpoint, data, out, target, backend):
 
     \b
     DATA holds the features alone, as .csv or .tsv (the columns of training, in any order), .npz (array x), .npy or images;
-    --target names a column to drop. Regression gives a column `prediction`, classification `score` and `label`.
+    --target names a column to drop. Regression gives a column `prediction` (several targets: one for each), classes `label`,
+    and the two-layer network's two classes `score` too.
     Example:
       nearlin predict runs/houses/checkpoint.npz new.csv --out prices.csv
     """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nearlin._array import integer, unguarded
 from nearlin.experiments import folders
+from nearlin.experiments.building import build
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
-from nearlin.experiments.problems import build
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, check_settings, hyperparameters, make_optimizer, takes_schedules
 from nearlin.experiments.result import Interrupted

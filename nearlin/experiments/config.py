@@ -19,7 +19,8 @@ from nearlin.nn import ACTIVATIONS
 
 DTYPES = ("float32", "float64")
 MAY_CHANGE = ("data", "data_dir", "steps", "epochs", "time_limit", "tol")  # on resuming: where the data lies, and when to stop
-STEPS = 12  # of a run that names neither steps nor epochs nor a limit of time
+STEPS = 12  # of a run on a named data set or on arrays that names neither steps nor epochs nor a limit of time
+MOST = 200  # steps on all rows, or epochs, of a run on data of one's own: it ends by itself
 ALL = "all"  # batch_size: every row in every step, also where a problem has mini-batches by default
 
 
@@ -79,20 +80,54 @@ class Config:
         choices=("regression", "classification"),
     )
     test_fraction: float = _option(0.2, "Share of the rows kept for testing; 0 for none.", least=0, below=1)
-    center: bool = _option(True, "Subtract the mean of the training rows.")
-    scale: bool = _option(False, "Divide every feature by its standard deviation.")
-    normalize: bool = _option(True, "Scale every row to unit length.")
+    validation_fraction: float | None = _option(
+        None,
+        "Share of the training rows held out to stop by; 0 for none.",
+        otherwise="0.1 of 100 rows or more on files; none on named data",
+        least=0,
+        below=1,
+    )
+    center: bool | None = _option(None, "Subtract the mean of the training rows.", otherwise="on")
+    scale: bool | None = _option(
+        None,
+        "Divide every feature by its standard deviation.",
+        detail="Those of pixels, integers of one range, count as at least half their root mean square.",
+        otherwise="on for files, off for named data",
+    )
+    normalize: bool | None = _option(
+        None,
+        "Scale every row to unit length.",
+        detail="Without it the two-layer network gets a constant feature on files: it has no biases.",
+        otherwise="off for files, on for named data",
+    )
     standardize: bool | None = _option(None, "Give the targets mean 0 and deviation 1.", otherwise="for regression")
     optimizer: str | None = _option(
-        None, f"One of {', '.join(OPTIMIZERS)}.", otherwise="near-linear-gauss-newton; adam on a problem", metavar="NAME"
+        None,
+        f"One of {', '.join(OPTIMIZERS)}.",
+        otherwise="near-linear-gauss-newton; gauss-newton for a perceptron; adam on a problem",
+        metavar="NAME",
     )
     epsilon: float | None = _option(None, "Inner accuracy of the linear solves.", otherwise="the optimizer's")
     lr: float | None = _option(None, "Step size.", otherwise="the optimizer's")
     lr_factor: float | None = _option(None, "Multiply the step size by this every {lr_period} epochs.")
     lr_period: int | None = _option(None, "Epochs between two reductions of the step size.", least=1, metavar="EPOCHS")
     damping: float | None = _option(None, "Damping; where it adapts, the first one.", otherwise="the optimizer's")
+    l2: float = _option(
+        0.0,
+        "Weight of ||W||² / 2 in the loss, over weights and not over biases.",
+        detail="Training losses are with it, those of validation and test rows without.",
+        least=0,
+    )
     settings: tuple = _option((), "Other hyper-parameters of the optimizer: names of its fields, and values.")
-    width: int = _option(8192, "Neurons of the two-layer network.", least=1)
+    hidden: str | tuple | None = _option(
+        None,
+        "Widths of a perceptron's hidden layers: 256, or 256,256 for two.",
+        otherwise="256 where a file has classes or several targets; else the two-layer network",
+        metavar="N[,...]",
+    )
+    width: int | None = _option(
+        None, "Neurons of the two-layer network, on files also for classes.", otherwise="8192 without hidden layers", least=1
+    )
     activation: str | None = _option(
         None, "What the neurons compute.", otherwise="the problem's, or relu", choices=tuple(ACTIVATIONS)
     )
@@ -101,7 +136,7 @@ class Config:
         "Rows per shuffled mini-batch, or all rows.",
         detail="{steps} counts mini-batches, and losses of the whole training set are evaluated at the ends of epochs. "
         "Recipes drop the incomplete batch of an epoch.",
-        otherwise="the problem's, or all",
+        otherwise="the problem's; 200 on files for methods that are made for mini-batches; else all",
         least=1,
         metavar="N|all",
     )
@@ -113,7 +148,7 @@ class Config:
         None,
         "Total number of steps (mini-batches).",
         detail="Those before a resumed checkpoint are included.",
-        otherwise=f"the problem's epochs, or {STEPS}",
+        otherwise=f"the problem's epochs, {STEPS} on named data; on files at most 200, or 200 epochs",
         least=1,
     )
     epochs: int | None = _option(None, "Total number of passes over the training rows, instead of {steps}.", least=1)
@@ -155,10 +190,23 @@ class Config:
         return asdict(self)
 
 
+def _widths(name, value):
+    """The widths of hidden layers as a tuple, from text, one integer, or several."""
+    expected = "expected positive integers, such as 256,256"
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, tuple) else (value,)
+    try:
+        return tuple(integer(1)(name, int(part) if isinstance(part, str) else part) for part in parts or ("",))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}; {expected}") from None
+
+
 KINDS = {f.name: _kind(f) for f in fields(Config) if {int, bool} & set(kinds(f))} | {
+    "hidden": _widths,
     "test_fraction": within("[0, 1)"),
+    "validation_fraction": within("[0, 1)"),
     "time_limit": number("a positive number of seconds", lambda x: x > 0),
     "lr_factor": within("(0, 1]"),
+    "l2": not_negative,
     "tol": not_negative,
 }
 DEFAULTS = Config()
@@ -217,7 +265,8 @@ def explicit(options, caller="train"):
 
 def differences(config, given):
     """Sentences for the options in the dict ``given`` that contradict ``config`` and must not change on resuming."""
-    given = {name: _plain(value) if name == "settings" else value for name, value in given.items()}
+    alike = {"settings": _plain, "hidden": lambda value: _widths("hidden", _plain(value))}
+    given = {name: alike[name](value) if name in alike else value for name, value in given.items()}
     return [
         f"{name} is {value!r} here and {getattr(config, name)!r} in the checkpoint"
         for name, value in given.items()

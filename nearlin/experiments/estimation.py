@@ -6,8 +6,9 @@ from pathlib import Path
 from nearlin._array import NAMES, BackendError, blas_threads, integer, unusable
 from nearlin.complexity import cost
 from nearlin.data import load, split
+from nearlin.experiments.building import machine_memory
 from nearlin.experiments.config import ALL, Config
-from nearlin.experiments.problems import machine_memory
+from nearlin.experiments.networks import WIDTH
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 from nearlin.nn import TwoLayer
@@ -129,7 +130,7 @@ def _due(optimizer):
 
 
 def estimate(
-    data=None, *, rows=None, features=None, optimizer=None, width=8192, activation=None,
+    data=None, *, rows=None, features=None, optimizer=None, width=None, activation=None,
     batch_size=None, backend="numpy", dtype=None, iterations=None, target=None, task=None, test_fraction=0.2, seed=0,
     memory=None,
 ):  # fmt: skip
@@ -167,6 +168,7 @@ def estimate(
     (['first step', 'later, R fresh', 'later, R reused'], True)
     """
     optimizer, activation, dtype = optimizer or "near-linear-gauss-newton", activation or "relu", dtype or "float64"
+    width = WIDTH if width is None else width
     Config(target=target, task=task, test_fraction=test_fraction, optimizer=optimizer, width=width, activation=activation,
            batch_size=batch_size, dtype=dtype, seed=seed)  # fmt: skip
     make_optimizer(optimizer)

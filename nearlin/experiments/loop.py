@@ -20,6 +20,7 @@ from nearlin.experiments.progress import bar
 from nearlin.experiments.records import Record, gradients, line, no_way_on, relative, told
 from nearlin.experiments.registry import fields
 from nearlin.experiments.result import Interrupted, Result, message
+from nearlin.experiments.stopping import Best, ended, improves
 
 
 class Setup(NamedTuple):
@@ -38,6 +39,12 @@ class Snapshot(NamedTuple):
     params: tuple
     state: object
     statistics: tuple = ()
+    best: Best | None = None
+
+    @property
+    def kept(self):
+        """What the run would return: the `Best`, or without validation the last step."""
+        return self.best or Best(self.step, self.params, self.statistics)
 
 
 class Trainer:
@@ -111,7 +118,7 @@ class Trainer:
         return "steps"
 
     def _step(self):
-        t, params, state, _ = self.snapshot
+        t, params, state, _, best = self.snapshot
         batch, asked = self.batches(t), Counter(self.objective.calls)
         begun, cpu = time.perf_counter(), time.process_time()
         new, state, info = self.optimizer.step(params, state, self.objective, batch, key=fold_in(self.config.seed, t))
@@ -126,29 +133,35 @@ class Trainer:
             cpu_seconds=cpu,
             gradients=gradients(self.objective.calls - asked),
         )
-        return record, Snapshot(t + 1, new, state, self.objective.statistics)
+        if improves(self.records, record):
+            best = Best(t + 1, new, self.objective.statistics)
+        return record, Snapshot(t + 1, new, state, self.objective.statistics, best)
 
-    def evaluated(self):
+    def evaluated(self, statistics):
         """The problem as it is evaluated: normalisation layers use the running statistics."""
-        if not self.objective.statistics:
+        if not statistics:
             return self.problem
-        return dataclasses.replace(self.problem, objective=self.objective.evaluation())
+        objective = dataclasses.replace(self.problem.objective, statistics=statistics)
+        return dataclasses.replace(self.problem, objective=objective.evaluation())
 
     def _losses_after(self, t, params, info):
         """Losses of training and test set after step t, and ratios of residuals: None inside an epoch, NaN if not finite."""
-        problem, loss, test_loss = self.evaluated(), None, None
+        problem, loss, test_loss, validation = self.evaluated(self.objective.statistics), None, None, (None, None)
         if not _finite(params):
             loss = math.nan
         elif self.batches.ends_epoch(t):
             known = getattr(info, "new_loss", None) if self.batches.full and not problem.recipe else None
             loss = training_loss(problem, params) if known is None else float(known)
             test_loss = problem.loss(params, problem.test) if problem.recipe else None
+            validation = problem.validate(params)
         squared = loss is not None and problem.squared
         return {
             "loss_after": loss,
             "test_loss": test_loss,
             "relative_residual": relative(loss, self.initial_loss) if squared else None,
-            "contraction": relative(loss, float(info.loss)) if squared and self.batches.full else None,
+            "contraction": relative(loss, float(info.loss)) if squared and problem.wide and self.batches.full else None,
+            "validation_loss": validation[0],
+            "validation_wrong": validation[1],
         }
 
     def _note(self, record, snapshot):
@@ -160,13 +173,15 @@ class Trainer:
             self.folder.note(record)
 
     def _reached(self):
-        """``"converged"`` where the last known residual of the training set is at most the tolerance."""
+        """Why the run is at its end: ``"converged"`` where the training set's last known residual is at most the tolerance."""
         if self.initial_loss == self.problem.least:
             return "converged"
         if not math.isfinite(self.initial_loss):
             return "non-finite"
         last = self.records[-1]["relative_residual"] if self.records else 1.0
-        return "converged" if last is not None and last <= self.config.tol else None
+        if last is not None and last <= self.config.tol:
+            return "converged"
+        return ended(self.records, self.initial_loss, self.batches.full) if self.problem.stops else None
 
     def _stalled(self):
         """Whether as many steps in a row as an epoch has have stalled: one mini-batch says nothing about the others."""
@@ -190,8 +205,9 @@ class Trainer:
         return result if self.folder is None or ended == "interrupted" else self.folder.finish(result)
 
     def _result(self, ended):
-        params, problem, folder = self.snapshot.params, self.evaluated(), self.folder
-        known = self.records and self.records[-1]["loss_after"]
+        (step, params, statistics), folder = self.snapshot.kept, self.folder
+        problem = self.evaluated(statistics)
+        known = self.records and step == self.snapshot.step and self.records[-1]["loss_after"]
         loss = known if known and math.isfinite(known) else training_loss(problem, params)
         result = Result(
             config=self.config,
@@ -206,10 +222,12 @@ class Trainer:
             relative_residual=relative(loss, self.initial_loss) if problem.squared else None,
             train_error=problem.error(params, problem.train),
             test_error=problem.error(params, problem.test),
+            validation_error=problem.error(params, problem.validation),
+            best_step=self.snapshot.best and step,
             ended=ended,
             message="",
             final_test_loss=problem.loss(params, problem.test) if problem.recipe else None,
-            statistics=self.snapshot.statistics,
+            statistics=statistics,
             seconds=sum(record["seconds"] for record in self.records),
             **({} if folder is None else {"folder": folder.path, "checkpoint": folder.checkpoint, "log": folder.log}),
         )
@@ -218,7 +236,7 @@ class Trainer:
 
 def training_loss(problem, params):
     """Loss on the whole training set as a float; NaN where the parameters are not finite."""
-    return problem.loss(params, problem.train) if _finite(params) else math.nan
+    return problem.loss(params, problem.train, penalty=True) if _finite(params) else math.nan
 
 
 def _finite(params):

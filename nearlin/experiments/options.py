@@ -11,10 +11,12 @@ from nearlin.experiments.measuring import read_rates
 from nearlin.experiments.registry import OPTIMIZERS
 
 SOURCE = ("target", "task", "test_fraction")
+SPLIT = (*SOURCE, "validation_fraction")
 PREPROCESSING = ("center", "scale", "normalize", "standardize")
-NETWORK = ("width", "activation")
+NETWORK = ("width", "activation")  # of the two-layer network
+NETWORKS = ("hidden", *NETWORK)
 ARRAYS = ("batch_size", "backend", "dtype")
-RUN = (*ARRAYS, "steps", "epochs", "time_limit", "data_dir", "lr_factor", "lr_period", "settings", "tol", "seed")
+RUN = (*ARRAYS, "steps", "epochs", "time_limit", "data_dir", "lr_factor", "lr_period", "l2", "settings", "tol", "seed")
 
 
 class _Pair(click.ParamType):

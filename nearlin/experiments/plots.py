@@ -123,7 +123,8 @@ def _subject(result):
     batch = f", batches of {config.batch_size}" if not config.whole_batch else ""
     network = f"{sum(math.prod(W.shape) for W in result.params)} parameters, {config.activation}"
     if not result.problem.recipe:
-        network = f"d = {facts['features']}, {config.width} {config.activation} neurons"
+        neurons = config.width if config.hidden is None else " and ".join(map(str, config.hidden))
+        network = f"d = {facts['features']}, {neurons} {config.activation} neurons"
     return f"{result.problem.name}\nn = {facts['train_rows']}, {network}, {config.dtype}{batch}"
 
 

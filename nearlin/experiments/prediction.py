@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nearlin import nn
 from nearlin._array import asarray, prototype, refuse_masked, to_numpy, unguarded
 from nearlin.data import DataError, Dataset, Preprocessing, load_features
 from nearlin.data.dataset import check_inputs
 from nearlin.experiments import checkpoint, folders
+from nearlin.experiments.networks import network
+from nearlin.experiments.problems import values_of
 from nearlin.experiments.recipes import RECIPES
 
 SUFFIXES = (".csv", ".npy", ".npz")
@@ -19,19 +20,29 @@ SUFFIXES = (".csv", ".npy", ".npz")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """Predicted ``values`` (n,): targets in their own units; for classification scores, whose signs are the ``labels`` (n,)."""
+    """Predicted ``values``: targets (n,) or (n, c) in their own units, whose names are ``names``.
+
+    For classes the network's outputs: scores (n,), of which the sign decides between two, or (n, c), of which the largest one
+    does; ``labels`` (n,) are then the names of the classes.
+    """
 
     values: np.ndarray
     labels: np.ndarray | None = None
+    names: tuple | None = None
 
     def columns(self):
         """The columns of the output file, by name."""
-        return {"prediction": self.values} if self.labels is None else {"score": self.values, "label": self.labels}
+        if self.labels is not None:
+            return {"score": self.values, "label": self.labels} if self.values.ndim == 1 else {"label": self.labels}
+        if self.values.ndim == 1:
+            return {"prediction": self.values}
+        names = self.names or tuple(map(str, range(self.values.shape[1])))
+        return {f"prediction {name}": column for name, column in zip(names, self.values.T, strict=True)}
 
     def save(self, path):
         """Write ``.csv`` (with a header line), ``.npz`` (an array per column) or ``.npy``, atomically.
 
-        An ``.npy`` file holds the values (n,), or for classification scores and signs (n, 2).
+        An ``.npy`` file holds the values; for two classes by one output scores and signs (n, 2).
         """
         path = checked_suffix(path)
         writers = {".csv": self._csv, ".npy": self._npy, ".npz": lambda file: np.savez(file, **self.columns())}
@@ -45,8 +56,8 @@ class Prediction:
         file.write(text.getvalue().encode())
 
     def _npy(self, file):
-        signs = np.where(self.values >= 0, 1.0, -1.0)
-        np.save(file, self.values if self.labels is None else np.column_stack([self.values, signs]))
+        signed = self.labels is not None and self.values.ndim == 1
+        np.save(file, np.column_stack([self.values, np.where(self.values >= 0, 1.0, -1.0)]) if signed else self.values)
 
 
 @unguarded()
@@ -89,12 +100,11 @@ def predict(path, data, out=None, target=None, backend="numpy"):
     x = _inputs(data, target, facts)
     steps = Preprocessing.from_dict(saved["preprocessing"])
     like = prototype(backend, config["dtype"])
-    params = checkpoint.next_to(saved["params"], like)
-    network = nn.TwoLayer(inputs=facts["features"], width=config["width"], activation=config["activation"])
+    params = checkpoint.next_to(saved["best"].params if saved.get("best") else saved["params"], like)
     z = asarray(steps.inputs(x, str(data) if isinstance(data, str | Path) else "x"), like=like)
-    point = nn.Objective(network, nn.SquaredLoss()).at(params, (z, z[:, 0]))
-    values = steps.untargets(to_numpy(point.outputs)[:, 0])
-    prediction = Prediction(values, _labels(values, facts))
+    net = network({"hidden": None, **config}, z.shape[1], facts.get("outputs", 1))
+    values = values_of(net.forward(params, z)[0], steps)
+    prediction = Prediction(values, _labels(values, facts), facts.get("target_names"))
     if out is not None:
         prediction.save(out)
     return prediction
@@ -111,6 +121,8 @@ def _inputs(data, target, facts):
 
 
 def _labels(values, facts):
+    if facts["task"] == "labels":
+        return np.array(facts["class_names"])[np.argmax(values, axis=1)]
     if facts["task"] != "classification":
         return None
     low, high = facts["class_names"] or ("-1", "1")

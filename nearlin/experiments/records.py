@@ -20,6 +20,8 @@ class Record(NamedTuple):
     changes one layer a step has chosen, ``guarantee`` by how much the batch's loss was certain to fall, and ``decrease`` by how
     much it fell, where the method has looked. ``attempts`` counts the solves of a guarded step, the rejected ones included;
     ``side``, ``plan`` and ``effective_dimension`` (None where nothing estimates it) are those of a method that chooses its route.
+    ``validation_loss`` is that of the rows held out for validation, at the ends of epochs, and ``validation_wrong`` how many of
+    these are taken for another class.
     """
 
     step: int
@@ -48,6 +50,8 @@ class Record(NamedTuple):
     side: str | None = None
     plan: str | None = None
     effective_dimension: float | None = None
+    validation_loss: float | None = None
+    validation_wrong: int | None = None
 
 
 def told(info):

@@ -32,6 +32,7 @@ OPTIMIZERS = {
 
 
 LEAST_SQUARES = ("near-linear-gauss-newton", "gram-gauss-newton", "natural-gradient")
+MINI_BATCH = tuple(name for name in OPTIMIZERS if name not in (*LEAST_SQUARES, "gauss-newton", "dsgd"))
 
 
 def make_optimizer(name, **options):

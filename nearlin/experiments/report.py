@@ -22,19 +22,20 @@ SHOWN = 40  # rows of a table of steps; of a longer run the first and the last o
 def print_header(trainer, stream=None):
     """What is about to run."""
     out, header, data, config = console(stream), trainer.header, trainer.header["data"], trainer.config
-    classes, recipe = data["class_names"], trainer.problem.recipe
+    recipe = trainer.problem.recipe
     sizes = f"{header['parameters']} parameters"
-    network = f"{data['features']} inputs, {config.width} {config.activation} neurons, {sizes}"
-    kind = f"classification ({classes[0]} = -1, {classes[1]} = +1)" if classes else data["task"]
+    validated = f" {data['validation_rows']} validation," if data["validation_rows"] else ""
+    rows = f"{data['train_rows']} training,{validated} {data['test_rows']} test rows"
     facts(
         out,
-        (
-            "data",
-            f"{data['name']}: {data['train_rows']} training, {data['test_rows']} test rows, {data['features']} features, {kind}",
-        ),
+        ("data", f"{data['name']}: {rows}, {data['features']} features, {_kind(data)}"),
+        ("target", data["target"]),
         ("preprocessing", None if recipe else data["preprocessing"]),
         ("hint", _scale_hint(data["spread"])),
-        ("network", f"{RECIPES[data['name']].about}; {config.activation}, {sizes}" if recipe else network),
+        (
+            "network",
+            f"{RECIPES[data['name']].about}; {config.activation}, {sizes}" if recipe else f"{_network(trainer)}, {sizes}",
+        ),
         ("optimizer", _hyperparameters(trainer.optimizer)),
         ("backend", f"{config.backend}, {config.dtype}, seed {config.seed}"),
         (
@@ -45,6 +46,23 @@ def print_header(trainer, stream=None):
         ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
         ("writing to", str(trainer.folder) if trainer.folder else None),
     )
+
+
+def _kind(data):
+    """What the targets are, in a word or two."""
+    classes = data["class_names"]
+    if not classes:
+        return f"{data['outputs']} targets" if data["task"] == "regression" and data["outputs"] > 1 else data["task"]
+    signs = data["task"] == "classification"
+    return f"classification ({classes[0]} = -1, {classes[1]} = +1)" if signs else f"{len(classes)} classes"
+
+
+def _network(trainer):
+    config, data = trainer.config, trainer.header["data"]
+    inputs = f"{data['features']} inputs{' and a constant' if trainer.problem.preprocessing.constant else ''}"
+    if config.hidden is None:
+        return f"{inputs}, {config.width} {config.activation} neurons"
+    return f"perceptron {'-'.join(map(str, (data['features'], *config.hidden, data['outputs'])))}, {config.activation}"
 
 
 def _scale_hint(spread):
@@ -85,6 +103,7 @@ def print_result(result, stream=None):
         ("loss", f"{_number(result.initial_loss)} before, {_number(result.final_loss)} after"),
         ("train", str(result.train_error)),
         ("test", "no test rows" if result.test_error is None else str(result.test_error)),
+        ("validation", _validation(result)),
         ("test loss", None if result.final_test_loss is None else _number(result.final_test_loss)),
         ("time", f"{result.seconds:.2f} s in {result.steps} steps"),
         ("preconditioner", _preconditioners(result.records)),
@@ -93,6 +112,12 @@ def print_result(result, stream=None):
         ("wrote", _written(result)),
     )
     say(out, sentence, result.message)
+
+
+def _validation(result):
+    if result.validation_error is None:
+        return None
+    return f"{result.validation_error}" + (f"; kept are the weights after step {result.best_step}" if result.best_step else "")
 
 
 def _preconditioners(records):
@@ -132,9 +157,11 @@ def _planned(result):
 STEPS = (
     Column("step", "step"),
     Column("loss", "loss", "{:.3e}", _full),
-    Column("contraction", "contraction", "{:.3f}", _full),
+    Column("contraction", "contraction", "{:.3f}", lambda result: _full(result) and result.problem.wide),
     Column("batch loss", "loss", "{:.3e}", lambda result: not _full(result)),
     Column("training loss", "loss_after", "{:.3e}", lambda result: not _full(result)),
+    Column("validation", "validation_loss", "{:.3e}", lambda result: has(result.records, "validation_loss")),
+    Column("wrong", "validation_wrong", when=lambda result: has(result.records, "validation_wrong")),
     Column("λ", "damping", "{:.1e}", _planned),
     Column("d_eff", "effective_dimension", lambda value: f"{value:.0f}" if value >= 100 else f"{value:.3g}", _planned),
     Column("route", lambda record: _route(record), when=_planned, align="left"),

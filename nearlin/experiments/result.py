@@ -7,7 +7,8 @@ from pathlib import Path
 from nearlin import nn
 from nearlin._array import asarray, to_numpy
 from nearlin.experiments.config import Config
-from nearlin.experiments.problems import Problem
+from nearlin.experiments.problems import Problem, values_of
+from nearlin.experiments.stopping import FALL, PATIENCE, WINDOW
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,7 +16,9 @@ class Result:
     """What `train` returns.
 
     ``ended`` is ``"converged"`` (the tolerance was reached), ``"steps"`` (all were taken), ``"stalled"`` (no step of an epoch
-    found anything to gain), ``"non-finite"``, ``"time limit"`` or ``"interrupted"``, and ``message`` says it in a sentence.
+    found anything to gain), ``"validation"`` (it was best some steps ago), ``"plateau"`` (the training loss hardly falls),
+    ``"non-finite"``, ``"time limit"`` or ``"interrupted"``, and ``message`` says it in a sentence. With validation, ``params``
+    and all errors are those after ``best_step`` steps, where it was best; ``state`` is that of the last one.
     ``records`` are plain dicts with the fields of `Record`.
     ``folder``, ``checkpoint``, ``log`` and ``plot`` are paths, or None where nothing was written.
     """
@@ -36,6 +39,8 @@ class Result:
     message: str
     seconds: float
     final_test_loss: float | None = None
+    validation_error: object = None
+    best_step: int | None = None
     statistics: tuple = ()
     folder: Path | None = None
     checkpoint: Path | None = None
@@ -43,7 +48,7 @@ class Result:
     plot: Path | None = None
 
     def predict(self, x):
-        """Network outputs (n,) in the units of the data, for NumPy inputs (n, d) in the units of the data.
+        """Network outputs (n,) or (n, c) in the units of the data, for NumPy inputs (n, d) in the units of the data.
 
         Of a recipe: the outputs (n, c) themselves, for inputs as the recipe has them.
         """
@@ -53,14 +58,16 @@ class Result:
             return to_numpy(network.forward(self.params, x)[0])
         steps = self.problem.preprocessing
         x = asarray(steps.inputs(to_numpy(x)), like=self.params[0])
-        point = self.problem.objective.at(self.params, (x, x[:, 0]))
-        return steps.untargets(to_numpy(point.outputs)[:, 0])
+        return values_of(self.problem.network.forward(self.params, x)[0], steps)
 
     def summary(self):
         """The end of the run as plain values, for JSON."""
         names = ("ended", "message", "steps", "initial_loss", "final_loss", "final_test_loss", "relative_residual", "seconds")
-        errors = {name: getattr(self, name) and getattr(self, name)._asdict() for name in ("train_error", "test_error")}
-        return {**{name: getattr(self, name) for name in names}, **errors}
+        errors = ("train_error", "test_error", "validation_error")
+        return {
+            **{name: getattr(self, name) for name in (*names, "best_step")},
+            **{name: getattr(self, name) and getattr(self, name)._asdict() for name in errors},
+        }
 
     def print(self):
         """Print the table of steps and the errors to the terminal."""
@@ -89,6 +96,13 @@ def message(result, batches):
     if result.ended == "stalled":
         where = "" if batches.full else " in every batch of an epoch"
         return f"Stopped after {steps} steps: {result.records[-1]['reason']}{where}; {at}."
+    if result.ended == "validation":
+        span = f"{PATIENCE} {'steps' if batches.full else 'epochs'}"
+        kept = f"kept are the weights after step {result.best_step}, where {at}"
+        return f"Stopped after {steps} steps: validation found nothing better in {span}; {kept}."
+    if result.ended == "plateau":
+        window = f"{WINDOW} steps" if batches.full else f"{PATIENCE} epochs"
+        return f"Stopped after {steps} steps: the training loss fell by less than {FALL:g} of itself in {window}; {at}."
     if result.ended == "non-finite":
         kept = f"the last finite parameters are kept ({at})" if math.isfinite(loss) else "a smaller --lr may help"
         return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; {kept}."

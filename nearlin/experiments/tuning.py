@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from nearlin._array import integer, positive, unguarded
 from nearlin.experiments import folders
+from nearlin.experiments.building import build
 from nearlin.experiments.comparison import checked, default_for
 from nearlin.experiments.config import Config, explicit, source
-from nearlin.experiments.problems import build
 from nearlin.experiments.registry import check_settings, hyperparameters, make_optimizer
 from nearlin.experiments.training import begin, set_up
 

@@ -82,3 +82,28 @@ def test_integers_become_float64():
     data = Dataset("toy", np.ones((3, 2), dtype=np.int32), np.array([[1], [2], [3]], dtype=np.uint8))
     assert data.x.dtype == data.y.dtype == np.float64
     assert data.y.shape == (3,)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_a_stratified_split_shares_every_class_alike(fraction, seed):
+    labels = np.repeat(np.arange(5), (60, 25, 9, 5, 1))
+    rng = np.random.default_rng(seed)
+    data = Dataset("toy", rng.normal(size=(100, 2)), rng.permutation(labels), "classification", tuple("abcde"))
+    train, test = split(data, fraction, seed, stratified=True)
+    assert sorted([*train.rows, *test.rows]) == list(range(100))
+    assert len(test) == round(100 * fraction)
+    counts = np.bincount(test.y, minlength=5)
+    assert np.all(np.abs(counts - fraction * np.array([60, 25, 9, 5, 1])) < 1)
+    assert set(train.y) == set(range(5))
+    assert not np.array_equal(test.rows, split(data, fraction, seed + 9, stratified=True)[1].rows)
+
+
+def test_a_split_that_is_not_stratified_can_lose_a_class():
+    """The control: without shares, a class of two rows is missing from the training rows of some seed."""
+    y = np.zeros(40, int)
+    y[:2] = 1
+    data = Dataset("toy", np.arange(80.0).reshape(40, 2), y, "classification", ("a", "b"))
+    for stratified, expected in ((False, True), (True, False)):
+        lost = [1 not in split(data, 0.5, seed, stratified)[0].y for seed in range(20)]
+        assert any(lost) == expected

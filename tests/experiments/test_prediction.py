@@ -93,7 +93,8 @@ def test_classes_have_scores_and_labels(tmp_path):
     np.testing.assert_array_equal(np.sign(scores[:, 0]), scores[:, 1])
 
 
-def test_bad_input(result, houses, tmp_path):
+def test_bad_input(houses, tmp_path):
+    result = train(houses, target="price", width=256, scale=False, normalize=True, out=tmp_path / "run", progress=False)
     run = result.checkpoint
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="'price', which the training data had not"):

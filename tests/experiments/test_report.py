@@ -32,13 +32,15 @@ def record(step, **fields):
 
 def run(records=(), task="labels", recipe=True, **fields):
     """A run of so many records on a problem whose targets have an entropy of 1 and 2."""
-    problem = SimpleNamespace(name="made up", recipe=recipe, task=task, least=1.0, test_least=2.0, train=(np.empty((23, 5)),))
+    problem = SimpleNamespace(
+        name="made up", recipe=recipe, task=task, least=1.0, test_least=2.0, train=(np.empty((23, 5)),), wide=True
+    )
     known = {"initial_loss": 9.0, "final_loss": 4.0, "final_test_loss": 6.0, "relative_residual": 0.5, "ended": "steps"}
     known |= {"train_error": Error("error rate", 10.0, 1, 10), "test_error": Error("error rate", 30.0, 3, 10), "message": "Done."}
     known["config"] = SimpleNamespace(
-        whole_batch=True, batch_size=None, optimizer="sgd", activation="tanh", dtype="float64", width=16
+        whole_batch=True, batch_size=None, optimizer="sgd", activation="tanh", dtype="float64", width=16, hidden=None
     )
-    known |= dict.fromkeys(("optimizer", "folder", "log", "checkpoint", "plot"))
+    known |= dict.fromkeys(("optimizer", "folder", "log", "checkpoint", "plot", "validation_error", "best_step"))
     known |= {"steps": len(records), "seconds": 0.25 * len(records), "params": (), "records": tuple(records), "problem": problem}
     problem.describe = lambda: {"features": 5, "train_rows": 23}
     return SimpleNamespace(**(known | fields))
@@ -269,21 +271,25 @@ def test_of_a_long_run_the_first_and_the_last_steps_are_shown():
 
 def test_the_head_of_a_run_says_what_is_about_to_happen():
     pictures = {"name": "pets", "train_rows": 23, "test_rows": 9, "features": 5, "class_names": ("cat", "dog"), "spread": 400.0}
+    pictures |= {"validation_rows": 4, "outputs": 1, "target": "the target is taken for 2 classes"}
     header = {"parameters": 80, "data": {**pictures, "task": "classification", "preprocessing": "inputs centred"}}
     config = SimpleNamespace(width=16, activation="relu", backend="numpy", dtype="float64", seed=3, batch_size=7, optimizer="sgd")
+    config.hidden, constant = None, SimpleNamespace(constant=True)
     batches, snapshot = SimpleNamespace(full=False, per_epoch=4), SimpleNamespace(step=12)
     stream = io.StringIO()
     report.print_header(
-        SimpleNamespace(header=header, config=config, problem=run().problem.__class__(recipe=False, train=(np.empty((23, 5)),)),
+        SimpleNamespace(header=header, config=config,
+                        problem=SimpleNamespace(recipe=False, train=(np.empty((23, 5)),), preprocessing=constant),
                         optimizer=nl.optim.SGD(lr=0.25), batches=batches, snapshot=snapshot, folder="runs/pets"),
         stream,
     )  # fmt: skip
     text = stream.getvalue()
     for words in (
-        "pets: 23 training, 9 test rows, 5 features, classification (cat = -1, dog = +1)",
+        "pets: 23 training, 4 validation, 9 test rows, 5 features, classification (cat = -1, dog = +1)",
+        "target         the target is taken for 2 classes",
         "inputs centred",
         "differ up to 4.0e+02 times; --scale",
-        "5 inputs, 16 relu neurons, 80 parameters",
+        "5 inputs and a constant, 16 relu neurons, 80 parameters",
         "SGD(lr=0.25, momentum=0.9",
         "numpy, float64, seed 3",
         "of 7 rows, 4 an epoch",

@@ -231,8 +231,11 @@ def data(task="regression"):
     return Dataset("far", x, y, task, ("near", "far") if task == "classification" else None)
 
 
+UNIT_ROWS = {"scale": False, "normalize": True}
+
+
 def parts(dataset, config):
-    rows = nl.data.split(dataset, config.test_fraction, config.seed)
+    rows = nl.data.split(dataset, config.test_fraction, config.seed, stratified=True)
     assert sorted([*rows[0].rows, *rows[1].rows]) == list(range(len(dataset)))
     return rows
 
@@ -250,7 +253,7 @@ def prepared(x, mean):
 def test_the_losses_of_least_squares(monkeypatch, optimizer, batch_size):
     """Also where the method knows the loss of its batch after the step, which is not that of all rows."""
     seen, dataset = Seen(monkeypatch, getattr(nl.optim, nl.experiments.OPTIMIZERS[optimizer])), data()
-    result = train(dataset, optimizer=optimizer, batch_size=batch_size, steps=8, width=64, tol=0, progress=False)
+    result = train(dataset, optimizer=optimizer, batch_size=batch_size, steps=8, width=64, tol=0, **UNIT_ROWS, progress=False)
     part, _ = parts(dataset, result.config)
     mean, target_mean, target_std = constants(part)
     x, y = prepared(part.x, mean), (part.y - target_mean) / target_std
@@ -294,7 +297,7 @@ def test_arrays_are_trained_on_the_rows_that_are_not_held_out(monkeypatch, fract
 def test_errors_in_the_units_of_the_data(monkeypatch, tmp_path):
     """Of the rows of each part, with constants of the training rows; the same from `predict` and from the checkpoint's arrays."""
     seen, dataset = Seen(monkeypatch, nl.optim.GramGaussNewton), data()
-    result = train(dataset, optimizer="gram-gauss-newton", steps=2, width=64, out=tmp_path / "run", progress=False)
+    result = train(dataset, optimizer="gram-gauss-newton", steps=2, width=64, **UNIT_ROWS, out=tmp_path / "run", progress=False)
     mean, target_mean, target_std = constants(parts(dataset, result.config)[0])
     guess = lambda x: target_mean + target_std * two_layer(seen.after[-1], prepared(x, mean))[:, 0]  # noqa: E731
     for part, error in zip(parts(dataset, result.config), (result.train_error, result.test_error), strict=True):
@@ -315,7 +318,7 @@ def test_errors_in_the_units_of_the_data(monkeypatch, tmp_path):
 
 def test_wrong_signs_and_the_names_of_classes(monkeypatch, tmp_path):
     seen, dataset = Seen(monkeypatch, nl.optim.Adam), data("classification")
-    result = train(dataset, optimizer="adam", lr=0.02, steps=3, width=16, out=tmp_path / "run", progress=False)
+    result = train(dataset, optimizer="adam", lr=0.02, steps=3, width=16, **UNIT_ROWS, out=tmp_path / "run", progress=False)
     mean, *_ = constants(parts(dataset, result.config)[0])
     scores = two_layer(seen.after[-1], prepared(dataset.x, mean))[:, 0]
     for part, error in zip(parts(dataset, result.config), (result.train_error, result.test_error), strict=True):
@@ -363,7 +366,7 @@ def test_the_spread_of_the_features_is_that_of_the_training_rows_that_vary():
     x = np.column_stack([dataset.x * [1.0, 30.0, 0.2, 1.0], np.full(40, 7.0)])
     part = parts(wide := Dataset("wide", x, dataset.y), nl.experiments.Config())[0]
     deviations = [math.sqrt(np.mean((column - column.mean()) ** 2)) for column in part.x[:, :4].T]
-    problem, _ = nl.experiments.build(wide, nl.experiments.Config(width=4))
+    problem, _ = nl.experiments.build(wide, nl.experiments.Config(width=4, scale=False))
     assert close(problem.spread, max(deviations) / min(deviations))
     assert problem.describe()["spread"] == problem.spread
     assert nl.experiments.build(wide, nl.experiments.Config(width=4, scale=True))[0].spread == 1.0

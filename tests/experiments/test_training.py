@@ -99,7 +99,7 @@ def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
 
 def test_files(tmp_path):
     pytest.importorskip("matplotlib")
-    result = train(SPHERE, steps=2, out=tmp_path / "run", **SMALL)
+    result = train(SPHERE, steps=2, scale=False, normalize=True, out=tmp_path / "run", **SMALL)
     lines = [json.loads(line) for line in result.log.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["header", "step", "step", "end"]
     assert lines[0]["config"]["width"] == 512
@@ -161,23 +161,29 @@ def test_resuming_refuses_another_run(half, options, says):
 
 EXPLICIT = {
     "width": (64, "width is 8192 here and 64 in the checkpoint"),
+    "hidden": ("8,8", r"hidden is \(256,\) here and \(8, 8\)"),
     "test_fraction": (0.4, "test_fraction is 0.2 here and 0.4"),
+    "validation_fraction": (0.25, "validation_fraction is 0.1 here and 0.25"),
     "center": (False, "center is True here and False"),
-    "scale": (True, "scale is False here and True"),
-    "normalize": (False, "normalize is True here and False"),
+    "scale": (False, "scale is True here and False"),
+    "normalize": (True, "normalize is False here and True"),
     "seed": (3, "seed is 0 here and 3"),
     "settings": ((("momentum", 0.5),), r"settings is \(\) here and \(\('momentum', 0.5\),\)"),
     "lr": (0.01, "lr is 0.1 here and 0.01"),
     "epsilon": (None, "epsilon is 0.1 here and None"),
 }
-DEFAULT = {"lr": 0.1, "epsilon": 0.1}  # of the optimizers, where the option itself has none
+DEFAULT = {  # of the optimizers and of data of one's own, where the option itself has none
+    "lr": 0.1, "epsilon": 0.1, "width": 8192, "hidden": "256", "validation_fraction": 0.1, "center": True, "scale": True,
+    "normalize": False,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", EXPLICIT)
 def test_an_option_given_on_resuming_counts_though_it_equals_a_default(tmp_path, option):
     """Left out, or None where that is the default, it is the checkpoint's."""
     value, says = EXPLICIT[option]
-    options = {"optimizer": "sgd", "width": 16, "progress": False, option: value}
+    network = {} if option == "hidden" else {"width": 16}
+    options = {"optimizer": "sgd", **network, "progress": False, option: value}
     half = train(SPHERE, steps=2, out=tmp_path / "run", **options)
     default = DEFAULT.get(option, getattr(Config(), option))
     with pytest.raises(ValueError, match=says):
@@ -220,6 +226,7 @@ OTHERS = {
     "target": "y", "task": "regression", "standardize": True, "optimizer": "adam", "damping": 0.5, "activation": "tanh",
     "batch_size": 3, "backend": "torch", "dtype": "float32", "lr_factor": 0.5, "lr_period": 2,
 }  # fmt: skip
+OTHERS["l2"] = 0.5
 FREE = {"data": "b", "data_dir": "d", "steps": 9, "epochs": 3, "time_limit": 2.0, "tol": 0.5}
 
 
@@ -379,10 +386,10 @@ def test_nothing_is_done_where_nothing_is_left_to_do():
         ({"lr": -1.0}, "lr is -1.0"),
         ({"checkpoint_every": 2}, "needs a folder"),
         ({"checkpoint_every": -2, "out": "x"}, "checkpoint_every is -2"),
-        ({"width": 10**12}, "copies of 1000000000000 x 6 weights"),
+        ({"width": 10**12}, "copies of 1000000000000 x 7 weights"),
         ({"data": (X, Y, Y)}, "expected \\(x, y\\)"),
         ({"data": (X, Y[:3])}, "x has 40 rows and y has 3"),
-        ({"data": (X, np.column_stack([Y, Y]))}, "one output"),
+        ({"data": (X, Y[:, None, None])}, "expected 1 or 2 dimension"),
         ({"data": (X.astype(np.float16), Y)}, "float16"),
         ({"data": (X, np.arange(40))}, "int64"),
         ({"data": (X, Y.tolist())}, "y is a list"),
@@ -417,11 +424,11 @@ def test_a_folder_that_is_free_and_numbers_that_json_has(tmp_path):
 
 def test_three_copies_of_the_weights_must_fit(monkeypatch):
     for dtype, size in (("float64", 8), ("float32", 4)):
-        least = 3 * 16 * 6 * size
-        monkeypatch.setattr("nearlin.experiments.problems.machine_memory", lambda least=least: least)
+        least = 3 * 16 * 7 * size
+        monkeypatch.setattr("nearlin.experiments.building.machine_memory", lambda least=least: least)
         assert train(SPHERE, width=16, dtype=dtype, steps=1, progress=False).steps == 1
-        monkeypatch.setattr("nearlin.experiments.problems.machine_memory", lambda least=least: least - 1)
-        with pytest.raises(ValueError, match="3 copies of 16 x 6 weights"):
+        monkeypatch.setattr("nearlin.experiments.building.machine_memory", lambda least=least: least - 1)
+        with pytest.raises(ValueError, match="3 copies of 16 x 7 weights"):
             train(SPHERE, width=16, dtype=dtype, steps=1, progress=False)
 
 

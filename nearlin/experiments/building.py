@@ -1,0 +1,252 @@
+"""`build`: a `Problem` from a recipe, a data set by name, a file, a `Dataset`, or arrays, and the options that it leaves open."""
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nearlin import nn
+from nearlin._array import asarray, backend_name, check, device, fold_in, is_array, namespace, prototype, to_numpy
+from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load
+from nearlin.data.dataset import class_labels, plain, split_rows
+from nearlin.data.targets import infer_task
+from nearlin.experiments import networks
+from nearlin.experiments.batches import epoch
+from nearlin.experiments.config import DEFAULTS, MOST, STEPS
+from nearlin.experiments.problems import Problem
+from nearlin.experiments.recipes import RECIPES
+from nearlin.experiments.registry import did_you_mean
+
+_HELD_OUT = 0x76616C6964  # keeps the draws of the validation rows apart from those of the test rows
+
+
+def build(data, config):
+    """A `Problem`, and the `Config` with all that it left open filled in: backend, dtype, activation, batches and steps.
+
+    Parameters
+    ----------
+    data : str, path, Dataset, or (x, y)
+        A recipe, a name or file for `nearlin.data.load`, a data set, or a pair of arrays. Names, files and data sets are split,
+        preprocessed on the host and moved to the backend and dtype of ``config``. Arrays are split and used as they are, on their
+        own backend, device and dtype, without preprocessing; their targets are two classes if they are all -1 or +1, and classes
+        if they are integers that `nearlin.data` takes for such.
+    config : Config
+
+    Raises
+    ------
+    DataError, BackendError, TypeError, ValueError
+        Data that cannot be used, with the reason.
+    """
+    if isinstance(data, str) and data in RECIPES:
+        return _from_recipe(data, config)
+    if config.data_dir is not None:
+        raise ValueError(f"data_dir is for the problems that read a folder; {data!r} does not")
+    return _from_arrays(data, config) if isinstance(data, tuple | list) else _from_data(data, config)
+
+
+def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
+    """Steps, from epochs where those are given, and else those that a problem suggests."""
+    _, per_epoch = epoch(rows, config.batch_size, drop_last)
+    if config.steps is not None and config.epochs is not None:
+        raise ValueError("steps and epochs are both given; expected one of them")
+    if config.steps is None:
+        chosen = config.epochs or (None if config.time_limit else epochs)
+        default = UNLIMITED if config.time_limit else steps
+        config = replace(config, steps=chosen * per_epoch if chosen else default, epochs=None)
+    return config
+
+
+UNLIMITED = 10**9
+OWN = ("target", "task", "test_fraction", "validation_fraction", "center", "scale", "normalize", "standardize", "hidden", "width")
+
+
+def _from_recipe(name, config):
+    recipe = RECIPES[name]
+    for option in OWN:
+        if getattr(config, option) != getattr(DEFAULTS, option):
+            raise ValueError(f"{option} is for networks on data sets and files; {name} has its own data and network")
+    if config.data_dir is not None and not recipe.reads:
+        raise ValueError(f"data_dir is for the problems that read a folder; {name} does not")
+    if config.activation is not None and not recipe.any_activation:
+        raise ValueError(f"activation is {config.activation!r}; the network of {name} has its own")
+    config = replace(
+        config,
+        optimizer=config.optimizer or "adam",
+        dtype=config.dtype or recipe.dtype,
+        activation=config.activation or recipe.activation,
+        batch_size=config.batch_size or recipe.batch_size,
+    )
+    like = prototype(config.backend, config.dtype)
+    parts = recipe.load(config)
+    bring = lambda a: asarray(a, like=like, dtype="int64" if a.dtype.kind in "iu" else None)  # noqa: E731
+    train, test = (tuple(map(bring, part)) for part in (parts.train, parts.test))
+    network = recipe.network(config, parts, bring)
+    loss = recipe.loss
+    problem = Problem(
+        name, recipe.task, train, test, network, nn.Objective(network, loss, l2=config.l2), Preprocessing(),
+        _fingerprint(name, *parts.train, *parts.test), recipe=True, augment=recipe.augment,
+        least=loss.least(train[1]), test_least=loss.least(test[1]),
+    )  # fmt: skip
+    return problem, _with_steps(config, train[0].shape[0], epochs=recipe.epochs, drop_last=True)
+
+
+def _from_data(data, config):
+    if isinstance(data, str) and not Path(data).suffix and data not in NAMES and not Path(data).exists():
+        names = (*RECIPES, *NAMES)
+        raise DataError(
+            f"unknown problem or data set {data!r}{did_you_mean(data, names)}; expected one of {', '.join(names)}, or a file "
+            "(.csv, .tsv, .npy, .npz, .svm, IDX or CIFAR)"
+        )
+    dataset, own = data if isinstance(data, Dataset) else load(data, config.target, config.task), str(data) not in NAMES
+    if len(dataset) < 2:
+        raise DataError(f"{dataset.name} has 1 row; expected at least 2 to train on")
+    classes = len(dataset.class_names or ())
+    config = networks.settled(config, own, bool(classes) or dataset.targets > 1)
+    parts, config = _parts(len(dataset), config, own, dataset.name, dataset.y if own and classes else None)
+    train, validation, test = (None if rows is None else dataset.take(rows) for rows in parts)
+    labels = bool(classes) and config.hidden is not None
+    if labels and config.standardize:
+        raise ValueError(f"standardize is for numbers; {dataset.describe_target()}")
+    numbers = (lambda part: _numbers(part, classes)) if classes and not labels else lambda part: part
+    standardize = not classes if config.standardize is None else config.standardize
+    constant = own and config.hidden is None and not config.normalize
+    steps = Preprocessing.fit(numbers(train), config.center, config.normalize, standardize, config.scale, constant)
+    like = prototype(config.backend, config.dtype)
+
+    def batch(part):
+        if part is None:
+            return None
+        x = asarray(steps.inputs(part.x, part.name, part.rows), like=like)
+        return x, asarray(part.y, like=like, dtype="int64") if labels else asarray(steps.targets(numbers(part).y), like=like)
+
+    several = labels or classes > 2
+    task, outputs = ("labels", classes) if several else (dataset.task, dataset.targets)
+    problem = _problem(config, dataset.name, task, batch(train), batch(test), steps, outputs)
+    problem = replace(
+        problem,
+        validation=batch(validation),
+        stops=networks.stops(config, own),
+        fingerprint=_fingerprint("preprocessed", dataset.x, numbers(dataset).y),
+        class_names=dataset.class_names,
+        feature_names=dataset.feature_names,
+        target_name=dataset.target_name,
+        target_names=dataset.target_names,
+        target=dataset.describe_target() if own else None,
+        spread=1.0 if steps.scale is not None else _spread(train.x),
+    )
+    return problem, _ending(config, problem)
+
+
+def _parts(n, config, own, name, labels=None):
+    """Rows to train on, for validation and for testing (None: no such part), and the `Config` with what their numbers decide."""
+    rows, test = split_rows(n, config.test_fraction, config.seed, name, labels)
+    if config.test_fraction and len(rows) < 2:
+        raise DataError(f"{name} leaves 1 training row of {n}; expected at least 2")
+    config = replace(config, validation_fraction=networks.held_out(config, own, len(rows)))
+    key, labels = fold_in(config.seed, _HELD_OUT), None if labels is None else labels[rows]
+    train, validation = split_rows(len(rows), config.validation_fraction, key, f"{name} without its test rows", labels)
+    config = replace(config, batch_size=networks.batch_size(config, own, len(train)))
+    return (rows[train], None if validation is None else rows[validation], test), config
+
+
+def _numbers(dataset, classes):
+    """A data set of classes as one of numbers, which the squared loss fits."""
+    return replace(dataset, task="regression", y=networks.as_numbers(dataset.y, classes), class_names=None)
+
+
+def _ending(config, problem):
+    """The `Config` with its steps: few where the theory says so, else many that the run itself ends."""
+    rows = problem.train[0].shape[0]
+    return _with_steps(config, rows, epochs=MOST) if problem.stops else _with_steps(config, rows, STEPS)
+
+
+def _spread(x):
+    std = np.std(x, axis=0)
+    std = std[std > 1e-12 * np.max(np.abs(x))]
+    return float(np.max(std) / np.min(std)) if len(std) else 1.0
+
+
+def _from_arrays(data, config):
+    if len(data) != 2:
+        raise ValueError(f"data is a {type(data).__name__} of {len(data)}; expected (x, y), a Dataset, a name or a path")
+    x, y = data
+    labels, class_names = _classes(y, config)
+    check(ndim={"x": 2, "y": (1, 2)}, x=x, **({} if class_names else {"y": y}))
+    if x.shape[0] != y.shape[0]:
+        raise DataError(f"x has {x.shape[0]} rows and y has {y.shape[0]}; expected one target per row")
+    outputs = len(class_names or ()) or (1 if y.ndim == 1 else y.shape[1])
+    own, as_given = outputs > 1 or config.hidden is not None, {"center": None, "scale": None, "normalize": None}
+    config = networks.settled(replace(config, dtype=str(x.dtype).split(".")[-1], backend=backend_name(x)), own, outputs > 1)
+    parts, config = _parts(x.shape[0], config, own, "the data", labels)
+    task = _task(y, config) if labels is None else "labels"
+    if labels is not None:
+        wide, numbers = config.hidden is None, networks.as_numbers(labels, outputs)
+        y = asarray(numbers if wide else labels, like=x, dtype=None if wide else "int64")
+        outputs, task = (1, "classification") if wide and outputs == 2 else (outputs, task)
+    train, validation, test = (None if rows is None else _take(x, y, rows) for rows in parts)
+    train = (x, y) if validation is None and test is None else train
+    problem = _problem(config, "arrays", task, train, test, Preprocessing(), outputs)
+    fingerprint = _fingerprint("as they are", to_numpy(x), to_numpy(y))
+    problem = replace(problem, fingerprint=fingerprint, class_names=class_names, validation=validation, stops=own)
+    return problem, _ending(replace(config, **as_given), problem)
+
+
+def _classes(y, config):
+    """Labels (n,) on the host and class names of an array of targets that is one of classes; else (None, None)."""
+    integers = "float" not in str(getattr(y, "dtype", "float")) and is_array(y)
+    if not integers and not (config.hidden is not None and config.task == "classification"):
+        return None, None
+    y = plain("y", to_numpy(y))
+    task = config.task or infer_task(y)[0]
+    return class_labels("y", y) if task == "classification" else (None, None)
+
+
+def _task(y, config):
+    signs = config.hidden is None and (y.ndim == 1 or y.shape[1] == 1) and bool(namespace(y).all(namespace(y).abs(y) == 1))
+    return config.task or ("classification" if signs else "regression")
+
+
+def _take(x, y, rows):
+    xp = namespace(x)
+    rows = asarray(rows, like=x, dtype="int64")
+    return xp.take(x, rows, axis=0), xp.take(y, rows, axis=0)
+
+
+def _problem(config, name, task, train, test, preprocessing, outputs):
+    if config.hidden is None:
+        _refuse_too_wide(config, train[0])
+    network = networks.network(config.to_dict(), train[0].shape[1], outputs)
+    loss = nn.SoftmaxCrossEntropy() if "int" in str(train[1].dtype) else nn.SquaredLoss()
+    return Problem(name, task, train, test, network, nn.Objective(network, loss, l2=config.l2), preprocessing, "")
+
+
+def _refuse_too_wide(config, x):
+    """The weights, in the copies that a step needs, must fit into memory: finding out by trying can take the machine down."""
+    needed = COPIES * config.width * x.shape[1] * (4 if config.dtype == "float32" else 8)
+    there = machine_memory()
+    if "cpu" in str(device(x)).lower() and there and needed > there:
+        weights = f"{COPIES} copies of {config.width} x {x.shape[1]} weights take {needed / 2**30:.3g} GiB"
+        raise ValueError(
+            f"width is {config.width}: {weights} and this machine has {there / 2**30:.3g} GiB; expected a smaller width"
+        )
+
+
+COPIES = 3  # weights, step, and trial weights
+
+
+def machine_memory():
+    """Bytes of physical memory, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _fingerprint(use, *arrays):
+    digest = hashlib.sha256(use.encode())
+    for a in arrays:
+        digest.update(repr((a.shape, str(a.dtype))).encode())
+        digest.update(np.ascontiguousarray(a).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""When a run on data of one's own ends: where validation has seen its best, or where the training loss no longer falls."""
+
+import math
+from typing import NamedTuple
+
+PATIENCE = 10  # epochs without a better validation, or in mini-batches without a smaller training loss
+WINDOW = 3  # steps on all rows in which the training loss must fall
+FALL = 1e-4  # by which share of itself
+
+
+class Best(NamedTuple):
+    """The parameters that validation found best so far, after ``step`` steps."""
+
+    step: int
+    params: tuple
+    statistics: tuple = ()
+
+
+def improves(records, record):
+    """Whether validation found none of the ``records`` better than the next `Record`: of equal ones the last counts."""
+    if record.validation_loss is None:
+        return False
+    *before, last = _scores([*records, record._asdict()])
+    return last <= min(before, default=math.inf)
+
+
+def ended(records, initial_loss, full):
+    """``"validation"``, ``"plateau"``, or None where the run goes on.
+
+    Validation counts wrong rows for classes, and takes the loss for numbers. A run ends `PATIENCE` epochs after the first of its
+    best ones, or where the training loss fell by less than `FALL` of itself in `WINDOW` steps of which one was taken; in
+    mini-batches in `PATIENCE` epochs, as it goes up and down there.
+    """
+    if not records or records[-1]["loss_after"] is None:
+        return None
+    scores = _scores(records)
+    if scores and len(scores) - 1 - scores.index(min(scores)) >= PATIENCE:
+        return "validation"
+    known = [record for record in records if record["loss_after"] is not None]
+    window, losses = WINDOW if full else PATIENCE, [initial_loss, *(record["loss_after"] for record in known)]
+    if len(losses) <= window or not any(record["accepted"] for record in known[-window:]):
+        return None
+    return "plateau" if min(losses[-window:]) >= (1 - FALL) * min(losses[:-window]) else None
+
+
+def _scores(records):
+    """What validation said at the ends of epochs, smaller is better: wrong rows, or the loss; Inf for NaN."""
+    said = [record for record in records if record.get("validation_loss") is not None]
+    values = [r["validation_loss"] if r["validation_wrong"] is None else r["validation_wrong"] for r in said]
+    return [value if value - value == 0 else math.inf for value in values]

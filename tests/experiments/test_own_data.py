@@ -1,0 +1,278 @@
+"""Data of one's own: the network that they get, the stop, class names, several targets; each beside plain NumPy."""
+
+import csv
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import nearlin as nl
+from nearlin.data import Dataset, Preprocessing, load
+from nearlin.experiments import Config, build, predict, stopping, train
+from nearlin.experiments.networks import as_numbers
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(160, 3)) * [1.0, 100.0, 0.01] + [0, 50, 3]
+LABELS = (X[:, 0] > 0).astype(int) + (X[:, 1] > 80)
+FLOWERS = Dataset("flowers", X, LABELS, "classification", ("iris", "lily", "rose"))
+SENSORS = Dataset("sensors", X, np.column_stack([X[:, 0], 1000 + X[:, 1] ** 2]), target_names=("heat", "load"))
+QUIET = {"progress": False}
+
+
+def layers(params, x, phi=lambda z: np.maximum(z, 0)):
+    """The outputs of a perceptron in plain NumPy; the last column of a matrix is its bias."""
+    for i, W in enumerate(params):
+        x = (phi(x) if i else x) @ W[:, :-1].T + W[:, -1]
+    return x
+
+
+def standardised(x, train_x):
+    return (x - train_x.mean(axis=0)) / train_x.std(axis=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "hidden", "width", "optimizer"),
+    [
+        (FLOWERS, (256,), None, "gauss-newton"),
+        (SENSORS, (256,), None, "gauss-newton"),
+        (Dataset("one", X, X[:, 0]), None, 8192, "near-linear-gauss-newton"),
+        ("digits-4v9", None, 8192, "near-linear-gauss-newton"),
+        ((X, X[:, 0].copy()), None, 8192, "near-linear-gauss-newton"),
+        ((X, LABELS), (256,), None, "gauss-newton"),
+    ],
+)
+def test_the_network_follows_from_the_targets(data, hidden, width, optimizer):
+    problem, config = build(data, Config())
+    assert (config.hidden, config.width, config.optimizer) == (hidden, width, optimizer)
+    own = not isinstance(data, str) and (isinstance(data, Dataset) or hidden is not None)
+    assert (problem.stops, config.steps) == ((True, 200) if own else (False, 12))
+    held_out = 0 if problem.validation is None else problem.validation[0].shape[0]
+    assert held_out == (round(0.1 * round(0.8 * 160)) if own else 0)
+
+
+def test_preprocessing_follows_from_the_network():
+    shown = {}
+    for name, data, options in (
+        ("named", "digits-4v9", {}),
+        ("named perceptron", "digits-4v9", {"hidden": "8"}),
+        ("wide", SENSORS.take(range(50)), {"width": 64}),
+        ("unit rows", Dataset("one", X, X[:, 0]), {"normalize": True}),
+        ("perceptron", FLOWERS, {}),
+        ("arrays", (X, LABELS), {}),
+    ):
+        steps = build(data, Config(**options))[0].preprocessing
+        shown[name] = (steps.mean is not None, steps.scale is not None, steps.constant, steps.normalize)
+    assert shown == {
+        "named": (True, False, False, True),
+        "named perceptron": (True, True, False, False),
+        "wide": (True, True, True, False),
+        "unit rows": (True, True, False, True),
+        "perceptron": (True, True, False, False),
+        "arrays": (False, False, False, False),
+    }
+
+
+def test_classes_by_a_perceptron_beside_plain_numpy(tmp_path):
+    """Error, scores and written names are those of the largest output; validation has kept the last of its best steps."""
+    result = train(FLOWERS, hidden=16, out=tmp_path / "run", **QUIET)
+    rows, test = nl.data.split(FLOWERS, 0.2, seed=0, stratified=True)
+    fitted = np.concatenate([np.unique(result.problem.preprocessing.mean), rows.x.mean(axis=0)])
+    assert not np.array_equal(fitted[:3], fitted[3:])  # the constants are those of the rows without the validation
+    z = (X - result.problem.preprocessing.mean) / result.problem.preprocessing.scale
+    scores = layers(result.params, z)
+    np.testing.assert_allclose(result.predict(X), scores, rtol=1e-10, atol=1e-10)
+    wrong = np.argmax(scores[test.rows], axis=1) != LABELS[test.rows]
+    assert result.test_error.wrong == wrong.sum()
+    counts = [record["validation_wrong"] for record in result.records]
+    assert result.best_step == max(t + 1 for t, wrong in enumerate(counts) if wrong == min(counts))
+    assert (result.ended, result.steps) == ("validation", 1 + counts.index(min(counts)) + stopping.PATIENCE)
+    predict(result.checkpoint, X, out=tmp_path / "names.csv")
+    with open(tmp_path / "names.csv", newline="") as file:
+        names = [row["label"] for row in csv.DictReader(file)]
+    assert names == [FLOWERS.class_names[k] for k in np.argmax(scores, axis=1)]
+
+
+def test_several_targets_come_back_in_their_own_units(tmp_path):
+    result = train(SENSORS, hidden="12,8", steps=40, out=tmp_path / "run", **QUIET)
+    assert [W.shape for W in result.params] == [(12, 4), (8, 13), (2, 9)]
+    inner = result.problem.train[0].shape[0]
+    assert inner == 128 - 13
+    found = predict(result.checkpoint, X, out=tmp_path / "p.csv").values
+    steps = result.problem.preprocessing
+    by_hand = layers(result.params, (X - steps.mean) / steps.scale) * steps.target_std + steps.target_mean
+    np.testing.assert_allclose(found, by_hand, rtol=1e-9)
+    assert (tmp_path / "p.csv").read_text().splitlines()[0] == "prediction heat,prediction load"
+    _, test = nl.data.split(SENSORS, 0.2, seed=0)
+    assert result.test_error.value == pytest.approx(math.sqrt(np.mean((by_hand[test.rows] - test.y) ** 2)), rel=1e-9)
+    assert result.final_loss < 0.05 * result.initial_loss
+
+
+def test_classes_for_the_wide_network_are_numbers():
+    assert as_numbers(np.array([0, 1, 1]), 2).tolist() == [-1, 1, 1]
+    assert as_numbers(np.array([2, 0]), 3).tolist() == [[-1, -1, 1], [1, -1, -1]]
+    result = train(FLOWERS, width=96, steps=2, **QUIET)
+    outputs = result.predict(X)
+    assert outputs.shape == (160, 3)
+    _, test = nl.data.split(FLOWERS, 0.2, seed=0, stratified=True)
+    assert result.test_error.wrong == np.sum(np.argmax(outputs, axis=1)[test.rows] != test.y)
+    two = Dataset("two", X, LABELS > 0, "classification")
+    assert train(two, width=96, steps=2, **QUIET).predict(X).shape == (160,)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "batch_size": 30, "lr": 0.01}])
+def test_a_run_that_validates_continues_bit_for_bit(tmp_path, options):
+    """Also past its best step: what is kept, and when it ends, come from the checkpoint."""
+    options = {"hidden": 8, **options, **QUIET}
+    whole = train(FLOWERS, **options)
+    cut = whole.steps - 3
+    half = train(FLOWERS, out=tmp_path / "run", **{**options, "steps": cut})
+    assert half.ended == "steps"
+    rest = train(FLOWERS, resume=half.checkpoint, steps=whole.config.steps, **QUIET)
+    assert (rest.ended, rest.steps, rest.best_step) == (whole.ended, whole.steps, whole.best_step)
+    assert all(np.array_equal(a, b) for a, b in zip(rest.params, whole.params, strict=True))
+    np.testing.assert_array_equal(predict(half.checkpoint, X).values, half.predict(X))
+
+
+def test_l2_is_in_the_training_loss_and_not_in_that_of_validation():
+    result = train(FLOWERS, hidden=8, l2=0.01, steps=3, **QUIET)
+    problem = result.problem
+
+    def cross_entropy(x, y):
+        z = layers(result.params, x)
+        return np.mean(np.log(np.sum(np.exp(z), axis=1)) - z[np.arange(len(y)), y])
+
+    penalty = 0.005 * sum(np.sum(W[:, :-1] ** 2) for W in result.params)
+    assert result.final_loss == pytest.approx(cross_entropy(*problem.train) + penalty, rel=1e-9)
+    validation = result.records[result.best_step - 1]["validation_loss"]
+    assert validation == pytest.approx(cross_entropy(*problem.validation), rel=1e-9)
+    with pytest.raises(ValueError, match="takes no penalty in the loss"):
+        train("sphere", l2=0.01, **QUIET)
+
+
+def said(losses, wrong=None, accepted=True):
+    wrong = wrong or [None] * len(losses)
+    return [
+        {"loss_after": loss, "validation_loss": v, "validation_wrong": w, "accepted": accepted}
+        for (loss, v), w in zip(losses, wrong, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "wrong", "expected"),
+    [
+        ([(1 / t, t) for t in range(1, 11)], None, None),
+        ([(1 / t, t) for t in range(1, 12)], None, "validation"),
+        ([(1 / t, 1.0) for t in range(1, 12)], [5] * 11, "validation"),
+        ([(1 / t, t) for t in range(1, 12)], [5] * 10 + [4], None),
+        ([(1 / t, math.nan if t > 1 else 1.0) for t in range(1, 12)], None, "validation"),
+        ([(1.0, None), (1.0, None), (0.99991, None), (0.99991, None)], None, "plateau"),
+        ([(1.0, None), (1.0, None), (0.99989, None), (0.99989, None)], None, None),
+        ([(None, None)], None, None),
+    ],
+)
+def test_when_a_run_ends(losses, wrong, expected):
+    assert stopping.ended(said(losses, wrong), 2.0, full=True) == expected
+
+
+def test_a_plateau_needs_a_step_and_in_mini_batches_ten_epochs():
+    flat = [(1.0, None)] * 6
+    assert stopping.ended(said(flat, accepted=False), 1.0, full=True) is None
+    assert stopping.ended(said(flat), 1.0, full=False) is None
+    assert stopping.ended(said(flat * 2), 1.0, full=False) == "plateau"
+
+
+def test_of_equal_validations_the_last_is_kept():
+    last = SimpleNamespace(validation_loss=9.0, _asdict=lambda: {"validation_loss": 9.0, "validation_wrong": 4})
+    assert stopping.improves(said([(1.0, 1.0)] * 2, [4, 5]), last)
+    assert not stopping.improves(said([(1.0, 1.0)] * 2, [3, 5]), last)
+    assert not stopping.improves([], SimpleNamespace(validation_loss=None))
+
+
+@pytest.mark.parametrize("hidden", [None, "64"])
+def test_one_feature_and_a_sine(tmp_path, hidden):
+    """Without a constant, a homogeneous network cannot: its RMSE is above .2."""
+    x = np.linspace(-3, 3, 60)
+    path = tmp_path / "sine.csv"
+    path.write_text("x,y\n" + "".join(f"{a},{b}\n" for a, b in zip(x, np.sin(x), strict=True)))
+    options = {"target": "y", "hidden": hidden, "width": None if hidden else 1024, **QUIET}
+    result = train(path, **options)
+    assert result.test_error.value < 0.05
+    assert result.ended in ("plateau", "converged")
+    if hidden is None:
+        assert train(path, **options, normalize=True, scale=False).test_error.value > 0.2
+
+
+def test_pixels_count_as_at_least_half_their_rms():
+    x = np.zeros((40, 5))
+    x[::2, 0], x[1::3, 1], x[:20, 2], x[7, 3] = 255, 200, 130, 1
+    scale = Preprocessing.fit(Dataset("pixels", x, np.arange(40.0)), normalize=False, scale=True).scale
+    std = np.sqrt(np.mean((x - x.mean(axis=0)) ** 2, axis=0))
+    floor = 0.5 * np.sqrt(np.mean(std**2))
+    np.testing.assert_allclose(scale, np.where(std > floor, std, floor))
+    assert 0 < np.sum(std < floor) < 5
+    half = Preprocessing.fit(Dataset("no pixels", x + 0.5, np.arange(40.0)), normalize=False, scale=True).scale
+    np.testing.assert_allclose(half[:4], std[:4])
+    ages = np.column_stack([np.arange(40), 1000 * np.arange(40), np.arange(40) % 7])
+    counts = Preprocessing.fit(Dataset("counts", ages, np.arange(40.0)), normalize=False, scale=True).scale
+    np.testing.assert_allclose(counts, ages.std(axis=0))
+
+
+def test_a_constant_survives_the_checkpoint(tmp_path):
+    result = train(Dataset("one", X[:60], X[:60, 0]), width=64, steps=2, out=tmp_path / "run", **QUIET)
+    steps = result.problem.preprocessing
+    assert result.problem.train[0].shape[1] == 4
+    z = np.column_stack([(X - steps.mean) / steps.scale, np.ones(160)])
+    W = result.params[0]
+    signs = np.where(np.arange(64) % 2 == 0, 1.0, -1.0) / 8
+    by_hand = np.maximum(z @ W.T, 0) @ signs * steps.target_std + steps.target_mean
+    outputs = predict(result.checkpoint, X).values
+    np.testing.assert_array_equal(outputs, result.predict(X))
+    assert min(np.abs(outputs - s * by_hand + (s - 1) * steps.target_mean).max() for s in (1, -1)) < 1e-8
+    assert "a constant appended" in steps.describe()
+
+
+def test_mini_batches_where_a_method_is_made_for_them():
+    for optimizer, size in (("kfac", 115), ("adam", 115), ("gauss-newton", None)):
+        _, config = build(FLOWERS, Config(optimizer=optimizer))
+        assert (config.batch_size, config.lr) == (size, 0.03 if optimizer == "kfac" else None)
+    _, config = build(Dataset("many", np.tile(X, (4, 1)), np.tile(LABELS, 4), "classification"), Config(optimizer="kfac"))
+    assert (config.batch_size, config.steps) == (200, 200 * 3)
+    assert build("digits-4v9", Config(optimizer="adam"))[1].batch_size is None
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "says"),
+    [
+        (FLOWERS, {"hidden": "8,x"}, "hidden is '8,x'; expected positive integers, such as 256,256"),
+        (FLOWERS, {"hidden": 0}, "hidden is 0; expected positive integers"),
+        (FLOWERS, {"hidden": ()}, r"hidden is \(\)"),
+        (FLOWERS, {"hidden": "8", "width": 8}, "expected hidden for a perceptron or width for the two-layer"),
+        (FLOWERS, {"standardize": True}, "standardize is for numbers; the target is taken for 3 classes"),
+        (FLOWERS, {"validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        (FLOWERS, {"optimizer": "near-linear-gauss-newton"}, "is for least squares, and flowers has a SoftmaxCrossEntropy"),
+        ("digits", {"hidden": "8"}, "hidden is for networks on data sets and files"),
+        ((X, LABELS[:5]), {}, "x has 160 rows and y has 5"),
+    ],
+)
+def test_bad_input(data, options, says):
+    with pytest.raises((ValueError, TypeError), match=says) as caught:
+        train(data, **options, **QUIET)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_says_what_it_took_the_target_for(tmp_path, monkeypatch):
+    cli = pytest.importorskip("nearlin.experiments.commands").cli
+    testing = pytest.importorskip("click.testing")
+    monkeypatch.chdir(tmp_path)
+    text = "a,b,c,kind\n" + "".join(f"{a},{b},{c},{FLOWERS.class_names[k]}\n" for (a, b, c), k in zip(X, LABELS, strict=True))
+    (tmp_path / "flowers.csv").write_text(text)
+    assert load("flowers.csv", target="kind").class_names == FLOWERS.class_names
+    run = testing.CliRunner().invoke(cli, ["train", "flowers.csv", "--target", "kind", "--hidden", "8", "--no-progress"])
+    assert run.exit_code == 0, run.output
+    assert "the target 'kind' is taken for 3 classes ('iris', 'lily', 'rose')" in run.output
+    assert "perceptron 3-8-3, relu" in run.output
+    assert "validation " in run.output
+    assert (tmp_path / "runs" / "flowers-gauss-newton-0" / "checkpoint.npz").exists()
+    bad = testing.CliRunner().invoke(cli, ["train", "flowers.csv", "--target", "kind", "--hidden", "8,"])
+    assert (bad.exit_code, bad.output.count("\n")) == (2, 1)
