@@ -19,10 +19,10 @@ METHODS = {  # settings by which a method gets to the optimum of a small convex 
     "Muon": [(o.Muon(lr=nl.steps.StepDecay(0.1, 0.7, 20), momentum=0.5), 800)],
     "Shampoo": [(o.Shampoo(lr=nl.steps.StepDecay(0.1, 0.8, 50), damping=1e-2), 1000)],
     "SOAP": [(o.SOAP(lr=nl.steps.StepDecay(0.1, 0.7, 40)), 1200)],
-    "TNT": [(o.TNT(lr=0.1, damping=0.5), 500)],
+    "TNT": [(o.TNT(lr=0.2, damping=0.5), 500)],
     "KFAC": [(o.KFAC(lr=0.05, fisher=fisher), 800) for fisher in ("drawn", "type-2", "empirical")],
-    "KBFGS": [(o.KBFGS(lr=0.1), 800)],
-    "KBFGSL": [(o.KBFGSL(lr=0.1, memory=5), 800)],
+    "KBFGS": [(o.KBFGS(lr=0.4), 800)],
+    "KBFGSL": [(o.KBFGSL(lr=0.4, memory=5), 800)],
     "MiniBlockFisher": [(o.MiniBlockFisher(lr=0.1, damping=0.5, statistic=kind), 500) for kind in ("batch", "sample")],
     "Ginger": [
         (o.Ginger(lr=0.3, damping=1.0, clip=None, momentum=0.5, curvature=kind), 500) for kind in ("fisher", "empirical_fisher")
@@ -64,7 +64,7 @@ def test_every_method_goes_to_the_optimum_with_the_penalty(opt, steps):
     state, start = opt.init(params, objective), np.linalg.norm(gradient(params[0], batch))
     for t in range(steps):
         params, state, info = opt.step(params, state, objective, batch, key=t)
-        if np.linalg.norm(gradient(params[0], batch)) < 1e-4 * start or info.reason.startswith("stalled"):
+        if np.linalg.norm(gradient(params[0], batch)) < 9e-4 * start or info.reason.startswith("stalled"):
             break
     (W,) = params
     assert np.linalg.norm(gradient(W, batch)) < 1e-3 * start

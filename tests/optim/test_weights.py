@@ -100,10 +100,13 @@ def test_products_and_gram_matrices_are_those_of_scaled_rows(name):
 
 CASES = [("factors", plan) for plan in (*SAMPLE, *PARAMETER)] + [("passes", plan) for plan in ("exact", "sketch", "kfac")]
 CASES += [("convolution", plan) for plan in ("exact", "kfac", "diagonal")] + [("wide-tanh", "exact")]
+SLOW = (("passes", "kfac"), ("passes", "sketch"), ("convolution", "kfac"))
 CASES += [(name, plan) for name in ("wide", "wide-outputs") for plan in ("exact", "sketch", "kernel", "cg")]
 
 
-@pytest.mark.parametrize(("name", "plan"), CASES)
+@pytest.mark.parametrize(
+    ("name", "plan"), [pytest.param(*case, marks=pytest.mark.nightly if case in SLOW else ()) for case in CASES]
+)
 @pytest.mark.parametrize("l2", [0.0, pytest.param(0.02, marks=pytest.mark.nightly)])
 def test_gauss_newton_takes_a_row_of_weight_k_as_k_rows(name, plan, l2):
     """1e-10 on the exact route, 1e-5 elsewhere; where damping is given, as its own start depends on n by rounding."""
