@@ -4,8 +4,8 @@ Paper       the method of van den Brand, Peng, Song, Weinstein, arXiv:2006.11648
             Deep learning via Hessian-free optimization, ICML 2010; Goldshlager, Abrahamsen, Lin, arXiv:2401.10190 (SPRING)
 Update      θ ← θ + lr δ,   (JᵀHJ/n + λ I + ω D) δ = -g + λ μ δ_prev - ω W
             J (n c, p) Jacobian of the outputs; H = C Cᵀ Hessians by the outputs; g gradient of the mean loss; K = Cᵀ J; r̃ with
-            C r̃ = dl/dz; ω/2 ||W||² the objective's penalty on the weights W = D θ, D a diagonal of ones, zeros for biases
-            of samples with weights w, C and r̃ have √w
+            C r̃ = dl/dz; ω/2 ||W||² the objective's penalty on the weights W = D θ, D a diagonal of ones, zeros for biases;
+            C and r̃ of a sample of weight w are times √w
             sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n (λ + ω) I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω W)/(λ + ω)
             parameter side   CG on δ itself from μ δ_prev: one forward-mode and one backward pass a product; C is not inverted
             until ||residual|| <= ε ||right-hand side||, for at most ``maxiter`` iterations; on the sample side ε is lowered by
@@ -58,9 +58,10 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
             5. A step is taken if the loss falls by more than .05 of what the undamped model predicts (`steps.judge`), and never
                where δ = 0 has the smaller residual. λ does not fall where a smaller one was just refused, nor after a solve that
                was cut short: its step says nothing about λ.
-            6. On the sample side D is I in the system: biases are damped by ω too, and steps vanish at the same θ. On digits and
-               wine that took 1.1 to 1.8 times the steps to within 1 % of the least loss at ω = 1e-2, and as many at 1e-4. The
-               model that judges a step has D.
+            6. On the sample side D is I in the system: biases are damped by ω too, and steps vanish at the same θ. Put on the
+               parameter side, that took 1.1 to 1.8 times the steps to within 1 % of the least loss on digits and wine at
+               ω = 1e-2, and about as many at 1e-4. The model that judges a step has D. A penalty takes the sample side a product
+               with K and one with Kᵀ a step.
             7. Where ε is above 1e4 rounding errors, the residual that certifies a solve is summed up from CG's own products, on
                the sample side with the image of δ, on the parameter side by the recursion; below, a product of its own makes it.
             8. Several outputs of the two-layer network have neurons of their own, and K Kᵀ a block for each: "exact" and "frozen"
