@@ -203,12 +203,11 @@ def test_a_curve_that_two_bounds_judge_is_drawn_once():
     assert len(outcome.series) == 1
 
 
-def test_another_sweep_or_other_options_take_the_place_of_what_is_under_test():
+def test_other_options_take_the_place_of_what_is_under_test():
     check = Check(lambda full, value=1.0: [{"value": value if full else 0.0}], Bound("value", high=1.0))
     assert check(True).verdict == HOLDS
     assert check.given(value=2.0)(True).verdict == FAILS
     assert check.given(value=2.0)(False).verdict == HOLDS
-    assert check.on(lambda full: [{"value": 3.0}])(True).verdict == FAILS
 
 
 def test_what_is_measured_and_expected_is_said_by_the_sweep_and_the_bounds():

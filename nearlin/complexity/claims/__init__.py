@@ -19,11 +19,9 @@ __all__ = ["CLAIMS", "FAMILIES", "select"]
 @functools.cache
 def _claims():
     claims = tuple(claim for family in FAMILIES for claim in import_module(f"{__name__}.{family}").CLAIMS)
-    seen = set()
-    for claim in claims:
-        if claim.id in seen:
-            raise ValueError(f"two claims have the id {claim.id!r}")
-        seen.add(claim.id)
+    ids = [claim.id for claim in claims]
+    if twice := {name for name in ids if ids.count(name) > 1}:
+        raise ValueError(f"two claims have the id {min(twice)!r}")
     return claims
 
 

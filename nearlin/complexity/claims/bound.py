@@ -15,14 +15,13 @@ from nearlin.complexity.degree import degree, leading_term
 from nearlin.complexity.fit import fit_exponent, fit_with_floor
 
 
+def _log(values):
+    return np.log(np.asarray(values, dtype=float))
+
+
 def geometric_mean(values):
     """exp of the mean logarithm; infinite where a value is."""
-    return float(np.exp(np.mean(np.log(np.asarray(values, dtype=float)))))
-
-
-def power_law(x, y):
-    """Exponent of the power of x that fits y best in logarithms."""
-    return float(np.polyfit(np.log(x), np.log(np.asarray(y, dtype=float)), 1)[0])
+    return float(np.exp(np.mean(_log(values))))
 
 
 def _interval(fit):
@@ -53,7 +52,7 @@ REDUCTIONS = {
     "share": Reduction("share with {column}", lambda x, y: (float(np.mean(y)),)),
     "degree": Reduction("degree of {column} in {over}", lambda x, y: (_exact(degree, x, y),)),
     "leading": Reduction("leading coefficient of {column} in {over}", lambda x, y: (_exact(leading_term, x, y)[1],)),
-    "exponent": Reduction("exponent of {column} in {over}", lambda x, y: (power_law(x, y),)),
+    "exponent": Reduction("exponent of {column} in {over}", lambda x, y: (float(np.polyfit(np.log(x), _log(y), 1)[0]),)),
     "interval": Reduction("exponent of {column} in {over}", _interval(fit_with_floor)),
     "interval, no floor": Reduction("exponent of {column} in {over}", _interval(fit_exponent)),
 }
@@ -73,45 +72,23 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Bound:
-    """What must be true of one column.
+    """What must be true of one column: the numbers that each curve of it is reduced to lie within both bounds.
 
-    Attributes
-    ----------
-    column : str
-        What is judged; rows without it, or without ``per``, are left out.
-    low, high : float or str
-        Each reduced number lies within both. A string names a column that holds the bound. Without any bound the column is
-        drawn and not judged.
-    equal : number or str, optional
-        Both bounds at once.
-    over : str
-        The column of sizes: x of the plot, and of reductions that fit.
-    by : str
-        The column by whose values rows are split into curves; each of them is judged.
-    draws : str
-        What is taken of several rows at one size: one of `REDUCTIONS`; by default each counts.
-    reduce : str
-        One of `REDUCTIONS`. Those that are intervals hold where they meet the bounds, and are out of regime where they do but
-        are wider than twice ``halfwidth``.
-    per : str
-        The column by which ``column`` is divided before anything else; the plot expects it, times the mean of the bounds.
-    beside : str
-        The column that the plot expects, where it is not ``per``.
-    log : str
-        Logarithmic axes of the plot, as in `Series`.
+    A bound that is a string names a column that holds it. Without any bound the column is drawn and not judged. Reductions that
+    are intervals hold where they meet the bounds, and are out of regime where they do but are wider than twice ``halfwidth``.
     """
 
-    column: str
+    column: str  # what is judged; rows without it, or without ``per``, are left out
     low: object = -math.inf
     high: object = math.inf
-    equal: object = None
-    over: str = ""
-    by: str = ""
-    draws: str = ""
-    reduce: str = "all"
-    per: str = ""
-    beside: str = ""
-    log: str = "xy"
+    equal: object = None  # both bounds at once
+    over: str = ""  # the column of sizes: x of the plot, and of reductions that fit
+    by: str = ""  # the column by whose values rows are split into curves; each of them is judged
+    draws: str = ""  # what is taken of several rows at one size, one of `REDUCTIONS`; by default each counts
+    reduce: str = "all"  # one of `REDUCTIONS`
+    per: str = ""  # the column by which ``column`` is divided first; the plot expects it, times the mean of the bounds
+    beside: str = ""  # the column that the plot expects, where it is not ``per``
+    log: str = "xy"  # logarithmic axes of the plot, as in `Series`
     halfwidth: float = math.inf
 
     def __post_init__(self):

@@ -47,10 +47,7 @@ class Check:
 
     def given(self, **options):
         """The same check of a sweep with other options: of something else in the place of what is under test."""
-        return self.on(partial(self.sweep, **options))
-
-    def on(self, sweep):
-        """The same check of another sweep."""
+        sweep = partial(self.sweep, **options)
         return Check(sweep, *self.bounds, regime=self.regime, among=self.among, note=self.note)
 
     def judge(self, rows):

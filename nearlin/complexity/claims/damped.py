@@ -167,11 +167,8 @@ def gram_error(p):
 def precise_problems(full):
     """tanh on Gaussian points in the plane, and ReLU on near-duplicates: float32, two hidden layers, at their start."""
     n, width = (400, 256) if full else (200, 128)
-    kinds = {
-        f"tanh on {n} Gaussian points": (np.random.default_rng(1).standard_normal((n, 2)), "tanh"),
-        f"relu on {n} near-duplicates": (data.near_duplicates(n, 16, 1, 1e-4), "relu"),
-    }
-    return {label: _single(x, activation, width) for label, (x, activation) in kinds.items()}
+    yield f"tanh on {n} Gaussian points", _single(np.random.default_rng(1).standard_normal((n, 2)), "tanh", width)
+    yield f"relu on {n} near-duplicates", _single(data.near_duplicates(n, 16, 1, 1e-4), "relu", width)
 
 
 def _single(x, activation, width):
@@ -181,7 +178,7 @@ def _single(x, activation, width):
 
 def corrections(full, correct=corrected):
     """Errors of δ = Jᵀu by float32 solves after 0, 1 and 2 float64 residuals; with Jᵀu in float32, and by the Gram matrix."""
-    for name, problem in precise_problems(full).items():
+    for name, problem in precise_problems(full):
         p = precise(problem)
         for number in range(3):
             u, summed = correct(p, number)
@@ -195,7 +192,7 @@ def corrections(full, correct=corrected):
 
 def steps_taken(full, optimizer=SKETCHED, epsilons=(1e-2, 1e-4, 1e-6)):
     """Errors of the step that `GaussNewton` takes in float32 with its residual in float64, over the ε of its solve."""
-    for name, problem in precise_problems(full).items():
+    for name, problem in precise_problems(full):
         p = precise(problem)
         for epsilon in epsilons:
             (_, info), (after, _) = walk(problem, optimizer(epsilon=epsilon, damping=p.damping / len(p.b), guard=False), 1)

@@ -168,11 +168,11 @@ def cross_entropy_sweep(full, optimizer=DSGD, steps=None):
         yield {"q": q, "shortfall": shortfall(descend(optimizer(q=q), NOISY, 1))}
 
 
-def matrices(n, key=0):
-    """Gaussian matrices, tall, wide and square; condition 1e6; rank one; two clusters of singular values; orthogonal."""
-    draw = generator(key).standard_normal
+def matrices(full):
+    """Gaussian, ill-conditioned, rank-one, clustered and orthogonal matrices of both precisions, with their singular values."""
+    n, draw = 256 if full else 64, generator(0).standard_normal
     spectrum = lambda s: np.linalg.qr(draw((n, n)))[0] * s @ np.linalg.qr(draw((n, n)))[0]  # noqa: E731
-    return {
+    made = {
         "square": draw((n, n)),
         "tall": draw((n, n // 4)),
         "wide": draw((n // 4, n)),
@@ -181,17 +181,13 @@ def matrices(n, key=0):
         "clusters": spectrum(np.where(np.arange(n) < n // 2, 1.0, 0.01)),
         "orthogonal": spectrum(np.ones(n)),
     }
-
-
-def _cases(full):
-    n = 256 if full else 64
-    for dtype, (name, G) in product(("float32", "float64"), matrices(n).items()):
+    for dtype, (name, G) in product(("float32", "float64"), made.items()):
         yield f"{name}, {dtype}", G.astype(dtype), np.linalg.svd(G.astype(dtype).astype(float), compute_uv=False)
 
 
 def certificate_sweep(full, make=orthogonalize):
     """||O||₂ over α and <G, O> / α over ||G||_* for O from Newton-Schulz steps; the share of the guarantee that is left."""
-    for (name, G, values), (steps, polish) in product(_cases(full), ((5, 0), (5, 2), (8, 0))):
+    for (name, G, values), (steps, polish) in product(matrices(full), ((5, 0), (5, 2), (8, 0))):
         O, alignment, bound = make(G, steps, polish)
         size, dual = np.linalg.norm(O.astype(float), 2), values.sum()
         row = {"matrix": name, "steps": f"{steps} + {polish}", "||O|| over α": float(size / bound)}
@@ -205,7 +201,7 @@ def certificate_sweep(full, make=orthogonalize):
 
 def bound_sweep(full, bound=spectral_bound):
     """The bound of the spectral norm over that norm, by powers of traces (r^(1/64) at most) and by singular values."""
-    for name, G, values in _cases(full):
+    for name, G, values in matrices(full):
         for method, most in (("gram", len(values) ** (1 / 64)), ("svd", 1.0)):
             slack = 1 + 100 * max(G.shape) * np.finfo(G.dtype).eps
             row = {"matrix": name, "bound": bound(G, method), "norm": float(values[0]), "most": most * slack}

@@ -25,11 +25,6 @@ def limit_kernel(x):
     return jacobian(x, 8).kernel_gram()
 
 
-def smallest_eigenvalue(gram):
-    """λ_min of a symmetric matrix."""
-    return float(np.linalg.eigvalsh(gram)[0])
-
-
 def gram_to_kernel(full, kernel=limit_kernel):
     """||G - K||₂ over m, and the distance of K from its second form."""
     x = data.sphere(100, 10, 0)
@@ -42,7 +37,7 @@ def gram_to_kernel(full, kernel=limit_kernel):
 def near_duplicates_kernel(full, kernel=limit_kernel):
     """λ_min(K) of two points at the angle θ, beside θ/2π."""
     for theta in np.geomspace(1e-6 if full else 1e-4, 3e-2, 8):
-        least = smallest_eigenvalue(kernel(data.pair_at_angle(theta, 10, 0)))
+        least = np.linalg.eigvalsh(kernel(data.pair_at_angle(theta, 10, 0)))[0]
         yield {"d": 10, "θ": theta, "λ_min(K)": least, "θ/2π": theta / (2 * np.pi)}
 
 
@@ -50,14 +45,14 @@ def near_duplicates_network(full, width, angles):
     """λ_min(G) of two points at the angle θ at finite width, whose crossing neurons number m θ/π."""
     m = width[full]
     for key, theta in product(range(41 if full else 11), angles):
-        least = smallest_eigenvalue(jacobian(data.pair_at_angle(theta, 4, key), m, fold_in(key, 7)).gram())
+        least = np.linalg.eigvalsh(jacobian(data.pair_at_angle(theta, 4, key), m, fold_in(key, 7)).gram())[0]
         yield {"d": 4, "m": m, "θ": theta, "m θ/π": m * theta / np.pi, "seed": key, "λ_min(G)": least}
 
 
 def antipodal_pairs(full, kernel=limit_kernel):
     """λ_min(K) of d and of d + 1 antipodal pairs in dimension d; the arc cosine costs half of the digits at angle π."""
     for d, key in product((3, 4, 5, 6, 8, 12, 16) if full else (3, 4, 6), range(10 if full else 3)):
-        few, many = (smallest_eigenvalue(kernel(data.antipodal_pairs(pairs, d, fold_in(key, d)))) for pairs in (d, d + 1))
+        few, many = (np.linalg.eigvalsh(kernel(data.antipodal_pairs(k, d, fold_in(key, d))))[0] for k in (d, d + 1))
         yield {"d": d, "seed": key, "λ_min(K), d pairs": few, "λ_min(K), d + 1 pairs": many}
 
 
@@ -70,8 +65,7 @@ def duplicates(key, n=100, d=10, copies=10, width=8192):
 
 def damping_fixes_duplicates(full, optimizer=GramGaussNewton):
     """½||r||² at the end for several λ_d over that of the label-averaged fit, which no network can undercut."""
-    dampings = tuple(10.0**k for k in range(-6, 0)) if full else (1e-6, 1e-4, 1e-2, 1e-1)
-    for damping, key in product(dampings, range(3 if full else 1)):
+    for damping, key in product([10.0**k for k in range(-6, 0)] if full else (1e-6, 1e-4, 1e-2, 1e-1), range(3 if full else 1)):
         p, floor = duplicates(key)
         steps = 8 + int(np.ceil(np.log(1e-3) / np.log(damping / (damping + 0.05))))  # of the slowest direction, λ_min(K) near .05
         run = train(optimizer(guard=False, damping=damping), p, key, steps)

@@ -125,10 +125,8 @@ def affine_blocks(n, blocks, width, key, spread=3.0):
 
 def norms(J, r, damping, eta, steps):
     """||r|| after every step of mini-block Fisher with exact blocks, those of a warm start, on f = J θ."""
-    options = {"decay": 1 - 1e-15, "statistic": "sample", **FIXED}
-    network, params, x = kernels(J)
-    found = residuals(MiniBlockFisher(lr=eta, damping=damping, **options), network, params, x, r, steps)
-    return np.linalg.norm(found, axis=1)
+    optimizer = MiniBlockFisher(lr=eta, damping=damping, decay=1 - 1e-15, statistic="sample", **FIXED)
+    return np.linalg.norm(residuals(optimizer, *kernels(J), r, steps), axis=1)
 
 
 def least_share(J, damping):
@@ -161,7 +159,6 @@ def one_step_sweep(full, step=1.0, width=16):
 
 ZMG = "arXiv:1905.10961"
 AFFINE = f"{MBF}, linear convergence of an idealised method (abstract); the affine case derived"
-
 
 CLAIMS = (
     claim("mbf-linear-rate", 0, FISHER, AFFINE,

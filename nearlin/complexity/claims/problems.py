@@ -134,10 +134,6 @@ class Run(NamedTuple):
         """||r_{t+1}|| / ||r_t||, one per step."""
         return tuple(b / a for a, b in zip(self.residuals[:-1], self.residuals[1:], strict=True))
 
-    def steps_to(self, reduction):
-        """Steps made, if the last residual is at most ``reduction`` times the first; else infinity."""
-        return len(self.ratios) if self.residuals[-1] <= reduction * self.residuals[0] else math.inf
-
 
 def train(optimizer, p, key, steps, reduction=0.0):
     """The `Run` of full-batch steps on a problem with the squared loss, until ||r|| <= ``reduction`` ||r_0||."""

@@ -7,6 +7,8 @@ from threadpoolctl import threadpool_limits
 
 from nearlin.complexity.claims.table import FAILS, NOT_BUILT, NOT_MEASURED, Claim, Outcome
 
+INTERRUPTED = Outcome("", NOT_MEASURED, "interrupted")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -55,9 +57,9 @@ def run(claims, full=False, before=None, after=None):
         try:
             if before and not interrupted:
                 before(claim)
-            result = _interrupted(claim) if interrupted else _measured(claim, full)
+            result = Result(claim, INTERRUPTED) if interrupted else _measured(claim, full)
         except KeyboardInterrupt:
-            interrupted, result = True, _interrupted(claim)
+            interrupted, result = True, Result(claim, INTERRUPTED)
         results.append(result)
         if after and not interrupted:
             after(result)
@@ -73,10 +75,6 @@ def why_not(claim, full):
     if not full and not claim.quick:
         return Outcome("", NOT_MEASURED, "long: --full measures it")
     return None
-
-
-def _interrupted(claim):
-    return Result(claim, Outcome("", NOT_MEASURED, "interrupted"))
 
 
 def _measured(claim, full):

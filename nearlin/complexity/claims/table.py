@@ -32,24 +32,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a measurement found.
+    """What a measurement found."""
 
-    Attributes
-    ----------
-    value : str
-        The measured quantity, as the report prints it.
-    verdict : str
-        `HOLDS`, `FAILS` or `OUT_OF_REGIME` (the condition under which the claim is expected to hold was not met).
-    detail : str
-        Sizes, draws, and the reason where the verdict is not `HOLDS`.
-    series : tuple of Series
-        Curves for the plot of the claim's family.
-    """
-
-    value: str
-    verdict: str
-    detail: str = ""
-    series: tuple = ()
+    value: str  # the measured quantity, as the report prints it
+    verdict: str  # one of `VERDICTS`; `OUT_OF_REGIME` where the condition under which the claim should hold was not met
+    detail: str = ""  # sizes, draws, and the reason where the verdict is not `HOLDS`
+    series: tuple = ()  # a `Series` for each curve in the plot of the claim's family
 
     def __post_init__(self):
         if self.verdict not in VERDICTS:
@@ -58,42 +46,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the table.
+    """One row of the table. A claim that is known to fail in practice has ``should_hold`` False: its failure is no error."""
 
-    Attributes
-    ----------
-    id : str
-        Short name in kebab case, for ``nearlin verify --only``.
-    number : int
-        Number in the list of the claims of arXiv:2006.11648, or 0.
-    family : str
-        Claims of a family share a plot and a heading.
-    paper : str
-        arXiv id and place: "arXiv:2006.11648, main theorem"; "derived" where the statement is ours.
-    statement, quantity, expected, condition : str
-        The claim in one sentence, what is measured, the values that keep it, and what it takes for granted.
-    how : str
-        One of `KINDS`. Claims that are timed run with ``--full`` alone.
-    measure : callable or None
-        ``measure(full) -> Outcome``, with larger sizes where ``full``; None: not built yet.
-    should_hold : bool
-        Whether a failure makes ``nearlin verify`` exit with 1. A claim that is known to fail in practice says False.
-    quick : bool
-        Whether it runs without ``--full``.
-    """
-
-    id: str
-    number: int
-    family: str
-    paper: str
-    statement: str
-    quantity: str
-    how: str
-    expected: str
-    condition: str
-    measure: Callable | None = field(repr=False)
+    id: str  # short name in kebab case, for ``nearlin verify --only``
+    number: int  # in the list of the claims of arXiv:2006.11648, or 0
+    family: str  # claims of a family share a plot and a heading
+    paper: str  # arXiv id and place: "arXiv:2006.11648, main theorem"; "derived" where the statement is ours
+    statement: str  # in one sentence
+    quantity: str  # what is measured
+    how: str  # one of `KINDS`; claims that are timed run with ``--full`` alone
+    expected: str  # value and tolerance, as the report prints them
+    condition: str  # under which it is expected to hold
+    measure: Callable | None = field(repr=False)  # measure(full) -> `Outcome`, larger sizes where ``full``; None: not built
     should_hold: bool = True
-    quick: bool = True
+    quick: bool = True  # whether it runs without ``--full``
 
     def __post_init__(self):
         if self.how not in KINDS:

@@ -20,7 +20,6 @@ from nearlin.linalg import damped_cholesky
 from nearlin.optim import GramGaussNewton, NearLinearGaussNewton
 from nearlin.sketch import NeuronSigns
 
-EXACT_STEP = GramGaussNewton(guard=False)
 NEAR_STEP = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER, guard=False, sketch=KRONECKER)
 
 
@@ -100,7 +99,7 @@ def gains(full, grid, gain, pays):
 def counted_gain(n, d, m, near=NEAR_STEP):
     """From counts of both steps; symmetric products, which are counted in full, at the half that a rank-k update does."""
     p, half = problem(n, d, m, counting=True), n * n
-    exact, sketched = (flops_of(p.step, opt) for opt in (EXACT_STEP, near))
+    exact, sketched = (flops_of(p.step, opt) for opt in (GramGaussNewton(guard=False), near))
     return INNER, (exact - half * (m + d)) / (sketched - half * 4 * n)
 
 
@@ -110,11 +109,6 @@ def timed_gain(n, d, m, sketch, timer=interleaved):
     K = p.step(near)[2].solve.iterations
     seconds = timer({"exact": partial(p.step, GramGaussNewton()), "near": partial(p.step, near)}, rounds=4)
     return K, seconds["exact"] / seconds["near"]
-
-
-def _growth(over, power, halfwidth, slack=0.0, reduce="interval"):
-    """The bound on seconds that grow like a power."""
-    return Bound("seconds", power - slack, power + slack, over=over, reduce=reduce, halfwidth=halfwidth)
 
 
 QUIET, TIMED = "a quiet machine, one BLAS thread", "cost, timed"
@@ -129,32 +123,30 @@ BY_TIME = partial(  # n to 1024 at m = 32 n, and m to 32 n at n = 1024; it shoul
     gains, pays=lambda n, d, m, K: n >= 8 * K * d and m >= 8.6 * n,
     grid=lambda full: ([(32 * 2**k, 16, 32) for k in range(6)], [(1024, 16, 2**k) for k in range(6)]),
 )  # fmt: skip
-BREAK_EVEN = (
-    Bound("gain over n", over="n"), Bound("gain over m/n", over="m/n"), Bound("gain where it should pay", low=1),
-)  # fmt: skip
+BREAK_EVEN = (Bound("gain over n", over="n"), Bound("gain over m/n", over="m/n"), Bound("gain where it should pay", low=1))
 
 CLAIMS = (
     claim("break-even-flops", 33, COUNTED, "derived",
         "By flops, a sketched step pays against the structured exact one from m (n - n*) = 13/3 n² on, n* = (4K+6) d + 8 log₂ m.",
-        "Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates",
-        BY_COUNT, *BREAK_EVEN, how="count"),
+        "Kronecker sketch with s = 4n, K = 4, symmetric products by rank-k updates", BY_COUNT, *BREAK_EVEN, how="count"),
     claim("step-time-in-width", 4, TIMED, MAIN,
         "The time of a near-linear step is linear in the width.", QUIET,
         partial(times, over="m", sizes=[2**k for k in range(10, 19)], rounds=30, n=256, d=16, K=INNER, dtype="float32",
-            call=lambda m: partial(problem(256, 16, m, "float32").step, FIXED)), _growth("m", 1, 0.05, 0.05), how="time"),
+            call=lambda m: partial(problem(256, 16, m, "float32").step, FIXED)),
+        Bound("seconds", 0.95, 1.05, over="m", reduce="interval", halfwidth=0.05), how="time"),
     claim("product-time-in-samples", 5, TIMED, MAIN,
         "The time of an inner iteration's product is linear in the samples.", QUIET,
         partial(times, over="n", sizes=geometric(128, 4096), rounds=30, m=16384, d=16, dtype="float64", call=product),
-        _growth("n", 1, 0.1, 0.05), how="time"),
+        Bound("seconds", 0.95, 1.05, over="n", reduce="interval", halfwidth=0.1), how="time"),
     claim("factorisation-time", 5, TIMED, MAIN,
         "The time of the factorisation is cubic in the samples.", QUIET,
         partial(times, over="n", sizes=geometric(512, 4096), dtype="float64", call=factorisation),
-        _growth("n", 3, 0.2, 0.15), how="time"),
+        Bound("seconds", 2.85, 3.15, over="n", reduce="interval", halfwidth=0.2), how="time"),
     claim("gram-time-in-samples", 6, TIMED, f"{GRAM_PAPER}, as {PAPER} states it",
         "The time of the structured Gram matrix is quadratic in the samples.", QUIET,
         partial(times, over="n", sizes=geometric(512, 8192), m=4096, d=16, dtype="float32",
             call=lambda n: problem(n, 16, 4096, "float32").jacobian().gram),
-        _growth("n", 2, 0.2, reduce="interval, no floor"), how="time"),
+        Bound("seconds", equal=2, over="n", reduce="interval, no floor", halfwidth=0.2), how="time"),
     claim("naive-gram-time", 7, TIMED, "derived",
         "A Gram matrix from explicit rows takes about m d/(m+d) times as long as the structured one.", QUIET, naive_times,
         Bound("ratio of times", 0.5, 2.5, over="d", per="m d/(m+d)"), how="time"),
