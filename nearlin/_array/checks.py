@@ -82,6 +82,17 @@ def check_finite(name, x):
         raise ValueError(f"{name} holds {bad} NaN or Inf value(s) among {compat.size(x)}; expected finite numbers")
 
 
+def check_range(name, x):
+    """`ValueError` where squares of entries of ``x``, summed over all, overflow in its dtype, or where all of them vanish."""
+    xp = compat.array_namespace(x)
+    largest, numbers = float(xp.max(xp.abs(x))), xp.finfo(x.dtype)
+    vanish = 0 < largest < math.sqrt(float(numbers.smallest_normal))
+    if vanish or not largest < math.sqrt(float(numbers.max) / math.prod(x.shape)):
+        words = "vanish" if vanish else "overflow"
+        found = f"{name} holds numbers up to {largest:.3g} in size, whose squares {words} in {str(x.dtype).split('.')[-1]}"
+        raise ValueError(f"{found}; expected another unit, or each feature divided by its deviation (--scale)")
+
+
 def is_integer(x):
     """Whether ``x`` is an array of integers."""
     return is_array(x) and bool(compat.array_namespace(x).isdtype(x.dtype, "integral"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nearlin import nn
-from nearlin._array import asarray, backend_name, check, device, fold_in, is_array, namespace, prototype, to_numpy
+from nearlin._array import asarray, backend_name, check, check_range, device, fold_in, is_array, namespace, prototype, to_numpy
 from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load
 from nearlin.data.dataset import class_labels, plain, split_rows
 from nearlin.data.targets import infer_task
@@ -215,6 +215,7 @@ def _take(x, y, rows):
 
 
 def _problem(config, name, task, train, test, preprocessing, outputs):
+    check_range("x", train[0])
     if config.hidden is None:
         _refuse_too_wide(config, train[0])
     network = networks.network(config.to_dict(), train[0].shape[1], outputs)

@@ -180,7 +180,7 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
       nearlin compare digits-ae --seeds 3 --time-limit 60
     """
     out = out or _free(FILE, "compare", folders.slug(data), given["seed"])
-    comparison = compare(data, optimizers, lr=dict(lr) or None, damping=dict(damping) or None, out=out, **given)
+    comparison = compare(data, optimizers, lr=lr, damping=damping, out=out, **given)
     report.print_comparison(comparison)
     for sentence in comparison.failures.values():
         click.echo(f"Error: {sentence}", err=True)

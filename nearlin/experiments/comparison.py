@@ -9,7 +9,15 @@ from nearlin.experiments import folders
 from nearlin.experiments.building import build
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.registry import OPTIMIZERS, check_settings, hyperparameters, make_optimizer, takes_schedules
+from nearlin.experiments.registry import (
+    NAMED,
+    OPTIMIZERS,
+    check_settings,
+    hyperparameters,
+    make_optimizer,
+    options_of,
+    takes_schedules,
+)
 from nearlin.experiments.result import Interrupted
 from nearlin.experiments.training import begin, set_up
 
@@ -54,8 +62,8 @@ def compare(
     ----------
     data : str, path, Dataset, or (x, y)
         As for `train`.
-    optimizers : sequence of str, optional
-        Keys of `OPTIMIZERS`; by default `DEFAULT`, or `ON_RECIPES` on a recipe.
+    optimizers : sequence of str or optimizer, optional
+        Optimizers of `nearlin.optim`, or keys of `OPTIMIZERS`; by default `DEFAULT`, or `ON_RECIPES` on a recipe.
     epsilon, lr, damping : float or dict, optional
         One value for every optimizer that has this hyper-parameter, or a dict from optimizer names to values.
     tuned : path, optional
@@ -80,9 +88,9 @@ def compare(
     KeyboardInterrupt
         Ctrl-C, after the runs that are complete, and the steps of the one that is not, have been written.
     """
-    optimizers = checked(default_for(data) if optimizers is None else optimizers)
+    optimizers, own = _named(default_for(data) if optimizers is None else optimizers)
     seeds = integer(1, ", the number of runs")("seeds", seeds)
-    found = best_of(tuned, data, optimizers) if tuned is not None else {}
+    found = (best_of(tuned, data, optimizers) if tuned is not None else {}) | own
     config = Config(**explicit(options, "compare"), **source(data))
     problem, configs = _prepared(data, config, optimizers, {"epsilon": epsilon, "lr": lr, "damping": damping}, found)
     folder = None if out is None else folders.claim(out, FILE)
@@ -108,6 +116,19 @@ def compare(
     if not runs:
         raise ValueError("; ".join(failures.values()))
     return _write(runs, folder, failures)
+
+
+def _named(optimizers):
+    """Names of optimizers, and by name the hyper-parameters of those that are optimizers of `nearlin.optim`."""
+    given = [optimizers] if isinstance(optimizers, str) or hasattr(optimizers, "step") else list(optimizers)
+    own = {}
+    for i, one in enumerate(given):
+        if not isinstance(one, str):
+            options = options_of(one)
+            given[i] = options.pop("optimizer")
+            own[given[i]] = {name: value for name, value in options.items() if name in NAMED and value is not None}
+            own[given[i]] |= dict(options["settings"])
+    return checked(given), own
 
 
 def default_for(data):

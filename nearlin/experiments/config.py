@@ -14,7 +14,7 @@ from typing import get_args
 import numpy as np
 
 from nearlin._array import flag, integer, not_negative, number, optional, settle, within
-from nearlin.experiments.registry import OPTIMIZERS
+from nearlin.experiments.registry import OPTIMIZERS, SMOOTH, check_name
 from nearlin.nn import ACTIVATIONS
 
 DTYPES = ("float32", "float64")
@@ -103,7 +103,8 @@ class Config:
     standardize: bool | None = _option(None, "Give the targets mean 0 and deviation 1.", otherwise="for regression")
     optimizer: str | None = _option(
         None,
-        f"One of {', '.join(OPTIMIZERS)}.",
+        f"One of {', '.join(OPTIMIZERS)}. dsgd is for {SMOOTH}.",
+        detail="Or an optimizer of `nearlin.optim`, whose name and hyper-parameters are recorded.",
         otherwise="near-linear-gauss-newton; gauss-newton for a perceptron; adam on a problem",
         metavar="NAME",
     )
@@ -171,6 +172,11 @@ class Config:
             object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
             if f.name in KINDS:
                 settle(self, **{f.name: optional(KINDS[f.name]) if f.default is None else KINDS[f.name]})
+        if self.optimizer is not None:
+            check_name(self.optimizer)
+        once = [name for name, _ in self.settings]
+        if twice := [name for name in once if once.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is given twice in settings; expected it once")
         if (self.lr_factor is None) != (self.lr_period is None):
             raise ValueError("lr_factor and lr_period make a schedule together; expected both or none")
         if self.dtype in ("float16", "bfloat16", "half"):

@@ -131,7 +131,15 @@ def count(flag, help, least=1, **more):
 
 def per_optimizer(flag, help):
     """An option that is a number for all optimizers, or for the one that is named; repeatable."""
-    return click.option(flag, type=_PerOptimizer(), multiple=True, help=help)
+    return click.option(flag, type=_PerOptimizer(), multiple=True, callback=_once, help=help)
+
+
+def _once(ctx, param, values):
+    """The pairs, as a dict."""
+    names = [name for name, _ in values]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise click.BadParameter(f"it is given twice{f' for {twice[0]}' if twice[0] else ''}; expected it once", ctx, param)
+    return dict(values) or None
 
 
 progress = click.option(

@@ -31,6 +31,9 @@ OPTIMIZERS = {
 }
 
 
+SMOOTH = "digits-ae, or with a smooth activation such as tanh digits, curves-ae, mnist-ae and data with hidden layers"
+TAKES = {"dsgd": f"networks of dense layers and smooth activations ({SMOOTH}), or any network with a given p"}
+NAMED = ("epsilon", "lr", "damping")  # hyper-parameters that are options of their own
 LEAST_SQUARES = ("near-linear-gauss-newton", "gram-gauss-newton", "natural-gradient")
 MINI_BATCH = tuple(name for name in OPTIMIZERS if name not in (*LEAST_SQUARES, "gauss-newton", "dsgd"))
 
@@ -50,8 +53,7 @@ def make_optimizer(name, **options):
     ValueError
         An unknown name, or a hyper-parameter that this optimizer does not have.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {name!r}{did_you_mean(name, OPTIMIZERS)}; expected one of {', '.join(OPTIMIZERS)}")
+    check_name(name)
     cls = getattr(optim, OPTIMIZERS[name])
     options = {option: value for option, value in options.items() if value is not None}
     for option in options:
@@ -64,6 +66,43 @@ def make_optimizer(name, **options):
     except TypeError as error:
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         raise ValueError(f"{name} cannot take {given}: {error}") from error
+
+
+def check_name(name):
+    """`ValueError` where ``name`` is no key of `OPTIMIZERS`."""
+    if not isinstance(name, str):
+        raise ValueError(f"optimizer is a {type(name).__name__}; expected one of {', '.join(OPTIMIZERS)}")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}{did_you_mean(name, OPTIMIZERS)}; expected one of {', '.join(OPTIMIZERS)}")
+
+
+def options_of(optimizer):
+    """The options of `train` that make an optimizer of `nearlin.optim` again: its name, and what is not at its default.
+
+    Raises
+    ------
+    ValueError
+        An instance of another class, or a hyper-parameter that a checkpoint cannot hold: a function, or a sketch.
+    """
+    name = next((name for name, cls in OPTIMIZERS.items() if type(optimizer) is getattr(optim, cls)), None)
+    if name is None:
+        found = f"optimizer is a {type(optimizer).__name__}"
+        raise ValueError(f"{found}; expected one of {', '.join(OPTIMIZERS)}, or an optimizer of nearlin.optim")
+    default = make_optimizer(name)
+    given = {field: getattr(optimizer, field) for field in hyperparameters(name)}
+    given = {field: value for field, value in given.items() if value != getattr(default, field)}
+    for field, value in given.items():
+        if not _can_be_recorded(value):
+            expected = "numbers, texts and truth values, which a checkpoint holds; a schedule is lr_factor with lr_period"
+            raise ValueError(f"optimizer has {field}={value!r}; expected {expected}")
+    named = {field: given.pop(field, None) for field in NAMED}
+    return {"optimizer": name, **named, "settings": tuple(given.items())}
+
+
+def _can_be_recorded(value):
+    if isinstance(value, tuple):
+        return all(map(_can_be_recorded, value))
+    return value is None or isinstance(value, bool | int | float | str | Rates)
 
 
 def check_settings(settings, optimizers):

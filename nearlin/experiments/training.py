@@ -8,7 +8,17 @@ from nearlin.experiments.batches import Batches
 from nearlin.experiments.building import build
 from nearlin.experiments.config import Config, differences, explicit, source, takes_options
 from nearlin.experiments.loop import Setup, Snapshot, Trainer
-from nearlin.experiments.registry import LEAST_SQUARES, OPTIMIZERS, default_lr, fields, make_optimizer, takes_schedules
+from nearlin.experiments.registry import (
+    LEAST_SQUARES,
+    NAMED,
+    OPTIMIZERS,
+    TAKES,
+    default_lr,
+    fields,
+    make_optimizer,
+    options_of,
+    takes_schedules,
+)
 from nearlin.experiments.run_folder import RunFolder
 from nearlin.steps import StepDecay
 
@@ -84,6 +94,7 @@ def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True
     """
     if integer(0)("checkpoint_every", checkpoint_every) and out is None:
         raise ValueError("checkpoint_every needs a folder: give out")
+    given = _with_fields(given)
     trainer = _resumed(resume, data, given) if resume else _started(data, Config(**given, **source(data)))
     out = out(trainer.config) if callable(out) else out
     if out is not None:
@@ -91,6 +102,16 @@ def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True
     if announce is not None:
         announce(trainer)
     return trainer.run(progress)
+
+
+def _with_fields(given):
+    """The options with an optimizer of `nearlin.optim` as its name and its hyper-parameters."""
+    if isinstance(given.get("optimizer", ""), str):
+        return given
+    own = options_of(given["optimizer"])
+    if twice := [name for name in (*NAMED, "settings") if name in given]:
+        raise ValueError(f"{twice[0]} is given beside the optimizer {given['optimizer']!r}; expected it in there alone")
+    return given | own
 
 
 def _started(data, config):
@@ -115,6 +136,12 @@ def set_up(problem, config):
             f"{config.optimizer} guarantees the decrease of the loss of all {rows} rows, and a step takes {config.batch_size}; "
             f"expected --batch-size {rows}, or --set form=stochastic with --lr below 1"
         )
+    try:
+        optimizer.init((), problem.objective)
+    except ValueError as error:
+        if config.optimizer not in TAKES:
+            raise
+        raise ValueError(f"{error}; {config.optimizer} takes {TAKES[config.optimizer]}") from error
     return Setup(config, problem, optimizer, batches)
 
 
@@ -128,7 +155,8 @@ def _optimizer(config, batches):
     settings, named = dict(config.settings), {"epsilon": config.epsilon, "lr": lr, "damping": config.damping}
     if twice := [name for name, value in named.items() if value is not None and name in settings]:
         raise ValueError(f"{twice[0]} is given twice; expected it once")
-    return make_optimizer(config.optimizer, **settings, **{name: v for name, v in named.items() if v is not None})
+    optimizer = make_optimizer(config.optimizer, **settings, **{name: v for name, v in named.items() if v is not None})
+    return dataclasses.replace(optimizer, **{name: None for name, value in settings.items() if value is None})
 
 
 def begin(setup, params):

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from nearlin._array import betas, flag, integer, not_negative, one_of, optional, positive, settle, step_size, within
+from nearlin._array import betas, flag, integer, not_negative, number, one_of, optional, positive, settle, step_size, within
 
 SHARED = {
     "lr": step_size,
@@ -20,7 +20,7 @@ SHARED = {
     "reshape": one_of("filter", "matrix"),
     "epsilon": within("(0, 1)"),
     "maxiter": integer(1),
-    "sketch_size": optional(positive),
+    "sketch_size": optional(number("a positive number of at most 1e6", lambda x: 0 < x <= 1e6)),
     "inner_dtype": one_of(None, "float32"),
     "reuse": flag,
     "guard": flag,
