@@ -146,7 +146,7 @@ def test_dsgd_says_what_it_takes(data, activation):
 
 def test_dsgd_takes_data_with_hidden_layers(data):
     """All rows in every step, and none of them raises the loss."""
-    options = SMALL | {"hidden": "5", "batch_size": "all", "activation": "tanh"}
+    options = {"hidden": "5", "batch_size": "all", "activation": "tanh", "steps": 3, "progress": False}
     records = train(data, optimizer="dsgd", **options).records
     assert all(record["accepted"] and record["loss_after"] < record["loss"] for record in records)
 
@@ -172,8 +172,8 @@ def test_features_out_of_range_of_the_runs_dtype_are_refused(data, dtype, size, 
 
 
 def test_the_range_is_that_of_the_preprocessed_features(data, tmp_path):
-    """A file in float32: rows of length 1 by default; as they are, they overflow."""
+    """A file in float32: scaled by default; as they are, they overflow."""
     np.savez(tmp_path / "big.npz", x=1e22 * data[0], y=data[1])
     assert train(tmp_path / "big.npz", dtype="float32", **SMALL).steps == 3
     with pytest.raises(ValueError, match="overflow in float32"):
-        train(tmp_path / "big.npz", dtype="float32", center=False, normalize=False, **SMALL)
+        train(tmp_path / "big.npz", dtype="float32", center=False, scale=False, normalize=False, **SMALL)
