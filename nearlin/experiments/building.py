@@ -215,7 +215,7 @@ def _take(x, y, rows):
 
 
 def _problem(config, name, task, train, test, preprocessing, outputs):
-    check_range("x", train[0])
+    check_range("x", train[0][:, :-1] if preprocessing.constant else train[0])
     if config.hidden is None:
         _refuse_too_wide(config, train[0])
     network = networks.network(config.to_dict(), train[0].shape[1], outputs)

@@ -72,7 +72,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import flag, fold_in, having, one_of, optional, positive, settle, unguarded
+from nearlin._array import flag, fold_in, having, one_of, optional, positive, settle
 from nearlin.curvature import (
     ROUTES,
     Accuracy,
@@ -223,8 +223,7 @@ class GaussNewton:
         P = self._preconditioning(planner, ROUTES[plan.route], state.experience.kept, setting)
         for damping in guard.attempts_from(state.damping or Damping(self.damping or _first(J, bounds))):
             solution = P.solve(system, damping)
-            with unguarded():  # a trial that overflows is refused
-                trial = self._attempt(objective, point, batch, solution)
+            trial = self._attempt(objective, point, batch, solution)
             guard.judge(trial, solution.info, bounds)
             system.forget()  # retries go without momentum: damping alone would only leave more of it
         solve = P.certify(solution.info)

@@ -173,7 +173,9 @@ def test_features_out_of_range_of_the_runs_dtype_are_refused(data, dtype, size, 
 
 def test_the_range_is_that_of_the_preprocessed_features(data, tmp_path):
     """A file in float32: scaled by default; as they are, they overflow."""
-    np.savez(tmp_path / "big.npz", x=1e22 * data[0], y=data[1])
-    assert train(tmp_path / "big.npz", dtype="float32", **SMALL).steps == 3
-    with pytest.raises(ValueError, match="overflow in float32"):
-        train(tmp_path / "big.npz", dtype="float32", center=False, scale=False, normalize=False, **SMALL)
+    plain = {"center": False, "scale": False, "normalize": False}
+    for size, word in ((1e22, "overflow"), (1e-30, "vanish")):
+        np.savez(tmp_path / "far.npz", x=size * data[0], y=data[1])
+        assert train(tmp_path / "far.npz", dtype="float32", **SMALL).steps == 3
+        with pytest.raises(ValueError, match=f"{word} in float32"):
+            train(tmp_path / "far.npz", dtype="float32", **plain, **SMALL)
