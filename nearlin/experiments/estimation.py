@@ -51,6 +51,8 @@ class Estimate:
         Whether every step works on other rows, so that nothing is kept from one to the next.
     workers : int
         Blocks walked at the same time.
+    outputs : int
+        c: classes, where there are more than two, or targets.
     """
 
     source: str
@@ -64,6 +66,7 @@ class Estimate:
     iterations: int | None
     always_fresh: bool
     workers: int
+    outputs: int = 1
 
     @property
     def parameters(self):
@@ -99,7 +102,7 @@ class Estimate:
     def _flops(self, **kind):
         """Flops by part; a fresh R of a later step replaces one that was looked at and served no longer."""
         block = cost.neurons_per_block(self.rows, self.dtype)
-        net = cost.two_layer(self.rows, self.features, self.width, block, self.activation)
+        net = cost.two_layer(self.rows, self.features, self.width, block, self.activation, self.outputs)
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_step(net, self.iterations, **kind, replaced=kind["fresh"] and kind["recalled"])
         if self.optimizer in cost.LAYERS:
@@ -109,7 +112,8 @@ class Estimate:
 
     def _bytes(self, **kind):
         sizes = (self.rows, self.features, self.width, self.dtype)
-        options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation}
+        options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation,
+                   "outputs": self.outputs}  # fmt: skip
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_memory(*sizes, **options, **kind)
         if self.optimizer in cost.LAYERS:
@@ -181,13 +185,15 @@ def estimate(
     near_linear = optimizer == "near-linear-gauss-newton"
     if iterations is not None and not near_linear:
         raise ValueError(f"{optimizer} has no inner iterations; leave --iterations out")
-    source, rows, features = _sizes(data, rows, features, target, task, test_fraction, seed)
+    source, rows, features, outputs = _sizes(data, rows, features, target, task, test_fraction, seed)
+    TwoLayer(features, width, activation, outputs)  # refuses outputs without neurons
     batch_size = None if batch_size == ALL else batch_size
     if batch_size is not None and batch_size > rows:
         raise ValueError(f"batch_size is {batch_size} and there are {rows} rows; expected at most that many")
     result = Estimate(
         source, batch_size or rows, features, width, optimizer, activation, backend, dtype,
         (iterations or ITERATIONS) if near_linear else None, batch_size is not None, blas_threads() if backend == "numpy" else 1,
+        outputs,
     )  # fmt: skip
     there = memory if memory is not None else None if backend == "cupy" else machine_memory()
     if there is not None and result.peak > there:
@@ -196,18 +202,19 @@ def estimate(
 
 
 def _sizes(data, rows, features, target, task, test_fraction, seed):
-    """Name, training rows and features, read from the data or as given."""
+    """Name, training rows, features and outputs, read from the data or as given; sizes that are given are of one output."""
     if data is None:
         if rows is None or features is None:
             raise ValueError("name the DATA, or give both --rows and --features")
-        return "given sizes", integer(1)("rows", rows), integer(1)("features", features)
+        return "given sizes", integer(1)("rows", rows), integer(1)("features", features), 1
     if rows is not None or features is not None:
         raise ValueError(f"--rows and --features are read from the data {Path(data).name}; give one or the other")
     if data in RECIPES:
         raise ValueError(f"estimates are for two-layer networks on a data set, a file, or given sizes; {data} is another network")
     dataset = load(data, target, task)
     train, _ = split(dataset, test_fraction, seed)
-    return dataset.name, *train.x.shape
+    classes = len(dataset.class_names or ())
+    return dataset.name, *train.x.shape, classes if classes > 2 else dataset.targets
 
 
 # --------------------------------------------------------------------------------------------------- what does not fit

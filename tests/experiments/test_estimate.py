@@ -164,6 +164,19 @@ def test_sizes_are_read_from_the_data():
     assert list(batch.steps) == ["every step (R fresh)"]
 
 
+@pytest.mark.parametrize(("classes", "outputs"), [(2, 1), (3, 3)])
+def test_outputs_are_read_from_the_data(tmp_path, classes, outputs):
+    """Of two classes there is one, whose sign decides; every other class has one of its own."""
+    path = tmp_path / "table.csv"
+    path.write_text("a,b,label\n" + "".join(f"{i / 7},{(i * i) % 11},c{i % classes}\n" for i in range(30)))
+    found = estimate(path, target="label", optimizer="gram-gauss-newton", width=640)
+    (step,) = found.steps.values()
+    block = cost.neurons_per_block(24)
+    assert found.outputs == outputs
+    assert step.flops == cost.gram_gauss_newton_step(cost.two_layer(24, 2, 640, block, outputs=outputs))
+    assert step.bytes["n x n"] == 2 * outputs * 8 * 24**2
+
+
 def test_the_command_prints_parts_and_totals():
     done = nearlin("xy.npz", "--width", 64)
     assert done.exit_code == 0, done.output
