@@ -1,5 +1,6 @@
 """What stands for the Hessian, and how its system is solved: moments, Kronecker factors, bounds of smoothness, Gram systems."""
 
+from nearlin.curvature.direct import DirectFactor, direct_factor, direct_matrices
 from nearlin.curvature.gram_solve import DampedGram, GramSolution, gram_solve
 from nearlin.curvature.kronecker_curvature import (
     DiagonalLayer,
@@ -35,6 +36,7 @@ __all__ = [
     "Seen", "Targets", "check_smooth", "deviation", "input_bound", "input_size", "join_seen",
     "layer_constants", "target_range",
     "DampedGram", "GramSolution", "gram_solve",
+    "DirectFactor", "direct_factor", "direct_matrices",
     "Accuracy", "ParameterSide", "Pull", "SampleSide", "Solution",
     "ROUTES", "Applied", "Kept", "Preconditioning", "Route", "Setting", "near", "too_rough",
     "AGAIN", "Experience", "Plan", "Planner",

@@ -170,7 +170,7 @@ class Planner:
         new = self._build(route) + kept.fresh * self._each(route)
         old = self._again(kept, after) * self._each(route)
         serves = self.reuse and not old > new and solve.reason == Exit.CONVERGED
-        return after if serves else after._replace(kept=None)
+        return after if serves and route.keeps else after._replace(kept=None)
 
     @property
     def _digits(self):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nearlin._array import copies, namespace, same
+from nearlin.curvature.direct import direct_factor, direct_matrices
 from nearlin.curvature.kronecker_curvature import diagonal_curvature, kronecker_curvature
 from nearlin.curvature.preconditioning import Kept, near
 from nearlin.linalg import TriangularBlocks, Work, columns, nystrom, sketch_factor
@@ -40,6 +41,7 @@ class Route:
     any_batch: ClassVar[bool] = False  # it serves batches that it was not made on
     whole: ClassVar[bool] = True  # one triangular factor of the whole system, or none at all
     grows: ClassVar[bool] = False  # a larger one would be better
+    keeps: ClassVar[bool] = True  # it may serve later steps
 
     def obstacle(self, J):
         """Why it cannot be taken, in words, or nothing."""
@@ -280,6 +282,48 @@ class KroneckerFactors(ByLayers):
         return kronecker_curvature(setting.point, setting.layers, setting.key)
 
 
+class Direct(Route):
+    """The inverse itself, made anew in every step and at every strength."""
+
+    unchanging = whole = keeps = False
+
+    def obstacle(self, J):
+        if not J.layered:
+            return "the two-layer network has the route 'exact'"
+        if J.coupling:
+            return f"{J.coupling}: there are no rows of single samples"
+        dense = all(isinstance(shape, tuple) for shape in J.factor_shapes) and set(J.rows) == {J.samples}
+        return "" if dense else "there are layers that are not dense"
+
+    def bytes(self, J):
+        """The matrix, its part of biases, and the factor."""
+        return 3 * J.item * min(J.shape) ** 2
+
+    def build_work(self, J, rows):
+        """On the smaller side."""
+        N, p = J.shape
+        if p < N:
+            return Work(matmul=N * p**2, cholesky=p**3 / 3)
+        return 2 * J.gram_work() + Work(cholesky=N**3 / 3)
+
+    def apply_work(self, J):
+        """On the side of the samples with a product."""
+        N, p = J.shape
+        solves = Work(triangular=2 * min(N, p) ** 2, calls=10)
+        return solves if p < N else solves + J.product_work()
+
+    def make(self, setting):
+        return direct_matrices(setting.J, setting.layers)
+
+    def factor(self, made, setting, strength):
+        l2 = setting.point.l2
+        source, how = direct_factor(made, setting.J, setting.layers, setting.point.params, strength - l2, l2)
+        return Kept(self.name, source, self._inputs(setting), strength, how=f"{self.name}, {how}")
+
+    def near(self, kept, strength):
+        return kept.strength == strength
+
+
 def _matrices(J):
     """(rows, o, D) of the layers with two Kronecker factors."""
     return [(rows, *shape) for rows, shape in zip(J.rows, J.factor_shapes, strict=True) if not isinstance(shape, int)]
@@ -300,4 +344,4 @@ PARAMETER = (
     ByLayers("diagonal", 25, "parameter"),
     Route("parameter-cg", 40, "parameter"),
 )
-ROUTES = {route.name: route for route in (*SAMPLE, *PARAMETER)}
+ROUTES = {route.name: route for route in (*SAMPLE, *PARAMETER, Direct("direct", 0, "parameter"))}

@@ -143,7 +143,7 @@ class GaussNewton:
     plan : str
         ``"auto"``: the route with the least predicted time; or one of "exact", "sketch", "kernel" (two-layer ReLU networks),
         "class-averaged", "per-class", "frozen" (the first exact factor, in all steps), "nystrom", "cg"; on the parameter side
-        "kfac", "diagonal", "parameter-cg".
+        "kfac", "diagonal", "parameter-cg", "direct" (the inverse itself: for dense layers and some 1000 rows or parameters).
     solver : str
         ``"cg"``; on the sample side also ``"lsqr"`` or ``"craig"``, which square no condition number.
     sketch : distribution, optional

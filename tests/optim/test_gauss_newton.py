@@ -128,7 +128,7 @@ def test_every_route_of_the_two_layer_network_takes_the_dense_step(numpy_backend
     assert (info.side, info.plan) == ("sample", f"{plan}: by name")
 
 
-@pytest.mark.parametrize("plan", [*SAMPLE_SIDE, *PARAMETER_SIDE])
+@pytest.mark.parametrize("plan", [*SAMPLE_SIDE, *PARAMETER_SIDE, "direct"])
 def test_every_route_of_a_deep_network_takes_the_dense_step(numpy_backend, plan):
     info = check_steps(exactly(plan), *mlp(numpy_backend))
     assert info.side == ("sample" if plan in SAMPLE_SIDE else "parameter")

@@ -209,6 +209,7 @@ CASES = [
     ("two-layer", "kernel"),
     *((name, plan) for name in ("factors", "passes", "conv") for plan in ("exact", "sketch", "class-averaged", "per-class")),
     *((name, plan) for name in ("factors", "passes", "conv", "norm") for plan in ("kfac", "diagonal", "parameter-cg")),
+    *((name, "direct") for name in ("factors", "passes")),
 ]
 
 

@@ -1,0 +1,80 @@
+"""The inverse of the parameter side's matrix itself, by one Cholesky factor on its smaller side: the route of small systems.
+
+Formula     M = KᵀK/n + Λ,  Λ = λ I + ω D, D the projection on the weights, zeros for biases
+            n c > p     M = RᵀR
+            n c <= p    M⁻¹ = Λ⁻¹ - Λ⁻¹ Kᵀ S⁻¹ K Λ⁻¹,  S = n I + K Λ⁻¹ Kᵀ = RᵀR,
+                        K Λ⁻¹ Kᵀ = K Kᵀ/(λ + ω) + (1/λ - 1/(λ + ω)) B Bᵀ,  B the columns of biases
+Reference   Woodbury, Memorandum 42, Statistical Research Group, Princeton (1950)
+Cost        n c > p: n c p² and p³/3 flops, 2 p² a solve; n c <= p: two Gram matrices and (n c)³/3, a product and 2 (n c)² a solve
+Deviations  1. By Woodbury's formula Λ⁻¹ takes digits where λ is small: CG around it, whose preconditioner it is, gives them back.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from nearlin._array import namespace, slices, solve_triangular
+from nearlin.linalg import sketch_factor
+from nearlin.nn import ravel, unravel, without_biases
+
+ENTRIES = 2**22  # of the explicit rows of K that are made at a time
+
+
+@dataclass(frozen=True, eq=False)
+class DirectFactor:
+    """R of M where ``J`` is None, else R of S beside K = ``J`` and the diagonal of Λ (p,)."""
+
+    R: object
+    J: object = None
+    diagonal: object = None
+
+    def solve(self, v, strength):
+        """M⁻¹ v for a params-shaped tuple."""
+        if self.J is None:
+            return unravel(self._by_factor(ravel(v)), v)
+        scaled = ravel(v) / self.diagonal
+        across = self.J.rmatvec(self._by_factor(self.J.matvec(unravel(scaled, v))))
+        return unravel(scaled - ravel(across) / self.diagonal, v)
+
+    def _by_factor(self, b):
+        return solve_triangular(self.R, solve_triangular(self.R, b, trans=True))
+
+    def effective_dimension(self, key):
+        """NaN: nothing estimates it."""
+        return math.nan
+
+
+def direct_matrices(J, layers):
+    """What every factor of a step is made from: KᵀK (p, p), or K Kᵀ and B Bᵀ (n c, n c), for K = ``J`` with dense ``layers``."""
+    N, p = J.shape
+    if p < N:
+        parts = slices(J.samples, max(1, ENTRIES // (p * J.outputs)))
+        return (sum(_square(_explicit(J.factors(rows))) for rows in parts),)
+    blocks = J.factors(slice(0, J.samples))
+    biases = [replace(block, inputs=block.inputs[:, -1:]) for block, spec in zip(blocks, layers, strict=True) if spec.bias]
+    return tuple(sum(block.cross(block) for block in some) for some in (blocks, biases))
+
+
+def direct_factor(matrices, J, layers, params, damping, l2):
+    """The `DirectFactor` at λ = ``damping`` and ω = ``l2``, and how it was factored, as `nearlin.linalg.sketch_factor` says."""
+    ones = tuple(namespace(W).ones_like(W) for W in params)
+    diagonal = damping + l2 * ravel(without_biases(ones, layers))
+    xp = namespace(diagonal)
+    if len(matrices) == 1:
+        eye = xp.eye(diagonal.shape[0], dtype=diagonal.dtype, device=diagonal.device)
+        R, how = sketch_factor(matrices[0] / J.samples + diagonal * eye, 0.0)
+        return DirectFactor(R), how
+    gram, of_biases = matrices
+    weights, biases = 1 / (damping + l2), 1 / damping
+    R, how = sketch_factor(weights * gram + (biases - weights) * of_biases, J.samples)
+    return DirectFactor(R, J, diagonal), how
+
+
+def _explicit(blocks):
+    """The rows (b c, p) of K, layers side by side."""
+    rows = [block.explicit() for block in blocks]
+    xp = namespace(rows[0])
+    return xp.concat([xp.reshape(part, (-1, part.shape[2])) for part in rows], axis=1)
+
+
+def _square(K):
+    return namespace(K).matrix_transpose(K) @ K
