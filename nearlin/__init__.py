@@ -17,6 +17,6 @@ __all__ = [
 
 def __getattr__(name):
     """Load the rooms that no computation needs only when they are asked for."""
-    if name in ("complexity", "experiments"):
+    if name in ("complexity", "experiments", "sklearn"):
         return import_module(f"nearlin.{name}")
     raise AttributeError(f"module 'nearlin' has no attribute {name!r}")

@@ -1,0 +1,133 @@
+"""The fit of one network: iterations over batches, and the rule that ends them."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nearlin._array import fold_in, namespace, permutation, unguarded
+
+_WARM = 0x7761726D  # keeps the draws before the first step apart from those of the steps
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a fit ends.
+
+    Parameters
+    ----------
+    max_iter : int
+    tol : float
+        An iteration that lowers the loss (or raises the score of held-out rows) by less is no progress.
+    n_iter_no_change : int
+        So many iterations in a row without progress end the fit.
+    """
+
+    max_iter: int
+    tol: float
+    n_iter_no_change: int
+
+
+class Fitted(NamedTuple):
+    """Where a fit ended.
+
+    Attributes
+    ----------
+    params : tuple of arrays
+    losses : list of float
+        After every step on all rows, or the mean over the mini-batches of every pass.
+    scores : list of float or None
+        Of held-out rows.
+    converged : bool
+    """
+
+    params: tuple
+    losses: list
+    scores: list | None
+    converged: bool
+
+
+class Batches:
+    """The rows of a step: all of them, or mini-batches in an order that the key and the pass determine."""
+
+    def __init__(self, batch, size, key):
+        self.batch, self.rows, self._key = batch, batch[0].shape[0], key
+        self.size = self.rows if size is None else min(size, self.rows)
+        self.full = self.size == self.rows
+
+    def of_pass(self, number):
+        """The batches of a pass."""
+        if self.full:
+            yield self.batch
+            return
+        order = permutation(fold_in(self._key, number), self.rows, self.batch[0])
+        for start in range(0, self.rows, self.size):
+            rows = order[start : start + self.size]
+            yield balanced(tuple(namespace(a).take(a, rows, axis=0) for a in self.batch))
+
+    def in_order(self):
+        """The whole batches as the rows lie, one after the other."""
+        for start in range(0, self.rows - self.size + 1, self.size):
+            yield balanced(tuple(a[start : start + self.size, ...] for a in self.batch))
+
+
+def balanced(batch):
+    """A batch with its weights, where there are any, divided by their mean."""
+    if len(batch) == 2:
+        return batch
+    x, y, w = batch
+    return x, y, w / namespace(w).mean(w)
+
+
+def descend(optimizer, objective, params, batches, rule, key, score=None, verbose=False):
+    """Iterate until the `Rule` ends it.
+
+    Parameters
+    ----------
+    optimizer : optimizer of `nearlin.optim`
+    objective : Objective
+    params : tuple of arrays
+        Where to start.
+    batches : Batches
+    rule : Rule
+    key : int
+        Of all draws.
+    score : callable, optional
+        ``score(params)`` on held-out rows: the best parameters are returned, and progress is that of the score.
+    verbose : bool
+        Print a line an iteration.
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    ValueError
+        A loss that is not finite, or what the optimizer refuses.
+    """
+    state, losses, scores, best, idle, t = optimizer.init(params, objective), [], [], (-math.inf, params), 0, 0
+    if hasattr(optimizer, "warm_start") and not batches.full:
+        state = optimizer.warm_start(params, state, objective, batches.in_order(), fold_in(key, _WARM))
+    while len(losses) < rule.max_iter and idle < rule.n_iter_no_change:
+        total = 0.0
+        for batch in batches.of_pass(len(losses)):
+            with unguarded():
+                params, state, info = optimizer.step(params, state, objective, batch, key=fold_in(key, t))
+            total, t = total + batch[0].shape[0] / batches.rows * _loss(info), t + 1
+        if not math.isfinite(total):
+            raise ValueError(f"the loss is {total} after {len(losses) + 1} iterations; scale the inputs, or take smaller steps")
+        losses.append(total)
+        scores.append(-total if score is None else score(params))
+        idle = 0 if scores[-1] > best[0] + rule.tol else idle + 1
+        if scores[-1] > best[0]:
+            best = scores[-1], params
+        if verbose:
+            print(f"iteration {len(losses)}: loss {total:.8f}" + (f", held-out score {scores[-1]:.4f}" if score else ""))
+    converged = idle >= rule.n_iter_no_change
+    return Fitted(params if score is None else best[1], losses, scores if score else None, converged)
+
+
+def _loss(info):
+    """The loss of a step's batch after it, or before it where the method does not look."""
+    after = getattr(info, "new_loss", None)
+    return float(info.loss if after is None else after)

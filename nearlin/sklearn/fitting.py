@@ -1,0 +1,167 @@
+"""From checked rows to a fitted network: the table of what is fitted, held-out rows, and the choice of the penalty."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from nearlin import nn
+from nearlin._array import asarray, namespace
+from nearlin.sklearn.descent import Batches, Rule, descend
+from nearlin.sklearn.inputs import take
+from nearlin.sklearn.scaling import Scaling
+
+PENALTIES = (1e-2, 1e-3, 1e-4)  # ω, alpha per row: the largest first
+HELD_OUT = 0.1  # of the rows, to choose among them
+FEW = 100  # rows below which none are held out
+MIDDLE = 1e-3  # ω there
+
+
+class Outputs(NamedTuple):
+    """What targets ask of a network.
+
+    Attributes
+    ----------
+    codes : numpy.ndarray
+        Positions of classes (n,), an indicator (n, k), or numbers (n, k): what a score compares with.
+    targets : numpy.ndarray
+        The same as the loss takes them.
+    labels : numpy.ndarray or None
+        Classes, whose proportions held-out rows keep.
+    number : int
+        Of outputs.
+    activation : str
+        Of the outputs, as scikit-learn names it.
+    loss : loss of `nearlin.nn`
+    """
+
+    codes: np.ndarray
+    targets: np.ndarray
+    labels: np.ndarray | None
+    number: int
+    activation: str
+    loss: object
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Scaled rows next to a backend.
+
+    Parameters
+    ----------
+    x, y : array
+        Inputs as the network takes them, and targets as the loss does.
+    weights : array or None
+        Of mean 1.
+    total : float
+        The sum of the weights that were given: n in the sense of the penalty.
+    labels : numpy.ndarray or None
+        As in `Outputs`.
+    rows : numpy.ndarray
+        Their numbers in the whole table.
+    """
+
+    x: object
+    y: object
+    weights: object
+    total: float
+    labels: np.ndarray | None
+    rows: np.ndarray
+
+    @property
+    def n(self):
+        """Number of rows."""
+        return len(self.rows)
+
+    @property
+    def batch(self):
+        """(x, y), or (x, y, w)."""
+        return (self.x, self.y) if self.weights is None else (self.x, self.y, self.weights)
+
+    def __getitem__(self, rows):
+        weights = None if self.weights is None else take(self.weights, rows)
+        share = len(rows) / self.n if weights is None else float(namespace(weights).sum(weights)) / self.n
+        weights = None if weights is None else weights / namespace(weights).mean(weights)
+        labels = None if self.labels is None else self.labels[rows]
+        return Table(take(self.x, rows), take(self.y, rows), weights, self.total * share, labels, self.rows[rows])
+
+    def split(self, fraction, random):
+        """The rows to fit and those held out, with the classes in their proportions where that can be."""
+        counts = () if self.labels is None else np.unique(self.labels, return_counts=True)[1]
+        several = len(counts) and min(counts) > 1 and min(fraction, 1 - fraction) * self.n >= len(counts)
+        options = {"test_size": fraction, "random_state": random, "stratify": self.labels if several else None}
+        return tuple(self[part] for part in train_test_split(np.arange(self.n), **options))
+
+
+def tabulate(rows, outputs, layers, standardize):
+    """The `Table` of checked `Rows` as a `Perceptron` takes them, and the `Scaling` that made it."""
+    X, numeric = rows.X, outputs.codes.dtype.kind == "f"
+    mean = 1.0 if rows.weights is None else float(np.mean(rows.weights))
+    weights = None if rows.weights is None else asarray(rows.weights / mean, like=X)
+    y = asarray(outputs.targets, like=X, dtype="int64" if outputs.targets.dtype.kind == "i" else None)
+    scaling = Scaling.fit(X, y if numeric else None, weights) if standardize else Scaling()
+    n = X.shape[0]
+    table = Table(layers.inputs(scaling.inputs(X)), scaling.targets(y), weights, n * mean, outputs.labels, np.arange(n))
+    return table, scaling
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is fitted, and how.
+
+    Parameters
+    ----------
+    layers : Perceptron
+    loss : loss of `nearlin.nn`
+    optimizer, rough : optimizer of `nearlin.optim`
+        Of the last fit, and of those that choose the penalty.
+    batch_size : int or None
+    rule : Rule
+    key : int
+        Of all draws.
+    verbose : bool
+    """
+
+    layers: object
+    loss: object
+    optimizer: object
+    rough: object
+    batch_size: int | None
+    rule: Rule
+    key: int
+    verbose: bool = False
+
+    @cached_property
+    def network(self):
+        """The network of `nearlin.nn`."""
+        return self.layers.network
+
+    def objective(self, l2=0.0):
+        """The mean loss with a penalty."""
+        return nn.Objective(self.network, self.loss, l2=l2)
+
+    def fit(self, table, l2, params, score=None):
+        """The `Fitted` from ``params`` on."""
+        batches = Batches(table.batch, self.batch_size, self.key)
+        return descend(self.optimizer, self.objective(l2), params, batches, self.rule, self.key, score, self.verbose)
+
+    def value(self, table, params, l2=0.0):
+        """The mean loss of a table, a float."""
+        return float(self.objective(l2).at(params, table.batch).loss)
+
+    def choose(self, table, start, random):
+        """The penalty ω with the least loss on held-out rows, and parameters fitted with it.
+
+        They are tried from the largest on, each from ``start``, until one is worse than that before it.
+        """
+        quiet, best = replace(self, verbose=False, optimizer=self.rough), None
+        fitted, held_out = table.split(HELD_OUT, random)
+        for l2 in PENALTIES:
+            params = quiet.fit(fitted, l2, start).params
+            loss = self.value(held_out, params)
+            if best is not None and loss > best[0]:
+                break
+            best = loss, l2, params
+        return best[1:]
