@@ -252,7 +252,8 @@ def gradient(objective, params, batch):
 
 def gram_step(objective, params, batch):
     """One exact natural-gradient step."""
-    return nl.optim.NaturalGradient(damping=1.0).step(params, None, objective, batch)
+    method = nl.optim.NaturalGradient(damping=1.0)
+    return method.step(params, method.init(params, objective), objective, batch)
 
 
 @pytest.mark.parametrize("f", [gradient, gram_step], ids=lambda f: f.__name__)
