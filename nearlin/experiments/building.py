@@ -103,7 +103,7 @@ def _from_data(data, config):
     if len(dataset) < 2:
         raise DataError(f"{dataset.name} has 1 row; expected at least 2 to train on")
     classes = len(dataset.class_names or ())
-    config = networks.settled(config, own, bool(classes) or dataset.targets > 1)
+    config = networks.settled(config, own, bool(classes) or dataset.targets > 1, bool(classes))
     parts, config = _parts(len(dataset), config, own, dataset.name, dataset.y if own and classes else None)
     train, validation, test = (None if rows is None else dataset.take(rows) for rows in parts)
     labels = bool(classes) and config.hidden is not None
@@ -178,7 +178,9 @@ def _from_arrays(data, config):
         raise DataError(f"x has {x.shape[0]} rows and y has {y.shape[0]}; expected one target per row")
     outputs = len(class_names or ()) or (1 if y.ndim == 1 else y.shape[1])
     own, as_given = outputs > 1 or config.hidden is not None, {"center": None, "scale": None, "normalize": None}
-    config = networks.settled(replace(config, dtype=str(x.dtype).split(".")[-1], backend=backend_name(x)), own, outputs > 1)
+    config = networks.settled(
+        replace(config, dtype=str(x.dtype).split(".")[-1], backend=backend_name(x)), own, outputs > 1, bool(class_names)
+    )
     parts, config = _parts(x.shape[0], config, own, "the data", labels)
     task = _task(y, config) if labels is None else "labels"
     if labels is not None:

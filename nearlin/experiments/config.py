@@ -144,7 +144,9 @@ class Config:
     backend: str = _option(
         "numpy", "numpy, cupy, torch or array_api_strict; `nearlin info` says which can be used.", metavar="NAME"
     )
-    dtype: str | None = _option(None, "float64 or float32.", otherwise="the problem's, or float64", metavar="NAME")
+    dtype: str | None = _option(
+        None, "float64 or float32.", otherwise="the problem's; float32 for a perceptron on classes; else float64", metavar="NAME"
+    )
     steps: int | None = _option(
         None,
         "Total number of steps (mini-batches).",

@@ -18,7 +18,7 @@ RATES = {"kfac": 0.03}  # step sizes for data of one's own, where a method's def
 VALIDATION, ENOUGH = 0.1, 100  # the share held out for validation, of so many training rows or more
 
 
-def settled(config, own, many):
+def settled(config, own, many, classes):
     """``config`` with the network, and what follows from it, filled in.
 
     Parameters
@@ -26,8 +26,8 @@ def settled(config, own, many):
     config : Config
     own : bool
         Whether the data are the user's own, and not a data set by name.
-    many : bool
-        Whether the targets are classes, or several numbers.
+    many, classes : bool
+        Whether the targets are classes or several numbers, and whether they are classes.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def settled(config, own, many):
         "width": None if perceptron else WIDTH,
         "optimizer": "gauss-newton" if perceptron else "near-linear-gauss-newton",
         "activation": "relu",
-        "dtype": "float64",
+        "dtype": "float32" if perceptron and classes else "float64",
         "center": True,
         "scale": usual,
         "normalize": not usual,

@@ -45,6 +45,7 @@ def standardised(x, train_x):
 def test_the_network_follows_from_the_targets(data, hidden, width, optimizer):
     problem, config = build(data, Config())
     assert (config.hidden, config.width, config.optimizer) == (hidden, width, optimizer)
+    assert config.dtype == ("float32" if data is FLOWERS else "float64")
     own = not isinstance(data, str) and (isinstance(data, Dataset) or hidden is not None)
     assert (problem.stops, config.steps) == ((True, 200) if own else (False, 12))
     held_out = 0 if problem.validation is None else problem.validation[0].shape[0]
@@ -75,7 +76,7 @@ def test_preprocessing_follows_from_the_network():
 
 def test_classes_by_a_perceptron_beside_plain_numpy(tmp_path):
     """Error, scores and written names are those of the largest output; validation has kept the last of its best steps."""
-    result = train(FLOWERS, hidden=16, out=tmp_path / "run", **QUIET)
+    result = train(FLOWERS, hidden=16, dtype="float64", out=tmp_path / "run", **QUIET)
     rows, test = nl.data.split(FLOWERS, 0.2, seed=0, stratified=True)
     fitted = np.concatenate([np.unique(result.problem.preprocessing.mean), rows.x.mean(axis=0)])
     assert not np.array_equal(fitted[:3], fitted[3:])  # the constants are those of the rows without the validation
@@ -135,7 +136,7 @@ def test_a_run_that_validates_continues_bit_for_bit(tmp_path, options):
 
 
 def test_l2_is_in_the_training_loss_and_not_in_that_of_validation():
-    result = train(FLOWERS, hidden=8, l2=0.01, steps=3, **QUIET)
+    result = train(FLOWERS, hidden=8, l2=0.01, steps=3, dtype="float64", **QUIET)
     problem = result.problem
 
     def cross_entropy(x, y):
