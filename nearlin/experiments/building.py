@@ -162,6 +162,14 @@ def _ending(config, problem):
     return _with_steps(config, rows, epochs=MOST) if problem.stops else _with_steps(config, rows, STEPS)
 
 
+def for_method(config, problem):
+    """``config`` on a problem that is built, with what its method decides on data of one's own: batches, step size and steps."""
+    if not problem.stops:
+        return config
+    size = networks.batch_size(config, True, problem.train[0].shape[0])
+    return _ending(replace(config, batch_size=size, lr=networks.step_size(config)), problem)
+
+
 def _spread(x):
     std = np.std(x, axis=0)
     std = std[std > 1e-12 * np.max(np.abs(x))]

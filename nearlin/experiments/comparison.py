@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nearlin._array import integer, unguarded
 from nearlin.experiments import folders
-from nearlin.experiments.building import build
+from nearlin.experiments.building import build, for_method
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import (
@@ -141,8 +141,9 @@ def _prepared(data, config, optimizers, hyper, found):
     check_settings(config.settings, optimizers)
     configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
     problem, config = build(data, config)
-    filled = {option: getattr(config, option) for option in OPTIONS if option not in ("optimizer", "settings", *hyper)}
-    configs = {name: _scheduled(dataclasses.replace(one, **filled)) for name, one in configs.items()}
+    own = ("optimizer", "settings", *hyper, *(("batch_size", "steps", "epochs") if problem.stops else ()))
+    filled = {option: getattr(config, option) for option in OPTIONS if option not in own}
+    configs = {name: for_method(_scheduled(dataclasses.replace(one, **filled)), problem) for name, one in configs.items()}
     for one in configs.values():
         set_up(problem, one)
     return problem, configs

@@ -51,9 +51,14 @@ def settled(config, own, many, classes):
         "scale": usual,
         "normalize": not usual,
     }
-    if usual and config.lr is None and "lr" not in dict(config.settings):
-        defaults["lr"] = RATES.get(config.optimizer)
-    return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
+    config = replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
+    return replace(config, lr=step_size(config)) if usual else config
+
+
+def step_size(config):
+    """The step size on data of one's own, None for the method's default."""
+    given = config.lr is not None or "lr" in dict(config.settings)
+    return config.lr if given else RATES.get(config.optimizer)
 
 
 def stops(config, own):

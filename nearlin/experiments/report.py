@@ -311,7 +311,7 @@ def _legend(result, seeds):
         )
         yield "seconds: in steps alone; grads: work asked of the network, in gradients; / sgd: seconds a step over those of sgd"
     else:
-        errors = {"rmse": "root mean squared errors in the units of the data", "error rate": "wrong signs in per cent"}
+        errors = {"rmse": "root mean squared errors in the units of the data", "error rate": "wrong in per cent"}
         yield (
             "residual: of the training set, relative to the start; seconds: in steps alone; train, test: "
             + errors[result.train_error.kind]

@@ -121,15 +121,21 @@ def test_classes_for_the_wide_network_are_numbers():
     assert train(two, width=96, steps=2, **QUIET).predict(X).shape == (160,)
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "batch_size": 30, "lr": 0.01}])
-def test_a_run_that_validates_continues_bit_for_bit(tmp_path, options):
-    """Also past its best step: what is kept, and when it ends, come from the checkpoint."""
+NOISE = Dataset("noise", X, RNG.normal(size=160))
+
+
+@pytest.mark.parametrize(
+    ("data", "options"), [(NOISE, {}), (FLOWERS, {}), (FLOWERS, {"optimizer": "adam", "batch_size": 30, "lr": 0.01})]
+)
+def test_a_run_that_validates_continues_bit_for_bit(tmp_path, data, options):
+    """Also past its best step, as where there is nothing to learn: what is kept, and the end, come from the checkpoint."""
     options = {"hidden": 8, **options, **QUIET}
-    whole = train(FLOWERS, **options)
+    whole = train(data, **options)
     cut = whole.steps - 3
-    half = train(FLOWERS, out=tmp_path / "run", **{**options, "steps": cut})
+    assert whole.best_step < cut or data is FLOWERS
+    half = train(data, out=tmp_path / "run", **{**options, "steps": cut})
     assert half.ended == "steps"
-    rest = train(FLOWERS, resume=half.checkpoint, steps=whole.config.steps, **QUIET)
+    rest = train(data, resume=half.checkpoint, steps=whole.config.steps, **QUIET)
     assert (rest.ended, rest.steps, rest.best_step) == (whole.ended, whole.steps, whole.best_step)
     assert all(np.array_equal(a, b) for a, b in zip(rest.params, whole.params, strict=True))
     np.testing.assert_array_equal(predict(half.checkpoint, X).values, half.predict(X))
