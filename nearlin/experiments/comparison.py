@@ -8,7 +8,6 @@ from nearlin._array import integer, unguarded
 from nearlin.experiments import folders
 from nearlin.experiments.building import build, for_method
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
-from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import (
     NAMED,
     OPTIMIZERS,
@@ -63,7 +62,7 @@ def compare(
     data : str, path, Dataset, or (x, y)
         As for `train`.
     optimizers : sequence of str or optimizer, optional
-        Optimizers of `nearlin.optim`, or keys of `OPTIMIZERS`; by default `DEFAULT`, or `ON_RECIPES` on a recipe.
+        Optimizers of `nearlin.optim`, or keys of `OPTIMIZERS`; by default `DEFAULT`, or `ON_RECIPES` on recipes and perceptrons.
     epsilon, lr, damping : float or dict, optional
         One value for every optimizer that has this hyper-parameter, or a dict from optimizer names to values.
     tuned : path, optional
@@ -88,11 +87,14 @@ def compare(
     KeyboardInterrupt
         Ctrl-C, after the runs that are complete, and the steps of the one that is not, have been written.
     """
-    optimizers, own = _named(default_for(data) if optimizers is None else optimizers)
+    given = None if optimizers is None else _named(optimizers)
     seeds = integer(1, ", the number of runs")("seeds", seeds)
-    found = (best_of(tuned, data, optimizers) if tuned is not None else {}) | own
     config = Config(**explicit(options, "compare"), **source(data))
-    problem, configs = _prepared(data, config, optimizers, {"epsilon": epsilon, "lr": lr, "damping": damping}, found)
+    problem, filled = build(data, config)
+    optimizers, own = given or _named(default_for(problem))
+    found = (best_of(tuned, data, optimizers) if tuned is not None else {}) | own
+    hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
+    configs = _configs(problem, config, filled, optimizers, hyper, found)
     folder = None if out is None else folders.claim(out, FILE)
     runs, failures, name = {}, {}, None
     try:
@@ -131,22 +133,21 @@ def _named(optimizers):
     return checked(given), own
 
 
-def default_for(data):
-    """The optimizers that are compared where none is named."""
-    return ON_RECIPES if isinstance(data, str) and data in RECIPES else DEFAULT
+def default_for(problem):
+    """The optimizers that are compared where none is named: some are for the two-layer network alone."""
+    return DEFAULT if problem.wide else ON_RECIPES
 
 
-def _prepared(data, config, optimizers, hyper, found):
-    """The problem, and a `Config` by optimizer; what cannot run is refused before anything does."""
+def _configs(problem, config, filled, optimizers, hyper, found):
+    """A `Config` by optimizer, from what was given and what the problem filled in; what cannot run is refused before that."""
     check_settings(config.settings, optimizers)
     configs = {name: _config_of(name, config, hyper, optimizers, found.get(name, {})) for name in optimizers}
-    problem, config = build(data, config)
     own = ("optimizer", "settings", *hyper, *(("batch_size", "steps", "epochs") if problem.stops else ()))
-    filled = {option: getattr(config, option) for option in OPTIONS if option not in own}
-    configs = {name: for_method(_scheduled(dataclasses.replace(one, **filled)), problem) for name, one in configs.items()}
+    common = {option: getattr(filled, option) for option in OPTIONS if option not in own}
+    configs = {name: for_method(_scheduled(dataclasses.replace(one, **common)), problem) for name, one in configs.items()}
     for one in configs.values():
         set_up(problem, one)
-    return problem, configs
+    return configs
 
 
 def _config_of(name, config, hyper, optimizers, tuned):

@@ -117,15 +117,17 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     KeyboardInterrupt
         Ctrl-C, after the runs that are complete have been written.
     """
-    optimizers = checked(default_for(data) if optimizers is None else optimizers)
+    optimizers = None if optimizers is None else checked(optimizers)
     runs, budget = integer(1)("runs", runs), positive("budget", budget)
     config = Config(**explicit(options, "tune"), **source(data))
-    check_settings(config.settings, optimizers)
+    if optimizers is not None:
+        check_settings(config.settings, optimizers)
     if searched := [name for name, _ in config.settings if name in ("lr", *DAMPINGS)]:
         raise ValueError(f"{searched[0]} is what the search is for; expected other settings")
     if config.steps is None and config.epochs is None and config.time_limit is None:
         config = dataclasses.replace(config, time_limit=budget / SHARE)
     problem, config = build(data, config)
+    optimizers = optimizers or checked(default_for(problem))
     params = problem.init(config.seed)
     folder, searches, name = None if out is None else folders.claim(out, FILE), {}, None
 
