@@ -1,6 +1,7 @@
 """`build`: a `Problem` from a recipe, a data set by name, a file, a `Dataset`, or arrays, and the options that it leaves open."""
 
 import hashlib
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from nearlin import nn
 from nearlin._array import asarray, backend_name, check, check_range, device, fold_in, is_array, namespace, prototype, to_numpy
 from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load
 from nearlin.data.dataset import class_labels, plain, split_rows
+from nearlin.data.diagnosis import diagnose, equal_rows, least_loss
 from nearlin.data.targets import infer_task
 from nearlin.experiments import networks
 from nearlin.experiments.batches import epoch
@@ -136,6 +138,9 @@ def _from_data(data, config):
         target=dataset.describe_target() if own else None,
         spread=1.0 if steps.scale is not None else _spread(train.x),
     )
+    before = replace(steps, normalize=False, constant=False).inputs(train.x)
+    counts = _counts(dataset.y, parts, classes) if classes else None
+    problem = _diagnosed(problem, train.x, before=before, rows=train.rows, normalized=steps.normalize, counts=counts)
     return problem, _ending(config, problem)
 
 
@@ -154,6 +159,22 @@ def _parts(n, config, own, name, labels=None):
 def _numbers(dataset, classes):
     """A data set of classes as one of numbers, which the squared loss fits."""
     return replace(dataset, task="regression", y=networks.as_numbers(dataset.y, classes), class_names=None)
+
+
+def _counts(labels, parts, classes):
+    """The rows of each class in every part there is."""
+    named = zip(("training", "validation", "test"), parts, strict=True)
+    return {name: tuple(np.bincount(labels[rows], minlength=classes).tolist()) for name, rows in named if rows is not None}
+
+
+def _diagnosed(problem, given, **more):
+    """The problem with its `Diagnosis`, and the losses that no outputs undercut."""
+    used = -1 if problem.preprocessing.constant else None
+    (x, y), test = map(to_numpy, problem.train), problem.test and tuple(map(to_numpy, problem.test))
+    parameters, outputs = sum(math.prod(spec.shape) for spec in problem.objective.layers), problem.outputs
+    diagnosis = diagnose(x[:, :used], y, given, parameters, outputs, class_names=problem.class_names, **more)
+    test_least = least_loss(test[1], equal_rows(test[0])) if test else 0.0
+    return replace(problem, diagnosis=diagnosis, least=diagnosis.floor, test_least=test_least)
 
 
 def _ending(config, problem):
@@ -200,6 +221,8 @@ def _from_arrays(data, config):
     problem = _problem(config, "arrays", task, train, test, Preprocessing(), outputs)
     fingerprint = _fingerprint("as they are", to_numpy(x), to_numpy(y))
     problem = replace(problem, fingerprint=fingerprint, class_names=class_names, validation=validation, stops=own)
+    counts = None if labels is None else _counts(labels, parts, len(class_names))
+    problem = problem if isinstance(x, np.memmap) else _diagnosed(problem, to_numpy(train[0]), rows=parts[0], counts=counts)
     return problem, _ending(replace(config, **as_given), problem)
 
 

@@ -3,6 +3,8 @@
 `nearlin.experiments.building` makes it: from recipes, data sets by name, files, and arrays.
 """
 
+import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,22 +14,28 @@ import numpy as np
 from nearlin import nn
 from nearlin._array import slices, to_numpy
 from nearlin.data import Preprocessing
+from nearlin.data.diagnosis import Diagnosis
 
 
 class Error(NamedTuple):
-    """How far predictions are off: ``rmse`` in the units of the data, ``mse`` a pixel, or ``error rate`` in per cent."""
+    """How far predictions are off: ``rmse`` in the units of the data, ``mse`` a pixel, or ``error rate`` in per cent.
+
+    ``majority`` is the error rate where every row is taken for the most frequent class of the training rows.
+    """
 
     kind: str
     value: float
     wrong: int | None
     total: int
+    majority: float | None = None
 
     def __str__(self):
         if self.kind == "rmse":
             return f"RMSE {self.value:.4g} on {self.total} rows"
         if self.kind == "mse":
             return f"mean squared error {self.value:.4g} a pixel on {self.total} rows"
-        return f"{self.value:.2f} % wrong ({self.wrong} of {self.total})"
+        majority = "" if self.majority is None else f"; the most frequent class alone {self.majority:.2f} %"
+        return f"{self.value:.2f} % wrong ({self.wrong} of {self.total}{majority})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +63,16 @@ class Problem:
     spread : float
         Largest over smallest standard deviation of the features that vary, after scaling where the data were scaled.
     least, test_least : float
-        The smallest mean loss that any outputs reach on the training and test set: the entropy of their targets.
+        The smallest mean loss that any outputs reach on the training and test set: the entropy of their targets in recipes, else
+        what equal rows with different targets leave; see `nearlin.data.diagnosis.least_loss`.
     recipe : bool
         Whether the problem is one of the recipes: its mini-batches are all of one size, and it is evaluated in chunks.
     augment : bool
         Whether training images are cropped and flipped at random.
     stops : bool
         Whether a run ends by validation, or where the training loss stays; see `nearlin.experiments.stopping`.
+    diagnosis : Diagnosis or None
+        What the training rows say; None for recipes and mapped files.
     """
 
     name: str
@@ -84,6 +95,7 @@ class Problem:
     augment: bool = False
     validation: tuple | None = None
     stops: bool = False
+    diagnosis: Diagnosis | None = None
 
     @property
     def squared(self):
@@ -94,6 +106,11 @@ class Problem:
     def wide(self):
         """Whether the network is the two-layer network of the theory."""
         return isinstance(self.network, nn.TwoLayer)
+
+    @property
+    def outputs(self):
+        """The number of outputs of the network."""
+        return self.network.outputs if self.wide else self.objective.layers[-1].shape[0]
 
     @property
     def like(self):
@@ -131,7 +148,7 @@ class Problem:
         outputs = np.concatenate([to_numpy(self.objective.at(params, part).outputs) for part in self.chunks(batch)])
         outputs, y = outputs.astype(np.float64), to_numpy(batch[1])
         if self.task == "labels":
-            return _error_rate(np.argmax(outputs, axis=1) != (y if y.ndim == 1 else np.argmax(y, axis=1)))
+            return self._error_rate(np.argmax(outputs, axis=1), _largest(y))
         if self.task == "reconstruction":
             logits = isinstance(self.objective.loss, nn.SigmoidCrossEntropy)
             seen = 0.5 * (1 + np.tanh(0.5 * outputs)) if logits else outputs
@@ -139,9 +156,22 @@ class Problem:
         y = np.reshape(y, outputs.shape).astype(np.float64)
         outputs, y = (outputs[:, 0], y[:, 0]) if outputs.shape[1] == 1 else (outputs, y)
         if self.task == "classification":
-            return _error_rate((outputs >= 0) != (y >= 0))
+            return self._error_rate(outputs >= 0, y >= 0)
         rmse = float(np.sqrt(np.mean((self.preprocessing.untargets(outputs) - self.preprocessing.untargets(y)) ** 2)))
         return Error("rmse", rmse, None, len(y))
+
+    @functools.cached_property
+    def _majority(self):
+        """The most frequent class of the training rows, as `error` compares it."""
+        y = to_numpy(self.train[1])
+        values, counts = np.unique(_largest(y) if self.task == "labels" else np.reshape(y, len(y)) >= 0, return_counts=True)
+        return values[np.argmax(counts)]
+
+    def _error_rate(self, seen, y):
+        wrong = seen != y
+        return Error(
+            "error rate", 100 * float(np.mean(wrong)), int(np.sum(wrong)), len(wrong), 100 * float(np.mean(y != self._majority))
+        )
 
     def describe(self):
         """Facts about the data, for the head of a run."""
@@ -153,7 +183,7 @@ class Problem:
             "test_rows": 0 if self.test is None else self.test[0].shape[0],
             "validation_rows": 0 if self.validation is None else self.validation[0].shape[0],
             "features": math.prod(x.shape[1:]) - self.preprocessing.constant,
-            "outputs": self.objective.layers[-1].shape[0] if not self.wide else getattr(self.network, "outputs", 1),
+            "outputs": self.outputs,
             "class_names": self.class_names,
             "feature_names": self.feature_names,
             "target_name": self.target_name,
@@ -162,14 +192,16 @@ class Problem:
             "preprocessing": self.preprocessing.describe(),
             "spread": self.spread,
             "fingerprint": self.fingerprint,
+            "diagnosis": self.diagnosis and dataclasses.asdict(self.diagnosis),
         }
 
 
 CHUNK = 2**20  # inputs that are evaluated at once
 
 
-def _error_rate(wrong):
-    return Error("error rate", 100 * float(np.mean(wrong)), int(np.sum(wrong)), len(wrong))
+def _largest(y):
+    """Classes (n,) of labels, or of the largest of several numbers."""
+    return y if y.ndim == 1 else np.argmax(y, axis=1)
 
 
 def values_of(outputs, preprocessing):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import damped, has, route, stalled
+from nearlin.experiments.registry import LEAST_SQUARES
 from nearlin.experiments.run_folder import CURVATURE, LAYERS
 from nearlin.experiments.tables import Column, console, facts, say, table
 from nearlin.linalg import Rates
@@ -22,7 +23,7 @@ SHOWN = 40  # rows of a table of steps; of a longer run the first and the last o
 def print_header(trainer, stream=None):
     """What is about to run."""
     out, header, data, config = console(stream), trainer.header, trainer.header["data"], trainer.config
-    recipe = trainer.problem.recipe
+    recipe, said = trainer.problem.recipe, trainer.problem.diagnosis
     sizes = f"{header['parameters']} parameters"
     validated = f" {data['validation_rows']} validation," if data["validation_rows"] else ""
     rows = f"{data['train_rows']} training,{validated} {data['test_rows']} test rows"
@@ -30,6 +31,8 @@ def print_header(trainer, stream=None):
         out,
         ("data", f"{data['name']}: {rows}, {data['features']} features, {_kind(data)}"),
         ("target", data["target"]),
+        ("rows", _rows(trainer.problem)),
+        ("classes", said and said.classes()),
         ("preprocessing", None if recipe else data["preprocessing"]),
         ("hint", _scale_hint(data["spread"])),
         (
@@ -43,9 +46,18 @@ def print_header(trainer, stream=None):
             f"of {config.batch_size} rows, {trainer.batches.per_epoch} an epoch" if not trainer.batches.full else "all rows",
         ),
         ("hint", _batch_hint(trainer)),
+        ("hint", _side_hint(trainer)),
+        *(("warning", sentence) for sentence in (said.warnings() if said else ())),
         ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
         ("writing to", str(trainer.folder) if trainer.folder else None),
     )
+
+
+def _rows(problem):
+    """What the training rows are like, in a line."""
+    if problem.recipe:
+        return None
+    return problem.diagnosis.line() if problem.diagnosis else "not looked at, as x is a mapped file"
 
 
 def _kind(data):
@@ -76,6 +88,14 @@ def _batch_hint(trainer):
     if trainer.config.optimizer != "gauss-newton" or trainer.batches.full or rows > FEW_ROWS:
         return None
     return f"Gauss-Newton steps gain from larger batches than first-order ones, up to --batch-size all ({rows} rows)"
+
+
+def _side_hint(trainer):
+    said = trainer.problem.diagnosis
+    if trainer.config.optimizer not in LEAST_SQUARES or said is None or said.parameters >= said.rows:
+        return None
+    p = f"{said.parameters} x {said.parameters}"
+    return f"{trainer.config.optimizer} factors a matrix of {said.rows} x {said.rows}; --optimizer gauss-newton one of {p}"
 
 
 def _hyperparameters(optimizer):
@@ -111,7 +131,7 @@ def print_result(result, stream=None):
         ("plan", _plans(result.records)),
         ("wrote", _written(result)),
     )
-    say(out, sentence, result.message)
+    say(out, sentence, *(f"From the data: {limit}." for limit in limits(result)), result.message)
 
 
 def _validation(result):
@@ -225,6 +245,13 @@ def grew(result):
     return "The training loss grew; a smaller --lr may help."
 
 
+def limits(result):
+    """What the data said before the first step, of a run whose loss or last residual did not halve or is at its floor."""
+    said, loss = result.problem.diagnosis, result.final_loss
+    halved = loss <= 0.5 * result.initial_loss and not (result.records and _missed(result.records[-1]))
+    return [] if said is None or (halved and loss > 2 * said.floor) else said.limits()
+
+
 class _Compared(NamedTuple):
     """The runs of one optimizer; ``base`` is the seconds a step of sgd, 0 where it was not run."""
 
@@ -316,6 +343,13 @@ def _legend(result, seeds):
             "residual: of the training set, relative to the start; seconds: in steps alone; train, test: "
             + errors[result.train_error.kind]
         )
+    majority = [
+        f"{part} {error.majority:.2f}"
+        for part, error in (("train", result.train_error), ("test", result.test_error))
+        if error is not None and error.majority is not None
+    ]
+    if majority:
+        yield f"the most frequent class alone is wrong in per cent: {', '.join(majority)}"
     if seeds > 1:
         yield f"medians of {seeds} seeds [smallest, largest]"
 

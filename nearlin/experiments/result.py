@@ -90,7 +90,7 @@ def message(result, batches):
     above = " above the least possible" if least else ""
     relative, loss = result.relative_residual, result.final_loss
     at = f"the loss is {loss - least:.4g}{above}" if relative is None else f"the relative residual is {relative:.2e}"
-    aim = "" if relative is None else f" (tolerance {config.tol:g})"
+    aim = "" if relative is None else f" ({_aim(result)})"
     if result.ended == "converged":
         return f"Converged after {steps} steps: {at}{aim}."
     if result.ended == "stalled":
@@ -114,3 +114,9 @@ def message(result, batches):
         )
         return f"Interrupted after {steps} complete steps; {where}"
     return f"Took all {steps} steps; {at}{aim}."
+
+
+def _aim(result):
+    """The tolerance, or the least relative residual where the targets of equal rows keep it above."""
+    least = math.sqrt(result.problem.least / result.initial_loss) if result.initial_loss else 0.0
+    return f"least possible {least:.2e}" if least > result.config.tol else f"tolerance {result.config.tol:g}"

@@ -63,7 +63,7 @@ def test_a_score_of_zero_is_the_second_class_everywhere(tmp_path):
     x, y = nl.data.sphere(n=9, d=3, seed=1)[0], np.array([1.0, -1.0, 1.0] * 3)
     zeros = (np.zeros((8, 3)),)
     problem, _ = build((x, y), Config(optimizer="sgd", width=8, test_fraction=0))
-    assert problem.error(zeros, problem.train) == ("error rate", pytest.approx(100 / 3), 3, 9)
+    assert problem.error(zeros, problem.train) == ("error rate", pytest.approx(100 / 3), 3, 9, pytest.approx(100 / 3))
     labels = prediction._labels(np.array([0.0, -1e-9]), {"task": "classification", "class_names": ("low", "high")})
     assert labels.tolist() == ["high", "low"]
     Prediction(np.array([0.0, -1e-9]), labels).save(tmp_path / "p.npy")

@@ -33,7 +33,7 @@ def record(step, **fields):
 def run(records=(), task="labels", recipe=True, **fields):
     """A run of so many records on a problem whose targets have an entropy of 1 and 2."""
     problem = SimpleNamespace(
-        name="made up", recipe=recipe, task=task, least=1.0, test_least=2.0, train=(np.empty((23, 5)),), wide=True
+        name="made up", recipe=recipe, task=task, least=1.0, test_least=2.0, train=(np.empty((23, 5)),), wide=True, diagnosis=None
     )
     known = {"initial_loss": 9.0, "final_loss": 4.0, "final_test_loss": 6.0, "relative_residual": 0.5, "ended": "steps"}
     known |= {"train_error": Error("error rate", 10.0, 1, 10), "test_error": Error("error rate", 30.0, 3, 10), "message": "Done."}
@@ -115,7 +115,7 @@ def test_the_step_that_a_run_is_said_to_stop_at_is_the_one_that_blew_up(rate, st
 def test_a_limit_of_time_is_told_as_it_was_given():
     result = SimpleNamespace(
         config=SimpleNamespace(time_limit=5.0, tol=1e-3), steps=3, problem=SimpleNamespace(least=1.5), checkpoint=None,
-        ended="time limit", relative_residual=0.5, final_loss=2.0,
+        ended="time limit", relative_residual=0.5, initial_loss=8.0, final_loss=2.0,
     )  # fmt: skip
     words = "Stopped after 3 steps at the time limit of 5 s of processor time: "
     assert message(result, None) == words + "the relative residual is 5.00e-01."
@@ -275,11 +275,12 @@ def test_the_head_of_a_run_says_what_is_about_to_happen():
     header = {"parameters": 80, "data": {**pictures, "task": "classification", "preprocessing": "inputs centred"}}
     config = SimpleNamespace(width=16, activation="relu", backend="numpy", dtype="float64", seed=3, batch_size=7, optimizer="sgd")
     config.hidden, constant = None, SimpleNamespace(constant=True)
+    said = SimpleNamespace(line=lambda: "9 of 23 rows", classes=lambda: "cat 3", warnings=lambda: ["one", "two"])
     batches, snapshot = SimpleNamespace(full=False, per_epoch=4), SimpleNamespace(step=12)
     stream = io.StringIO()
     report.print_header(
         SimpleNamespace(header=header, config=config,
-                        problem=SimpleNamespace(recipe=False, train=(np.empty((23, 5)),), preprocessing=constant),
+                        problem=SimpleNamespace(recipe=False, train=(np.empty((23, 5)),), preprocessing=constant, diagnosis=said),
                         optimizer=nl.optim.SGD(lr=0.25), batches=batches, snapshot=snapshot, folder="runs/pets"),
         stream,
     )  # fmt: skip
@@ -287,6 +288,9 @@ def test_the_head_of_a_run_says_what_is_about_to_happen():
     for words in (
         "pets: 23 training, 4 validation, 9 test rows, 5 features, classification (cat = -1, dog = +1)",
         "target         the target is taken for 2 classes",
+        "rows           9 of 23 rows",
+        "classes        cat 3",
+        "warning        one\nwarning        two",
         "inputs centred",
         "differ up to 4.0e+02 times; --scale",
         "5 inputs and a constant, 16 relu neurons, 80 parameters",
