@@ -2,15 +2,15 @@
 
 Formula     M = KᵀK/n + Λ,  Λ = λ I + ω D, D the projection on the weights, zeros for biases
             n c > p     M = RᵀR
-            n c <= p    M⁻¹ = Λ⁻¹ - Λ⁻¹ Kᵀ S⁻¹ K Λ⁻¹,  S = n I + K Λ⁻¹ Kᵀ = RᵀR,
-                        K Λ⁻¹ Kᵀ = K Kᵀ/(λ + ω) + (1/λ - 1/(λ + ω)) B Bᵀ,  B the columns of biases
+            n c <= p    M⁻¹ = Λ⁻¹ - Λ⁻¹ Kᵀ (n I + K Λ⁻¹ Kᵀ)⁻¹ K Λ⁻¹,  B the columns of biases of K,
+                        (λ + ω) (n I + K Λ⁻¹ Kᵀ) = K Kᵀ + ω/λ B Bᵀ + n (λ + ω) I = RᵀR
 Reference   Woodbury, Memorandum 42, Statistical Research Group, Princeton (1950)
 Cost        n c > p: n c p² and p³/3 flops, 2 p² a solve; n c <= p: two Gram matrices and (n c)³/3, a product and 2 (n c)² a solve
 Deviations  1. By Woodbury's formula Λ⁻¹ takes digits where λ is small: CG around it, whose preconditioner it is, gives them back.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nearlin._array import namespace, slices, solve_triangular
 from nearlin.linalg import sketch_factor
@@ -21,9 +21,10 @@ ENTRIES = 2**22  # of the explicit rows of K that are made at a time
 
 @dataclass(frozen=True, eq=False)
 class DirectFactor:
-    """R of M where ``J`` is None, else R of S beside K = ``J`` and the diagonal of Λ (p,)."""
+    """R of M where ``J`` is None, else the other R beside λ + ω = ``strength``, K = ``J`` and the diagonal of Λ (p,)."""
 
     R: object
+    strength: float = 1.0
     J: object = None
     diagonal: object = None
 
@@ -33,7 +34,7 @@ class DirectFactor:
             return unravel(self._by_factor(ravel(v)), v)
         scaled = ravel(v) / self.diagonal
         across = self.J.rmatvec(self._by_factor(self.J.matvec(unravel(scaled, v))))
-        return unravel(scaled - ravel(across) / self.diagonal, v)
+        return unravel(scaled - self.strength * ravel(across) / self.diagonal, v)
 
     def _by_factor(self, b):
         return solve_triangular(self.R, solve_triangular(self.R, b, trans=True))
@@ -48,10 +49,14 @@ def direct_matrices(J, layers):
     N, p = J.shape
     if p < N:
         parts = slices(J.samples, max(1, ENTRIES // (p * J.outputs)))
-        return (sum(_square(_explicit(J.factors(rows))) for rows in parts),)
-    blocks = J.factors(slice(0, J.samples))
-    biases = [replace(block, inputs=block.inputs[:, -1:]) for block, spec in zip(blocks, layers, strict=True) if spec.bias]
-    return tuple(sum(block.cross(block) for block in some) for some in (blocks, biases))
+        return (sum(_outer(namespace(K).matrix_transpose(K)) for K in (_explicit(J.factors(rows)) for rows in parts)),)
+    gram, of_biases, shape = None, None, (J.samples, J.outputs, J.samples, J.outputs)
+    for block, spec in zip(J.factors(slice(0, J.samples)), layers, strict=True):
+        signals, inputs = _outer(block.left), _outer(block.inputs)
+        xp = namespace(signals)
+        gram = _plus(gram, xp.reshape(xp.reshape(signals, shape) * inputs[:, None, :, None], (N, N)))
+        of_biases = _plus(of_biases, signals) if spec.bias else of_biases
+    return gram, of_biases
 
 
 def direct_factor(matrices, J, layers, params, damping, l2):
@@ -64,9 +69,8 @@ def direct_factor(matrices, J, layers, params, damping, l2):
         R, how = sketch_factor(matrices[0] / J.samples + diagonal * eye, 0.0)
         return DirectFactor(R), how
     gram, of_biases = matrices
-    weights, biases = 1 / (damping + l2), 1 / damping
-    R, how = sketch_factor(weights * gram + (biases - weights) * of_biases, J.samples)
-    return DirectFactor(R, J, diagonal), how
+    R, how = sketch_factor(gram if of_biases is None or not l2 else gram + l2 / damping * of_biases, J.samples * (damping + l2))
+    return DirectFactor(R, damping + l2, J, diagonal), how
 
 
 def _explicit(blocks):
@@ -76,5 +80,10 @@ def _explicit(blocks):
     return xp.concat([xp.reshape(part, (-1, part.shape[2])) for part in rows], axis=1)
 
 
-def _square(K):
-    return namespace(K).matrix_transpose(K) @ K
+def _outer(a):
+    """a aᵀ, where the backend sees that it is symmetric."""
+    return a @ namespace(a).matrix_transpose(a)
+
+
+def _plus(total, part):
+    return part if total is None else total + part

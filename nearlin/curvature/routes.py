@@ -304,7 +304,7 @@ class Direct(Route):
         N, p = J.shape
         if p < N:
             return Work(matmul=N * p**2, cholesky=p**3 / 3)
-        return 2 * J.gram_work() + Work(cholesky=N**3 / 3)
+        return J.gram_work() + Work(cholesky=N**3 / 3)
 
     def apply_work(self, J):
         """On the side of the samples with a product."""

@@ -209,7 +209,9 @@ class BasePerceptron(BaseEstimator):
             return 0.0, start
         if self.alpha != "auto":
             return self.alpha / table.total, start
-        return task.choose(table, start, random) if table.n >= FEW else (MIDDLE, start)
+        if table.n < FEW:
+            return MIDDLE, start
+        return task.choose(table.single() if self.standardize else table, start, random)
 
     def _hold_out(self, table, outputs, task, random):
         """The rows to fit and, with early stopping, ``score(params)`` on the others, else None."""

@@ -1,7 +1,7 @@
 """The fit of one network: iterations over batches, and the rule that ends them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nearlin._array import fold_in, namespace, permutation, unguarded
@@ -25,6 +25,10 @@ class Rule:
     max_iter: int
     tol: float
     n_iter_no_change: int
+
+    def halved(self):
+        """A rule that ends after half as many iterations without progress."""
+        return replace(self, n_iter_no_change=max(1, self.n_iter_no_change // 2))
 
 
 class Fitted(NamedTuple):

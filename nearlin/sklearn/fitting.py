@@ -15,6 +15,7 @@ from nearlin.sklearn.scaling import Scaling
 
 PENALTIES = (1e-2, 1e-3, 1e-4)  # ω, alpha per row: the largest first
 HELD_OUT = 0.1  # of the rows, to choose among them
+MANY = 8000  # rows that are enough to choose
 FEW = 100  # rows below which none are held out
 MIDDLE = 1e-3  # ω there
 
@@ -87,12 +88,25 @@ class Table:
         labels = None if self.labels is None else self.labels[rows]
         return Table(take(self.x, rows), take(self.y, rows), weights, self.total * share, labels, self.rows[rows])
 
+    def single(self):
+        """The rows in float32."""
+        single = namespace(self.x).float32
+        (x,), y = cast((self.x,), single), self.y
+        if not namespace(y).isdtype(y.dtype, "integral"):
+            (y,) = cast((y,), single)
+        return replace(self, x=x, y=y, weights=None if self.weights is None else cast((self.weights,), single)[0])
+
     def split(self, fraction, random):
         """The rows to fit and those held out, with the classes in their proportions where that can be."""
         counts = () if self.labels is None else np.unique(self.labels, return_counts=True)[1]
         several = len(counts) and min(counts) > 1 and min(fraction, 1 - fraction) * self.n >= len(counts)
         options = {"test_size": fraction, "random_state": random, "stratify": self.labels if several else None}
         return tuple(self[part] for part in train_test_split(np.arange(self.n), **options))
+
+
+def cast(arrays, dtype):
+    """A tuple of arrays in a dtype of their namespace."""
+    return tuple(namespace(a).astype(a, dtype, copy=False) for a in arrays)
 
 
 def tabulate(rows, outputs, layers, standardize):
@@ -156,12 +170,14 @@ class Task:
 
         They are tried from the largest on, each from ``start``, until one is worse than that before it.
         """
-        quiet, best = replace(self, verbose=False, optimizer=self.rough), None
-        fitted, held_out = table.split(HELD_OUT, random)
+        quiet, best = replace(self, verbose=False, optimizer=self.rough, rule=self.rule.halved()), None
+        start, dtype = cast(start, table.x.dtype), start[0].dtype
+        some = table if table.n <= MANY else table.split(MANY / table.n, random)[1]
+        fitted, held_out = some.split(HELD_OUT, random)
         for l2 in PENALTIES:
             params = quiet.fit(fitted, l2, start).params
             loss = self.value(held_out, params)
             if best is not None and loss > best[0]:
                 break
             best = loss, l2, params
-        return best[1:]
+        return best[1], cast(best[2], dtype)
