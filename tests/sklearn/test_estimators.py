@@ -286,8 +286,10 @@ def test_weights_that_cannot_be_used_are_named():
 
 def test_raw_units_are_left():
     """With a softmax that is saturated at the start the fit moves, and is about as good as on standardised inputs."""
-    X, y = datasets.load_wine(return_X_y=True)
+    X, y = (a[::2] for a in datasets.load_wine(return_X_y=True))
+    options = {"alpha": 1e-4, "random_state": 0}
+    standardised = MLPClassifier(**options).fit(X, y).score(X, y)
     for dtype in (np.float64, np.float32):
-        raw = MLPClassifier(standardize=False, alpha=0.1, random_state=0).fit(X.astype(dtype), y)
-        assert raw.loss_curve_[-1] < 0.3
-        assert raw.score(X, y) > 0.9
+        raw = MLPClassifier(standardize=False, **options).fit(X.astype(dtype), y)
+        assert raw.loss_curve_[0] > 10 > raw.loss_curve_[-1]
+        assert raw.score(X.astype(dtype), y) > standardised - 0.02

@@ -5,7 +5,7 @@ import re
 import textwrap
 from importlib import import_module
 
-ROOMS = ("nearlin", "linalg", "sketch", "nn", "curvature", "steps", "data", "optim", "complexity", "experiments")
+ROOMS = ("nearlin", "linalg", "sketch", "nn", "curvature", "steps", "data", "optim", "complexity", "experiments", "sklearn")
 
 
 def page(room):
