@@ -72,7 +72,7 @@ class Preprocessing:
         fitted.inputs(dataset.x, dataset.name, dataset.rows)
         return fitted
 
-    def inputs(self, x, name="x", rows=None):
+    def inputs(self, x, name="x", rows=None, keep_zero=False):
         """The inputs (n, d) as the network sees them: (n, d + 1) with a constant.
 
         Parameters
@@ -82,6 +82,8 @@ class Preprocessing:
             What error messages call the data.
         rows : sequence of int, optional
             Row numbers for error messages; 0, 1, ... by default.
+        keep_zero : bool
+            A row that is zero where rows are normalised stays zero, with a warning; else it is refused.
 
         Raises
         ------
@@ -98,18 +100,23 @@ class Preprocessing:
         z = x if self.mean is None else x - self.mean
         z = z if self.scale is None else z / self.scale
         z = np.column_stack([z, np.ones(len(z))]) if self.constant else z
-        return self._unit_rows(z, x, name, rows) if self.normalize else z
+        return self._unit_rows(z, x, name, rows, keep_zero) if self.normalize else z
 
-    def _unit_rows(self, z, x, name, rows):
+    def _unit_rows(self, z, x, name, rows, keep_zero):
         length = np.linalg.norm(z, axis=1)
         subtracted = 0.0 if self.mean is None else np.linalg.norm(x / (1.0 if self.scale is None else self.scale), axis=1)
-        zero = np.flatnonzero((length == 0) | (length <= _ZERO * subtracted))
-        if len(zero):
-            row = int(zero[0] if rows is None else rows[zero[0]])
-            when = "" if self.mean is None else " after centring"
+        zero = (length == 0) | (length <= _ZERO * subtracted)
+        if not np.any(zero):
+            return z / length[:, None]
+        first = np.flatnonzero(zero)[0]
+        when = "" if self.mean is None else " after centring"
+        row = f"{name}: row {int(first if rows is None else rows[first])} (counted from 0) is zero{when}"
+        if not keep_zero:
             remedy = "remove it" if self.mean is None else "remove it or do not centre (--no-center)"
-            raise DataError(f"{name}: row {row} (counted from 0) is zero{when} and has no direction to normalise; {remedy}")
-        return z / length[:, None]
+            raise DataError(f"{row} and has no direction to normalise; {remedy}")
+        others = f", as {np.sum(zero) - 1} more" if np.sum(zero) > 1 else ""
+        warnings.warn(f"{row}{others}, and has no direction; its prediction is what the network gives for zero", stacklevel=4)
+        return np.where(zero[:, None], 0.0, z / np.where(zero, 1.0, length)[:, None])
 
     def targets(self, y):
         """Targets (n,) or (n, c) in the units of the network; labels of classes are for the problem to turn into numbers."""

@@ -234,13 +234,16 @@ def predict_command(checkpoint, data, out, target, backend):
 
     \b
     DATA holds the features alone, as .csv or .tsv (the columns of training, in any order), .npz (array x), .npy or images;
-    --target names a column to drop. Regression gives a column `prediction` (several targets: one for each), classes `label`,
-    and the two-layer network's two classes `score` too.
+    --target names a column to drop. Regression gives a column `prediction` (several targets: one for each), classes `label` and,
+    of a perceptron, `probability CLASS` for each; the two-layer network is fitted by least squares and has no probabilities, of
+    two classes a `score`.
     Example:
       nearlin predict runs/houses/checkpoint.npz new.csv --out prices.csv
     """
     prediction = predict(checkpoint, data, out=out, target=target, backend=backend)
-    click.echo(f"Wrote {len(prediction.values)} prediction(s) to {out}")
+    none = prediction.labels is not None and prediction.probabilities is None
+    without = ", without probabilities: the network was fitted by least squares" if none else ""
+    click.echo(f"Wrote {len(prediction.values)} prediction(s) to {out}{without}")
 
 
 @cli.command("verify", short_help="Check what the papers promise.")

@@ -22,27 +22,36 @@ SUFFIXES = (".csv", ".npy", ".npz")
 class Prediction:
     """Predicted ``values``: targets (n,) or (n, c) in their own units, whose names are ``names``.
 
-    For classes the network's outputs: scores (n,), of which the sign decides between two, or (n, c), of which the largest one
-    does; ``labels`` (n,) are then the names of the classes.
+    For classes ``values`` are the network's outputs: scores (n,), of which the sign decides between two, or (n, c), of which the
+    largest one does; ``labels`` (n,) are the classes predicted, and ``names`` those of all c. ``probabilities`` (n, c) are the
+    softmax of the outputs where the network was fitted by cross-entropy, and None where it was fitted by least squares: then
+    outputs are no probabilities.
     """
 
     values: np.ndarray
     labels: np.ndarray | None = None
     names: tuple | None = None
+    probabilities: np.ndarray | None = None
 
     def columns(self):
         """The columns of the output file, by name."""
         if self.labels is not None:
-            return {"score": self.values, "label": self.labels} if self.values.ndim == 1 else {"label": self.labels}
-        if self.values.ndim == 1:
-            return {"prediction": self.values}
-        names = self.names or tuple(map(str, range(self.values.shape[1])))
-        return {f"prediction {name}": column for name, column in zip(names, self.values.T, strict=True)}
+            score = {"score": self.values} if self.values.ndim == 1 else {}
+            return {**score, "label": self.labels, **self._named("probability", self.probabilities)}
+        return {"prediction": self.values} if self.values.ndim == 1 else self._named("prediction", self.values)
+
+    def _named(self, what, values):
+        """A column of ``values`` (n, c) for every name; none where there are no values."""
+        if values is None:
+            return {}
+        names = self.names or tuple(map(str, range(values.shape[1])))
+        return {f"{what} {name}": column for name, column in zip(names, values.T, strict=True)}
 
     def save(self, path):
         """Write ``.csv`` (with a header line), ``.npz`` (an array per column) or ``.npy``, atomically.
 
-        An ``.npy`` file holds the values; for two classes by one output scores and signs (n, 2).
+        An ``.npy`` file holds the values; of classes the probabilities where there are any, or by one output scores and signs
+        (n, 2).
         """
         path = checked_suffix(path)
         writers = {".csv": self._csv, ".npy": self._npy, ".npz": lambda file: np.savez(file, **self.columns())}
@@ -56,8 +65,9 @@ class Prediction:
         file.write(text.getvalue().encode())
 
     def _npy(self, file):
-        signed = self.labels is not None and self.values.ndim == 1
-        np.save(file, np.column_stack([self.values, np.where(self.values >= 0, 1.0, -1.0)]) if signed else self.values)
+        values = self.values if self.probabilities is None else self.probabilities
+        signed = self.labels is not None and values.ndim == 1
+        np.save(file, np.column_stack([values, np.where(values >= 0, 1.0, -1.0)]) if signed else values)
 
 
 @unguarded()
@@ -80,6 +90,8 @@ def predict(path, data, out=None, target=None, backend="numpy"):
     Returns
     -------
     Prediction
+        Where the network takes rows of unit length, one that is zero after centring has none; its prediction is what the network
+        gives for zero, and a warning says so.
 
     Raises
     ------
@@ -101,10 +113,12 @@ def predict(path, data, out=None, target=None, backend="numpy"):
     steps = Preprocessing.from_dict(saved["preprocessing"])
     like = prototype(backend, config["dtype"])
     params = checkpoint.next_to(saved["best"].params if saved.get("best") else saved["params"], like)
-    z = asarray(steps.inputs(x, str(data) if isinstance(data, str | Path) else "x"), like=like)
+    z = asarray(steps.inputs(x, str(data) if isinstance(data, str | Path) else "x", keep_zero=True), like=like)
     net = network({"hidden": None, **config}, z.shape[1], facts.get("outputs", 1))
     values = values_of(net.forward(params, z)[0], steps)
-    prediction = Prediction(values, _labels(values, facts), facts.get("target_names"))
+    softmax = facts["task"] == "labels" and config.get("hidden")
+    names = facts["class_names"] if facts["task"] == "labels" else facts.get("target_names")
+    prediction = Prediction(values, _labels(values, facts), names, _softmax(values) if softmax else None)
     if out is not None:
         prediction.save(out)
     return prediction
@@ -118,6 +132,11 @@ def _inputs(data, target, facts):
     if x.shape[1] != facts["features"]:
         raise DataError(f"data has {x.shape[1]} feature(s); expected {facts['features']}, as in training")
     return x
+
+
+def _softmax(values):
+    e = np.exp(values - np.max(values, axis=1, keepdims=True))
+    return e / np.sum(e, axis=1, keepdims=True)
 
 
 def _labels(values, facts):

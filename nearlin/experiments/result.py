@@ -57,7 +57,7 @@ class Result:
             network = nn.Objective(self.problem.network, self.problem.objective.loss, self.statistics).evaluation().network
             return to_numpy(network.forward(self.params, x)[0])
         steps = self.problem.preprocessing
-        x = asarray(steps.inputs(to_numpy(x)), like=self.params[0])
+        x = asarray(steps.inputs(to_numpy(x), keep_zero=True), like=self.params[0])
         return values_of(self.problem.network.forward(self.params, x)[0], steps)
 
     def summary(self):

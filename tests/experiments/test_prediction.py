@@ -109,6 +109,48 @@ def test_bad_input(houses, tmp_path):
         predict(run, houses, out=houses, target="price")
     with pytest.raises(OSError, match="cannot write into the folder"):
         predict(run, X, out=tmp_path / "file" / "p.csv")
-    mean = result.problem.preprocessing.mean
-    with pytest.raises(DataError, match=r"row 1 .* is zero after centring"):
-        predict(run, np.stack([X[0], mean]))
+
+
+def test_a_row_at_the_mean_has_the_value_at_zero_and_a_warning(houses, tmp_path):
+    result = train(houses, target="price", width=256, scale=False, normalize=True, out=tmp_path / "run", progress=False)
+    steps = result.problem.preprocessing
+    rows, sentence = np.stack([X[0], steps.mean, X[1], steps.mean]), r"row 1 \(counted from 0\) is zero after centring, as 1 more"
+    with pytest.warns(UserWarning, match=sentence):
+        values = predict(result.checkpoint, rows).values
+    assert values[[1, 3]].tolist() == [steps.target_mean] * 2  # ReLU without biases is 0 at 0
+    np.testing.assert_allclose(values[[0, 2]], predict(result.checkpoint, X[:2]).values, rtol=1e-12)
+    with pytest.warns(UserWarning, match="row 0 .* has no direction; its prediction is what the network gives for zero"):
+        assert result.predict(steps.mean[None]).tolist() == [steps.target_mean]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_perceptron_has_a_column_of_probabilities_for_each_class(tmp_path, classes):
+    names = ("cat", "dog", "eel")[:classes]
+    pets = nl.data.Dataset("pets", X, np.digitize(X[:, 0], [0.0, 0.4][: classes - 1]), "classification", names)
+    result = train(pets, hidden=8, steps=3, out=tmp_path / "run", progress=False)
+    found = predict(result.checkpoint, X, out=tmp_path / "p.csv")
+    hidden, last = result.params
+    z = np.maximum(
+        (X - result.problem.preprocessing.mean) / result.problem.preprocessing.scale @ hidden[:, :-1].T + hidden[:, -1], 0
+    )
+    odds = np.exp(z @ last[:, :-1].T + last[:, -1])
+    by_hand = odds / odds.sum(axis=1)[:, None]
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["label", *(f"probability {name}" for name in names)]
+    np.testing.assert_allclose([[float(row[f"probability {name}"]) for name in names] for row in rows], by_hand, rtol=1e-10)
+    assert [row["label"] for row in rows] == [names[k] for k in np.argmax(by_hand, axis=1)]
+    predict(result.checkpoint, X, out=tmp_path / "p.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), found.probabilities)
+
+
+def test_large_outputs_have_probabilities_too():
+    np.testing.assert_allclose(prediction._softmax(np.array([[1e4, 0.0], [-1e4, -1e4]])), [[1, 0], [0.5, 0.5]])
+
+
+def test_least_squares_has_no_probabilities(tmp_path):
+    pets = nl.data.Dataset("pets", X, np.digitize(X[:, 0], [0.0, 0.4]), "classification", ("cat", "dog", "eel"))
+    result = train(pets, width=96, steps=3, out=tmp_path / "run", progress=False)
+    found = predict(result.checkpoint, X, out=tmp_path / "p.csv")
+    assert found.probabilities is None
+    assert list(found.columns()) == ["label"]
