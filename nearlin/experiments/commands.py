@@ -95,7 +95,8 @@ def cli(debug):
 @cli.command(
     "train",
     short_help="Fit a network to data.",
-    epilog="The output folder receives run.jsonl (a header line, a line per step, an end line), checkpoint.npz and run.png; "
+    epilog="The output folder receives run.jsonl (a header line, a line per step, an end line), checkpoint.npz, run.png (losses) "
+    "and fit.png (a confusion matrix for classes, predicted against true for numbers); "
     "of methods with a damping also curvature.png, of those that change one layer a step layers.png.",
 )
 @click.argument("data", required=False)

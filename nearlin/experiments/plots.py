@@ -2,19 +2,19 @@
 
 import math
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from nearlin.experiments.batches import epoch
 from nearlin.experiments.folders import write_atomically
-from nearlin.experiments.records import route
+from nearlin.experiments.records import has, route
 
 
 def plot_result(result, path):
     """One run as a PNG under ``path``."""
-    label = result.config.optimizer
-    return _plot([(label, result)], f"{label} on {_subject(result)}", path)
+    return _plot([("training", result)], f"{result.config.optimizer} on {_subject(result)}", path)
 
 
 def plot_layers(result, path):
@@ -99,7 +99,7 @@ def _points(records, field):
 
 
 def _count_axis(panel, values):
-    panel.set_ylim(bottom=-0.06 * max(values))
+    panel.set_ylim(-0.08 * max(values), 1.08 * max(values))
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -125,15 +125,15 @@ def _subject(result):
     if not result.problem.recipe:
         neurons = config.width if config.hidden is None else " and ".join(map(str, config.hidden))
         network = f"d = {facts['features']}, {neurons} {config.activation} neurons"
-    return f"{result.problem.name}\nn = {facts['train_rows']}, {network}, {config.dtype}{batch}"
+    return f"{Path(result.problem.name).name}\nn = {facts['train_rows']}, {network}, {config.dtype}{batch}"
 
 
 def curve(result):
     """Steps, seconds, losses and acceptance of a run: the training loss after 0, 1, ... steps where it is known.
 
-    Losses are those above the least possible one, where the targets have an entropy.
+    Losses of recipes are those above the least possible one, where the targets have an entropy.
     """
-    least = result.problem.least
+    least = result.problem.least if result.problem.recipe else 0.0
     steps, seconds, losses, accepted, elapsed = [0], [0.0], [result.initial_loss - least], [True], 0.0
     for record in result.records:
         elapsed += record["seconds"]
@@ -168,6 +168,8 @@ def _plot(runs, title, path):
         for panel, abscissa in zip(panels, ([step / per_epoch for step in steps], seconds), strict=True):
             panel.plot(abscissa, losses, **style)
             _plot_test(panel, result, per_epoch, abscissa, colours[label])
+            if len(runs) == 1:
+                _plot_validation(panel, result, abscissa)
             _mark_rejected(panel, abscissa, losses, accepted)
     for panel, name in zip(panels, ("step" if per_epoch == 1 else "epoch", "time in steps (s)"), strict=True):
         panel.set_xlabel(name)
@@ -178,8 +180,12 @@ def _plot(runs, title, path):
     top = DIVERGED * max(curve(result)[2][0] for _, result in runs)
     if top > 0 and any(loss > top for _, result in runs for loss in curve(result)[2]):
         panels[0].set_ylim(top=top)  # what a run that diverged looks like on its way up says nothing about the others
-    excess = " above the least" if runs[0][1].problem.least else ""
-    panels[0].set_ylabel(f"training loss{excess}" + (" (dotted: test)" if runs[0][1].problem.recipe else ""))
+    low, high = panels[0].get_ylim()
+    if panels[0].get_yscale() == "log" and high < 50 * low:
+        _plain_ticks(panels[0].yaxis)
+    recipe, validated = runs[0][1].problem.recipe, len(runs) == 1 and has(runs[0][1].records, "validation_loss")
+    excess = " above the least" if recipe and runs[0][1].problem.least else ""
+    panels[0].set_ylabel(("loss" if validated else "training loss") + excess + (" (dotted: test)" if recipe else ""))
     panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = panels[0].get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
@@ -203,6 +209,21 @@ def _plot_test(panel, result, per_epoch, abscissa, colour):
     if any(loss is not None for loss in losses):
         values = [math.nan if loss is None else loss - least for loss in losses]
         panel.plot(abscissa[1 : 1 + len(values)], values, ":", color=colour, linewidth=1.1)
+
+
+def _plot_validation(panel, result, abscissa):
+    """The validation loss, dashed, and the step whose weights are kept; the least possible training loss where it is not zero."""
+    if has(result.records, "validation_loss"):
+        known = [r for r in result.records if r["loss_after"] is not None and math.isfinite(r["loss_after"])]
+        losses = [math.nan if r["validation_loss"] is None else r["validation_loss"] for r in known]
+        panel.plot(abscissa[1 : 1 + len(losses)], losses, "--", color="C1", linewidth=1.4, label="validation")
+        kept = [i for i, r in enumerate(known) if r["step"] + 1 == result.best_step]
+        if kept:
+            panel.axvline(
+                abscissa[1 + kept[0]], color="0.4", linewidth=0.9, linestyle=":", label=f"kept: step {result.best_step}"
+            )
+    if result.problem.least and not result.problem.recipe:
+        panel.axhline(result.problem.least, color="0.4", linewidth=0.9, label="least possible training loss")
 
 
 def _mark_rejected(panel, abscissa, losses, accepted):
@@ -230,7 +251,9 @@ def plot_claims(results, family, path):
         _plot_series(panel, title, series)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
-    figure.suptitle(f"{family}: measured (points) and predicted (dashed)", fontsize=11, y=1 - 0.25 / height)
+    dashed = any(one.predicted is not None for _, series in shown for one in series)
+    what = "measured (points) and predicted or bound (dashed)" if dashed else "measured"
+    figure.suptitle(f"{family}: {what}", fontsize=11, y=1 - 0.25 / height)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
     return path
 
@@ -249,7 +272,8 @@ def _plot_series(panel, title, series):
         style = {"color": f"C{i % 10}", "markersize": 4, "linewidth": 1.1}
         panel.plot(one.x, one.y, "o-" if ordered else "o", label=one.label, **style)
         if one.predicted is not None:
-            panel.plot(one.x, one.predicted, "--" if ordered else "_", color=f"C{i % 10}", linewidth=1.6, markersize=9, alpha=0.7)
+            style |= {"linewidth": 1.6, "markersize": 9, "alpha": 0.7, "zorder": 3}
+            panel.plot(one.x, one.predicted, "--" if ordered else "_", **style)
     _scale(panel.xaxis, "x", series, [value for one in series for value in one.x])
     _scale(panel.yaxis, "y", series, [value for one in series for value in (*one.y, *(one.predicted or ()))])
     _tick_sizes(panel, {value for one in series for value in one.x})
@@ -275,8 +299,14 @@ def _scale(axis, letter, series, values):
     if high < 1.5 * low:
         axis.axes.set(**{f"{letter}lim": (low / 2, 2 * high)})
     if high < 50 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axis.set_major_formatter(_plain)
+        _plain_ticks(axis)
+
+
+def _plain_ticks(axis):
+    """Ticks of a short logarithmic axis, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_formatter(_plain)
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _tick_sizes(panel, sizes):

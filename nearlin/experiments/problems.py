@@ -141,37 +141,46 @@ class Problem:
             return None, None
         return self.loss(params, self.validation), self.error(params, self.validation).wrong
 
+    def compared(self, params, batch):
+        """What the network at ``params`` says of a batch, and what is true.
+
+        Labels (n,) from 0; for numbers predictions and targets (n,) or (n, c) in the units of the data; for images pixels.
+        """
+        outputs = np.concatenate([to_numpy(self.objective.at(params, part).outputs) for part in self.chunks(batch)])
+        outputs, y = outputs.astype(np.float64), to_numpy(batch[1])
+        if self.task == "labels":
+            return np.argmax(outputs, axis=1), self._labels(y)
+        if self.task == "reconstruction":
+            logits = isinstance(self.objective.loss, nn.SigmoidCrossEntropy)
+            seen = 0.5 * (1 + np.tanh(0.5 * outputs)) if logits else outputs
+            return seen, y
+        outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs
+        if self.task == "classification":
+            return (outputs >= 0).astype(int), self._labels(y)
+        y = np.reshape(y, outputs.shape).astype(np.float64)
+        return self.preprocessing.untargets(outputs), self.preprocessing.untargets(y)
+
     def error(self, params, batch):
         """The `Error` of the network at ``params`` on a batch, or None where there is no batch."""
         if batch is None:
             return None
-        outputs = np.concatenate([to_numpy(self.objective.at(params, part).outputs) for part in self.chunks(batch)])
-        outputs, y = outputs.astype(np.float64), to_numpy(batch[1])
-        if self.task == "labels":
-            return self._error_rate(np.argmax(outputs, axis=1), _largest(y))
-        if self.task == "reconstruction":
-            logits = isinstance(self.objective.loss, nn.SigmoidCrossEntropy)
-            seen = 0.5 * (1 + np.tanh(0.5 * outputs)) if logits else outputs
-            return Error("mse", float(np.mean((seen - y) ** 2)), None, len(y))
-        y = np.reshape(y, outputs.shape).astype(np.float64)
-        outputs, y = (outputs[:, 0], y[:, 0]) if outputs.shape[1] == 1 else (outputs, y)
-        if self.task == "classification":
-            return self._error_rate(outputs >= 0, y >= 0)
-        rmse = float(np.sqrt(np.mean((self.preprocessing.untargets(outputs) - self.preprocessing.untargets(y)) ** 2)))
-        return Error("rmse", rmse, None, len(y))
+        seen, true = self.compared(params, batch)
+        if self.task in ("labels", "classification"):
+            wrong, majority = seen != true, float(np.mean(true != self._majority))
+            return Error("error rate", 100 * float(np.mean(wrong)), int(np.sum(wrong)), len(wrong), 100 * majority)
+        mse = float(np.mean((seen - true) ** 2))
+        return Error("mse", mse, None, len(true)) if self.task == "reconstruction" else Error("rmse", mse**0.5, None, len(true))
 
     @functools.cached_property
     def _majority(self):
-        """The most frequent class of the training rows, as `error` compares it."""
-        y = to_numpy(self.train[1])
-        values, counts = np.unique(_largest(y) if self.task == "labels" else np.reshape(y, len(y)) >= 0, return_counts=True)
-        return values[np.argmax(counts)]
+        """The most frequent class of the training rows."""
+        return np.argmax(np.bincount(self._labels(to_numpy(self.train[1]))))
 
-    def _error_rate(self, seen, y):
-        wrong = seen != y
-        return Error(
-            "error rate", 100 * float(np.mean(wrong)), int(np.sum(wrong)), len(wrong), 100 * float(np.mean(y != self._majority))
-        )
+    def _labels(self, y):
+        """Labels (n,) from 0 of the targets of classes: labels already, signs, or the largest of several numbers."""
+        if self.task == "classification":
+            return (np.reshape(y, len(y)) >= 0).astype(int)
+        return y if y.ndim == 1 else np.argmax(y, axis=1)
 
     def describe(self):
         """Facts about the data, for the head of a run."""
@@ -197,11 +206,6 @@ class Problem:
 
 
 CHUNK = 2**20  # inputs that are evaluated at once
-
-
-def _largest(y):
-    """Classes (n,) of labels, or of the largest of several numbers."""
-    return y if y.ndim == 1 else np.argmax(y, axis=1)
 
 
 def values_of(outputs, preprocessing):

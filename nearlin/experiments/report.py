@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import damped, has, route, stalled
 from nearlin.experiments.registry import LEAST_SQUARES
-from nearlin.experiments.run_folder import CURVATURE, LAYERS
+from nearlin.experiments.run_folder import CURVATURE, FIT, LAYERS
 from nearlin.experiments.tables import Column, console, facts, say, table
 from nearlin.linalg import Rates
 
@@ -157,6 +157,7 @@ def _plans(records):
 def _written(result):
     names = [path.name for path in (result.log, result.checkpoint, result.plot) if path is not None]
     if result.plot is not None:
+        names += [FIT] * (not result.problem.recipe)
         names += [LAYERS] * has(result.records, "layer") + [CURVATURE] * damped(result.records)
     return f"{', '.join(names)} in {result.folder}" if names else None
 

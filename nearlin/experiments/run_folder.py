@@ -7,7 +7,8 @@ from pathlib import Path
 from nearlin.experiments import checkpoint, folders
 from nearlin.experiments.records import damped, has
 
-LOG, CHECKPOINT, PLOT, LAYERS, CURVATURE = "run.jsonl", "checkpoint.npz", "run.png", "layers.png", "curvature.png"
+LOG, CHECKPOINT = "run.jsonl", "checkpoint.npz"
+PLOT, LAYERS, CURVATURE, FIT = "run.png", "layers.png", "curvature.png", "fit.png"
 
 
 class RunFolder:
@@ -65,6 +66,7 @@ class RunFolder:
 
     def _draw(self, result):
         try:
+            from nearlin.experiments.fits import plot_fit
             from nearlin.experiments.plots import plot_curvature, plot_layers, plot_result
         except ImportError:
             return None
@@ -72,4 +74,5 @@ class RunFolder:
             plot_layers(result, self.path / LAYERS)
         if damped(result.records):
             plot_curvature(result, self.path / CURVATURE)
+        plot_fit(result, self.path / FIT)
         return plot_result(result, self.path / PLOT)

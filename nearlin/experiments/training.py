@@ -51,8 +51,9 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
         integer labels, targets (n, c) and ``hidden`` a perceptron, and an end as files have it. A `Dataset` made of arrays is
         preprocessed. May be omitted with ``resume`` where the checkpoint knows the name or file.
     out : str or path, optional
-        Folder for ``run.jsonl`` (a header line, a line per step, an end line), ``checkpoint.npz`` and ``run.png``; it must not
-        hold an earlier run. Nothing is written without it. Methods with a damping add ``curvature.png`` (damping, effective
+        Folder for ``run.jsonl`` (a header line, a line per step, an end line), ``checkpoint.npz``, ``run.png`` (losses) and
+        ``fit.png`` (a confusion matrix for classes, predicted against true for numbers; not of recipes); it must not hold an
+        earlier run. Nothing is written without it. Methods with a damping add ``curvature.png`` (damping, effective
         dimension, inner iterations and route of every step), those that change one layer a step ``layers.png``. Plots need
         matplotlib and are left out without it.
     checkpoint_every : int

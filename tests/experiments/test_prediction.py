@@ -127,7 +127,7 @@ def test_a_row_at_the_mean_has_the_value_at_zero_and_a_warning(houses, tmp_path)
 def test_a_perceptron_has_a_column_of_probabilities_for_each_class(tmp_path, classes):
     names = ("cat", "dog", "eel")[:classes]
     pets = nl.data.Dataset("pets", X, np.digitize(X[:, 0], [0.0, 0.4][: classes - 1]), "classification", names)
-    result = train(pets, hidden=8, steps=3, out=tmp_path / "run", progress=False)
+    result = train(pets, hidden=8, steps=3, dtype="float64", out=tmp_path / "run", progress=False)
     found = predict(result.checkpoint, X, out=tmp_path / "p.csv")
     hidden, last = result.params
     z = np.maximum(

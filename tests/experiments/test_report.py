@@ -390,8 +390,10 @@ def test_a_run_is_drawn_over_epochs_and_over_seconds_with_its_test_loss(figures)
 def test_rejected_steps_are_crossed(figures):
     whole = [record(0, loss_after=5.0), record(1, loss_after=5.0, accepted=False), record(2, loss_after=3.0)]
     plots.plot_result(run(whole, recipe=False, final_loss=3.0), "run.png")
-    _, crosses = figures[0].axes[0].get_lines()
-    assert (list(crosses.get_xdata()), list(crosses.get_ydata()), crosses.get_marker()) == ([2], [4.0], "x")
+    losses, least, crosses = figures[0].axes[0].get_lines()
+    assert list(losses.get_ydata()) == [9.0, 5.0, 5.0, 3.0]
+    assert list(least.get_ydata()) == [1.0, 1.0]
+    assert (list(crosses.get_xdata()), list(crosses.get_ydata()), crosses.get_marker()) == ([2], [5.0], "x")
 
 
 def test_the_shares_of_the_layers_are_of_the_steps_so_far(figures):
