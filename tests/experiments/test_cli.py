@@ -40,7 +40,8 @@ def test_train_writes_tells_and_resumes(tmp_path):
     for word in ("contraction", "inner", "true res.", "fresh", "RMSE", "Took all 3 steps", "NeuronSigns"):
         assert word in done.stdout
     run = tmp_path / "runs" / "h-near-linear-gauss-newton-0"
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoint.npz", "curvature.png", "run.jsonl", "run.png"]
+    written = ["checkpoint.npz", "curvature.png", "fit.png", "run.jsonl", "run.png"]
+    assert sorted(path.name for path in run.iterdir()) == written
     more = nearlin("train", "--resume", run / "checkpoint.npz", "--steps", 5)
     assert more.exit_code == 0, more.output
     assert "at step 3" in more.stdout

@@ -106,7 +106,8 @@ def test_files(tmp_path):
     assert lines[0]["config"]["width"] == 512
     assert lines[0]["data"]["preprocessing"].startswith("inputs centred, rows normalised")
     assert lines[-1]["final_loss"] == result.final_loss
-    assert sorted(path.name for path in result.folder.iterdir()) == ["checkpoint.npz", "curvature.png", "run.jsonl", "run.png"]
+    written = ["checkpoint.npz", "curvature.png", "fit.png", "run.jsonl", "run.png"]
+    assert sorted(path.name for path in result.folder.iterdir()) == written
     assert result.plot.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ValueError, match=r"holds an earlier run .*--out, or --resume"):
         train(SPHERE, steps=2, out=tmp_path / "run", **SMALL)
