@@ -248,8 +248,9 @@ def test_the_recorder_sees_a_stream_that_is_opened_twice(recorder, monkeypatch):
 
 
 def test_generators_are_opened_in_one_place():
-    """But for the split of the digits, on whose rows a published entropy depends."""
+    """But for the split of the digits, on whose rows a published entropy depends, and scikit-learn's ``random_state``."""
     elsewhere = {
+        "sklearn/base.py",
         "data/named.py",
         "complexity/claims/damped.py",
         *(f"complexity/claims/{name}.py" for name in ("layerwise", "layerwise_rates")),

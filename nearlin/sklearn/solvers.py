@@ -8,6 +8,7 @@ import numpy as np
 from nearlin import nn
 from nearlin._array import asarray, namespace
 from nearlin.experiments.registry import did_you_mean, make_optimizer
+from nearlin.sklearn.inputs import take
 
 ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 NEAR_LINEAR = "near-linear"
@@ -160,9 +161,13 @@ class Wide(Perceptron):
         return nn.TwoLayer(inputs=inputs + 1, width=width, activation=ACTIVATIONS[self.activation], outputs=outputs)
 
     def draw(self, random, like):
-        """Matrices and intercepts: the first ones Gaussian, the last ones the signs."""
+        """Matrices and intercepts: Gaussian ones of variance 1 / (inputs + 1), two neurons of opposite signs alike; the signs.
+
+        So the network begins at 0, and not at a random function that its fit would keep between the rows.
+        """
         (W,) = self.network.init(random.randint(np.iinfo(np.int32).max), like)
-        return self.parts((W,))
+        twins = take(W, np.arange(self.sizes[1]) // 2 * 2)
+        return self.parts((twins / math.sqrt(self.sizes[0] + 1),))
 
     def inputs(self, z):
         """z (n, d) with a constant appended."""

@@ -138,6 +138,11 @@ def test_a_row_of_weight_two_is_two_rows(problem):
     assert weighted.n_iter_ == repeated.n_iter_
 
 
+def test_rows_of_weight_zero_are_not_there():
+    X, y = blobs(60)
+    assert list(MLPClassifier(alpha=0.5, tol=0.1, **SMALL).fit(X, y, (y != 1).astype(float)).classes_) == [0, 2]
+
+
 def test_large_systems_are_not_solved_directly_and_agree_too():
     X, y = blobs(400, 3)
     w = np.random.default_rng(0).integers(1, 4, 400)
@@ -167,6 +172,11 @@ def test_early_stopping_keeps_the_best_of_the_held_out_scores():
     X, y = curve(200)
     ours = MLPRegressor((30,), early_stopping=True, alpha=0.0, n_iter_no_change=4, random_state=0).fit(X, y)
     assert ours.best_validation_score_ == max(ours.validation_scores_)
+    assert ours.validation_scores_[-1] < ours.best_validation_score_
+    shorter = MLPRegressor((30,), early_stopping=True, alpha=0.0, random_state=0)
+    shorter.set_params(max_iter=int(np.argmax(ours.validation_scores_)) + 1, n_iter_no_change=4)
+    with pytest.warns(ConvergenceWarning):
+        np.testing.assert_array_equal(shorter.fit(X, y).predict(X), ours.predict(X))
     assert ours.best_loss_ is None
     assert len(ours.validation_scores_) == ours.n_iter_ == len(ours.loss_curve_)
 
@@ -221,6 +231,17 @@ def test_the_near_linear_network_is_in_the_weights(classes):
     np.testing.assert_array_equal(ours.predict(X), np.argmax(outputs, axis=1) if classes > 2 else outputs[:, 0] > 0)
     one_hot = 2.0 * (y[:, None] == np.arange(classes)) - 1 if classes > 2 else 2.0 * y[:, None] - 1
     assert ours.loss_ == pytest.approx(0.5 * np.mean(np.sum((outputs - one_hot) ** 2, axis=1)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("classes", "width"), [(2, 8), (3, 9), (3, 12)])
+def test_the_near_linear_network_begins_at_zero(classes, width):
+    """Where every output has an even number of neurons; else one neuron of it is left over."""
+    X, y = blobs(60, classes)
+    with pytest.warns(ConvergenceWarning):
+        ours = MLPClassifier((width,), solver="near-linear", random_state=0, max_iter=1, learning_rate_init=1e-12).fit(X, y)
+    outputs = np.maximum(X @ ours.coefs_[0] + ours.intercepts_[0], 0) @ ours.coefs_[1]
+    assert (np.max(np.abs(outputs)) < 1e-6) == (width % 2 == 0)
+    assert np.sum(ours.coefs_[1] ** 2, axis=0) == pytest.approx(1.0)
 
 
 def test_arrays_of_other_backends_stay_there(be):
