@@ -32,6 +32,11 @@ def is_number(cell):
         return False
 
 
+def _means_number(cell):
+    """Whether a cell is a number, or one with a decimal comma: no text to make a category of."""
+    return is_number(cell.replace(",", "."))
+
+
 def feature_columns(path, columns):
     """Names and matrix of features: a column of text becomes one of 0 and 1 for each of its texts, called ``column=text``.
 
@@ -106,18 +111,17 @@ def number_columns(path, columns):
 
 
 def target_column(path, column, task=None):
-    """Numbers where every cell is one; text where none is, or where the task is classification."""
-    numbers = sum(map(is_number, column.cells))
-    if numbers == len(column.cells) or (numbers and task != "classification"):
+    """Numbers where every cell is one; text where none is, not even by a decimal comma, or where the task is classification."""
+    if all(map(is_number, column.cells)) or (task != "classification" and any(map(_means_number, column.cells))):
         return _numbers(path, column, "; text among numbers makes classes only with --task classification")
     _refuse_missing(path, column, "a class")
     return np.array(column.cells)
 
 
 def _is_text(column):
-    """Whether no cell is a number and some is neither missing nor a truth value."""
+    """Whether no cell is a number, not even by a decimal comma, and some is neither missing nor a truth value."""
     known = set(column.cells) - MISSING
-    return any(cell.lower() not in _TRUTH for cell in known) and not any(map(is_number, known))
+    return any(cell.lower() not in _TRUTH for cell in known) and not any(map(_means_number, known))
 
 
 def _numbers(path, column, hint=""):
@@ -141,7 +145,7 @@ def _refuse(path, column, hint):
     cell = column.cells[row]
     if is_number(cell):
         raise DataError(f"{path}, {column.where(row)}: {cell!r}; expected a finite number")
-    hint = " (with a decimal point)" if is_number(cell.replace(",", ".")) else hint
+    hint = " (with a decimal point)" if _means_number(cell) else hint
     raise DataError(f"{path}, {column.where(row)}: the text {cell!r}; expected a number{hint}")
 
 

@@ -243,6 +243,8 @@ BAD_COLUMNS = {
     "underscore": ("u,y\n1,1\n1_0,2\n", "line 3, column 'u': the text '1_0'"),
     "underscored target": ("u,y\n1,1\n2,1_0\n", "line 3, column 'y': the text '1_0'"),
     "decimal comma": ("u;y\n1;1\n1,5;2\n", r"line 3, column 'u': the text '1,5'; expected a number \(with a decimal point\)"),
+    "decimal commas": ("u;y\n0,5;1\n1,5;2\n", r"line 2, column 'u': the text '0,5'; expected a number \(with a decimal point\)"),
+    "decimal comma of a target": ("u;y\n1;0,5\n2;1,5\n3;0,5\n", r"line 2, column 'y': the text '0,5'; .* a decimal point"),
     "missing class": ("u,y\n1,a\n2,null\n", "line 3, column 'y': 'null', a missing value; expected a class"),
     "missing target": ("u,y\n1,1\n2,nan\n", "line 3, column 'y': 'nan', a missing value; expected a number"),
     "infinite": ("u,y\n1,1\n-inf,2\n", "line 3, column 'u': '-inf'; expected a finite number"),
