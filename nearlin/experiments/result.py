@@ -90,6 +90,8 @@ def message(result, batches):
     above = " above the least possible" if least else ""
     relative, loss = result.relative_residual, result.final_loss
     at = f"the loss is {loss - least:.4g}{above}" if relative is None else f"the relative residual is {relative:.2e}"
+    if result.best_step not in (None, steps) and result.ended in ("converged", "stalled", "plateau", "steps", "time limit"):
+        at = f"validation was best after step {result.best_step}, whose weights are kept: there {at}"
     aim = "" if relative is None else f" ({_aim(result)})"
     if result.ended == "converged":
         return f"Converged after {steps} steps: {at}{aim}."

@@ -20,7 +20,7 @@ def improves(records, record):
     """Whether validation found none of the ``records`` better than the next `Record`: of equal ones the last counts."""
     if record.validation_loss is None:
         return False
-    *before, last = _scores([*records, record._asdict()])
+    *before, last = _validations([*records, record._asdict()])[0]
     return last <= min(before, default=math.inf)
 
 
@@ -28,13 +28,13 @@ def ended(records, initial_loss, full):
     """``"validation"``, ``"plateau"``, or None where the run goes on.
 
     Validation counts wrong rows for classes, and takes the loss for numbers. A run ends `PATIENCE` epochs after the first of its
-    best ones, or where the training loss fell by less than `FALL` of itself in `WINDOW` steps of which one was taken; in
-    mini-batches in `PATIENCE` epochs, as it goes up and down there.
+    best ones, and after its smallest loss, which may fall on while hardly a row changes sides; or where the training loss fell by
+    less than `FALL` of itself in `WINDOW` steps of which one was taken, in mini-batches in `PATIENCE` epochs, as it goes up and
+    down there.
     """
     if not records or records[-1]["loss_after"] is None:
         return None
-    scores = _scores(records)
-    if scores and len(scores) - 1 - scores.index(min(scores)) >= PATIENCE:
+    if records[-1].get("validation_loss") is not None and min(map(_since_best, _validations(records))) >= PATIENCE:
         return "validation"
     known = [record for record in records if record["loss_after"] is not None]
     window, losses = WINDOW if full else PATIENCE, [initial_loss, *(record["loss_after"] for record in known)]
@@ -43,8 +43,14 @@ def ended(records, initial_loss, full):
     return "plateau" if min(losses[-window:]) >= (1 - FALL) * min(losses[:-window]) else None
 
 
-def _scores(records):
-    """What validation said at the ends of epochs, smaller is better: wrong rows, or the loss; Inf for NaN."""
+def _validations(records):
+    """What validation said at the ends of epochs, smaller is better: wrong rows, or the loss; and the loss. Inf for NaN."""
     said = [record for record in records if record.get("validation_loss") is not None]
-    values = [r["validation_loss"] if r["validation_wrong"] is None else r["validation_wrong"] for r in said]
-    return [value if value - value == 0 else math.inf for value in values]
+    losses = [r["validation_loss"] for r in said]
+    wrong = [loss if r["validation_wrong"] is None else r["validation_wrong"] for r, loss in zip(said, losses, strict=True)]
+    return tuple([value if value - value == 0 else math.inf for value in values] for values in (wrong, losses))
+
+
+def _since_best(values):
+    """How many values come after the first of the smallest ones."""
+    return len(values) - 1 - values.index(min(values))

@@ -35,8 +35,8 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
     run ends at the latest after 200 steps (in mini-batches epochs), and before that
 
     - by validation, of a tenth of the training rows where there are 100 or more, shared alike between classes: 10 steps after the
-      first one with the fewest wrong rows, or for numbers the smallest loss. The weights of the last such step are kept, in the
-      result and for `predict`.
+      first one with the smallest loss, and for classes the first one with the fewest wrong rows. The weights of the step that had
+      the smallest loss, or of the last one with the fewest wrong rows, are kept, in the result and for `predict`.
     - where the training loss has fallen by less than 1e-4 of itself in 3 steps; in mini-batches in 10 epochs, as it goes up and
       down.
 

@@ -87,7 +87,9 @@ def test_classes_by_a_perceptron_beside_plain_numpy(tmp_path):
     assert result.test_error.wrong == wrong.sum()
     counts = [record["validation_wrong"] for record in result.records]
     assert result.best_step == max(t + 1 for t, wrong in enumerate(counts) if wrong == min(counts))
-    assert (result.ended, result.steps) == ("validation", 1 + counts.index(min(counts)) + stopping.PATIENCE)
+    losses = [record["validation_loss"] for record in result.records]
+    last_best = max(counts.index(min(counts)), losses.index(min(losses)))
+    assert (result.ended, result.steps) == ("validation", 1 + last_best + stopping.PATIENCE)
     predict(result.checkpoint, X, out=tmp_path / "names.csv")
     with open(tmp_path / "names.csv", newline="") as file:
         names = [row["label"] for row in csv.DictReader(file)]
@@ -171,6 +173,9 @@ def said(losses, wrong=None, accepted=True):
         ([(1 / t, t) for t in range(1, 11)], None, None),
         ([(1 / t, t) for t in range(1, 12)], None, "validation"),
         ([(1 / t, 1.0) for t in range(1, 12)], [5] * 11, "validation"),
+        ([(1 / t, 1 / t) for t in range(1, 12)], [5] * 11, None),
+        ([(1 / t, 1 / max(t, 2)) for t in range(1, 12)], [5] * 11, None),
+        ([(1 / t, max(t, 2)) for t in range(1, 13)], [5] * 11 + [6], "validation"),
         ([(1 / t, t) for t in range(1, 12)], [5] * 10 + [4], None),
         ([(1 / t, math.nan if t > 1 else 1.0) for t in range(1, 12)], None, "validation"),
         ([(1.0, None), (1.0, None), (0.99991, None), (0.99991, None)], None, "plateau"),
@@ -187,6 +192,14 @@ def test_a_plateau_needs_a_step_and_in_mini_batches_ten_epochs():
     assert stopping.ended(said(flat, accepted=False), 1.0, full=True) is None
     assert stopping.ended(said(flat), 1.0, full=False) is None
     assert stopping.ended(said(flat * 2), 1.0, full=False) == "plateau"
+
+
+def test_the_end_names_the_weights_that_are_kept():
+    x = np.linspace(-1, 1, 40)[:, None]
+    noise = Dataset("noise", x, np.sin(9 * x[:, 0]) + RNG.standard_normal(40), "regression", feature_names=("x",))
+    result = train(noise, width=512, validation_fraction=0.2, tol=0.5, **QUIET)
+    assert (result.ended, result.best_step < result.steps) == ("converged", True)
+    assert f"validation was best after step {result.best_step}, whose weights are kept: there the" in result.message
 
 
 def test_of_equal_validations_the_last_is_kept():
