@@ -1,6 +1,7 @@
 """What the data say before the first step: which rows are equal, what that costs, how many directions there are, what lacks."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from scipy.linalg import eigh
@@ -14,9 +15,10 @@ LISTED = 10  # classes whose numbers of rows stand in a line
 
 
 def equal_rows(x):
-    """Groups of equal rows, numbered from 0 as they come: an integer array (n,) for ``x`` (n, ...). Time and memory O(n d)."""
+    """Groups of equal rows, numbered from 0 as they come: an integer array (n,) for ``x`` (n, ...). Time O(n d), memory O(n)."""
     seen = {}
-    return np.array([seen.setdefault(row.tobytes(), len(seen)) for row in np.asarray(x) + 0])  # -0.0 + 0 is 0.0
+    digests = (blake2b(np.ravel(row) + 0, digest_size=16).digest() for row in x)  # -0.0 + 0 is 0.0
+    return np.array([seen.setdefault(digest, len(seen)) for digest in digests])
 
 
 def least_loss(y, groups):
@@ -165,10 +167,10 @@ class Diagnosis:
     def _conflict(self):
         if not self.floor > SHARE * self.constant:
             return None
-        relative = f", a relative residual of {np.sqrt(self.floor / self.constant):.3g}" if self.squared else ""
+        ratio = f", so that {np.sqrt(self.floor / self.constant):.3g} of its residual stay" if self.squared else ""
         return (
             f"rows that are equal for the network have different targets: no training loss is below {self.floor:.3g}, where the "
-            f"best constant has {self.constant:.3g}{relative}"
+            f"best constant has {self.constant:.3g}{ratio}"
         )
 
     def _merged(self):

@@ -53,7 +53,7 @@ def test_conflicting_duplicates_set_a_floor_that_a_run_ends_at():
     assert math.sqrt(left / 96) == pytest.approx(0.659, abs=5e-4)
     facts = head(INPUTS / "dup_conflict.csv", target="y", width=128)
     assert facts["rows"][0].startswith(f"59 of 96 rows distinct, least loss {left / 192:.3g}; 0.73 of the energy outside")
-    assert "a relative residual of 0.659" in facts["warning"][0]
+    assert "so that 0.659 of its residual stay" in facts["warning"][0]
     result = train(INPUTS / "dup_conflict.csv", target="y", steps=8, **QUIET)
     assert result.problem.least == pytest.approx(left / 192, rel=1e-9)
     assert result.final_loss == pytest.approx(left / 192, rel=0.02)
