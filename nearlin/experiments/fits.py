@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nearlin.experiments.folders import write_atomically
+from nearlin.experiments.plots import shown_name
 
 NUMBERED = 20  # classes up to which cells have numbers and ticks names
 PANELS, COLUMNS = 9, 3  # targets that are drawn, and beside each other
@@ -29,7 +30,7 @@ def plot_confusion(result, path):
     """The confusion matrix of the test rows, without these of the validation or training rows, as a PNG under ``path``."""
     part, batch, error = _judged(result)
     predicted, true = result.problem.compared(result.params, batch)
-    names = [_short(name) for name in result.problem.class_names or _numbered(result.problem)]
+    names = [shown_name(name) for name in result.problem.class_names or _numbered(result.problem)]
     counts = confusion(true, predicted, len(names))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.4 + 0.45 * len(names), 5), 11)
@@ -39,7 +40,7 @@ def plot_confusion(result, path):
     axes.set(xlabel="predicted class", ylabel="true class")
     if len(names) <= NUMBERED:
         _number_cells(axes, names, counts, share)
-    figure.suptitle(f"{Path(result.problem.name).name}, {part} rows: {_rate(error)}", fontsize=10)
+    figure.suptitle(f"{shown_name(Path(result.problem.name).name, 60)}, {part} rows: {_rate(error)}", fontsize=10)
     return _write(figure, path)
 
 
@@ -60,12 +61,12 @@ def plot_predictions(result, path):
             axes.set_axis_off()
             continue
         _against(axes, [(name, colour, *(np.reshape(a, (len(a), -1))[:, k] for a in pair)) for name, colour, pair in parts])
-        axes.set(xlabel=f"true {_short(names[k], 30)}", ylabel=f"predicted {_short(names[k], 30)}")
+        axes.set(xlabel=f"true {shown_name(names[k], 30)}", ylabel=f"predicted {shown_name(names[k], 30)}")
         axes.set_title(_rmse(parts[-1][0], *(np.reshape(a, (len(a), -1))[:, k] for a in parts[-1][2])), fontsize=9)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
     left_out = f", {shown} of {problem.outputs} targets" if shown < problem.outputs else ""
-    figure.suptitle(f"{Path(problem.name).name}{left_out}", fontsize=10)
+    figure.suptitle(f"{shown_name(Path(problem.name).name, 60)}{left_out}", fontsize=10)
     return _write(figure, path)
 
 
@@ -116,10 +117,6 @@ def _rmse(part, predicted, true):
 
 def _rate(error):
     return f"{error.value:.2f} % wrong ({error.wrong} of {error.total})\nthe most frequent class alone {error.majority:.2f} %"
-
-
-def _short(name, most=16):
-    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _write(figure, path):

@@ -125,7 +125,12 @@ def _subject(result):
     if not result.problem.recipe:
         neurons = config.width if config.hidden is None else " and ".join(map(str, config.hidden))
         network = f"d = {facts['features']}, {neurons} {config.activation} neurons"
-    return f"{Path(result.problem.name).name}\nn = {facts['train_rows']}, {network}, {config.dtype}{batch}"
+    return f"{shown_name(Path(result.problem.name).name, 80)}\nn = {facts['train_rows']}, {network}, {config.dtype}{batch}"
+
+
+def shown_name(name, most=16):
+    """A name as it stands in a picture: its end left out where it is long, and no dollar taken for mathematics."""
+    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
 
 
 def curve(result):
