@@ -115,7 +115,7 @@ def test_the_step_that_a_run_is_said_to_stop_at_is_the_one_that_blew_up(rate, st
 def test_a_limit_of_time_is_told_as_it_was_given():
     result = SimpleNamespace(
         config=SimpleNamespace(time_limit=5.0, tol=1e-3), steps=3, problem=SimpleNamespace(least=1.5), checkpoint=None,
-        ended="time limit", relative_residual=0.5, initial_loss=8.0, final_loss=2.0,
+        ended="time limit", relative_residual=0.5, initial_loss=8.0, final_loss=2.0, best_step=None,
     )  # fmt: skip
     words = "Stopped after 3 steps at the time limit of 5 s of processor time: "
     assert message(result, None) == words + "the relative residual is 5.00e-01."
