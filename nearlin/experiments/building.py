@@ -229,7 +229,7 @@ def _from_arrays(data, config):
 def _classes(y, config):
     """Labels (n,) on the host and class names of an array of targets that is one of classes; else (None, None)."""
     integers = "float" not in str(getattr(y, "dtype", "float")) and is_array(y)
-    if not integers and not (config.hidden is not None and config.task == "classification"):
+    if not integers and (config.task != "classification" or not is_array(y) or (config.hidden is None and _are_signs(y))):
         return None, None
     y = plain("y", to_numpy(y))
     task = config.task or infer_task(y)[0]
@@ -237,8 +237,11 @@ def _classes(y, config):
 
 
 def _task(y, config):
-    signs = config.hidden is None and (y.ndim == 1 or y.shape[1] == 1) and bool(namespace(y).all(namespace(y).abs(y) == 1))
-    return config.task or ("classification" if signs else "regression")
+    return config.task or ("classification" if config.hidden is None and _are_signs(y) else "regression")
+
+
+def _are_signs(y):
+    return (y.ndim == 1 or y.shape[1:] == (1,)) and bool(namespace(y).all(namespace(y).abs(y) == 1))
 
 
 def _take(x, y, rows):

@@ -207,6 +207,11 @@ def test_a_column_of_text_becomes_one_of_each_text(tmp_path):
         assert values.tolist() == expected
 
 
+def test_a_column_may_hold_twenty_texts(tmp_path):
+    data = load(write(tmp_path / "a.csv", "u,y\n" + "".join(f"t{j},{j / 7}\n" for j in range(20))), "y")
+    np.testing.assert_array_equal(np.sum(data.x, axis=0), np.ones(20))
+
+
 def test_prediction_makes_the_same_columns(tmp_path):
     names = load(write(tmp_path / "a.csv", PETS), "y").feature_names
     x = load_features(write(tmp_path / "b.csv", "grey,age,kind\nFalse,7,newt\nTrue,8,cat\n"), None, names, 5)

@@ -45,7 +45,8 @@ def test_numbers_of_every_type_are_exact(tmp_path, dtype, order):
 def test_integers_that_would_be_rounded_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=X, y=np.array([0, 1, 2, 3, 4, 2**53]))
     assert load(tmp_path / "a.npz").y[5] == 2**53
-    for name, arrays in (("x", {"x": X + 2**60, "y": Y}), ("y", {"x": X, "y": Y - 2**62})):
+    big = np.array([0, 1, 2, 3, 4, 2**53 + 2])
+    for name, arrays in (("x", {"x": X + 2**60, "y": Y}), ("y", {"x": X, "y": Y - 2**62}), ("y", {"x": X, "y": big})):
         np.savez(tmp_path / "a.npz", **arrays)
         refuses(tmp_path / "a.npz", rf"{name} holds integers above 2\^53 in size")
     if np.dtype(np.longdouble).itemsize > 8:

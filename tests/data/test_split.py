@@ -99,6 +99,12 @@ def test_a_stratified_split_shares_every_class_alike(fraction, seed):
     assert not np.array_equal(test.rows, split(data, fraction, seed + 9, stratified=True)[1].rows)
 
 
+def test_every_class_keeps_a_training_row_whatever_its_share():
+    data = Dataset("toy", np.arange(8.0)[:, None], [0, 0, 0, 0, 0, 0, 1, 2], "classification", ("a", "b", "c"))
+    for seed in range(5):
+        assert set(split(data, 0.9, seed, stratified=True)[0].y) == {0, 1, 2}
+
+
 def test_a_split_that_is_not_stratified_can_lose_a_class():
     """The control: without shares, a class of two rows is missing from the training rows of some seed."""
     y = np.zeros(40, int)

@@ -123,6 +123,32 @@ def test_classes_for_the_wide_network_are_numbers():
     assert train(two, width=96, steps=2, **QUIET).predict(X).shape == (160,)
 
 
+@pytest.mark.parametrize("width", [None, 96])
+def test_arrays_of_floats_are_classes_where_the_task_says_so(width):
+    """Labels 0, 1, 2 in floats are no signs: three classes by integers, too."""
+    floats, integers = (
+        train((X, LABELS.astype(kind)), task="classification", width=width, steps=2, **QUIET) for kind in (float, int)
+    )
+    assert floats.problem.outputs == 3
+    assert floats.test_error == integers.test_error
+    assert floats.test_error.majority > 0
+    signs = train((X, np.where(LABELS > 0, 1.0, -1.0)), task="classification", width=96, steps=1, **QUIET)
+    assert (signs.problem.task, signs.problem.outputs) == ("classification", 1)
+
+
+def test_rows_for_validation_are_no_others_and_of_every_class_alike():
+    """Of 160 rows 32 are for testing and 13 of the rest for validation; classes have their share to the row."""
+    labels = np.repeat(np.arange(4), [80, 40, 30, 10])
+    problem, _ = build(Dataset("d", np.arange(160.0)[:, None], labels, "classification"), Config(scale=False, center=False))
+    rows = [part[0][:, 0].astype(int) for part in (problem.train, problem.validation, problem.test)]
+    assert sorted(np.concatenate(rows)) == list(range(160))
+    for part, (_, y) in zip(rows, (problem.train, problem.validation, problem.test), strict=True):
+        np.testing.assert_array_equal(y, labels[part])
+    for part, of in ((rows[2], 160), (rows[1], 128)):
+        share = np.bincount(labels[np.setdiff1d(np.arange(160), rows[2])] if of == 128 else labels)
+        assert np.max(np.abs(np.bincount(labels[part], minlength=4) - len(part) * share / of)) < 1
+
+
 NOISE = Dataset("noise", X, RNG.normal(size=160))
 
 

@@ -205,6 +205,7 @@ def test_every_method_is_among_them():
 @pytest.mark.parametrize(
     ("weights", "error", "said"),
     [
+        (np.full(9, 1 + 1e-6), ValueError, "w has mean 1.000001; expected"),
         (np.full(9, 2.0), ValueError, r"w has mean 2; expected sample weights of at least 0 and mean 1, such as w / mean\(w\)"),
         (np.array([-1.0, 3, *[1] * 7]), ValueError, "w holds -1; expected sample weights of at least 0"),
         (np.ones(8), ValueError, "w has 8 entries, x has 9 rows"),
@@ -218,6 +219,22 @@ def test_weights_that_are_none_are_named(weights, error, said):
     objective, params, (x, y, _), _ = pair("factors")
     with pytest.raises(error, match=said):
         objective.at(params, (x, y, weights))
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "softmax"])
+def test_roots_of_weighted_rows(loss):
+    """H = C Cᵀ with √w in C, also of some of the samples."""
+    objective, params, batch, _ = pair("factors", loss)
+    root, plain = (objective.at(params, b).root for b in (batch, batch[:2]))
+    v = np.random.default_rng(1).standard_normal((9, 2))
+    np.testing.assert_allclose(root.hessian(v), batch[2][:, None] * plain.hessian(v), atol=1e-14)
+    np.testing.assert_allclose(root.hessian(v), root.apply(root.adjoint(v)), atol=1e-14)
+    np.testing.assert_allclose(root[slice(2, 5)].apply(v[2:5]), root.apply(v)[2:5], atol=1e-14)
+
+
+def test_what_counts_takes_weights_along():
+    objective, params, batch, _ = pair("factors")
+    assert float(nn.Counted(objective).at(params, batch).loss) == float(objective.at(params, batch).loss)
 
 
 def test_rounding_of_the_mean_is_no_error():
