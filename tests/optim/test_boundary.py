@@ -66,6 +66,13 @@ def test_a_warm_start_is_of_its_network(name):
             call()
 
 
+@pytest.mark.parametrize("name", [name for name, opt in OPTIMIZERS.items() if hasattr(opt, "warm_start")])
+def test_a_warm_start_heeds_no_error_state(name):
+    opt, (objective, params, batch) = OPTIMIZERS[name], problem(scale=1e-170)
+    with np.errstate(all="raise"):
+        opt.warm_start(params, opt.init(params, objective), objective, [batch, batch])
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_state_of_the_same_shapes_goes_on(name):
     """Of a network with another activation."""
