@@ -23,6 +23,11 @@ class Column(NamedTuple):
         """How messages call a cell."""
         return f"line {self.lines[row]}, column {self.name!r}"
 
+    @property
+    def numbers(self):
+        """The cells as float64 where they need not be read, else None."""
+        return None
+
 
 def is_number(cell):
     """Whether a cell is a number, infinite or not: what Python reads, but for digits parted by underscores, and NaN."""
@@ -112,7 +117,11 @@ def number_columns(path, columns):
 
 def target_column(path, column, task=None):
     """Numbers where every cell is one; text where none is, not even by a decimal comma, or where the task is classification."""
-    if all(map(is_number, column.cells)) or (task != "classification" and any(map(_means_number, column.cells))):
+    if (
+        column.numbers is not None
+        or all(map(is_number, column.cells))
+        or (task != "classification" and any(map(_means_number, column.cells)))
+    ):
         return _numbers(path, column, "; text among numbers makes classes only with --task classification")
     _refuse_missing(path, column, "a class")
     return np.array(column.cells)
@@ -120,12 +129,16 @@ def target_column(path, column, task=None):
 
 def _is_text(column):
     """Whether no cell is a number, not even by a decimal comma, and some is neither missing nor a truth value."""
+    if column.numbers is not None:
+        return False
     known = set(column.cells) - MISSING
     return any(cell.lower() not in _TRUTH for cell in known) and not any(map(_means_number, known))
 
 
 def _numbers(path, column, hint=""):
     """Cells as float64; truth values, where all cells are such, are 0 and 1."""
+    if column.numbers is not None:
+        return column.numbers
     cells = column.cells
     if cells[0].lower() in _TRUTH and all(cell.lower() in _TRUTH for cell in cells):
         return np.array([_TRUTH[cell.lower()] for cell in cells])

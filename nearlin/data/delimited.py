@@ -18,7 +18,11 @@ _UNNAMED = re.compile(rf"x\d+|{_LAST}")
 
 def read_delimited(path, target=None, task=None):
     """A `Table` with the columns ``target``, a name or several, as its targets, and all others as features."""
-    columns, headed = _columns(path)
+    return as_table(path, *_columns(path), target, task)
+
+
+def as_table(path, columns, headed, target=None, task=None):
+    """The `Table` of columns by name, which ``headed`` says whether the source names."""
     if target is None:
         raise DataError(f"{path}: name the target column (--target); {_listed(columns, headed)}")
     targets = _targets(path, target, columns, headed)
@@ -30,7 +34,11 @@ def read_delimited(path, target=None, task=None):
 
 def read_delimited_features(path, target=None, feature_names=None, features=None):
     """A `Table` without targets; its columns are those of ``feature_names``, where there are any, in that order."""
-    columns, headed = _columns(path)
+    return as_features(path, *_columns(path), target, feature_names)
+
+
+def as_features(path, columns, headed, target=None, feature_names=None):
+    """The `Table` of the features of columns by name."""
     kept = _others(path, columns, () if target is None else _targets(path, target, columns, headed))
     if not feature_names:
         return Table(number_columns(path, kept))

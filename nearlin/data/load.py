@@ -1,18 +1,21 @@
 """`load`: a data set by name or from a file; `load_features`: the inputs alone, for prediction."""
 
 from nearlin.data.dataset import TASKS, DataError, Dataset
+from nearlin.data.frames import is_frame, read_frame, read_frame_features
 from nearlin.data.named import NAMES, load_named
 from nearlin.data.readers import reader_of
 from nearlin.data.targets import settle_targets
 
 
 def load(name_or_path, target=None, task=None):
-    """Load a data set by name, or from a file.
+    """Load a data set by name, from a file, or from a data frame.
 
     Parameters
     ----------
-    name_or_path : str or path
-        One of `NAMES`, or a file, by its suffix; that of a text may be followed by ``.gz``:
+    name_or_path : str, path or frame
+        A frame of pandas, or of a library with the same ``columns``, ``dtypes`` and ``frame[column].to_numpy()`` (polars), is
+        read as a ``.csv`` of its columns would be, floats to the bit; its index is left out. Or one of `NAMES`. Or a file, by
+        its suffix; that of a text may be followed by ``.gz``:
 
         - ``.csv``, ``.tsv``: a text table, with a comma, semicolon, bar or tab (``.tsv``: a tab) between columns, whichever
           parts the first records best. Its first line names the columns, unless it is one of data (see Notes): then they are
@@ -27,8 +30,8 @@ def load(name_or_path, target=None, task=None):
         Integers of every width, truth values, float16 and float32 become float64 exactly; what would be rounded (integers above
         2^53, long double) is refused. Nothing is unpickled by Python's own reader, and nothing is downloaded.
     target : str or sequence of str, optional
-        Name of the target column of a table, or several: ``"a,b"`` or ``("a", "b")``. Without a header line also ``"first"``
-        and ``"last"``. Tables need it; other files have their own.
+        Name of the target column of a table or frame, or several: ``"a,b"`` or ``("a", "b")``. Without a header line also
+        ``"first"`` and ``"last"``. Tables need it; other files have their own.
     task : {"regression", "classification"}, optional
         What the targets are. Without it texts and truth values are classes, and integers that are -1 and 1, or that run without
         gaps from 0 or 1, are at most 20, and occur at least twice each; all else is regression. `Dataset.describe_target` says
@@ -53,10 +56,13 @@ def load(name_or_path, target=None, task=None):
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task is {task!r}; expected one of {', '.join(TASKS)}")
-    if str(name_or_path) in NAMES:
+    if is_frame(name_or_path):
+        path, table = "frame", read_frame(name_or_path, target, task)
+    elif str(name_or_path) in NAMES:
         return _named(str(name_or_path), target, task)
-    path, reader = reader_of(name_or_path)
-    table = _within_memory(reader.table, path, target, task)
+    else:
+        path, reader = reader_of(name_or_path)
+        table = _within_memory(reader.table, path, target, task)
     if table.class_names is not None and task != "regression":
         y, task, class_names, reason = table.y, "classification", table.class_names, "they are labels of images"
     else:
@@ -73,7 +79,7 @@ def load_features(name_or_path, target=None, feature_names=None, features=None):
 
     Parameters
     ----------
-    name_or_path : str or path
+    name_or_path : str, path or frame
         As for `load`. An ``.npz`` file needs only ``x``; an ``.npy`` file holds the features alone; images need no labels.
     target : str or sequence of str, optional
         Columns to drop: their names for a table, ``"last"`` for ``.npy``.
@@ -92,7 +98,9 @@ def load_features(name_or_path, target=None, feature_names=None, features=None):
     DataError
         As for `load`, and where the columns or their number differ from those of training.
     """
-    if str(name_or_path) in NAMES:
+    if is_frame(name_or_path):
+        path, x = "frame", read_frame_features(name_or_path, target, feature_names).x
+    elif str(name_or_path) in NAMES:
         path, x = str(name_or_path), load_named(str(name_or_path)).x
     else:
         path, reader = reader_of(name_or_path)

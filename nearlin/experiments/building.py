@@ -13,6 +13,7 @@ from nearlin._array import asarray, backend_name, check, check_range, device, fo
 from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load
 from nearlin.data.dataset import class_labels, plain, split_rows
 from nearlin.data.diagnosis import diagnose, equal_rows, least_loss
+from nearlin.data.frames import is_frame
 from nearlin.data.targets import infer_task
 from nearlin.experiments import networks
 from nearlin.experiments.batches import epoch
@@ -29,11 +30,11 @@ def build(data, config):
 
     Parameters
     ----------
-    data : str, path, Dataset, or (x, y)
-        A recipe, a name or file for `nearlin.data.load`, a data set, or a pair of arrays. Names, files and data sets are split,
-        preprocessed on the host and moved to the backend and dtype of ``config``. Arrays are split and used as they are, on their
-        own backend, device and dtype, without preprocessing; their targets are two classes if they are all -1 or +1, and classes
-        if they are integers that `nearlin.data` takes for such.
+    data : str, path, frame, Dataset, or (x, y)
+        A recipe, a name, file or frame for `nearlin.data.load`, a data set, or a pair of arrays. All but recipes and arrays are
+        split, preprocessed on the host and moved to the backend and dtype of ``config``. Arrays are split and used as they are,
+        on their own backend, device and dtype, without preprocessing; their targets are two classes if they are all -1 or
+        +1, and classes if they are integers that `nearlin.data` takes for such.
     config : Config
 
     Raises
@@ -41,6 +42,7 @@ def build(data, config):
     DataError, BackendError, TypeError, ValueError
         Data that cannot be used, with the reason.
     """
+    data = load(data, config.target, config.task) if is_frame(data) else data
     if isinstance(data, str) and data in RECIPES:
         return _from_recipe(data, config)
     if config.data_dir is not None:

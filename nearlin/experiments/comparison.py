@@ -59,7 +59,7 @@ def compare(
 
     Parameters
     ----------
-    data : str, path, Dataset, or (x, y)
+    data : str, path, frame, Dataset, or (x, y)
         As for `train`.
     optimizers : sequence of str or optimizer, optional
         Optimizers of `nearlin.optim`, or keys of `OPTIMIZERS`; by default `DEFAULT`, or `ON_RECIPES` on recipes and perceptrons.

@@ -10,6 +10,7 @@ import numpy as np
 from nearlin._array import asarray, prototype, refuse_masked, to_numpy, unguarded
 from nearlin.data import DataError, Dataset, Preprocessing, load_features
 from nearlin.data.dataset import check_inputs
+from nearlin.data.frames import is_frame
 from nearlin.experiments import checkpoint, folders
 from nearlin.experiments.networks import network
 from nearlin.experiments.problems import values_of
@@ -78,12 +79,12 @@ def predict(path, data, out=None, target=None, backend="numpy"):
     ----------
     path : str or path
         A checkpoint that `train` wrote.
-    data : str, path, Dataset, or array (n, d)
-        Inputs in the units of the training data; see `nearlin.data.load_features` for files.
+    data : str, path, frame, Dataset, or array (n, d)
+        Inputs in the units of the training data; see `nearlin.data.load_features` for files and frames.
     out : str or path, optional
         ``.csv``, ``.npy`` or ``.npz``; see `Prediction.save`. An existing file is replaced.
     target : str, optional
-        A column of the file to drop, as the target is in the training file.
+        A column of the file or frame to drop, as the target is in the training file.
     backend : str
         Where the network is evaluated, in the dtype it was trained in.
 
@@ -125,7 +126,7 @@ def predict(path, data, out=None, target=None, backend="numpy"):
 
 
 def _inputs(data, target, facts):
-    if isinstance(data, str | Path):
+    if isinstance(data, str | Path) or is_frame(data):
         return load_features(data, target, facts["feature_names"], facts["features"])
     refuse_masked("data", data)
     x = data.x if isinstance(data, Dataset) else check_inputs("data", to_numpy(data))

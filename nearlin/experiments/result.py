@@ -6,6 +6,8 @@ from pathlib import Path
 
 from nearlin import nn
 from nearlin._array import asarray, to_numpy
+from nearlin.data import load_features
+from nearlin.data.frames import is_frame
 from nearlin.experiments.config import Config
 from nearlin.experiments.problems import Problem, values_of
 from nearlin.experiments.stopping import FALL, PATIENCE, WINDOW
@@ -50,6 +52,7 @@ class Result:
     def predict(self, x):
         """Network outputs (n,) or (n, c) in the units of the data, for NumPy inputs (n, d) in the units of the data.
 
+        Of a frame, the columns that the network was trained with, in any order; its targets, if it has them, are left out.
         Of a recipe: the outputs (n, c) themselves, for inputs as the recipe has them.
         """
         if self.problem.recipe:
@@ -57,8 +60,15 @@ class Result:
             network = nn.Objective(self.problem.network, self.problem.objective.loss, self.statistics).evaluation().network
             return to_numpy(network.forward(self.params, x)[0])
         steps = self.problem.preprocessing
-        x = asarray(steps.inputs(to_numpy(x), keep_zero=True), like=self.params[0])
+        x = self._features(x) if is_frame(x) else to_numpy(x)
+        x = asarray(steps.inputs(x, keep_zero=True), like=self.params[0])
         return values_of(self.problem.network.forward(self.params, x)[0], steps)
+
+    def _features(self, frame):
+        """The inputs (n, d) in a frame."""
+        names = self.problem.target_names or (self.problem.target_name,)
+        present = [name for name in names if name in map(str, frame.columns)]
+        return load_features(frame, present or None, self.problem.feature_names)
 
     def summary(self):
         """The end of the run as plain values, for JSON."""

@@ -44,8 +44,9 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
 
     Parameters
     ----------
-    data : str, path, Dataset, or (x, y)
-        A recipe (`RECIPES`), a name (`nearlin.data.NAMES`) or file for `nearlin.data.load`, a `Dataset`, or a pair of arrays
+    data : str, path, frame, Dataset, or (x, y)
+        A recipe (`RECIPES`), a name (`nearlin.data.NAMES`) or file for `nearlin.data.load`, a data frame (of pandas, polars),
+        which is treated as a ``.csv`` of its columns and needs ``target``, a `Dataset`, or a pair of arrays
         (n, d) and (n,) of any backend. Arrays are used as they are: on their own backend, device and dtype, without
         preprocessing; ``backend`` and ``dtype`` are theirs. Floats (n,) get the two-layer network and steps as data by name do;
         integer labels, targets (n, c) and ``hidden`` a perceptron, and an end as files have it. A `Dataset` made of arrays is

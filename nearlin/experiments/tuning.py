@@ -88,7 +88,7 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
 
     Parameters
     ----------
-    data : str, path, Dataset, or (x, y)
+    data : str, path, frame, Dataset, or (x, y)
         As for `train`.
     optimizers : sequence of str, optional
         As for `compare`.
