@@ -119,8 +119,9 @@ class Problem:
         return next(a for a in arrays if a is not None and "float" in str(a.dtype))
 
     def init(self, seed):
-        """Initial parameters."""
-        return self.network.init(key=seed, like=self.like)
+        """Initial parameters: the two-layer network on data of one's own, which have a constant appended, begins at 0."""
+        at_zero = self.wide and self.preprocessing.constant
+        return (self.network.init_at_zero if at_zero else self.network.init)(key=seed, like=self.like)
 
     def chunks(self, batch):
         """The batch, in parts that are evaluated one at a time where data are large."""

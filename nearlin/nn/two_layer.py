@@ -105,6 +105,17 @@ class TwoLayer:
         chunks = [normal(fold_in(key, i), (block.stop - block.start, self.inputs), like) for i, block in blocks]
         return (namespace(like).concat(chunks, axis=0),)
 
+    def init_at_zero(self, key, like):
+        """As `init`, with every other neuron of an output like the one before it, whose sign is the opposite: f = 0.
+
+        A fit that moves every neuron little keeps what the network was at first between the training rows. Where an output owns
+        an odd number of neurons, its last one has no twin.
+        """
+        (W,), xp = self.init(key, like), namespace(like)
+        r, m, c = xp.arange(self.width, device=W.device), self.width, self.outputs
+        ends = [(k * m // c, (k + 1) * m // c) for k in range(c)]
+        return (xp.take(W, xp.concat([r[a:b] - (r[a:b] - a) % 2 for a, b in ends]), axis=0),)
+
     def forward(self, params, x):
         """Outputs (n, c) and the tape, for inputs (n, d); 2 n m d flops and a few n m elementwise ones."""
         (W,) = params

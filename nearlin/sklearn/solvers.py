@@ -8,7 +8,6 @@ import numpy as np
 from nearlin import nn
 from nearlin._array import asarray, namespace
 from nearlin.experiments.registry import did_you_mean, make_optimizer
-from nearlin.sklearn.inputs import take
 
 ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 NEAR_LINEAR = "near-linear"
@@ -165,9 +164,8 @@ class Wide(Perceptron):
 
         So the network begins at 0, and not at a random function that its fit would keep between the rows.
         """
-        (W,) = self.network.init(random.randint(np.iinfo(np.int32).max), like)
-        twins = take(W, np.arange(self.sizes[1]) // 2 * 2)
-        return self.parts((twins / math.sqrt(self.sizes[0] + 1),))
+        (W,) = self.network.init_at_zero(random.randint(np.iinfo(np.int32).max), like)
+        return self.parts((W / math.sqrt(self.sizes[0] + 1),))
 
     def inputs(self, z):
         """z (n, d) with a constant appended."""

@@ -309,3 +309,20 @@ def test_a_loss_that_couples_outputs_is_refused(numpy_backend):
     objective, opt = nn.Objective(objective.network, nn.SoftmaxCrossEntropy()), nl.optim.GaussNewton()
     with pytest.raises(ValueError, match=r"the two-layer network's Jacobian is not weighted; expected SquaredLoss"):
         opt.step(params, opt.init(params, objective), objective, (batch[0], np.full((N, 3), 1 / 3)))
+
+
+@pytest.mark.parametrize(("width", "outputs"), [(8, 1), (24, 3), (33, 4)])
+def test_a_network_of_twins_begins_at_zero(be, width, outputs):
+    x = be.array(np.random.default_rng(0).standard_normal((5, 3)))
+    network = nn.TwoLayer(inputs=3, width=width, activation="softplus", outputs=outputs)
+    (W,), (usual,) = network.init_at_zero(7, x), network.init(7, x)
+    f = be.numpy(network.forward((W,), x)[0])
+    W, usual = be.numpy(W), be.numpy(usual)
+    for k in range(outputs):
+        a, b = k * width // outputs, (k + 1) * width // outputs
+        np.testing.assert_array_equal(W[a:b:2], usual[a:b:2])
+        np.testing.assert_array_equal(W[a + 1 : b : 2], usual[a : b - 1 : 2])
+        assert len(np.unique(W[a:b], axis=0)) == -(-(b - a) // 2)
+        if (b - a) % 2 == 0:
+            np.testing.assert_allclose(f[:, k], 0, atol=1e-6)
+    assert np.max(np.abs(be.numpy(network.forward((be.array(usual),), x)[0]))) > 0.1
