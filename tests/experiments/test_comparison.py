@@ -36,9 +36,11 @@ def test_every_seed_starts_from_weights_of_its_own_on_the_split_of_the_first(tmp
         for run in runs:
             x, y = run.problem.train
             np.testing.assert_array_equal(x, both.results["sgd"].problem.train[0])
-            (W,) = run.problem.network.init(key=run.config.seed, like=x)
+            (W,) = run.problem.init(run.config.seed)
+            np.testing.assert_array_equal(W[::2], run.problem.network.init(key=run.config.seed, like=x)[0][::2])
             outputs = np.maximum(x @ W.T, 0) @ np.where(np.arange(256) % 2 == 0, 1.0, -1.0) / 16
             assert run.initial_loss == pytest.approx(np.sum((outputs - y) ** 2) / 48, rel=1e-10)
+            assert np.max(np.abs(outputs)) < 1e-12  # neurons of opposite signs are alike
     written = json.loads(both.json.read_text())
     assert [run["header"]["config"]["seed"] for run in written["adam"]] == [4, 5]
 

@@ -55,7 +55,10 @@ def _summary(documented):
 def _entry(name, value):
     if not inspect.isclass(value):
         return f".. autofunction:: {name}"
-    return f".. autoexception:: {name}" if issubclass(value, BaseException) else f".. autoclass:: {name}\n   :members:"
+    if issubclass(value, BaseException):
+        return f".. autoexception:: {name}"
+    inherited = [member for member in dir(value) if member.endswith("_request")]  # scikit-learn's, whose pages are elsewhere
+    return f".. autoclass:: {name}\n   :members:" + (f"\n   :exclude-members: {', '.join(inherited)}" if inherited else "")
 
 
 def _data(name, value):
