@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nearlin._array import NAMES, BackendError, blas_threads, integer, unusable
 from nearlin.complexity import cost
+from nearlin.data import NAMES as DATA_SETS
 from nearlin.data import load, split
 from nearlin.experiments.building import machine_memory
 from nearlin.experiments.config import ALL, Config
@@ -172,7 +173,7 @@ def estimate(
     (['first step', 'later, R fresh', 'later, R reused'], True)
     """
     optimizer, activation, dtype = optimizer or "near-linear-gauss-newton", activation or "relu", dtype or "float64"
-    width = WIDTH if width is None else width
+    asked, width = width is not None, WIDTH if width is None else width
     Config(target=target, task=task, test_fraction=test_fraction, optimizer=optimizer, width=width, activation=activation,
            batch_size=batch_size, dtype=dtype, seed=seed)  # fmt: skip
     make_optimizer(optimizer)
@@ -185,7 +186,7 @@ def estimate(
     near_linear = optimizer == "near-linear-gauss-newton"
     if iterations is not None and not near_linear:
         raise ValueError(f"{optimizer} has no inner iterations; leave --iterations out")
-    source, rows, features, outputs = _sizes(data, rows, features, target, task, test_fraction, seed)
+    source, rows, features, outputs = _sizes(data, rows, features, target, task, test_fraction, seed, asked)
     TwoLayer(features, width, activation, outputs)  # refuses outputs without neurons
     batch_size = None if batch_size == ALL else batch_size
     if batch_size is not None and batch_size > rows:
@@ -201,20 +202,28 @@ def estimate(
     return result
 
 
-def _sizes(data, rows, features, target, task, test_fraction, seed):
-    """Name, training rows, features and outputs, read from the data or as given; sizes that are given are of one output."""
+def _sizes(data, rows, features, target, task, test_fraction, seed, asked):
+    """Name, training rows, features and outputs, read from the data or as given; sizes that are given are of one output.
+
+    ``asked``: whether a width was given, without which data of one's own may get another network.
+    """
     if data is None:
         if rows is None or features is None:
             raise ValueError("name the DATA, or give both --rows and --features")
         return "given sizes", integer(1)("rows", rows), integer(1)("features", features), 1
     if rows is not None or features is not None:
         raise ValueError(f"--rows and --features are read from the data {Path(data).name}; give one or the other")
-    if data in RECIPES:
+    if isinstance(data, str) and data in RECIPES:
         raise ValueError(f"estimates are for two-layer networks on a data set, a file, or given sizes; {data} is another network")
     dataset = load(data, target, task)
     train, _ = split(dataset, test_fraction, seed)
-    classes = len(dataset.class_names or ())
-    return dataset.name, *train.x.shape, classes if classes > 2 else dataset.targets
+    classes, own = len(dataset.class_names or ()), str(data) not in DATA_SETS
+    if own and not asked and (classes or dataset.targets > 1):
+        raise ValueError(
+            f"train fits a perceptron to {dataset.name}, and estimates are for two-layer networks; expected --width N, for one"
+        )
+    rows, constant = len(train), 1 if own else 0
+    return dataset.name, rows, train.x.shape[1] + constant, classes if classes > 2 else dataset.targets
 
 
 # --------------------------------------------------------------------------------------------------- what does not fit

@@ -157,7 +157,7 @@ def test_every_worker_of_numpy_has_a_block_of_its_own(monkeypatch):
 
 def test_sizes_are_read_from_the_data():
     found = estimate("xy.npz", width=64)
-    assert (found.source, found.rows, found.features, found.parameters) == ("xy.npz", 32, 3, 192)
+    assert (found.source, found.rows, found.features, found.parameters) == ("xy.npz", 32, 4, 256)  # 3 features and a constant
     assert estimate("xy.npz", width=64, test_fraction=0).rows == 40
     batch = estimate("xy.npz", width=64, batch_size=8)
     assert batch.rows == 8
@@ -173,7 +173,7 @@ def test_outputs_are_read_from_the_data(tmp_path, classes, outputs):
     (step,) = found.steps.values()
     block = cost.neurons_per_block(24)
     assert found.outputs == outputs
-    assert step.flops == cost.gram_gauss_newton_step(cost.two_layer(24, 2, 640, block, outputs=outputs))
+    assert step.flops == cost.gram_gauss_newton_step(cost.two_layer(24, 3, 640, block, outputs=outputs))
     assert step.bytes["n x n"] == 2 * outputs * 8 * 24**2
 
 
@@ -181,7 +181,7 @@ def test_the_command_prints_parts_and_totals():
     done = nearlin("xy.npz", "--width", 64)
     assert done.exit_code == 0, done.output
     for words in (
-        "32 rows a step, 3 features",
+        "32 rows a step, 4 features",
         "4 inner iterations",
         "products",
         "factorisation",
@@ -294,3 +294,14 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(case):
     assert says in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in done.output
+
+
+def test_a_file_whose_targets_get_a_perceptron_is_not_estimated_as_another_network(tmp_path):
+    classes, numbers = tmp_path / "classes.csv", tmp_path / "numbers.csv"
+    classes.write_text("a,b,kind\n" + "".join(f"{i},{i * i},{'xyz'[i % 3]}\n" for i in range(20)))
+    numbers.write_text("a,b,y\n" + "".join(f"{i},{i * i},{i / 7}\n" for i in range(20)))
+    with pytest.raises(ValueError, match=r"perceptron to .*classes\.csv.*expected --width N"):
+        estimate(classes, target="kind")
+    wide = estimate(classes, target="kind", width=64)
+    assert (wide.outputs, wide.features) == (3, 3)
+    assert estimate(numbers, target="y").features == 3  # a constant is appended

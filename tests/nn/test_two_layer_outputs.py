@@ -311,7 +311,7 @@ def test_a_loss_that_couples_outputs_is_refused(numpy_backend):
         opt.step(params, opt.init(params, objective), objective, (batch[0], np.full((N, 3), 1 / 3)))
 
 
-@pytest.mark.parametrize(("width", "outputs"), [(8, 1), (24, 3), (33, 4)])
+@pytest.mark.parametrize(("width", "outputs"), [(8, 1), (24, 3), (22, 4)])
 def test_a_network_of_twins_begins_at_zero(be, width, outputs):
     x = be.array(np.random.default_rng(0).standard_normal((5, 3)))
     network = nn.TwoLayer(inputs=3, width=width, activation="softplus", outputs=outputs)
