@@ -15,6 +15,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import cost, count, counting_like, wrap
+from nearlin.curvature import direct_factor, direct_matrices
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from tests import heads
 
@@ -437,6 +438,18 @@ def factor(plan, *problem):
     return planned(plan, K, *problem) - planned(plain, K, *problem) - solves
 
 
+def direct(occasion, plan, n, sizes):
+    """Flops of making and factoring the matrix of plan "direct", and of an iteration with its inverse."""
+    objective, params, batch = perceptron(n, sizes)
+    J = objective.at(params, batch).jacobian(weighted=True)
+    with count() as made:
+        matrices = direct_matrices(J, objective.layers)
+        inverse, _ = direct_factor(matrices, J, objective.layers, params, 1.0, 0.0)
+    with count() as solved:
+        inverse.solve(params, 1.0)
+    return made.total if occasion == "fresh R" else solved.total + iteration("parameter-cg", n, sizes)
+
+
 def passes(plan, n, sizes):
     """What making the Jacobian's factors takes."""
     objective, params, batch = perceptron(n, sizes)
@@ -454,6 +467,7 @@ PLANNED = [
     ("step", passes, "cg", 2),
     ("step", passes, "cg", 3),
     *(("fresh R", factor, plan, 2) for plan in ("exact", "class-averaged", "per-class", "kfac")),
+    *((occasion, functools.partial(direct, occasion), "direct", 2) for occasion in ("iteration", "fresh R")),
 ]
 
 
@@ -604,7 +618,10 @@ def test_oracles_are_asked_for_as_often_as_the_head_says(stem, k):
         assert objective.calls == total(clauses, occasions, options, K=iterations, c=2), t
 
 
-PLANS = {"sample": ("exact", "sketch", "class-averaged", "per-class", "cg"), "parameter": ("kfac", "diagonal", "parameter-cg")}
+PLANS = {
+    "sample": ("exact", "sketch", "class-averaged", "per-class", "cg"),
+    "parameter": ("kfac", "diagonal", "parameter-cg", "direct"),
+}
 ASKED = [
     *((side, {"plan": plan}) for side, plans in PLANS.items() for plan in plans),
     *(("parameter", {"plan": plan, "momentum": 0.5}) for plan in PLANS["parameter"]),

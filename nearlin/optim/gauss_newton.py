@@ -18,8 +18,9 @@ Cost        with dense layers (o, D), n samples, c outputs, p parameters, q of t
             leading 4 n p flops per iteration, c <= 4: products with factors
             leading 8 n p - 4 n q flops per iteration, c > 4: products by passes
             leading 4 o D (o + D) flops per layer and iteration, plan = "kfac"
-            leading 2 n² D + 2 (n c)² o flops per layer and fresh R, plan = "exact": half as rank-k updates
-            leading (n c)³/3 flops per fresh R, plan = "exact" or "sketch"
+            leading 4 n p flops per iteration, plan = "direct", c <= 4: the inverse, where n c <= p
+            leading 2 n² D + 2 (n c)² o flops per layer and fresh R, plan = "exact" or "direct": half as rank-k updates
+            leading (n c)³/3 flops per fresh R, plan = "exact" or "sketch" or "direct"
             leading 2 (n c)² s flops per fresh R, plan = "sketch": half as a rank-k update
             leading 2 n² (D + c o) flops per layer and fresh R, plan = "class-averaged"
             leading n³/3 flops per fresh R, plan = "class-averaged"
@@ -38,11 +39,13 @@ Oracles     step: 1 jacobian
             later step, side = "parameter", momentum > 0: 1 product
             attempt, plan = "exact", c <= 4: 1 rmatvec, 1 matvec
             attempt, plan = "exact", c > 4: 1 jvp, 1 backward
+            attempt, plan = "direct", c <= 4: k rmatvec, k matvec
+            attempt, plan = "direct", c > 4: k jvp, k backward
             fresh R, plan = "exact": 1 gram
             fresh R, plan = "sketch": 1 sketch
             fresh R, plan = "class-averaged": 1 mean_gram
             fresh R, plan = "per-class": 1 class_grams
-            fresh R, plan = "exact" or "sketch" or "class-averaged" or "per-class", c > 4: c backward
+            fresh R, plan = "exact" or "sketch" or "class-averaged" or "per-class" or "direct", c > 4: c backward
             fresh R, plan = "kfac" or "diagonal": 1 backward
 Deviations  1. The sample side where n c < p, the loss is squared and no layer couples samples, and always for the two-layer
                network; else the parameter side. By name (``plan``) cross-entropies go to the sample side too; where a target's

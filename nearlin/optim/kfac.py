@@ -65,7 +65,7 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 from nearlin import steps
-from nearlin._array import block_length, flag, namespace, one_of, slices, unguarded
+from nearlin._array import block_length, flag, namespace, one_of, slices
 from nearlin.curvature import factor_sums
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis
 
@@ -206,12 +206,11 @@ class KFAC:
         for i, (layer, spec, (trace, *others)) in enumerate(zip(layers, specs, traces, strict=True)):
             if spec.kind != "norm":
                 old, new = weights(layer.count)
-                with unguarded():
-                    A, G = factor_sums(trace, point.root_weights)
-                    for other in others:
-                        G = G + other.accumulate(_signal_squares)
-                    A, G = new / point.samples * A, new / trace.rows * G
-                    finite = all(math.isfinite(float(namespace(X).linalg.trace(X))) for X in (A, G))  # no entry is larger
+                A, G = factor_sums(trace, point.root_weights)
+                for other in others:
+                    G = G + other.accumulate(_signal_squares)
+                A, G = new / point.samples * A, new / trace.rows * G
+                finite = all(math.isfinite(float(namespace(X).linalg.trace(X))) for X in (A, G))  # no entry is larger
                 if not finite:
                     lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")
                     A, G = (namespace(X).zeros_like(X) for X in (A, G))
@@ -250,8 +249,7 @@ class KFAC:
         """The layer with its S renewed: estimated anew in a new basis, else averaged."""
         if layer.inverse is None:
             return layer
-        with unguarded():
-            S = reduce(operator.add, (_second_moments(trace, layer.inverse, samples) for trace in traces))
+        S = reduce(operator.add, (_second_moments(trace, layer.inverse, samples) for trace in traces))
         if not math.isfinite(float(namespace(S).sum(S))):
             S = layer.inverse.scaling() if layer.S is None else layer.S
         return layer._replace(S=_blend(layer.S, S if layer.S is None else (1 - self.decay) * S, self.decay, True))

@@ -59,7 +59,7 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin import steps
-from nearlin._array import flag, namespace, one_of, positive, settle, unguarded, within
+from nearlin._array import flag, namespace, one_of, positive, settle, within
 from nearlin.curvature import blend_outer, block_rows, from_rows, sample_moment
 from nearlin.linalg import axpy, block_inverse, inner
 from nearlin.nn import join_bias, split_bias
@@ -221,13 +221,12 @@ class MiniBlockFisher:
     def _renewed(self, F, spec, G, trace, samples, old, new):
         """old F + new S for one layer, or None where S is not finite: no entry of S is larger than its trace."""
         xp, averaged = namespace(G), self._averaged(spec)
-        with unguarded():
-            if trace is not None:
-                S = new / samples * sample_moment(trace, spec, self.layout, averaged)
-                size = float(xp.sum(xp.linalg.diagonal(S)))
-            else:
-                rows = block_rows(G, spec, self.layout)
-                size = inner(rows, rows)
+        if trace is not None:
+            S = new / samples * sample_moment(trace, spec, self.layout, averaged)
+            size = float(xp.sum(xp.linalg.diagonal(S)))
+        else:
+            rows = block_rows(G, spec, self.layout)
+            size = inner(rows, rows)
         if not math.isfinite(size):
             return None
         if trace is None and not averaged:

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import integer, optional, positive, unguarded, within
+from nearlin._array import integer, optional, positive, within
 from nearlin.nn import ravel, unravel
 from nearlin.steps import decay, label_key, public_step, rate, settle_shared, taken_if_finite
 
@@ -107,16 +107,15 @@ class QNG:
         point.check_unweighted("QNG")
         loss, start = float(point.loss), float(point.loss) if state.start is None else state.start
         h = tuple(point.samples**0.5 * g for g in point.grads(targets=point.draw(label_key(key, state.t))))
-        with unguarded():
-            increments, after = self.update(state, point.grads(), h)
-            decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
-            trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
-            lost = after.skipped > state.skipped
-            words = ["the curvature vector is not finite, left out"] * lost
-            if loss > DIVERGED * start > 0:
-                words.append(f"diverging: the loss is {loss / start:.3g} times that of the first step")
-            new = trial, after._replace(start=start)
-            return taken_if_finite((params, state), new, loss, refreshed=not lost, kept="; ".join(words))
+        increments, after = self.update(state, point.grads(), h)
+        decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
+        trial = tuple(W + step for W, step in zip(decayed, increments, strict=True))
+        lost = after.skipped > state.skipped
+        words = ["the curvature vector is not finite, left out"] * lost
+        if loss > DIVERGED * start > 0:
+            words.append(f"diverging: the loss is {loss / start:.3g} times that of the first step")
+        new = trial, after._replace(start=start)
+        return taken_if_finite((params, state), new, loss, refreshed=not lost, kept="; ".join(words))
 
     def update(self, state, grads, h):
         """The arithmetic of a step: increments, to be added to the parameters, and the state after it.

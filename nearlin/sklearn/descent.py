@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from nearlin._array import fold_in, namespace, permutation, unguarded
+from nearlin._array import fold_in, namespace, permutation
 
 _WARM = 0x7761726D  # keeps the draws before the first step apart from those of the steps
 
@@ -115,8 +115,7 @@ def descend(optimizer, objective, params, batches, rule, key, score=None, verbos
     while len(losses) < rule.max_iter and idle < rule.n_iter_no_change:
         total = 0.0
         for batch in batches.of_pass(len(losses)):
-            with unguarded():
-                params, state, info = optimizer.step(params, state, objective, batch, key=fold_in(key, t))
+            params, state, info = optimizer.step(params, state, objective, batch, key=fold_in(key, t))
             total, t = total + batch[0].shape[0] / batches.rows * _loss(info), t + 1
         if not math.isfinite(total):
             raise ValueError(f"the loss is {total} after {len(losses) + 1} iterations; scale the inputs, or take smaller steps")
