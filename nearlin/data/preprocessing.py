@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nearlin._array import refuse_masked
+from nearlin._array import namespace, refuse_masked
 from nearlin.data.dataset import DataError
 
 _ZERO = 1e-12  # a row this small beside what was subtracted from it is rounding error
@@ -160,17 +160,23 @@ class Preprocessing:
 
 
 def _deviations(x):
-    """Standard deviations (d,), those of pixels at least half their rms; 1 for features that do not vary."""
-    std = np.std(x, axis=0)
-    std = np.maximum(std, 0.5 * np.sqrt(np.mean(std**2))) if one_range(x) else std
+    """Standard deviations (d,), those of pixels with a floor; 1 for features that do not vary."""
+    std = floored(np.std(x, axis=0), x)
     return np.where(std <= _ZERO * np.max(np.abs(x), axis=0), 1.0, std)
 
 
-def one_range(x):
-    """Whether all features (n, d) are integers of one range, as pixels are: half of those that vary span half of it or more."""
-    spans = np.ptp(x, axis=0)
-    varying = spans[spans > 0]
-    return len(varying) > 1 and bool(np.all(x == np.rint(x))) and 2 * np.median(varying) >= np.ptp(x)
+def floored(std, x):
+    """Deviations ``std`` (d,) of features x (n, d) of any backend, at least half their rms where features are pixels.
+
+    Pixels are integers of one range: half of the features that vary span half of it or more. One that is almost always 0 would be
+    blown up.
+    """
+    xp = namespace(x)
+    spans = xp.max(x, axis=0) - xp.min(x, axis=0)
+    varying, wide = spans > 0, 2 * spans >= xp.max(x) - xp.min(x)
+    count = lambda which: int(xp.sum(xp.astype(which, xp.int64)))  # noqa: E731
+    pixels = count(varying) > 1 and 2 * count(varying & wide) >= count(varying) and bool(xp.all(xp.round(x) == x))
+    return xp.maximum(std, 0.5 * xp.sqrt(xp.mean(std * std))) if pixels else std
 
 
 def _target_constants(dataset):

@@ -3,13 +3,13 @@
 Formula     z = (x - μ) / σ,   t = (y - ν) / τ
             a first layer W z + b is (W/σ) x + (b - (W/σ) μ);   a last one with outputs t becomes τ W h + (τ b + ν)
 Cost        O(n d), and O(d m) for the layers
-Deviations  1. σ is at least half the rms of all σ where all features are integers of one range, as pixels are: a pixel that is
-               almost always 0 would be blown up.
+Deviations  1. σ is at least half the rms of all σ where features are pixels: `nearlin.data.preprocessing.floored`.
 """
 
 from dataclasses import dataclass
 
 from nearlin._array import namespace
+from nearlin.data.preprocessing import floored
 
 ROUNDING = 1e3  # rounding errors of the largest entry that a deviation has to be above
 
@@ -27,10 +27,7 @@ class Scaling:
     def fit(cls, X, y=None, weights=None):
         """The constants of inputs (n, d) and of targets (n, k), or None for labels, under weights (n,) or None."""
         mean, deviation = moments(X, weights)
-        if _pixels(X):
-            xp = namespace(X)
-            deviation = xp.maximum(deviation, 0.5 * xp.sqrt(xp.mean(deviation * deviation)))
-        return cls(mean, _or_one(deviation, X), *(() if y is None else _target_constants(y, weights)))
+        return cls(mean, _or_one(floored(deviation, X), X), *(() if y is None else _target_constants(y, weights)))
 
     def inputs(self, X):
         """z (n, d)."""
@@ -83,13 +80,3 @@ def _or_one(deviation, a):
     xp = namespace(a)
     rounding = ROUNDING * float(xp.finfo(a.dtype).eps) * xp.max(xp.abs(a), axis=0)
     return xp.where(deviation <= rounding, xp.ones_like(deviation), deviation)
-
-
-def _pixels(X):
-    """Whether all features are integers of one range: at least half of them reach its ends."""
-    xp = namespace(X)
-    if X.shape[1] < 2 or not bool(xp.all(xp.round(X) == X)):
-        return False
-    low, high = xp.min(X, axis=0), xp.max(X, axis=0)
-    ends = (low == xp.min(low)) & (high == xp.max(high))
-    return 2 * int(xp.sum(xp.astype(ends, xp.int64))) >= X.shape[1]

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 from nearlin.sklearn import SOLVERS, MLPClassifier, MLPRegressor  # noqa: E402
+from nearlin.sklearn.scaling import Scaling  # noqa: E402
 
 SMALL = {"hidden_layer_sizes": (8,), "random_state": 0}
 
@@ -314,3 +315,13 @@ def test_raw_units_are_left():
         raw = MLPClassifier(standardize=False, **options).fit(X.astype(dtype), y)
         assert raw.loss_curve_[0] > 10 > raw.loss_curve_[-1]
         assert raw.score(X.astype(dtype), y) > standardised - 0.02
+
+
+def test_deviations_of_pixels_have_a_floor_on_every_backend(be):
+    x = np.zeros((40, 4))
+    x[::2, 0], x[1::3, 1], x[:20, 2], x[7, 3] = 255, 200, 130, 1
+    std = np.sqrt(np.mean((x - x.mean(axis=0)) ** 2, axis=0))
+    floor = np.sqrt(np.mean(std**2)) / 2
+    assert std[3] < floor < std[0]
+    np.testing.assert_allclose(be.numpy(Scaling.fit(be.array(x)).deviation), np.where(std > floor, std, floor), rtol=1e-5)
+    np.testing.assert_allclose(be.numpy(Scaling.fit(be.array(x + 0.5)).deviation), std, rtol=1e-5)
