@@ -22,23 +22,23 @@ def epoch(rows, batch_size, drop_last):
 
 
 class Batches:
-    """Batch t of a run on a `Problem`; recipes leave out the incomplete batch of an epoch.
+    """Batch t of the rows ``train``, (x, y) or (x, y, w), as `epoch` divides them; ``augmented`` images are cropped and flipped.
 
-    Sample weights, where the problem's training batch is (x, y, w), go with their rows; those of a mini-batch are divided by
-    their mean, so that it is 1 again. `ValueError` for a mini-batch of zeros alone.
+    Sample weights w go with their rows; those of a mini-batch are divided by their mean, so that it is 1 again. `ValueError` for
+    a mini-batch of zeros alone.
     """
 
-    def __init__(self, problem, batch_size, seed):
-        self._train, self._seed, self._augment = problem.train, seed, problem.augment
-        self._rows = self._train[0].shape[0]
-        self.batch_size, self.per_epoch = epoch(self._rows, batch_size, drop_last=problem.recipe)
-        self.full = self.batch_size == self._rows
+    def __init__(self, train, batch_size, seed, drop_last=False, augmented=False):
+        self._train, self._seed, self._augment = train, seed, augmented
+        self.rows = self._train[0].shape[0]
+        self.batch_size, self.per_epoch = epoch(self.rows, batch_size, drop_last)
+        self.full = self.batch_size == self.rows
 
     def __call__(self, t):
         number, i = divmod(t, self.per_epoch)
         if self.full:
             return self._augmented(self._train, t)
-        order = permutation(fold_in(self._seed, _SHUFFLE, number), self._rows, self._train[0])
+        order = permutation(fold_in(self._seed, _SHUFFLE, number), self.rows, self._train[0])
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
         return self._augmented(_of_mean_one(tuple(namespace(a).take(a, rows, axis=0) for a in self._train)), t)
 
@@ -50,7 +50,7 @@ class Batches:
 
     def in_order(self):
         """The whole batches of the training set as it lies, one after the other."""
-        for start in range(0, self._rows - self.batch_size + 1, self.batch_size):
+        for start in range(0, self.rows - self.batch_size + 1, self.batch_size):
             yield _of_mean_one(tuple(a[start : start + self.batch_size, ...] for a in self._train))
 
     def ends_epoch(self, t):

@@ -15,6 +15,7 @@ from nearlin import nn
 from nearlin._array import slices, to_numpy
 from nearlin.data import Preprocessing
 from nearlin.data.diagnosis import Diagnosis
+from nearlin.experiments.batches import Batches
 
 
 class Error(NamedTuple):
@@ -122,6 +123,10 @@ class Problem:
         """Initial parameters: the two-layer network on data of one's own, which have a constant appended, begins at 0."""
         at_zero = self.wide and self.preprocessing.constant
         return (self.network.init_at_zero if at_zero else self.network.init)(key=seed, like=self.like)
+
+    def batches(self, batch_size, seed):
+        """The `Batches` of a run; recipes leave out the incomplete one of an epoch."""
+        return Batches(self.train, batch_size, seed, drop_last=self.recipe, augmented=self.augment)
 
     def chunks(self, batch):
         """The batch, in parts that are evaluated one at a time where data are large."""

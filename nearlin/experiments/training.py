@@ -4,7 +4,6 @@ import dataclasses
 
 from nearlin._array import fold_in, integer, unguarded
 from nearlin.experiments import checkpoint
-from nearlin.experiments.batches import Batches
 from nearlin.experiments.building import build
 from nearlin.experiments.config import Config, differences, explicit, source, takes_options
 from nearlin.experiments.loop import Setup, Snapshot, Trainer
@@ -130,7 +129,7 @@ def set_up(problem, config):
             f"{config.optimizer} is for least squares, and {problem.name} has a {loss}; expected gauss-newton, which takes every "
             f"loss, or {', '.join(name for name in OPTIMIZERS if name not in known)}"
         )
-    batches = Batches(problem, config.batch_size, config.seed)
+    batches = problem.batches(config.batch_size, config.seed)
     optimizer = _optimizer(config, batches)
     if getattr(optimizer, "whole_batch", False) and not batches.full:
         rows = problem.train[0].shape[0]

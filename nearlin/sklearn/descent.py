@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from nearlin._array import fold_in, namespace, permutation
+from nearlin._array import fold_in
 
 _WARM = 0x7761726D  # keeps the draws before the first step apart from those of the steps
 
@@ -50,38 +50,6 @@ class Fitted(NamedTuple):
     converged: bool
 
 
-class Batches:
-    """The rows of a step: all of them, or mini-batches in an order that the key and the pass determine."""
-
-    def __init__(self, batch, size, key):
-        self.batch, self.rows, self._key = batch, batch[0].shape[0], key
-        self.size = self.rows if size is None else min(size, self.rows)
-        self.full = self.size == self.rows
-
-    def of_pass(self, number):
-        """The batches of a pass."""
-        if self.full:
-            yield self.batch
-            return
-        order = permutation(fold_in(self._key, number), self.rows, self.batch[0])
-        for start in range(0, self.rows, self.size):
-            rows = order[start : start + self.size]
-            yield balanced(tuple(namespace(a).take(a, rows, axis=0) for a in self.batch))
-
-    def in_order(self):
-        """The whole batches as the rows lie, one after the other."""
-        for start in range(0, self.rows - self.size + 1, self.size):
-            yield balanced(tuple(a[start : start + self.size, ...] for a in self.batch))
-
-
-def balanced(batch):
-    """A batch with its weights, where there are any, divided by their mean."""
-    if len(batch) == 2:
-        return batch
-    x, y, w = batch
-    return x, y, w / namespace(w).mean(w)
-
-
 def descend(optimizer, objective, params, batches, rule, key, score=None, verbose=False):
     """Iterate until the `Rule` ends it.
 
@@ -91,7 +59,7 @@ def descend(optimizer, objective, params, batches, rule, key, score=None, verbos
     objective : Objective
     params : tuple of arrays
         Where to start.
-    batches : Batches
+    batches : nearlin.experiments.batches.Batches
     rule : Rule
     key : int
         Of all draws.
@@ -114,7 +82,8 @@ def descend(optimizer, objective, params, batches, rule, key, score=None, verbos
         state = optimizer.warm_start(params, state, objective, batches.in_order(), fold_in(key, _WARM))
     while len(losses) < rule.max_iter and idle < rule.n_iter_no_change:
         total = 0.0
-        for batch in batches.of_pass(len(losses)):
+        for _ in range(batches.per_epoch):
+            batch = batches(t)
             params, state, info = optimizer.step(params, state, objective, batch, key=fold_in(key, t))
             total, t = total + batch[0].shape[0] / batches.rows * _loss(info), t + 1
         if not math.isfinite(total):

@@ -9,7 +9,8 @@ from sklearn.model_selection import train_test_split
 
 from nearlin import nn
 from nearlin._array import asarray, namespace
-from nearlin.sklearn.descent import Batches, Rule, descend
+from nearlin.experiments.batches import Batches
+from nearlin.sklearn.descent import Rule, descend
 from nearlin.sklearn.inputs import take
 from nearlin.sklearn.scaling import Scaling
 
@@ -158,7 +159,7 @@ class Task:
 
     def fit(self, table, l2, params, score=None):
         """The `Fitted` from ``params`` on."""
-        batches = Batches(table.batch, self.batch_size, self.key)
+        batches = Batches(table.batch, self.batch_size and min(self.batch_size, table.n), self.key)
         return descend(self.optimizer, self.objective(l2), params, batches, self.rule, self.key, score, self.verbose)
 
     def value(self, table, params, l2=0.0):

@@ -11,7 +11,6 @@ import pytest
 import nearlin as nl
 from nearlin.data import Dataset
 from nearlin.experiments import Config, build, train
-from nearlin.experiments.batches import Batches
 from nearlin.experiments.result import message
 from nearlin.experiments.training import begin, set_up
 
@@ -59,7 +58,7 @@ def test_conflicting_duplicates_set_a_floor_that_a_run_ends_at():
     assert result.final_loss == pytest.approx(left / 192, rel=0.02)
     assert f"From the data: {facts['warning'][0]}." in told(result)
     aim = math.sqrt(left / 192 / result.initial_loss)
-    batches = Batches(result.problem, None, 0)
+    batches = result.problem.batches(None, 0)
     assert message(result, batches).endswith(f"(least possible {aim:.2e}).") == (result.ended == "steps")
 
 

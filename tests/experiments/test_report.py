@@ -10,7 +10,6 @@ import pytest
 import nearlin as nl
 from nearlin.complexity.claims.table import Series
 from nearlin.experiments import Config, build, records, tuning
-from nearlin.experiments.batches import Batches
 from nearlin.experiments.loop import Snapshot, Trainer
 from nearlin.experiments.problems import Error
 from nearlin.experiments.records import Record
@@ -106,7 +105,7 @@ def test_the_step_that_a_run_is_said_to_stop_at_is_the_one_that_blew_up(rate, st
     problem, config = build((x, y), Config(optimizer="sgd", width=8, steps=5, test_fraction=0))
     params = problem.network.init(key=0, like=x)
     opt = nl.optim.SGD(lr=rate)
-    setup = config, problem, opt, Batches(problem, config.batch_size, config.seed)
+    setup = config, problem, opt, problem.batches(config.batch_size, config.seed)
     result = Trainer(setup, Snapshot(0, params, opt.init(params, problem.objective))).run(progress=False)
     assert (result.ended, len(result.records)) == ("non-finite", step + 1)
     assert result.message.startswith(f"Stopped at step {step}: the loss is no longer finite; the last finite parameters are kept")

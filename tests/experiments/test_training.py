@@ -256,8 +256,7 @@ def test_resuming_something_else(tmp_path):
 
 def test_mini_batches_cover_every_row_once_an_epoch():
     x = np.arange(10.0)[:, None]
-    problem = SimpleNamespace(train=(x, x[:, 0]), augment=False, recipe=False)
-    batches = Batches(problem, 4, seed=2)
+    batches = Batches((x, x[:, 0]), 4, seed=2)
     assert batches.per_epoch == 3
     epochs = [np.concatenate([batches(3 * e + i)[1] for i in range(3)]) for e in range(2)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
