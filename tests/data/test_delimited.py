@@ -235,7 +235,24 @@ def test_prediction_makes_the_same_columns(tmp_path):
     refuses(tmp_path / "b.csv", "column 'kind': the text 'newt'; expected a number", load_features, features=5)
 
 
-BAD_COLUMNS = {
+BAD = {
+    "empty": ("", "is empty"),
+    "blank lines": ("\n\n", "is empty; expected a header"),
+    "header alone": ("u,y\n", "no rows"),
+    "no header": ("1,2\n3,4\n", "no column 'y'; without a header line the columns are called x1, label, or first and last"),
+    "no such column": ("u,v\n1,2\n", "no column 'y'; the columns are u, v"),
+    "target alone": ("y\n1\n", "at least one feature"),
+    "text in a feature": ("u,y\n1,2\nred,3\n", "line 3, column 'u': the text 'red'"),
+    "text in the target": ("u,y\n1,2\n2,red\n", "line 3, column 'y': the text 'red'"),
+    "empty field": ("u,y\n1,2\n,3\n", "line 3, column 'u': an empty field"),
+    "empty target": ("u,y\n1,a\n2,\n", "line 3, column 'y': an empty field"),
+    "nan": ("u,y\nnan,2\n", "line 2, column 'u': 'nan'"),
+    "inf": ("u,y\n1,inf\n", "line 2, column 'y': 'inf'"),
+    "ragged": ("u,y\n1,2\n1,2,3\n", r"line 3: 3 field\(s\); expected 2"),
+    "no class twice": ("u,y\n1,a\n2,b\n3,c\n", r"3 distinct values \('a', 'b', 'c'\) in as many rows"),
+    "one class": ("u,y\n1,a\n2,a\n", r"1 distinct value\(s\) \('a'\)"),
+    "double name": ("u,u,y\n1,2,3\n", "two columns called 'u'"),
+    "no name": ("u,,y\n1,2,3\n", "has no name"),
     "many texts": ("u,y\n" + "".join(f"t{j},{j}\n" for j in range(21)), "column 'u' holds 21 distinct texts .* leave it out"),
     "equals": ("u=v,y\na,1\nb,2\n", "column 'u=v' holds texts, and its name holds a '='"),
     "same name": ("u=a,u,y\n1,a,1\n2,b,2\n", "gives two features the name 'u=a'"),
@@ -258,9 +275,9 @@ BAD_COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_COLUMNS)
-def test_bad_columns(tmp_path, case):
-    text, says = BAD_COLUMNS[case]
+@pytest.mark.parametrize("case", BAD)
+def test_bad_tables(tmp_path, case):
+    text, says = BAD[case]
     refuses(write(tmp_path / "a.csv", text), says, target="y")
 
 

@@ -68,33 +68,6 @@ def test_npz_and_npy(tmp_path):
     assert archive.x.dtype == matrix.x.dtype == np.float64
 
 
-BAD_CSV = {
-    "empty": ("", "is empty"),
-    "blank lines": ("\n\n", "is empty; expected a header"),
-    "header alone": ("u,y\n", "no rows"),
-    "no header": ("1,2\n3,4\n", "no column 'y'; without a header line the columns are called x1, label, or first and last"),
-    "no such column": ("u,v\n1,2\n", "no column 'y'; the columns are u, v"),
-    "target alone": ("y\n1\n", "at least one feature"),
-    "text in a feature": ("u,y\n1,2\nred,3\n", "line 3, column 'u': the text 'red'"),
-    "text in the target": ("u,y\n1,2\n2,red\n", "line 3, column 'y': the text 'red'"),
-    "empty field": ("u,y\n1,2\n,3\n", "line 3, column 'u': an empty field"),
-    "empty target": ("u,y\n1,a\n2,\n", "line 3, column 'y': an empty field"),
-    "nan": ("u,y\nnan,2\n", "line 2, column 'u': 'nan'"),
-    "inf": ("u,y\n1,inf\n", "line 2, column 'y': 'inf'"),
-    "ragged": ("u,y\n1,2\n1,2,3\n", r"line 3: 3 field\(s\); expected 2"),
-    "no class twice": ("u,y\n1,a\n2,b\n3,c\n", r"3 distinct values \('a', 'b', 'c'\) in as many rows"),
-    "one class": ("u,y\n1,a\n2,a\n", r"1 distinct value\(s\) \('a'\)"),
-    "double name": ("u,u,y\n1,2,3\n", "two columns called 'u'"),
-    "no name": ("u,,y\n1,2,3\n", "has no name"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_CSV)
-def test_bad_csv(tmp_path, case):
-    text, says = BAD_CSV[case]
-    refuses(csv(tmp_path / "a.csv", text), says, target="y")
-
-
 def refuses(path, says, **arguments):
     with pytest.raises(DataError, match=says) as caught:
         load(path, **arguments)
