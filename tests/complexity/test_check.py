@@ -123,6 +123,21 @@ def test_a_bound_on_a_coefficient_draws_no_level_and_its_curve_once():
         assert one.predicted == pytest.approx((8, 18, 32, 50))
 
 
+def test_what_is_predicted_follows_from_the_bounds_and_not_from_what_was_measured():
+    """A power through the middle, a polynomial through the first counts, the upper level, or the column of the upper bound."""
+    predicted = lambda rows, **bound: judged(rows, Bound("value", over="n", **bound)).series[0].predicted  # noqa: E731
+    rows = rows_of({2: 3.0, 4: 5.0, 16: 400.0})
+    power = np.log(predicted(rows, low=1.0, high=2.0, reduce="exponent"))
+    assert np.diff(power) == pytest.approx([1.5 * math.log(2), 1.5 * math.log(4)])
+    assert np.sum(power) == pytest.approx(math.log(3 * 5 * 400))
+    assert predicted(rows_of({1: 3, 2: 5, 4: 400}), equal=1, reduce="degree") == pytest.approx((3, 5, 9))
+    assert predicted(rows, low=1.0, high=500.0) == (500.0,) * 3
+    rows = [{**row, "least": 1.0, "most": 10.0 * row["n"]} for row in rows]
+    assert predicted(rows, low="least", high="most") == (20.0, 40.0, 160.0)
+    squares = [{"n": n, "value": 2 * n**2, "limit": n} for n in (1, 2, 3, 4)]
+    assert predicted(squares, equal=2, reduce="degree", beside="limit") == pytest.approx((2, 8, 18, 32))
+
+
 def test_a_missed_regime_comes_before_a_failure():
     rows = [{"value": 2.0, "flips": 0.2}]
     assert judged(rows, Bound("value", high=1.0), regime=(Bound("flips", high=0.1),)).verdict == OUT_OF_REGIME

@@ -1,5 +1,8 @@
 """Claims on the outer loop: that a wrong method or a wrong expectation fails."""
 
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
@@ -16,6 +19,27 @@ TIMID = NaturalGradient(lr=0.9)
 
 def test_numbers_cover_the_outer_loop():
     assert {claim.number for claim in CLAIMS} == {1, 2, 3, 16, 17, 18, 19, 20, 21, 23}
+
+
+class Halving(NamedTuple):
+    """A problem whose steps halve the residual, and report their key."""
+
+    params: tuple
+    objective: object = None
+
+    def residual(self):
+        return self.params[0]
+
+    def step(self, optimizer, state, key):
+        return (self.params[0] / 2,), state, key
+
+
+def test_a_run_ends_at_a_share_of_its_first_residual():
+    run = train(SimpleNamespace(init=lambda params, objective: None), Halving((np.array([8.0, 6.0]),)), 3, 9, reduction=0.2)
+    assert run.residuals == (10, 5, 2.5, 1.25)
+    assert run.ratios == (0.5, 0.5, 0.5)
+    assert len(set(run.infos)) == 3
+    assert (run.start.tolist(), run.end.tolist()) == ([8, 6], [1, 0.75])
 
 
 def timid(epsilon):

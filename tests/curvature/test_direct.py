@@ -1,16 +1,20 @@
 """The direct route: the inverse of the dense matrix, on both of its sides, and what it refuses."""
 
+import math
+
 import numpy as np
 import pytest
 
 from nearlin import nn
-from nearlin.curvature import ROUTES, direct_factor, direct_matrices
+from nearlin.curvature import ROUTES, direct, direct_factor, direct_matrices
 from nearlin.optim import GaussNewton
 
 
-def problem(be, sizes, n, loss):
-    g = np.random.default_rng(0)
-    objective = nn.Objective(nn.MLP(sizes, "tanh"), loss, l2=0.3)
+def problem(be, sizes, n, loss, bias=True):
+    """A perceptron, whose first layer may lack its ``bias``."""
+    g, (d, m, c) = np.random.default_rng(0), sizes
+    layers = nn.Dense(d, m, bias=bias), nn.Elementwise(nn.activation("tanh")), nn.Dense(m, c)
+    objective = nn.Objective(nn.Sequential(layers, shape=(d,)), loss, l2=0.3)
     y = g.standard_normal((n, sizes[-1])) if isinstance(loss, nn.SquaredLoss) else g.integers(0, sizes[-1], n)
     x = be.array(g.standard_normal((n, sizes[0])))
     y = be.xp.asarray(y, device=be.device) if y.dtype.kind == "i" else be.array(y)
@@ -19,9 +23,11 @@ def problem(be, sizes, n, loss):
 
 @pytest.mark.parametrize(("sizes", "n"), [((3, 4, 3), 5), ((3, 4, 3), 40), ((3, 4, 7), 3), ((3, 4, 7), 40)])
 @pytest.mark.parametrize("loss", [nn.SquaredLoss(), nn.SoftmaxCrossEntropy()], ids=["squared", "softmax"])
-def test_it_is_the_inverse_of_the_dense_matrix(be, sizes, n, loss):
-    """With fewer rows than parameters, and with more; with a Jacobian in factors, and by passes."""
-    objective, params, batch = problem(be, sizes, n, loss)
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_is_the_inverse_of_the_dense_matrix(be, sizes, n, loss, bias, monkeypatch):
+    """With fewer rows than parameters, and with more, seven at a time; with a Jacobian in factors, and by passes."""
+    objective, params, batch = problem(be, sizes, n, loss, bias)
+    monkeypatch.setattr(direct, "ENTRIES", 7 * sizes[-1] * sum(math.prod(spec.shape) for spec in objective.layers))
     J = objective.at(params, batch).jacobian(weighted=True)
     source, how = direct_factor(direct_matrices(J, objective.layers), J, objective.layers, params, 0.05, 0.3)
     v = tuple(be.array(np.random.default_rng(2).standard_normal(W.shape)) for W in params)

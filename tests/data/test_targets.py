@@ -52,6 +52,8 @@ def test_the_task_that_is_named_decides():
     assert (task, names, labels.tolist()) == ("classification", ("-3", "2.5", "10"), [1, 2, 0, 1, 2, 0])
     with pytest.raises(DataError, match="toy: the target holds text; regression expects numbers"):
         settle_targets("toy", np.array(["a", "b"]), "regression")
+    with pytest.raises(DataError, match=r"toy: y has shape \(4, 2\); classification expects one target"):
+        settle_targets("toy", np.array(TWICE([[0, 1], [1, 0]])), "classification")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

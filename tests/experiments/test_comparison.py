@@ -50,6 +50,19 @@ def test_one_value_goes_to_those_that_have_the_hyperparameter():
     assert both.results["near-linear-gauss-newton"].optimizer.epsilon == 0.5
 
 
+def test_batches_steps_and_step_size_are_those_of_each_method():
+    """Of 300 rows that are trained on, on data of one's own; what is given is that of all."""
+    draw = np.random.default_rng(0).standard_normal
+    data = Dataset("own", draw((300, 3)), np.arange(300) % 3, "classification")
+    options = {"hidden": 2, "test_fraction": 0.0, "validation_fraction": 0.0, "progress": False}
+    found = {name: run.config for name, run in compare(data, ["kfac", "gauss-newton"], **options).results.items()}
+    assert {name: (one.batch_size, one.steps, one.lr) for name, one in found.items()} == {
+        "kfac": (200, 400, 0.03), "gauss-newton": (None, 200, None)
+    }  # fmt: skip
+    given = compare(data, ["gauss-newton", "kfac"], batch_size=150, epochs=3, **options).results
+    assert {(run.config.batch_size, run.config.steps) for run in given.values()} == {(150, 6)}
+
+
 def test_interruption_keeps_what_is_complete(tmp_path, monkeypatch):
     def interrupt(self, *arguments, **options):
         raise KeyboardInterrupt

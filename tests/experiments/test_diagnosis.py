@@ -39,22 +39,28 @@ def told(result):
 
 
 def conflict(path=INPUTS / "dup_conflict.csv"):
-    """Training rows and targets of the file, with equal rows side by side."""
+    """Rows and targets of the file to train on, and to test."""
     dataset = nl.data.load(path, "y")
-    rows, _ = nl.data.split(dataset, 0.2, seed=0)
-    return rows.x, rows.y
+    return [(part.x, part.y) for part in nl.data.split(dataset, 0.2, seed=0)]
+
+
+def unexplained(x, y):
+    """Squares of what targets of equal rows differ by from their mean."""
+    return sum(np.sum((y[same] - y[same].mean()) ** 2) for same in ((x == row).all(axis=1) for row in np.unique(x, axis=0)))
 
 
 def test_conflicting_duplicates_set_a_floor_that_a_run_ends_at():
-    x, y = conflict()
-    y = (y - y.mean()) / y.std()
-    left = sum(np.sum((y[same] - y[same].mean()) ** 2) for same in ((x == row).all(axis=1) for row in np.unique(x, axis=0)))
+    (x, y), (test_x, test_y) = conflict()
+    mean, deviation = y.mean(), y.std()
+    left, test_left = unexplained(x, (y - mean) / deviation), unexplained(test_x, (test_y - mean) / deviation)
     assert math.sqrt(left / 96) == pytest.approx(0.659, abs=5e-4)
     facts = head(INPUTS / "dup_conflict.csv", target="y", width=128)
     assert facts["rows"][0].startswith(f"59 of 96 rows distinct, least loss {left / 192:.3g}; 0.73 of the energy outside")
     assert "so that 0.659 of its residual stay" in facts["warning"][0]
     result = train(INPUTS / "dup_conflict.csv", target="y", steps=8, **QUIET)
     assert result.problem.least == pytest.approx(left / 192, rel=1e-9)
+    assert result.problem.test_least == pytest.approx(test_left / 48, rel=1e-9)
+    assert test_left > 0
     assert result.final_loss == pytest.approx(left / 192, rel=0.02)
     assert f"From the data: {facts['warning'][0]}." in told(result)
     aim = math.sqrt(left / 192 / result.initial_loss)

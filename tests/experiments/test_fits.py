@@ -46,6 +46,15 @@ def test_the_confusion_matrix_is_that_of_the_test_rows(figures, options):
     assert f"({len(true) - np.trace(counts)} of {len(true)})" in figures[0].get_suptitle()
 
 
+def test_signs_are_named_as_they_are(figures):
+    result = train((X, np.where(X[:, 0] > 0.8, 1.0, -1.0)), width=32, steps=1, test_fraction=0, progress=False)
+    fits.plot_fit(result, "fit.png")
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["-1", "1"]
+    rows = {i: sum(int(text.get_text()) for text in axes.texts if text.get_position()[1] == i) for i in (0, 1)}
+    assert rows == {0: np.sum(X[:, 0] <= 0.8), 1: np.sum(X[:, 0] > 0.8)}
+
+
 def test_predicted_against_true_in_the_units_of_the_data(figures):
     result = train(PAIR, hidden=4, steps=2, progress=False, dtype="float64")
     fits.plot_fit(result, "fit.png")
@@ -54,7 +63,9 @@ def test_predicted_against_true_in_the_units_of_the_data(figures):
         steps = result.problem.preprocessing
         true = np.asarray(result.problem.test[1])[:, k] * steps.target_std[k] + steps.target_mean[k]
         inputs = np.asarray(result.problem.test[0]) * steps.scale + steps.mean
-        np.testing.assert_allclose(above.get_offsets(), np.column_stack([true, result.predict(inputs)[:, k]]))
+        predicted = result.predict(inputs)[:, k]
+        np.testing.assert_allclose(above.get_offsets(), np.column_stack([true, predicted]))
+        assert axes.get_title() == f"RMSE {metrics.root_mean_squared_error(true, predicted):.4g} on the test rows"
         assert len(below.get_offsets()) == result.problem.train[0].shape[0]
         assert (axes.get_xlabel(), axes.get_ylabel()) == (f"true {name}", f"predicted {name}")
         (line,) = axes.get_lines()

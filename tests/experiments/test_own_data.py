@@ -132,8 +132,20 @@ def test_arrays_of_floats_are_classes_where_the_task_says_so(width):
     assert floats.problem.outputs == 3
     assert floats.test_error == integers.test_error
     assert floats.test_error.majority > 0
-    signs = train((X, np.where(LABELS > 0, 1.0, -1.0)), task="classification", width=96, steps=1, **QUIET)
-    assert (signs.problem.task, signs.problem.outputs) == ("classification", 1)
+
+
+@pytest.mark.parametrize("y", [LABELS > 0, 1 * (LABELS > 0), np.where(LABELS > 0, 1.0, -1.0)], ids=["truth", "integers", "signs"])
+def test_arrays_of_two_classes_are_signs_for_the_wide_network(y):
+    problem, _ = build((X, y), Config(task="classification", width=96))
+    assert (problem.task, problem.outputs) == ("classification", 1)
+    rows = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in problem.train[0]]
+    np.testing.assert_array_equal(problem.train[1], np.where(LABELS[rows] > 0, 1.0, -1.0))
+
+
+@pytest.mark.parametrize("data", [FLOWERS, "digits-4v9", "digits-ae"], ids=["own", "named", "recipe"])
+def test_a_limit_of_time_stands_for_that_of_steps(data):
+    assert build(data, Config(time_limit=9.0))[1].steps == 10**9
+    assert build(data, Config(time_limit=9.0, steps=7))[1].steps == 7
 
 
 def test_rows_for_validation_are_no_others_and_of_every_class_alike():
@@ -204,6 +216,9 @@ def said(losses, wrong=None, accepted=True):
         ([(1 / t, max(t, 2)) for t in range(1, 13)], [5] * 11 + [6], "validation"),
         ([(1 / t, t) for t in range(1, 12)], [5] * 10 + [4], None),
         ([(1 / t, math.nan if t > 1 else 1.0) for t in range(1, 12)], None, "validation"),
+        ([(1 / t, math.nan if t == 1 else float(t)) for t in range(1, 12)], None, None),
+        ([(3.0, None)] * 3, None, "plateau"),
+        ([(1.0, None), (0.9, None), (1.0, None), (1.0, None)], None, None),
         ([(1.0, None), (1.0, None), (0.99991, None), (0.99991, None)], None, "plateau"),
         ([(1.0, None), (1.0, None), (0.99989, None), (0.99989, None)], None, None),
         ([(None, None)], None, None),
@@ -216,6 +231,8 @@ def test_when_a_run_ends(losses, wrong, expected):
 def test_a_plateau_needs_a_step_and_in_mini_batches_ten_epochs():
     flat = [(1.0, None)] * 6
     assert stopping.ended(said(flat, accepted=False), 1.0, full=True) is None
+    assert stopping.ended(said(flat) + said(flat[:3], accepted=False), 1.0, full=True) is None
+    assert stopping.ended(said(flat) + said(flat[:2], accepted=False), 1.0, full=True) == "plateau"
     assert stopping.ended(said(flat), 1.0, full=False) is None
     assert stopping.ended(said(flat * 2), 1.0, full=False) == "plateau"
 

@@ -109,6 +109,8 @@ def test_the_penalty_is_half_the_squares_of_weights_alone():
     plain_loss = float(dataclasses.replace(objective, l2=0.0).at(params, batch).loss)
     assert float(point.data_loss) == plain_loss
     assert float(point.loss) == pytest.approx(plain_loss + penalty, rel=1e-14)
+    evaluated = objective.observe(point.statistics).evaluation().at(params, batch)
+    assert float(evaluated.loss - evaluated.data_loss) == pytest.approx(penalty, rel=1e-12)
 
 
 def test_the_gradient_is_that_of_the_loss_and_of_other_targets_has_no_penalty():

@@ -155,9 +155,11 @@ def test_large_systems_are_not_solved_directly_and_agree_too():
 
 def test_alpha_is_chosen_among_three_and_not_below_a_hundred_rows():
     X, y = blobs(150)
-    assert MLPClassifier(**SMALL).fit(X, y).alpha_ / 150 == pytest.approx(MLPClassifier(**SMALL).fit(X, y).alpha_ / 150)
     assert min(abs(MLPClassifier(**SMALL).fit(X, y).alpha_ / 150 / np.array([1e-2, 1e-3, 1e-4]) - 1)) < 1e-9
     assert MLPClassifier(**SMALL).fit(X[:99], y[:99]).alpha_ == pytest.approx(0.099)
+    w = np.linspace(0.5, 3, 99)
+    assert MLPClassifier(**SMALL).fit(X[:99], y[:99], w).alpha_ == pytest.approx(1e-3 * w.sum())
+    assert MLPClassifier(alpha=3.0, **SMALL).fit(X[:99], y[:99], w).alpha_ == pytest.approx(3.0)
     with pytest.warns(UserWarning, match="99 are too few"):
         held = MLPClassifier(early_stopping=True, **SMALL).fit(X[:99], y[:99])
     assert held.validation_scores_ is None
@@ -180,6 +182,34 @@ def test_early_stopping_keeps_the_best_of_the_held_out_scores():
         np.testing.assert_array_equal(shorter.fit(X, y).predict(X), ours.predict(X))
     assert ours.best_loss_ is None
     assert len(ours.validation_scores_) == ours.n_iter_ == len(ours.loss_curve_)
+
+
+def test_scores_of_held_out_rows_are_weighted():
+    """Labels are noise, and a row of the first class counts a thousand times as much as one of the second."""
+    g = np.random.default_rng(0)
+    X, y = g.standard_normal((200, 3)), np.arange(200) % 2
+    options = {"alpha": 0.1, "early_stopping": True, "tol": 0.1, **SMALL}
+    weighted = MLPClassifier(**options).fit(X, y, np.where(y == 0, 1000.0, 1.0))
+    assert weighted.best_validation_score_ > 0.99
+    assert MLPClassifier(**options).fit(X, y).best_validation_score_ < 0.9
+
+
+def test_the_tolerance_of_a_regression_is_in_units_of_its_variance():
+    """Half the variance of the targets is all that a loss can fall by."""
+    X, y = curve(60)
+    X, y = StandardScaler().fit_transform(X), 1000 * (y - np.mean(y)) / np.std(y)
+    options = {"solver": "sgd", "learning_rate_init": 1e-4, "alpha": 0.0, "standardize": False, **SMALL}
+    ours = MLPRegressor(tol=1.0, n_iter_no_change=2, **options).fit(X, y)
+    assert np.all(np.diff(ours.loss_curve_) < -2)
+    assert ours.n_iter_ == 3
+
+
+def test_the_curve_of_mini_batches_is_the_mean_over_the_rows():
+    X, y = blobs(70)
+    options = {"alpha": 2.0, "batch_size": 60, "learning_rate_init": 1e-30, "max_iter": 1, **SMALL}
+    with pytest.warns(ConvergenceWarning):
+        ours = MLPClassifier(solver="adam", **options).fit(X, y)
+    assert ours.loss_curve_[0] == pytest.approx(ours.loss_, rel=1e-9)
 
 
 def test_a_warm_start_goes_on():
