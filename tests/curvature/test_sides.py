@@ -52,6 +52,29 @@ def test_both_sides_have_the_minimiser_of_the_model_with_its_pulls(rng, side, mo
     np.testing.assert_allclose(system.solve(DAMPING, NONE, 100).step[0][0], plain, atol=1e-10)
 
 
+def test_another_damping_takes_no_further_image_of_what_it_pulls_towards(rng):
+    J, images = dense(rng.standard_normal((N, P))), []
+    product = J.matvec
+    J.matvec = lambda v: images.append(v) or product(v)
+    pull = Pull((rng.standard_normal((1, P)),), LAYERS, L2, (rng.standard_normal((1, P)),), 0.6)
+    system = SampleSide(J, rng.standard_normal(N), pull, Accuracy(1e-6))
+    for damping in (DAMPING, 2 * DAMPING, 4 * DAMPING):
+        system.solve(damping, NONE, 100)
+    assert len(images) == 2
+
+
+def test_where_the_penalty_balances_the_loss_the_accuracy_can_be_reached(rng):
+    """The residual does not vanish there, and the step does, to rounding."""
+    K, r = rng.standard_normal((N, P)), rng.standard_normal(N)
+    bias = K[:, -1]
+    r -= bias * (bias @ r) / (bias @ bias)
+    theta = -K.T @ r / (N * L2)
+    system = SampleSide(dense(K), r, Pull((theta[None, :],), LAYERS, L2), Accuracy(1e-3))
+    solution = system.solve(DAMPING, NONE, 100)
+    assert solution.info.reason == "converged"
+    assert np.max(np.abs(solution.step[0])) < 1e-11 * np.max(np.abs(theta))
+
+
 def test_a_solve_that_ends_before_its_first_step_is_zero_and_has_an_image(rng):
     """The curvature along the gradient overflows."""
     K, gradient = 1e160 * rng.standard_normal((N, P)), rng.standard_normal((1, P))

@@ -84,6 +84,14 @@ def test_a_row_that_outshines_all_others_is_named():
     assert warning in told(train(INPUTS / "outlier_x.csv", target="y", steps=3, **QUIET))
 
 
+def test_the_longest_row_is_that_before_rows_are_normalised():
+    x = np.column_stack([np.ones(40), 1e-9 * RNG.normal(size=40)])
+    x[7] *= 100
+    options = {"test_fraction": 0, "validation_fraction": 0, "center": False, "scale": False, "normalize": True, "width": 128}
+    (warning,) = (w for w in head(Dataset("one direction", x, RNG.normal(size=40)), **options)["warning"] if "parallel" in w)
+    assert warning.endswith(f"row 7 (counted from 0) alone holds {100 * 1e4 / (1e4 + 39):.4g} % before rows are normalised")
+
+
 def test_one_feature_is_two_rows_where_rows_are_normalised_and_all_of_them_where_not():
     facts = head(INPUTS / "one_feature.csv", target="y", width=128, normalize=True)
     assert facts["rows"][0].startswith("2 of 96 rows distinct")

@@ -52,6 +52,13 @@ def test_the_network_follows_from_the_targets(data, hidden, width, optimizer):
     assert held_out == (round(0.1 * round(0.8 * 160)) if own else 0)
 
 
+@pytest.mark.parametrize(("rows", "held_out"), [(99, 0), (100, 10)])
+def test_rows_are_held_out_from_a_hundred_on(rows, held_out):
+    problem, _ = build(FLOWERS.take(range(rows)), Config(test_fraction=0.0))
+    assert (problem.validation is not None) == bool(held_out)
+    assert problem.train[0].shape[0] == rows - held_out
+
+
 def test_preprocessing_follows_from_the_network():
     shown = {}
     for name, data, options in (
@@ -302,6 +309,8 @@ def test_mini_batches_where_a_method_is_made_for_them():
     _, config = build(Dataset("many", np.tile(X, (4, 1)), np.tile(LABELS, 4), "classification"), Config(optimizer="kfac"))
     assert (config.batch_size, config.steps) == (200, 200 * 3)
     assert build("digits-4v9", Config(optimizer="adam"))[1].batch_size is None
+    given = Config(optimizer="kfac", settings=(("lr", 0.5),))
+    assert build(FLOWERS, given)[1].lr is None
 
 
 @pytest.mark.parametrize(

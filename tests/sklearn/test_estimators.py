@@ -70,6 +70,17 @@ def test_scikit_learn_predicts_the_same_from_our_weights(activation):
         assert ours.predict(X).shape == t.shape
 
 
+def test_a_single_class_is_predicted_everywhere():
+    """Far from what was fitted, too, where the one output has either sign."""
+    X, _ = blobs(60)
+    ours = MLPClassifier(activation="identity", alpha=1e-3, tol=0.1, **SMALL).fit(X, np.full(60, 7))
+    far = 1e6 * (X - X.mean(axis=0))
+    outputs = far @ ours.coefs_[0] @ ours.coefs_[1]
+    assert np.min(outputs) < 0 < np.max(outputs)
+    assert set(ours.predict(far)) == {7}
+    np.testing.assert_array_equal(ours.predict_proba(far), 1.0)
+
+
 def test_several_labels_at_once():
     X, Y = datasets.make_multilabel_classification(120, 5, n_classes=4, random_state=0)
     ours = MLPClassifier(alpha=0.1, tol=0.1, **SMALL).fit(X, Y)
@@ -176,6 +187,7 @@ def test_early_stopping_keeps_the_best_of_the_held_out_scores():
     ours = MLPRegressor((30,), early_stopping=True, alpha=0.0, n_iter_no_change=4, random_state=0).fit(X, y)
     assert ours.best_validation_score_ == max(ours.validation_scores_)
     assert ours.validation_scores_[-1] < ours.best_validation_score_
+    assert ours.loss_ == pytest.approx(ours.loss_curve_[int(np.argmax(ours.validation_scores_))], rel=1e-9)
     shorter = MLPRegressor((30,), early_stopping=True, alpha=0.0, random_state=0)
     shorter.set_params(max_iter=int(np.argmax(ours.validation_scores_)) + 1, n_iter_no_change=4)
     with pytest.warns(ConvergenceWarning):
@@ -210,6 +222,9 @@ def test_the_curve_of_mini_batches_is_the_mean_over_the_rows():
     with pytest.warns(ConvergenceWarning):
         ours = MLPClassifier(solver="adam", **options).fit(X, y)
     assert ours.loss_curve_[0] == pytest.approx(ours.loss_, rel=1e-9)
+    with pytest.warns(ConvergenceWarning):
+        wild = MLPClassifier(solver="adam", **{**options, "learning_rate_init": 1.0, "max_iter": 6}).fit(X, y)
+    assert wild.best_loss_ == min(wild.loss_curve_) < wild.loss_curve_[-1]
 
 
 def test_a_warm_start_goes_on():
@@ -284,6 +299,8 @@ def test_arrays_of_other_backends_stay_there(be):
     np.testing.assert_allclose(be.numpy(ours.predict_proba(z)), want.predict_proba(X), atol=be.tol(1e-8))
     np.testing.assert_array_equal(be.numpy(ours.predict(z)), want.predict(X))
     assert ours.score(z, be.xp.asarray(y, device=be.device)) == want.score(X, y)
+    with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4"):
+        ours.predict(z[:, :3])
     if not be.name.startswith("numpy"):
         with pytest.raises(ValueError, match=r"MLPClassifier.predict\(\) must use the same namespace"):
             ours.predict(X)
@@ -345,6 +362,11 @@ def test_raw_units_are_left():
         raw = MLPClassifier(standardize=False, **options).fit(X.astype(dtype), y)
         assert raw.loss_curve_[0] > 10 > raw.loss_curve_[-1]
         assert raw.score(X.astype(dtype), y) > standardised - 0.02
+
+
+def test_raw_units_beyond_single_precision_are_fitted():
+    X, y = blobs(100)
+    assert MLPClassifier(standardize=False, tol=0.1, **SMALL).fit(1e40 * X, y).score(1e40 * X, y) > 0.8
 
 
 def test_deviations_of_pixels_have_a_floor_on_every_backend(be):
