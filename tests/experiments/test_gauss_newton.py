@@ -95,6 +95,7 @@ NIGHTLY = ("planned", "sketched", "averaged", "low rank")
         ("digits-cnn", "momentum"),
     ],
 )
+@pytest.mark.usefixtures("without_pictures")
 def test_resuming_continues_bit_for_bit(tmp_path, name, settings):
     options = {**FEW, "settings": tuple(SETTINGS[settings].items())}
     whole = train(name, steps=4, **options)

@@ -16,6 +16,8 @@ from nearlin.linalg import Rates
 from nearlin.steps import StepDecay
 from tests.optim.test_laws import OPTIMIZERS as LAWS
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 SMALL = {"width": 8, "steps": 3, "progress": False}
 
 
@@ -54,7 +56,11 @@ def test_at_its_defaults_an_optimizer_is_its_name(key):
 
 
 @pytest.mark.parametrize(
-    "opt", [optim.Adam(lr=0.1, betas=(0.8, 0.9)), optim.Ginger(clip=None, rank=np.int64(3))], ids=lambda o: type(o).__name__
+    "opt",
+    [
+        pytest.param(optim.Adam(lr=0.1, betas=(0.8, 0.9)), id="Adam", marks=pytest.mark.nightly),
+        pytest.param(optim.Ginger(clip=None, rank=np.int64(3)), id="Ginger"),
+    ],
 )
 def test_a_run_of_an_optimizer_is_that_of_its_options(data, opt, tmp_path):
     """The records are equal; the checkpoint resumes by the optimizer, by its options and without either."""

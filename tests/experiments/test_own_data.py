@@ -11,7 +11,8 @@ import nearlin as nl
 from nearlin.data import Dataset, Preprocessing, load
 from nearlin.experiments import Config, build, predict, stopping, train
 from nearlin.experiments.networks import as_numbers
-from nearlin.experiments.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(160, 3)) * [1.0, 100.0, 0.01] + [0, 50, 3]
@@ -19,12 +20,6 @@ LABELS = (X[:, 0] > 0).astype(int) + (X[:, 1] > 80)
 FLOWERS = Dataset("flowers", X, LABELS, "classification", ("iris", "lily", "rose"))
 SENSORS = Dataset("sensors", X, np.column_stack([X[:, 0], 1000 + X[:, 1] ** 2]), target_names=("heat", "load"))
 QUIET = {"progress": False}
-
-
-@pytest.fixture(autouse=True)
-def _without_pictures(monkeypatch):
-    """They are drawn in test_fits.py; here they would be most of the time."""
-    monkeypatch.setattr(RunFolder, "_draw", lambda self, result: None)
 
 
 def layers(params, x, phi=lambda z: np.maximum(z, 0)):
