@@ -174,7 +174,7 @@ NOISE = Dataset("noise", X, RNG.normal(size=160))
 
 
 @pytest.mark.parametrize(
-    ("data", "options"), [(NOISE, {}), (FLOWERS, {}), (FLOWERS, {"optimizer": "adam", "batch_size": 30, "lr": 0.01})]
+    ("data", "options"), [(NOISE, {}), (FLOWERS, {}), (FLOWERS, {"optimizer": "adam", "batch_size": 30, "lr": 0.1})]
 )
 def test_a_run_that_validates_continues_bit_for_bit(tmp_path, data, options):
     """Also past its best step, as where there is nothing to learn: what is kept, and the end, come from the checkpoint."""
