@@ -28,7 +28,8 @@ def problem(be, width, activation, outputs, n=N):
 
 
 def recomputed(W, x, activation, outputs):
-    """f (n, c) and J (n, c, m, d), neuron by neuron."""
+    """f (n, c) and J (n, c, m, d), neuron by neuron, in float64: in float32 a BLAS may raise the flags of what it did not compute."""
+    W, x = np.asarray(W, dtype=np.float64), np.asarray(x, dtype=np.float64)
     (m, d), n = W.shape, len(x)
     function, derivative = PHI[activation]
     f, J = np.zeros((n, outputs)), np.zeros((n, outputs, m, d))
@@ -67,7 +68,7 @@ def off_diagonal(gram, outputs):
 def test_the_gram_matrix_is_block_diagonal_to_the_last_bit(be, case):
     objective, params, batch = problem(be, *case)
     J = objective.at(params, batch).jacobian()
-    gram, dense = assembled(be, J), be.numpy(J.to_dense())
+    gram, dense = assembled(be, J), be.numpy(J.to_dense()).astype("float64")
     assert not np.any(off_diagonal(gram, case[2]))
     assert not np.any(off_diagonal(be.numpy(J.gram()), case[2]))
     np.testing.assert_allclose(gram, dense @ dense.T, atol=be.tol(1e-12))
