@@ -28,7 +28,7 @@ def problem(be, width, activation, outputs, n=N):
 
 
 def recomputed(W, x, activation, outputs):
-    """f (n, c) and J (n, c, m, d), neuron by neuron, in float64: in float32 a BLAS may raise the flags of what it did not compute."""
+    """f (n, c) and J (n, c, m, d), neuron by neuron, in float64: a float32 product may raise a flag without a cause."""
     W, x = np.asarray(W, dtype=np.float64), np.asarray(x, dtype=np.float64)
     (m, d), n = W.shape, len(x)
     function, derivative = PHI[activation]
