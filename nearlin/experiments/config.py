@@ -105,7 +105,7 @@ class Config:
         None,
         f"One of {', '.join(OPTIMIZERS)}. dsgd is for {SMOOTH}.",
         detail="Or an optimizer of `nearlin.optim`, whose name and hyper-parameters are recorded.",
-        otherwise="near-linear-gauss-newton; gauss-newton for a perceptron; adam on a problem",
+        otherwise="near-linear-gauss-newton; gauss-newton for a perceptron or with l2; adam on a problem",
         metavar="NAME",
     )
     epsilon: float | None = _option(None, "Inner accuracy of the linear solves.", otherwise="the optimizer's")

@@ -47,6 +47,7 @@ def print_header(trainer, stream=None):
         ),
         ("hint", _batch_hint(trainer)),
         ("hint", _side_hint(trainer)),
+        ("hint", _penalty_hint(trainer)),
         *(("warning", sentence) for sentence in (said.warnings() if said else ())),
         ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
         ("writing to", str(trainer.folder) if trainer.folder else None),
@@ -96,6 +97,13 @@ def _side_hint(trainer):
         return None
     p = f"{said.parameters} x {said.parameters}"
     return f"{trainer.config.optimizer} factors a matrix of {said.rows} x {said.rows}; --optimizer gauss-newton one of {p}"
+
+
+def _penalty_hint(trainer):
+    config, wide = trainer.config, trainer.problem.wide
+    if not (wide and config.l2 and config.optimizer == "gauss-newton"):
+        return None
+    return "gauss-newton is the default with --l2, as near-linear-gauss-newton takes no penalty in the loss"
 
 
 def _hyperparameters(optimizer):

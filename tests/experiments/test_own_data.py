@@ -9,7 +9,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.data import Dataset, Preprocessing, load
-from nearlin.experiments import Config, build, predict, stopping, train
+from nearlin.experiments import Config, build, predict, stopping, train, training
 from nearlin.experiments.networks import as_numbers
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -203,7 +203,31 @@ def test_l2_is_in_the_training_loss_and_not_in_that_of_validation():
     validation = result.records[result.best_step - 1]["validation_loss"]
     assert validation == pytest.approx(cross_entropy(*problem.validation), rel=1e-9)
     with pytest.raises(ValueError, match="takes no penalty in the loss"):
-        train("sphere", l2=0.01, **QUIET)
+        train("sphere", l2=0.01, optimizer="near-linear-gauss-newton", **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("data", "l2", "optimizer"),
+    [
+        ("sphere", 1e-3, "gauss-newton"),
+        ("sphere", 0.0, "near-linear-gauss-newton"),
+        (Dataset("one", X, X[:, 0]), 1e-3, "gauss-newton"),
+    ],
+)
+def test_with_a_penalty_the_wide_network_gets_a_method_that_takes_one(data, l2, optimizer, capsys):
+    """It lowers the mean of halved squares and the penalty, and says why it is not the usual method."""
+    report = pytest.importorskip("nearlin.experiments.report")
+    problem, config = build(data, Config(l2=l2, width=64, steps=3))
+    assert (config.optimizer, config.hidden) == (optimizer, None)
+    trainer = training.begin(training.set_up(problem, config), problem.init(0))
+    report.print_header(trainer)
+    assert ("is the default with --l2" in capsys.readouterr().out) == (optimizer == "gauss-newton")
+    result = trainer.run(progress=False)
+    x, y = problem.train
+    outputs = problem.network.forward(result.params, x)[0].ravel()
+    penalty = l2 / 2 * np.sum(result.params[0] ** 2)
+    assert result.final_loss == pytest.approx(np.mean((outputs - y.ravel()) ** 2) / 2 + penalty, rel=1e-12)
+    assert result.final_loss < result.initial_loss
 
 
 def said(losses, wrong=None, accepted=True):
