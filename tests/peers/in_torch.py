@@ -20,10 +20,9 @@ def _through(module, matrices, h):
             return F.linear(h, *_split(next(matrices), module))
         case nn.Conv2d():
             W, b = _split(next(matrices), module)
-            kernels = W.reshape(module.out, module.inp, module.kernel, module.kernel)
-            return F.conv2d(h, kernels, b, stride=module.stride, padding=module.pad)
+            return F.conv2d(h, _kernels(W, module), b, stride=module.stride, padding=module.pad)
         case nn.BatchNorm():
-            gamma, beta = next(matrices).T
+            gamma, beta = _columns(next(matrices))
             s = module.statistics
             given = (None, None) if s is None else (torch.as_tensor(s.mean), torch.as_tensor(s.variance))
             return F.batch_norm(h, *given, gamma, beta, training=s is None, eps=module.epsilon)
@@ -44,7 +43,31 @@ def _through(module, matrices, h):
 
 
 def _split(M, module):
+    """Weights and bias of a matrix; what `leaves` made is split already."""
+    if isinstance(M, tuple):
+        return M
     return (M[:, :-1], M[:, -1]) if module.bias else (M, None)
+
+
+def _columns(M):
+    return M if isinstance(M, tuple) else M.T
+
+
+def _kernels(W, module):
+    return W.reshape(module.out, module.inp, module.kernel, module.kernel)
+
+
+def leaves(modules, matrices, memory_format=torch.contiguous_format):
+    """A pair of weights and bias for each of ``matrices``, as PyTorch holds them: tensors of their own that take gradients."""
+    for module in modules:
+        if isinstance(module, nn.Residual):
+            yield from leaves(module.body.modules, matrices, memory_format)
+        elif isinstance(module, nn.Dense | nn.Conv2d):
+            W, b = _split(next(matrices), module)
+            own = _kernels(W, module).clone(memory_format=memory_format) if isinstance(module, nn.Conv2d) else W.contiguous()
+            yield own.requires_grad_(), None if b is None else b.contiguous().requires_grad_()
+        elif isinstance(module, nn.BatchNorm):
+            yield tuple(column.contiguous().requires_grad_() for column in _columns(next(matrices)))
 
 
 def _zero_padded(h):
