@@ -64,7 +64,8 @@ class Planner:
     ----------
     J : Jacobian
         K.
-    point : Point
+    point : Point or None
+        None: nothing is kept.
     squared : bool
         Whether the loss is squared.
     rows : int
@@ -141,7 +142,7 @@ class Planner:
 
     def serving(self, route, kept):
         """The kept preconditioner, if it is this route's and serves these inputs; else None."""
-        return kept if self.reuse and route.serves(kept, self.point.x) else None
+        return kept if self.reuse and kept is not None and route.serves(kept, self.point.x) else None
 
     def limit(self, kept):
         """Iterations before a kept preconditioner is given up: twice what a new one would cost in all."""

@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from nearlin.data.frames import is_frame
 from nearlin.data.targets import infer_task
 from nearlin.experiments import networks
 from nearlin.experiments.batches import epoch
-from nearlin.experiments.config import DEFAULTS, MOST, STEPS
+from nearlin.experiments.config import DEFAULTS, MOST, STEPS, Config
 from nearlin.experiments.problems import Problem
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import did_you_mean
@@ -96,7 +97,48 @@ def _from_recipe(name, config):
     return problem, _with_steps(config, train[0].shape[0], epochs=recipe.epochs, drop_last=True)
 
 
-def _from_data(data, config):
+class Choice(NamedTuple):
+    """A data set, and what is chosen for it before anything is computed: `build` and `estimate` share it.
+
+    Attributes
+    ----------
+    dataset : Dataset
+    own : bool
+        Whether it is the user's own, and not one by name.
+    parts : tuple
+        Rows to train on, for validation and for testing; None where there is no such part.
+    config : Config
+        With network, method, preprocessing and batches filled in.
+    """
+
+    dataset: Dataset
+    own: bool
+    parts: tuple
+    config: Config
+
+    @property
+    def classes(self):
+        """The number of classes, 0 for numbers."""
+        return len(self.dataset.class_names or ())
+
+    @property
+    def labels(self):
+        """Whether the network is trained on labels, by the softmax cross-entropy."""
+        return bool(self.classes) and self.config.hidden is not None
+
+    @property
+    def outputs(self):
+        """Of the network."""
+        return self.classes if self.labels or self.classes > 2 else self.dataset.targets
+
+    @property
+    def constant(self):
+        """Whether a constant is appended to the features."""
+        return self.own and self.config.hidden is None and not self.config.normalize
+
+
+def choose(data, config):
+    """The `Choice` for a name, a file or a `Dataset`."""
     if isinstance(data, str) and not Path(data).suffix and data not in NAMES and not Path(data).exists():
         names = (*RECIPES, *NAMES)
         raise DataError(
@@ -109,14 +151,18 @@ def _from_data(data, config):
     classes = len(dataset.class_names or ())
     config = networks.settled(config, own, bool(classes) or dataset.targets > 1, bool(classes))
     parts, config = _parts(len(dataset), config, own, dataset.name, dataset.y if own and classes else None)
+    return Choice(dataset, own, parts, config)
+
+
+def _from_data(data, config):
+    chosen = choose(data, config)
+    dataset, own, parts, config, classes, labels = *chosen, chosen.classes, chosen.labels
     train, validation, test = (None if rows is None else dataset.take(rows) for rows in parts)
-    labels = bool(classes) and config.hidden is not None
     if labels and config.standardize:
         raise ValueError(f"standardize is for numbers; {dataset.describe_target()}")
     numbers = (lambda part: _numbers(part, classes)) if classes and not labels else lambda part: part
     standardize = not classes if config.standardize is None else config.standardize
-    constant = own and config.hidden is None and not config.normalize
-    steps = Preprocessing.fit(numbers(train), config.center, config.normalize, standardize, config.scale, constant)
+    steps = Preprocessing.fit(numbers(train), config.center, config.normalize, standardize, config.scale, chosen.constant)
     like = prototype(config.backend, config.dtype)
 
     def batch(part):
@@ -125,9 +171,8 @@ def _from_data(data, config):
         x = asarray(steps.inputs(part.x, part.name, part.rows), like=like)
         return x, asarray(part.y, like=like, dtype="int64") if labels else asarray(steps.targets(numbers(part).y), like=like)
 
-    several = labels or classes > 2
-    task, outputs = ("labels", classes) if several else (dataset.task, dataset.targets)
-    problem = _problem(config, dataset.name, task, batch(train), batch(test), steps, outputs)
+    task = "labels" if labels or classes > 2 else dataset.task
+    problem = _problem(config, dataset.name, task, batch(train), batch(test), steps, chosen.outputs)
     problem = replace(
         problem,
         validation=batch(validation),

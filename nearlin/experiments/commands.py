@@ -300,22 +300,24 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
 @click.argument("data", required=False)
 @options.count("--rows", "Rows, instead of DATA.", metavar="N")
 @options.count("--features", "Features, instead of DATA.", metavar="D")
-@options.of("optimizer", *options.NETWORK)
+@options.count("--outputs", "Targets, or with --task classification classes, instead of DATA.  [default: 1]", metavar="C")
+@options.of("optimizer", *options.NETWORKS)
 @options.count(
     "--iterations",
-    f"Inner iterations of near-linear-gauss-newton in a step; a run prints its own.  [default: {ITERATIONS}]",
+    f"Inner iterations of a step; a run prints its own.  [default: {ITERATIONS} of near-linear-gauss-newton; as planned]",
     metavar="K",
 )
-@options.of(*options.ARRAYS, *options.SOURCE)
+@options.of(*options.ARRAYS, *options.SPLIT, "normalize", "l2")
 def estimate_command(data, **given):
     """Flops and bytes of one step by part, in closed form: nothing is run.
 
     \b
-    DATA is what `nearlin train` takes; or give --rows and --features.
+    DATA is what `nearlin train` takes, with the network and the method that it would choose; or give --rows and --features.
     A step that does not fit into this machine's memory is refused, with what would fit.
     Examples:
       nearlin estimate digits-4v9 --width 65536
       nearlin estimate --rows 4096 --features 16 --width 131072 --dtype float32
+      nearlin estimate flowers.csv --target species --hidden 256,256
     """
     cost_report.print_estimate(estimate(data, **given))
 

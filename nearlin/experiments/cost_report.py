@@ -54,9 +54,10 @@ def print_estimate(estimate, stream=None):
         ("data", f"{estimate.source}: {estimate.rows} rows a step, {estimate.features} features"),
         (
             "network",
-            f"{estimate.features} inputs, {estimate.width} {estimate.activation} neurons, {estimate.parameters} parameters",
+            f"{_network(estimate)}, {estimate.parameters} parameters",
         ),
-        ("optimizer", estimate.optimizer + (f", {estimate.iterations} inner iterations" if estimate.iterations else "")),
+        ("optimizer", estimate.optimizer + (f", {estimate.solve} inner iterations" if estimate.solve else "")),
+        ("route", f"{estimate.route.name}, as planned for the first step" if estimate.route else None),
         ("backend", f"{estimate.backend}, {estimate.dtype}"),
     )
     out.print()
@@ -69,6 +70,12 @@ def print_estimate(estimate, stream=None):
         "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
         "Bytes are the arrays of a step, without the interpreter.",
     )
+
+
+def _network(estimate):
+    if not estimate.hidden:
+        return f"{estimate.features} inputs, {estimate.width} {estimate.activation} neurons"
+    return f"perceptron {'-'.join(map(str, (estimate.features, *estimate.hidden, estimate.outputs)))}, {estimate.activation}"
 
 
 def _parts(name, kinds, form):

@@ -1,15 +1,15 @@
 """Flops and bytes of one step by part, in closed form, before anything runs; and what would fit where a step does not."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
 from pathlib import Path
 
 from nearlin._array import NAMES, BackendError, blas_threads, integer, unusable
 from nearlin.complexity import cost
-from nearlin.data import NAMES as DATA_SETS
-from nearlin.data import load, split
-from nearlin.experiments.building import machine_memory
+from nearlin.experiments import networks
+from nearlin.experiments.building import choose, machine_memory
 from nearlin.experiments.config import ALL, Config
-from nearlin.experiments.networks import WIDTH
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 from nearlin.nn import TwoLayer
@@ -24,7 +24,7 @@ STEPS = {
     "adagrad": cost.adagrad_step,
     "rmsprop": cost.rmsprop_step,
 }
-KNOWN = ("near-linear-gauss-newton", *STEPS, *cost.LAYERS)
+KNOWN = ("near-linear-gauss-newton", "gauss-newton", *STEPS, *cost.LAYERS)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class Estimate:
     ----------
     source : str
         Name of the data, or "given sizes".
-    rows, features, width : int
-        Rows of one step (the mini-batch, where there is one), inputs, neurons.
+    rows, features : int
+        Rows of one step (the mini-batch, where there is one), and inputs.
+    width : int or None
+        Neurons of the two-layer network.
     optimizer, activation, backend, dtype : str
     iterations : int or None
         Inner iterations of a step; None where the optimizer has none.
@@ -53,13 +55,17 @@ class Estimate:
     workers : int
         Blocks walked at the same time.
     outputs : int
-        c: classes, where there are more than two, or targets.
+        c of the network.
+    hidden : tuple of int, optional
+        Widths of a perceptron, in place of ``width``.
+    labels : bool
+        Whether its targets are classes.
     """
 
     source: str
     rows: int
     features: int
-    width: int
+    width: int | None
     optimizer: str
     activation: str
     backend: str
@@ -68,11 +74,31 @@ class Estimate:
     always_fresh: bool
     workers: int
     outputs: int = 1
+    hidden: tuple | None = None
+    labels: bool = False
+
+    @cached_property
+    def network(self):
+        """The network itself, without parameters."""
+        options = {"hidden": self.hidden, "width": self.width, "activation": self.activation}
+        return networks.network(options, self.features, self.outputs)
 
     @property
     def parameters(self):
-        """p = m d."""
-        return self.width * self.features
+        """p."""
+        return sum(prod(spec.shape) for spec in self.network.layers)
+
+    @cached_property
+    def route(self):
+        """The `Route` that Gauss-Newton is planned to take first, None of another optimizer."""
+        if self.optimizer != "gauss-newton":
+            return None
+        return cost.planned_route(self.network, self.rows, self.dtype, not self.labels)
+
+    @property
+    def solve(self):
+        """Iterations of one solve: as given, or as planned."""
+        return self.iterations or (self.route.iterations if self.route else None)
 
     @property
     def steps(self):
@@ -92,7 +118,7 @@ class Estimate:
     def _kinds(self):
         if self.optimizer in cost.LAYERS:
             return _due(make_optimizer(self.optimizer))
-        if self.optimizer != "near-linear-gauss-newton":
+        if self.optimizer not in ("near-linear-gauss-newton", "gauss-newton"):
             return {"every step": {}}
         first = {"fresh": True, "recalled": False}
         if self.always_fresh:
@@ -102,8 +128,14 @@ class Estimate:
 
     def _flops(self, **kind):
         """Flops by part; a fresh R of a later step replaces one that was looked at and served no longer."""
+        if self.hidden:
+            sizes = (self.features, *self.hidden, self.outputs)
+            return cost.gauss_newton_step(sizes, self.rows, self.route.name, self.solve, phi=self.activation, **kind)
         block = cost.neurons_per_block(self.rows, self.dtype)
         net = cost.two_layer(self.rows, self.features, self.width, block, self.activation, self.outputs)
+        if self.optimizer == "gauss-newton":
+            sizes, more = (self.rows, self.features, self.width), {"outputs": self.outputs, "phi": self.activation}
+            return cost.wide_gauss_newton_step(*sizes, self.route.name, self.solve, block=block, **more, **kind)
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_step(net, self.iterations, **kind, replaced=kind["fresh"] and kind["recalled"])
         if self.optimizer in cost.LAYERS:
@@ -112,11 +144,16 @@ class Estimate:
         return STEPS[self.optimizer](net)
 
     def _bytes(self, **kind):
+        if self.hidden:
+            sizes = (self.features, *self.hidden, self.outputs)
+            return cost.gauss_newton_memory(sizes, self.rows, self.route.name, self.dtype, self.labels, **kind)
         sizes = (self.rows, self.features, self.width, self.dtype)
         options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation,
                    "outputs": self.outputs}  # fmt: skip
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_memory(*sizes, **options, **kind)
+        if self.optimizer == "gauss-newton":
+            return cost.wide_gauss_newton_memory(*sizes[:3], self.route.name, dtype=self.dtype, **options, **kind)
         if self.optimizer in cost.LAYERS:
             return cost.layerwise_memory(self.optimizer, *sizes, **options, **kind)
         if self.optimizer in cost.FIRST_ORDER:
@@ -135,24 +172,28 @@ def _due(optimizer):
 
 
 def estimate(
-    data=None, *, rows=None, features=None, optimizer=None, width=None, activation=None,
-    batch_size=None, backend="numpy", dtype=None, iterations=None, target=None, task=None, test_fraction=0.2, seed=0,
-    memory=None,
+    data=None, *, rows=None, features=None, outputs=None, optimizer=None, hidden=None, width=None, activation=None,
+    batch_size=None, backend="numpy", dtype=None, iterations=None, target=None, task=None, test_fraction=0.2,
+    validation_fraction=None, normalize=None, l2=0.0, seed=0, memory=None,
 ):  # fmt: skip
-    """Flops and bytes of one step on a two-layer network, by part; nothing is run.
+    """Flops and bytes of one step of what `train` chooses for the same arguments, by part; nothing is run.
 
     Layer-wise methods are those of their default schedules once under way, without the dampings of quasi-Newton pairs, 3 m flops
-    each; their memory is that of all pairs.
+    each; their memory is that of all pairs. Of perceptrons, steps of Gauss-Newton are known: by the route that it is planned to
+    take first, flops in leading terms, bytes within 25 %; later steps may take another one.
 
     Parameters
     ----------
     data : str or path, optional
         A name or file for `nearlin.data.load`; or ``rows`` and ``features`` instead.
     rows, features : int, optional
-    optimizer, width, activation, batch_size, backend, dtype, target, task, test_fraction, seed
+    outputs : int, optional
+        With ``rows`` and ``features``: targets, or with the task "classification" classes; 1 by default.
+    optimizer, hidden, width, activation, batch_size, backend, dtype, target, task, test_fraction, validation_fraction : optional
+    normalize, l2, seed : optional
         As in `nearlin.experiments.train`. A backend need not be usable here.
     iterations : int, optional
-        Inner iterations of the near-linear method; 4 by default.
+        Inner iterations of a Gauss-Newton method; of the near-linear one 4 by default, else as planned.
     memory : int, optional
         Bytes that there are; by default, on CPU backends, those of this machine.
 
@@ -172,58 +213,62 @@ def estimate(
     >>> list(cost.steps), cost.peak < 2**30
     (['first step', 'later, R fresh', 'later, R reused'], True)
     """
-    optimizer, activation, dtype = optimizer or "near-linear-gauss-newton", activation or "relu", dtype or "float64"
-    asked, width = width is not None, WIDTH if width is None else width
-    Config(target=target, task=task, test_fraction=test_fraction, optimizer=optimizer, width=width, activation=activation,
-           batch_size=batch_size, dtype=dtype, seed=seed)  # fmt: skip
-    make_optimizer(optimizer)
-    if optimizer not in KNOWN:
-        raise ValueError(
-            f"the closed forms know steps of {', '.join(KNOWN)}; nearlin.complexity.count() counts one of {optimizer}"
-        )
+    config = Config(target=target, task=task, test_fraction=test_fraction, validation_fraction=validation_fraction,
+                    normalize=normalize, optimizer=optimizer, hidden=hidden, width=width, activation=activation,
+                    batch_size=None if batch_size == ALL else batch_size, dtype=dtype, l2=l2, seed=seed)  # fmt: skip
+    if optimizer is not None:
+        make_optimizer(optimizer)
     if backend not in NAMES:
         raise BackendError(unusable(backend))
-    near_linear = optimizer == "near-linear-gauss-newton"
-    if iterations is not None and not near_linear:
-        raise ValueError(f"{optimizer} has no inner iterations; leave --iterations out")
-    source, rows, features, outputs = _sizes(data, rows, features, target, task, test_fraction, seed, asked)
-    TwoLayer(features, width, activation, outputs)  # refuses outputs without neurons
-    batch_size = None if batch_size == ALL else batch_size
-    if batch_size is not None and batch_size > rows:
-        raise ValueError(f"batch_size is {batch_size} and there are {rows} rows; expected at most that many")
-    result = Estimate(
-        source, batch_size or rows, features, width, optimizer, activation, backend, dtype,
-        (iterations or ITERATIONS) if near_linear else None, batch_size is not None, blas_threads() if backend == "numpy" else 1,
-        outputs,
-    )  # fmt: skip
+    source, sizes, labels, config = _sizes(data, rows, features, outputs, config)
+    result = _estimate(source, *sizes, labels, config, backend, iterations)
     there = memory if memory is not None else None if backend == "cupy" else machine_memory()
     if there is not None and result.peak > there:
         raise ValueError(_refusal(result, there))
     return result
 
 
-def _sizes(data, rows, features, target, task, test_fraction, seed, asked):
-    """Name, training rows, features and outputs, read from the data or as given; sizes that are given are of one output.
+def _estimate(source, rows, features, outputs, labels, config, backend, iterations):
+    known, batch = ("gauss-newton",) if config.hidden else KNOWN, config.batch_size
+    if config.optimizer not in known:
+        what = "a perceptron" if config.hidden else "the two-layer network"
+        raise ValueError(
+            f"the closed forms know steps of {', '.join(known)} on {what}; nearlin.complexity.count() counts one of "
+            f"{config.optimizer}"
+        )
+    near_linear, solves = config.optimizer == "near-linear-gauss-newton", config.optimizer in KNOWN[:2]
+    if iterations is not None and not solves:
+        raise ValueError(f"{config.optimizer} has no inner iterations; leave --iterations out")
+    if batch is not None and batch > rows:
+        raise ValueError(f"batch_size is {batch} and there are {rows} rows; expected at most that many")
+    networks.network(config.to_dict(), features, outputs)  # refuses outputs without neurons
+    return Estimate(
+        source, batch or rows, features, config.width, config.optimizer, config.activation, backend, config.dtype,
+        iterations or (ITERATIONS if near_linear else None), batch is not None, blas_threads() if backend == "numpy" else 1,
+        outputs, config.hidden, labels,
+    )  # fmt: skip
 
-    ``asked``: whether a width was given, without which data of one's own may get another network.
-    """
+
+def _sizes(data, rows, features, outputs, config):
+    """Name; training rows, features and outputs; whether labels are trained on; and the `Config`: of the data, or as given."""
     if data is None:
         if rows is None or features is None:
             raise ValueError("name the DATA, or give both --rows and --features")
-        return "given sizes", integer(1)("rows", rows), integer(1)("features", features), 1
-    if rows is not None or features is not None:
-        raise ValueError(f"--rows and --features are read from the data {Path(data).name}; give one or the other")
+        sizes = tuple(integer(1)(*pair) for pair in (("rows", rows), ("features", features), ("outputs", outputs or 1)))
+        classes = config.task == "classification"
+        many = classes or sizes[2] > 1
+        config = networks.settled(config, many, many, classes)
+        labels = classes and config.hidden is not None
+        outputs = 1 if classes and not labels and sizes[2] == 2 else sizes[2]
+        return "given sizes", (*sizes[:2], outputs), labels, config
+    if rows is not None or features is not None or outputs is not None:
+        found = f"--rows, --features and --outputs are read from the data {Path(data).name}"
+        raise ValueError(f"{found}; give one or the other")
     if isinstance(data, str) and data in RECIPES:
-        raise ValueError(f"estimates are for two-layer networks on a data set, a file, or given sizes; {data} is another network")
-    dataset = load(data, target, task)
-    train, _ = split(dataset, test_fraction, seed)
-    classes, own = len(dataset.class_names or ()), str(data) not in DATA_SETS
-    if own and not asked and (classes or dataset.targets > 1):
-        raise ValueError(
-            f"train fits a perceptron to {dataset.name}, and estimates are for two-layer networks; expected --width N, for one"
-        )
-    rows, constant = len(train), 1 if own else 0
-    return dataset.name, rows, train.x.shape[1] + constant, classes if classes > 2 else dataset.targets
+        raise ValueError(f"estimates are for networks on a data set, a file, or given sizes; {data} has its own")
+    chosen = choose(data, config)
+    rows, dataset = len(chosen.parts[0]), chosen.dataset
+    return dataset.name, (rows, dataset.x.shape[1] + chosen.constant, chosen.outputs), chosen.labels, chosen.config
 
 
 # --------------------------------------------------------------------------------------------------- what does not fit
@@ -244,12 +289,13 @@ def _alternatives(estimate, there):
         yield "--dtype float32", replace(estimate, dtype="float32")
     if estimate.backend != "numpy" and estimate.activation == "relu":
         yield "--backend numpy, which keeps masks in bits", replace(estimate, backend="numpy", workers=blas_threads())
-    for name in OPTIMIZERS:
+    for name in OPTIMIZERS if not estimate.hidden else ():
         if name != estimate.optimizer and name in ("near-linear-gauss-newton", "sgd"):
             iterations = ITERATIONS if name == "near-linear-gauss-newton" else None
             yield f"--optimizer {name}", replace(estimate, optimizer=name, iterations=iterations)
     yield from _smaller(estimate, "rows", "--batch-size", there)
-    yield from _smaller(estimate, "width", "--width", there)
+    if not estimate.hidden:
+        yield from _smaller(estimate, "width", "--width", there)
 
 
 def _smaller(estimate, name, option, there):

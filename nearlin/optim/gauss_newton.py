@@ -215,7 +215,7 @@ class GaussNewton:
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = point.jacobian(weighted=True)
-        planner = self._planner(J, point, squared)
+        planner = self.planner(J, point, squared)
         plan = self._plan(planner, state)
         self._check_solver(J, plan)
         system = self._system(plan.side, J, point, objective, state.delta)
@@ -278,7 +278,8 @@ class GaussNewton:
             found = f"solver is {self.solver!r}, which takes one triangular factor of the whole"
             raise ValueError(f"{found}, and each output has its own block of J Jᵀ; expected 'cg'")
 
-    def _planner(self, J, point, squared):
+    def planner(self, J, point, squared):
+        """The `Planner` of a step with the Jacobian ``J`` at a `Point`, or for a first step by sizes alone at None."""
         rows, whole = self._rows(J, 1), self.solver != "cg"
         numbers = self.epsilon, self.maxiter, self.rates, self.inner_dtype, self.reuse, self.memory
         return Planner(J, point, squared, rows, *numbers, whole)

@@ -1,16 +1,18 @@
 """`nearlin estimate`: its numbers are those of the count, and what does not fit is refused with what would."""
 
+import gc
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import nearlin as nl
 from nearlin.complexity import cost, counting
-from nearlin.experiments import estimate, estimation
+from nearlin.experiments import Config, estimate, estimation
 from nearlin.experiments.estimation import KNOWN, in_words
 from nearlin.experiments.registry import make_optimizer
-from nearlin.optim import kbfgs
+from nearlin.optim import GaussNewton, kbfgs
 
 pytest.importorskip("rich")
 CliRunner = pytest.importorskip("click.testing").CliRunner
@@ -117,7 +119,7 @@ def test_bytes_of_layerwise_steps_are_near_those_of_the_arrays(name):
     assert 0.75 <= counted / (estimate(optimizer=name, **sizes).peak + masks) <= 1.0
 
 
-@pytest.mark.parametrize("optimizer", [name for name in KNOWN if name not in ("near-linear-gauss-newton", *cost.LAYERS)])
+@pytest.mark.parametrize("optimizer", [name for name in KNOWN if not name.endswith("-newton") and name not in cost.LAYERS])
 def test_flops_are_those_of_the_count(optimizer):
     _, (counted, _) = second_step(optimizer)
     assert estimated("every step", optimizer=optimizer) == counted
@@ -296,12 +298,120 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(case):
     assert "Traceback" not in done.output
 
 
-def test_a_file_whose_targets_get_a_perceptron_is_not_estimated_as_another_network(tmp_path):
-    classes, numbers = tmp_path / "classes.csv", tmp_path / "numbers.csv"
-    classes.write_text("a,b,kind\n" + "".join(f"{i},{i * i},{'xyz'[i % 3]}\n" for i in range(20)))
-    numbers.write_text("a,b,y\n" + "".join(f"{i},{i * i},{i / 7}\n" for i in range(20)))
-    with pytest.raises(ValueError, match=r"perceptron to .*classes\.csv.*expected --width N"):
-        estimate(classes, target="kind")
-    wide = estimate(classes, target="kind", width=64)
-    assert (wide.outputs, wide.features) == (3, 3)
-    assert estimate(numbers, target="y").features == 3  # a constant is appended
+@pytest.fixture
+def tables(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 3))
+    rows = {
+        "classes": ("a,b,c,kind", [f"k{i % 6}" for i in range(150)]),
+        "two": ("a,b,c,kind", [f"k{i % 2}" for i in range(150)]),
+        "numbers": ("a,b,c,y", [f"{value}" for value in np.sin(x[:, 0])]),
+        "targets": ("a,b,c,y,z", [f"{value},{i}" for i, value in enumerate(np.sin(x[:, 0]))]),
+    }
+    for name, (head, ends) in rows.items():
+        lines = (",".join([*map(str, row), end]) for row, end in zip(x, ends, strict=True))
+        (tmp_path / f"{name}.csv").write_text("\n".join([head, *lines]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("classes", {"target": "kind"}),
+        ("classes", {"target": "kind", "width": 72, "validation_fraction": 0.0}),
+        ("two", {"target": "kind", "hidden": "8,5"}),
+        ("two", {"target": "kind", "width": 64, "test_fraction": 0.5}),
+        ("numbers", {"target": "y"}),
+        ("numbers", {"target": "y", "l2": 1e-6}),
+        ("numbers", {"target": "y", "normalize": True, "width": 64}),
+        ("numbers", {"target": "y", "hidden": 8}),
+        ("targets", {"target": "y,z", "dtype": "float32"}),
+        ("numbers", {"target": "y", "optimizer": "adam", "width": 64}),
+    ],
+)
+def test_what_is_estimated_is_what_train_chooses(tables, name, options):
+    found = estimate(f"{name}.csv", **options)
+    problem, config = nl.experiments.build(f"{name}.csv", Config(**options))
+    x, y = problem.train
+    assert (found.rows, found.features) == (config.batch_size or x.shape[0], x.shape[1])
+    assert (found.optimizer, found.hidden, found.width) == (config.optimizer, config.hidden, config.width)
+    assert (found.outputs, found.labels, found.dtype) == (problem.outputs, "int" in str(y.dtype), str(x.dtype))
+    assert found.parameters == sum(W.size for W in problem.init(0))
+
+
+PERCEPTRONS = [  # rows, sizes, whether classes, dtype
+    (400, (20, 64, 6), True, "float32"),
+    (400, (40, 64, 32, 3), True, "float64"),
+    (150, (10, 128, 2), False, "float64"),
+    (600, (5, 40, 1), False, "float64"),
+    (60, (30, 64, 8), False, "float32"),
+]
+
+
+def perceptron(n, sizes, classes, dtype, wrapped=lambda a: a):
+    """Batch, objective, and the estimate of the same."""
+    rng, c = np.random.default_rng(0), sizes[-1]
+    x = rng.normal(size=(n, sizes[0])).astype(dtype)
+    y = rng.integers(0, c, n) if classes else rng.normal(size=(n, c)).astype(dtype)
+    loss = nl.nn.SoftmaxCrossEntropy() if classes else nl.nn.SquaredLoss()
+    task = "classification" if classes else "regression"
+    found = estimate(rows=n, features=sizes[0], outputs=c, hidden=sizes[1:-1], task=task, dtype=dtype)
+    return (wrapped(x), wrapped(y)), nl.nn.Objective(nl.nn.MLP(sizes, "relu"), loss), found
+
+
+def traced(make):
+    """What `make` returns, of which the first is (batch, objective), and the peak bytes of three Gauss-Newton steps with them."""
+    gc.collect()
+    tracemalloc.start()
+    batch, objective, found = make()
+    opt, params = GaussNewton(plan=found.route.name), objective.network.init(0, batch[0])
+    state = opt.init(params, objective)
+    for t in range(3):
+        params, state, _ = opt.step(params, state, objective, batch, key=t)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found, peak
+
+
+@pytest.mark.parametrize("case", PERCEPTRONS)
+def test_bytes_of_gauss_newton_on_a_perceptron_are_those_that_are_traced(case):
+    found, peak = traced(lambda: perceptron(*case))
+    assert 0.75 <= found.peak / peak <= 1.25
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_bytes_of_gauss_newton_on_the_wide_network_are_those_that_are_traced(outputs):
+    def make():
+        x = np.random.default_rng(0).normal(size=(200, 12))
+        found = estimate(rows=200, features=12, outputs=outputs, width=4096, optimizer="gauss-newton", dtype="float64")
+        network = nl.nn.TwoLayer(12, 4096, outputs=outputs)
+        y = np.sin(x[:, :outputs]) if outputs > 1 else np.sin(x[:, 0])
+        return (x, y), nl.nn.Objective(network, nl.nn.SquaredLoss(), l2=1e-6), found
+
+    found, peak = traced(make)
+    assert 0.75 <= found.peak / peak <= 1.25
+
+
+@pytest.mark.parametrize("case", PERCEPTRONS)
+def test_leading_flops_of_gauss_newton_on_a_perceptron_are_near_the_count(case):
+    (x, y), objective, found = perceptron(*case, wrapped=counting.wrap)
+    opt, params = GaussNewton(plan=found.route.name), objective.network.init(0, x)
+    sizes, state = (*case[1][:1], *found.hidden, found.outputs), opt.init(params, objective)
+    for recalled in (False, True):
+        with counting.count() as tally:
+            params, state, info = opt.step(params, state, objective, (x, y), key=1)
+        kind = {"fresh": info.solve.refreshed, "recalled": recalled}
+        parts = cost.gauss_newton_step(sizes, case[0], found.route.name, info.solve.iterations, **kind)
+        assert info.attempts == 1
+        assert 0.75 <= sum(parts.values()) / tally.total <= 1.25
+
+
+def test_other_methods_on_a_perceptron_are_refused(tables):
+    with pytest.raises(ValueError, match=r"know steps of gauss-newton on a perceptron; .* counts one of kfac"):
+        estimate("classes.csv", target="kind", optimizer="kfac")
+    assert estimate("classes.csv", target="kind", optimizer="kfac", width=66).peak > 0
+    signs = estimate(rows=9, features=3, outputs=2, task="classification", width=64)
+    assert (signs.outputs, signs.labels) == (1, False)
+    done = nearlin("classes.csv", "--target", "kind", "--hidden", "9,8")
+    assert done.exit_code == 0, done.output
+    assert "perceptron 3-9-8-6, relu" in done.stdout
+    assert "as planned for the first step" in done.stdout

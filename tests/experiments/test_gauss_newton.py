@@ -9,7 +9,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.data import Dataset
-from nearlin.experiments import Interrupted, compare, estimate, train, tune
+from nearlin.experiments import Interrupted, compare, train, tune
 from nearlin.experiments.measuring import write_rates
 from nearlin.linalg import Rates
 
@@ -334,12 +334,6 @@ def test_the_near_linear_step_points_to_the_one_that_takes_every_loss(nearlin):
     done = nearlin("train digits --optimizer near-linear-gauss-newton")
     assert done.exit_code == 2
     assert "is for least squares, and digits has a SoftmaxCrossEntropy; expected gauss-newton" in done.stderr
-
-
-def test_estimates_do_not_know_it_and_say_so(nearlin):
-    with pytest.raises(ValueError, match=r"closed forms know steps of .*count\(\) counts one of gauss-newton"):
-        estimate("digits-4v9", optimizer="gauss-newton")
-    assert nearlin("estimate digits-4v9 --optimizer gauss-newton").exit_code == 2
 
 
 def test_the_defaults_of_a_comparison_have_it(nearlin):

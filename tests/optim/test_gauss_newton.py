@@ -241,7 +241,7 @@ def test_a_route_is_planned_where_its_matrices_fit(numpy_backend, route, matrice
     point = objective.at(params, batch)
     J = point.jacobian(weighted=True)
     bytes_ = matrices * 8 * J.shape[0] ** 2
-    planners = [GaussNewton(memory=bytes_ + by)._planner(J, point, True) for by in (-1.0, 0.0)]
+    planners = [GaussNewton(memory=bytes_ + by).planner(J, point, True) for by in (-1.0, 0.0)]
     assert [ROUTES[route] in planner.candidates() for planner in planners] == [False, True]
 
 
@@ -264,7 +264,7 @@ def test_what_is_kept_remembers_the_iterations_of_its_first_and_of_its_last_step
 def test_a_rough_sketch_grows_to_four_times_its_size_and_no_further(numpy_backend, before, after):
     objective, params, batch = mlp(numpy_backend)
     point = objective.at(params, batch)
-    planner = GaussNewton(plan="sketch")._planner(point.jacobian(weighted=True), point, True)
+    planner = GaussNewton(plan="sketch").planner(point.jacobian(weighted=True), point, True)
     slow = nl.linalg.SolveInfo(0.1, 30, 30, "converged")
     found = planner.learn(Experience(growth=before), Kept("sketch", None, None, 1.0), True, slow)
     assert found.growth == after
@@ -646,7 +646,7 @@ def test_every_candidate_has_a_predicted_time_and_the_route_moves_over_a_grid(nu
             opt = GaussNewton(rates=table)
             J = point.jacobian(weighted=True)
             state = State(experience=Experience(old, (("class-averaged", 5.0), ("sketch", 0.1), ("sketch" + AGAIN, 0.2))))
-            planner = opt._planner(J, point, loss == "squared")
+            planner = opt.planner(J, point, loss == "squared")
             plan = opt._plan(planner, state)
             seconds = {route.name: planner.seconds(route, state.experience, 100.0) for route in planner.candidates()}
             assert all(0 < s < math.inf for s in seconds.values())
@@ -659,7 +659,7 @@ def test_every_candidate_has_a_predicted_time_and_the_route_moves_over_a_grid(nu
 def planned(be, table, net, loss="squared", n=40, **options):
     objective, params, batch = problem(be, net, loss, n=n)
     point, opt = objective.at(params, batch), GaussNewton(rates=table, **options)
-    return opt._plan(opt._planner(point.jacobian(weighted=True), point, loss == "squared"), State())
+    return opt._plan(opt.planner(point.jacobian(weighted=True), point, loss == "squared"), State())
 
 
 def test_a_slow_primitive_is_avoided_and_a_fast_one_is_used(numpy_backend):

@@ -178,7 +178,7 @@ def test_a_route_is_timed_in_the_dtype_that_it_works_in(inner, ratio):
     objective, params, batch = problem("factors", np.asarray)
     point = objective.at(params, batch)
     J, plain = point.jacobian(weighted=True), GaussNewton(rates=rates)
-    planners = [one._planner(J, point, True) for one in (plain, dataclasses.replace(plain, inner_dtype=inner))]
+    planners = [one.planner(J, point, True) for one in (plain, dataclasses.replace(plain, inner_dtype=inner))]
     for route in planners[0].candidates():
         times = [planner.seconds(route, Experience(), 100.0) for planner in planners]
         assert times[0] / times[1] == pytest.approx(ratio)
@@ -189,7 +189,7 @@ def test_plain_cg_is_expected_to_take_half_the_root_of_its_condition_number_a_di
     """Of an e-fold, of a condition number of at most 1 + σ/λ, known after the first step; as measured where that is large."""
     objective, params, batch = problem("factors", np.asarray)
     point = objective.at(params, batch)
-    planner = GaussNewton()._planner(point.jacobian(weighted=True), point, True)
+    planner = GaussNewton().planner(point.jacobian(weighted=True), point, True)
     assert planner._prior(ROUTES["cg"], ratio) == effort
     assert planner._prior(ROUTES["sketch"], ratio) == 1.4
 
@@ -282,7 +282,7 @@ def test_the_plan_is_the_route_that_was_cheapest_by_the_operations_it_made(tally
     opt = GaussNewton(epsilon=1e-3, damping=1e-2 if loss == "squared" else 1e-7, guard=False, maxiter=3000)
     point = plain[0].at(*plain[1:])
     J, wide, found = point.jacobian(weighted=True), name.startswith("two-layer"), {}
-    planner = lambda opt: opt._planner(J, point, loss == "squared")  # noqa: E731
+    planner = lambda opt: opt.planner(J, point, loss == "squared")  # noqa: E731
     for plan in (route.name for route in planner(opt).candidates()):
         state, info = dataclasses.replace(opt, plan=plan).step(plain[1], State(), plain[0], plain[2])[1:]
         assert info.solve.reason == "converged"

@@ -18,6 +18,15 @@ step by part: a dict whose values add up to the count. The functions named ``...
 dense or convolutional layer.
 """
 
+from nearlin.complexity.cost.gauss_newton import (
+    Route,
+    gauss_newton_memory,
+    gauss_newton_step,
+    outline,
+    planned_route,
+    wide_gauss_newton_memory,
+    wide_gauss_newton_step,
+)
 from nearlin.complexity.cost.kernels import (
     factorisation,
     forward,
@@ -77,4 +86,6 @@ __all__ = [
     "layerwise_step", "mini_block_fisher_layer", "shampoo_layer", "tnt_layer",
     "FIRST_ORDER", "Memory", "first_order_memory", "gram_memory", "layerwise_memory",
     "near_linear_memory",
+    "Route", "gauss_newton_memory", "gauss_newton_step", "outline", "planned_route", "wide_gauss_newton_memory",
+    "wide_gauss_newton_step",
 ]  # fmt: skip
