@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 import nearlin as nl
 from nearlin import _array
@@ -93,30 +92,6 @@ def test_solve_triangular_solves(be, rng, trans, columns):
     b = rng.standard_normal(9 if columns is None else (9, columns))
     x = be.numpy(_array.solve_triangular(be.array(R), be.array(b), trans=trans))
     np.testing.assert_allclose((R.T if trans else R) @ x, b, atol=be.tol(1e-13))
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_come_back_in_order_whatever_the_number_of_workers(threads):
-    with threadpoolctl.threadpool_limits(threads):
-        assert list(_array.map_blocks(lambda i: i * i, range(50), np.zeros(1))) == [i * i for i in range(50)]
-
-
-def test_workers_keep_the_context_of_the_caller(monkeypatch):
-    """NumPy's errors are a context variable: what is silenced around the walk is silent in its workers, and only then."""
-    monkeypatch.setattr(_array.blocks, "blas_threads", lambda: 2)
-    seen = lambda _: (np.geterr()["over"], _array.blocks.threading.get_ident())  # noqa: E731
-    with _array.unguarded():
-        inside = list(_array.map_blocks(seen, range(20), np.zeros(1)))
-    with np.errstate(over="raise"):
-        outside = list(_array.map_blocks(seen, range(20), np.zeros(1)))
-    assert {error for error, _ in inside} == {"ignore"}
-    assert {error for error, _ in outside} == {"raise"}
-    assert _array.blocks.threading.get_ident() not in {thread for _, thread in inside + outside}
-
-
-def test_an_error_in_a_block_reaches_the_caller():
-    with pytest.raises(ZeroDivisionError):
-        list(_array.map_blocks(lambda i: 1 / i, range(3), np.zeros(1)))
 
 
 @pytest.mark.parametrize("columns", [1, 7, 8, 20])

@@ -8,6 +8,7 @@ bit-packed masks, synchronisation, and the way back to NumPy.
 from nearlin._array.backends import (
     NAMES,
     BackendError,
+    abs_in_place,
     asarray,
     backend_name,
     copies,
@@ -28,7 +29,7 @@ from nearlin._array.backends import (
     unusable,
     widest,
 )
-from nearlin._array.blocks import CPU_BLOCK_BYTES, blas_threads, block_length, map_blocks, pack_mask, slices, unpack_mask
+from nearlin._array.blocks import CPU_BLOCK_BYTES, block_length, even_slices, pack_mask, slices, unpack_mask
 from nearlin._array.checks import (
     betas,
     check,
@@ -65,17 +66,19 @@ from nearlin._array.factor import (
     svd,
     tridiagonal_extremes,
 )
+from nearlin._array.pool import blas_threads, fold_blocks, map_blocks, matmul, pooled, sum_blocks, sums_of_blocks, workers
 from nearlin._array.random import fold_in, generator, normal, permutation, signs, uniform
 
 __all__ = [
-    "BackendError", "NAMES", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device", "is_array",
-    "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded", "unguarded_methods",
-    "unusable", "widest",
+    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device",
+    "is_array", "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded",
+    "unguarded_methods", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
     "settle", "step_size", "within",
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
-    "CPU_BLOCK_BYTES", "blas_threads", "block_length", "map_blocks", "pack_mask", "slices", "unpack_mask",
+    "CPU_BLOCK_BYTES", "block_length", "even_slices", "pack_mask", "slices", "unpack_mask",
+    "blas_threads", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks", "workers",
 ]  # fmt: skip

@@ -45,6 +45,12 @@ def describe(x):
     return f"{str(x.dtype).split('.')[-1]} {backend_name(x)} array of shape {tuple(x.shape)} on {device(x)}"
 
 
+def abs_in_place(x):
+    """|x|, in the memory of ``x`` where its backend writes there."""
+    writes = is_numpy(x) or compat.is_cupy_array(x) or compat.is_torch_array(x)
+    return compat.array_namespace(x).abs(x, **({"out": x} if writes else {}))
+
+
 def itemsize(dtype):
     """Bytes of a number in float32 or float64, as a backend has them or by name."""
     return 8 if "64" in str(dtype) else 4

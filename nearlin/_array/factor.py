@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from nearlin._array.backends import device, is_numpy
-from nearlin._array.blocks import FEW, SMALL, scipy_on_one_thread
+from nearlin._array.pool import FEW, SMALL, scipy_on_one_thread
 
 
 class NotPositiveDefinite(ArithmeticError):

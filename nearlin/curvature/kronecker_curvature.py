@@ -91,9 +91,8 @@ def kronecker_curvature(point, specs, key):
                 (pair[0] / point.samples, f"layer {i}, input factor"),
                 (pair[1] / trace.rows, f"layer {i}, output factor"),
             ]
-    found = map_blocks(
-        lambda factor: symmetric_eigh(*factor), factors, point.outputs
-    )  # one thread each: LAPACK makes no use of more
+    # one thread each: LAPACK makes no use of more
+    found = iter(map_blocks(lambda factor: symmetric_eigh(*factor), factors, point.outputs))
     layers = []
     for pair, trace in zip(pairs, traces, strict=True):
         if pair is None:

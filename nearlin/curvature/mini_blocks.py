@@ -39,8 +39,7 @@ def blend_outer(F, rows, old, new):
         outer = (new * v)[:, :, None] * v[:, None, :]
         blended[block, ...] = outer if F is None else old * F[block, ...] + outer
 
-    for _ in map_blocks(part, slices(n, max(1, block_length(8 * k * k, rows) // 4)), rows):
-        pass
+    map_blocks(part, slices(n, max(1, block_length(8 * k * k, rows) // 4)), rows)
     return blended
 
 
@@ -62,7 +61,7 @@ def sample_moment(trace, spec, layout, averaged):
         return xp.matrix_transpose(scaled) @ scaled
 
     blocks = slices(w.shape[1], block_length(8 * x.shape[0] * x.shape[1], x))
-    return xp.concat(list(map_blocks(part, blocks, x)), axis=0)
+    return xp.concat(map_blocks(part, blocks, x), axis=0)
 
 
 def _chunk_moments(a, g, averaged):

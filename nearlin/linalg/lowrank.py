@@ -346,11 +346,8 @@ def _sums(f, U):
     """The sums over blocks of columns of U of the arrays that ``f`` makes, in float64 where the device has it."""
     (k, d), xp, dtype = U.shape, _array.namespace(U), _array.widest(U)
     columns = _array.block_length(4 * (k + 3) * _array.itemsize(U.dtype), U)  # a quarter of a share: the inner cache
-    sums = None
-    for part in _array.map_blocks(f, _array.slices(d, columns), U):
-        wide = [xp.astype(a, dtype, copy=False) for a in part]
-        sums = wide if sums is None else [a + b for a, b in zip(sums, wide, strict=True)]
-    return sums
+    wide = lambda block: tuple(xp.astype(a, dtype, copy=False) for a in f(block))  # noqa: E731
+    return _array.sum_blocks(wide, _array.slices(d, columns), U)
 
 
 def _wide(a):

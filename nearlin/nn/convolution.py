@@ -14,7 +14,7 @@ channels come first.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import block_length, flag, integer, map_blocks, namespace, one_of, settle, slices
+from nearlin._array import block_length, flag, integer, map_blocks, namespace, one_of, settle, slices, sum_blocks
 from nearlin.nn.layers import SCHEMES, LayerSpec, draw_weights
 
 
@@ -46,7 +46,7 @@ class ConvTrace(NamedTuple):
             patches = unfold(self.inputs[rows, ...], self.spec)
             return f(_with_row_of_ones(patches) if self.spec.bias else patches, _columns(self.signals[rows, ...]))
 
-        return _sum(map_blocks(part, _blocks(self.inputs, self.spec), self.inputs))
+        return sum_blocks(part, _blocks(self.inputs, self.spec), self.inputs)
 
     def grad(self):
         """The gradient of the layer's matrix, (out, q + 1); 2 n T out q flops."""
@@ -56,18 +56,8 @@ class ConvTrace(NamedTuple):
             G = _columns(self.signals[rows, ...])
             return G @ xp.matrix_transpose(unfold(self.inputs[rows, ...], self.spec))
 
-        weights = _sum(map_blocks(part, _blocks(self.inputs, self.spec), self.inputs))
+        weights = sum_blocks(part, _blocks(self.inputs, self.spec), self.inputs)
         return xp.concat([weights, xp.sum(self.signals, axis=(0, 2, 3))[:, None]], axis=1) if self.spec.bias else weights
-
-
-def _sum(parts):
-    total = None
-    for part in parts:
-        if total is None:
-            total = part
-        else:
-            total = tuple(a + b for a, b in zip(total, part, strict=True)) if isinstance(part, tuple) else total + part
-    return total
 
 
 def _with_row_of_ones(P):

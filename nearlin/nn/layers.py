@@ -11,7 +11,7 @@ from functools import cached_property
 from numbers import Integral
 from typing import NamedTuple
 
-from nearlin._array import flag, integer, namespace, normal, one_of, require, settle, uniform
+from nearlin._array import flag, integer, matmul, namespace, normal, one_of, require, settle, uniform
 from nearlin.nn.activations import Activation
 
 
@@ -65,7 +65,7 @@ class Trace(NamedTuple):
 
     def grad(self):
         """The gradient of the layer's matrix, gᵀ [a 1]; 2 n out inp flops."""
-        return namespace(self.signals).matrix_transpose(self.signals) @ self.homogeneous()
+        return matmul(namespace(self.signals).matrix_transpose(self.signals), self.homogeneous())
 
 
 def with_ones(a):
@@ -128,7 +128,7 @@ class Dense:
         return draw_weights(self.scheme, key, self.spec, like, gain)
 
     def _apply(self, W, x):
-        y = x @ namespace(W).matrix_transpose(W[:, : self.inp])
+        y = matmul(x, namespace(W).matrix_transpose(W[:, : self.inp]))
         return y + W[:, self.inp] if self.bias else y
 
     def forward(self, W, x):
@@ -147,12 +147,12 @@ class Dense:
 
     def backward(self, W, x, dy):
         """dx (n, inp) for output gradients dy (n, out), and the `Trace`; 2 n inp out flops."""
-        return dy @ W[:, : self.inp], self.trace(x, dy)
+        return matmul(dy, W[:, : self.inp]), self.trace(x, dy)
 
     def jvp(self, W, x, dx, dW):
         """Derivative of y along (dx, dW); ``dx`` None stands for zero (the first layer)."""
         dy = self._apply(dW, x)
-        return dy if dx is None else dy + dx @ namespace(W).matrix_transpose(W[:, : self.inp])
+        return dy if dx is None else dy + matmul(dx, namespace(W).matrix_transpose(W[:, : self.inp]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,12 @@
 """Networks as sequences of layers: plain perceptrons, convolutional networks, residual blocks."""
 
+import functools
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-from nearlin._array import check, fold_in, namespace, not_negative, settle, unguarded_methods
+from nearlin._array import check, fold_in, namespace, not_negative, pooled, settle, unguarded_methods
 from nearlin.nn.activations import activation as named
 from nearlin.nn.jacobian import LayeredJacobian
 from nearlin.nn.layers import Dense, Elementwise, widths
@@ -53,6 +55,19 @@ def _rows(module, cache):
     return (module.rows(cache),) if module.spec else ()
 
 
+def _pass(method):
+    """A pass through a network, whose products share one pool with the walks of convolutions, where there are any."""
+
+    @functools.wraps(method)
+    def passed(self, params, *args, **kwargs):
+        if not self._convolutional:
+            return method(self, params, *args, **kwargs)
+        with pooled(params[0]):
+            return method(self, params, *args, **kwargs)
+
+    return passed
+
+
 @unguarded_methods
 @dataclass(frozen=True)
 class Sequential:
@@ -83,6 +98,10 @@ class Sequential:
         """One `LayerSpec` per parameter matrix."""
         return tuple(spec for module in self.modules for spec in _specs(module))
 
+    @cached_property
+    def _convolutional(self):
+        return any(spec.kind == "conv" for spec in self.layers)
+
     @property
     def inputs(self):
         """Inputs d, where samples are vectors, or the shape of one sample."""
@@ -111,6 +130,7 @@ class Sequential:
             params += drawn if hasattr(module, "layers") else [drawn]
         return tuple(params)
 
+    @_pass
     def forward(self, params, x):
         """Outputs (n, c) and the tape, for inputs (n, ...)."""
         caches = []
@@ -119,6 +139,7 @@ class Sequential:
             caches.append(cache)
         return x, Tape(tuple(caches), x)
 
+    @_pass
     def backward(self, params, tape, dy, inputs=True):
         """Input gradients (None unless ``inputs``) and one trace per trainable layer, for output gradients ``dy``."""
         traces, pairs = [], list(_pair(self.modules, params))
@@ -136,10 +157,12 @@ class Sequential:
         """One trace per trainable layer, for output gradients ``dy`` (n, c). The first layer's input gradient is not formed."""
         return self.backward(params, tape, dy, inputs=False)[1]
 
+    @_pass
     def grads(self, params, tape, dy):
         """Jᵀ dy, shaped like the parameters."""
         return tuple(trace.grad() for trace in self.traces(params, tape, dy))
 
+    @_pass
     def jvp(self, params, tape, tangents, dx=None):
         """J v for tangents shaped like the parameters, (n, c), in one forward-mode pass; ``dx`` moves the inputs too."""
         pairs = zip(_pair(self.modules, params), _pair(self.modules, tangents), tape.caches, strict=True)

@@ -12,29 +12,31 @@ n m / 8 bytes in all; for other activations phi'(X W_bᵀ) is made anew in every
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 from nearlin._array import (
+    abs_in_place,
     block_length,
     check,
+    even_slices,
     fold_in,
     integer,
     itemsize,
-    map_blocks,
     namespace,
     normal,
     pack_mask,
     require,
     settle,
     slices,
+    sums_of_blocks,
     unguarded_methods,
 )
 from nearlin.nn.activations import activation
 from nearlin.nn.layers import LayerSpec, Trace
-from nearlin.nn.two_layer_jacobian import TwoLayerJacobian, by_output, neuron_signs, owners
+from nearlin.nn.two_layer_jacobian import TwoLayerJacobian, blocks_by_output, neuron_signs
 
+NARROW = 256  # neurons of a block with which products run at full speed
 DRAW = 2**16  # neurons per draw, so that a weight depends on the key and its neuron's index alone
 
 
@@ -121,14 +123,13 @@ class TwoLayer:
         (W,) = params
         phi = activation(self.activation)
         blocks = tuple(blocks_of_neurons(self.width, self.outputs, width_of_block(x)))
-        masks = []
+        masks = [None] * len(blocks)
 
-        def parts():
-            for part, mask in map_blocks(partial(_forward_block, x, W, phi), blocks, x):
-                masks.append(mask)
-                yield part
+        def part(i):
+            f, masks[i] = _forward_block(x, W, phi, blocks[i])
+            return f
 
-        f = list(by_output(parts(), owners(blocks, self.width, self.outputs)))
+        f = sums_of_blocks(part, blocks_by_output(blocks, self.width, self.outputs), x)
         outputs = namespace(x).stack(f, axis=1) / math.sqrt(self.width / self.outputs)
         return outputs, Tape(TwoLayerJacobian(x, x, W, phi, blocks, tuple(masks), self.outputs), outputs)
 
@@ -161,9 +162,9 @@ class TwoLayer:
 
 
 def width_of_block(x):
-    """Neurons per block, a multiple of 8 (bits)."""
-    n = x.shape[0]
-    return max(8, block_length(n * itemsize(x.dtype), x) // 8 * 8)
+    """Neurons per block, a multiple of 8 (bits): as a core's own cache holds (2 MB), or `NARROW` where 8 MB hold them."""
+    row = x.shape[0] * itemsize(x.dtype)
+    return max(8, block_length(row, x, parts=4) // 8 * 8, min(NARROW, block_length(row, x) // 8 * 8))
 
 
 def shares(width, outputs):
@@ -172,11 +173,11 @@ def shares(width, outputs):
 
 
 def blocks_of_neurons(width, outputs, length):
-    """Slices of at most ``length`` neurons, in order, none with neurons of two outputs."""
+    """Slices of at most ``length`` neurons, a multiple of 8, in order and even, none with neurons of two outputs."""
     return [
         slice(own.start + s.start, own.start + s.stop)
         for own in shares(width, outputs)
-        for s in slices(own.stop - own.start, length)
+        for s in even_slices(own.stop - own.start, length, multiple=8)
     ]
 
 
@@ -184,5 +185,6 @@ def _forward_block(x, W, phi, block):
     xp = namespace(x)
     z, a = x @ xp.matrix_transpose(W[block, :]), neuron_signs(block, x)
     if phi.name == "relu":  # relu(z) = (|z| + z)/2, and z a = x (Wᵀa): one pass over z instead of two
-        return 0.5 * (xp.abs(z) @ a + x @ (a @ W[block, :])), pack_mask(z > 0)
+        mask = pack_mask(z > 0)
+        return 0.5 * (abs_in_place(z) @ a + x @ (a @ W[block, :])), mask
     return phi.function(z) @ a, None

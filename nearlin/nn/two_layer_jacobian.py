@@ -15,10 +15,8 @@ walk costs what it does with one output. J Jᵀ is block-diagonal by outputs, to
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 
-from nearlin._array import map_blocks, namespace, slices, unpack_mask
+from nearlin._array import fold_blocks, map_blocks, namespace, slices, sum_blocks, sums_of_blocks, unpack_mask
 from nearlin.linalg import Work
 from nearlin.nn.activations import Activation
 from nearlin.nn.jacobian import Factor, Jacobian
@@ -32,10 +30,10 @@ def owners(blocks, width, outputs):
     return tuple(((block.start + 1) * outputs - 1) // width for block in blocks)
 
 
-def by_output(parts, owned):
-    """Sums over the blocks of every output, in their order, of one part for each block; ``owned``: what `owners` says."""
-    for _, group in groupby(zip(owned, parts, strict=True), key=itemgetter(0)):
-        yield _total(part for _, part in group)
+def blocks_by_output(blocks, width, outputs):
+    """For each output the indices of its blocks, a range."""
+    owned = owners(blocks, width, outputs)
+    return [range(owned.index(k), owned.index(k) + owned.count(k)) for k in range(outputs)]
 
 
 def neuron_signs(block, like):
@@ -102,8 +100,13 @@ class TwoLayerJacobian(Jacobian):
             return unpack_mask(self.masks[i], block.stop - block.start, dtype)
         return xp.astype(self.phi.derivative(self.x @ xp.matrix_transpose(self.W[block, :])), dtype, copy=False)
 
-    def _walk(self, f):
-        return map_blocks(f, range(len(self.blocks)), self.x)
+    @cached_property
+    def _by_output(self):
+        return blocks_by_output(self.blocks, self.W.shape[0], self.outputs)
+
+    def _sums(self, f):
+        """The sum of f(i) over the blocks i of each output."""
+        return sums_of_blocks(f, self._by_output, self.x)
 
     def matvec(self, v):
         """J v (n c,) for ``v`` = (V,), V (m, d); 2 n m d flops."""
@@ -113,12 +116,12 @@ class TwoLayerJacobian(Jacobian):
             V = v[0][self.blocks[i], :]
             return self._slope(i) @ (V * neuron_signs(self.blocks[i], V)[:, None])
 
-        return self._contracted(self._walk(product))
+        return self._contracted(self._sums(product))
 
-    def _contracted(self, parts):
+    def _contracted(self, sums):
         """rowsum(X ∘ Y), scaled, (n c,), for the sums Y (n, d) over the neurons of each output."""
         xp = namespace(self.x)
-        rows = [xp.sum(self.inputs * total, axis=1) * self._scale for total in by_output(parts, self._owners)]
+        rows = [xp.sum(self.inputs * Y, axis=1) * self._scale for Y in sums]
         return xp.reshape(xp.stack(rows, axis=1), (-1,))
 
     def _spread(self, u):
@@ -128,28 +131,33 @@ class TwoLayerJacobian(Jacobian):
 
     def rmatvec(self, u):
         """Jᵀ u, the tuple (U,) with U (m, d), for ``u`` (n c,); 2 n m d flops."""
-        xp, ux = namespace(self.x, u), self._spread(u)
+        ux, adjoint = self._spread(u), self._adjoint()
 
         def product(i):
-            return xp.matrix_transpose(self._slope(i)) @ ux[self._owners[i]] * neuron_signs(self.blocks[i], self.x)[:, None]
+            self._write(adjoint, i, namespace(self.x).matrix_transpose(self._slope(i)) @ ux[self._owners[i]])
 
-        return (xp.concat(list(self._walk(product)), axis=0),)
+        map_blocks(product, range(len(self.blocks)), self.x)
+        return (adjoint,)
+
+    def _adjoint(self):
+        return namespace(self.x).empty(self.W.shape, dtype=self.x.dtype, device=self.x.device)
+
+    def _write(self, adjoint, i, T):
+        T *= neuron_signs(self.blocks[i], self.x)[:, None]
+        adjoint[self.blocks[i], :] = T
 
     def gram_matvec_with_adjoint(self, u):
         """J Jᵀ u (n c,) and Jᵀ u in one walk; 4 n m d flops."""
-        xp, ux, adjoint = namespace(self.x, u), self._spread(u), []
+        ux, adjoint = self._spread(u), self._adjoint()
 
         def product(i):
             B = self._slope(i)
-            T = xp.matrix_transpose(B) @ ux[self._owners[i]]
-            return B @ T, T * neuron_signs(self.blocks[i], self.x)[:, None]
+            T = namespace(self.x).matrix_transpose(B) @ ux[self._owners[i]]
+            image = B @ T
+            self._write(adjoint, i, T)
+            return image
 
-        def parts():
-            for part, T in self._walk(product):
-                adjoint.append(T)
-                yield part
-
-        return self._contracted(parts()), (xp.concat(adjoint, axis=0),)
+        return self._contracted(self._sums(product)), (adjoint,)
 
     def gram(self, dtype=None):
         """J Jᵀ = (X Xᵀ) ∘ (M Mᵀ), (n c, n c): the structured Gram, 2 n² (m + d) flops, of which rank-k updates do half.
@@ -190,9 +198,8 @@ class TwoLayerJacobian(Jacobian):
 
     def _groups(self, bytes_each, output=0):
         """Consecutive blocks of an output in groups wide enough for matrix products to run at full speed."""
-        first, count, width = self._owners.index(output), self._owners.count(output), self.blocks[0].stop
-        per_group = max(1, bytes_each // (8 * self.samples * width))
-        return [range(first + s.start, first + s.stop) for s in slices(count, per_group)]
+        own, per_group = self._by_output[output], max(1, bytes_each // (8 * self.samples * self.blocks[0].stop))
+        return [own[s] for s in slices(len(own), per_group)]
 
     def astype(self, dtype):
         """The same Jacobian, masks included, with products in another dtype, given by name."""
@@ -247,7 +254,7 @@ class TwoLayerJacobian(Jacobian):
     def mean_square(self):
         """tr(J Jᵀ) / (n c): the mean squared norm of a row, (1/n) Σ ||x_i||² Σ_r phi'(w_r·x_i)² / m; one walk."""
         xp = namespace(self.x)
-        slopes = _total(self._walk(lambda i: xp.sum(self._slope(i) ** 2, axis=1)))
+        slopes = sum_blocks(lambda i: xp.sum(self._slope(i) ** 2, axis=1), range(len(self.blocks)), self.x)
         return float(xp.sum(xp.sum(self.inputs * self.inputs, axis=1) * slopes)) * self._scale**2 / self.shape[0]
 
     @property
@@ -293,8 +300,11 @@ class TwoLayerJacobian(Jacobian):
         def fold(i):
             return S.left(layer, self._slope(i), self.blocks[i].start)  # a_r times a random sign is a random sign: a_r dropped
 
-        for output, (columns, values) in zip(self._owners, self._walk(fold), strict=True):
-            folded[:, output, columns] += values
+        def add(i, made):
+            columns, values = made
+            folded[:, self._owners[i], columns] += values
+
+        fold_blocks(fold, range(len(self.blocks)), add, self.x)
         folded *= self._scale
         return xp.reshape(folded, (-1, shape[2]))
 
@@ -311,11 +321,3 @@ def relu_kernel(x):
     cosine = xp.clip(K / (size[:, None] * size[None, :]), -1.0, 1.0)
     K *= 0.5 - xp.acos(cosine) / (2 * math.pi)
     return K
-
-
-def _total(parts):
-    """Sum in the order given."""
-    total = 0.0
-    for part in parts:
-        total = total + part
-    return total

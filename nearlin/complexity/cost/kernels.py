@@ -30,7 +30,7 @@ def slope_flops(n, d, m, activation):
 
 
 def forward(n, d, m, block=None, activation="relu", outputs=1):
-    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) + n c for ReLU.
+    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) for ReLU.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def forward(n, d, m, block=None, activation="relu", outputs=1):
         walk = 2 * n * m * d + 4 * n * m + 2 * m * d + 3 * m + blocks * (2 * n * d + 3 * n)
     else:
         walk = 2 * n * m * d + (FUNCTION[activation] + 2) * n * m + 3 * m + blocks * n
-    return walk + n * outputs
+    return walk  # the sums of c outputs save what the scale costs them
 
 
 def matvec(n, d, m, block=None, activation="relu", outputs=1):
-    """J v: 2 n m d + m d + 3 m + (blocks + 2 c) n d."""
-    sums = len(walked(n, m, block, outputs)) + 2 * outputs
+    """J v: 2 n m d + m d + 3 m + (blocks + c) n d."""
+    sums = len(walked(n, m, block, outputs)) + outputs
     return 2 * n * m * d + m * d + 3 * m + sums * n * d + slope_flops(n, d, m, activation)
 
 
@@ -67,8 +67,8 @@ def rmatvec(n, d, m, activation="relu", outputs=1):
 
 
 def gram_matvec(n, d, m, block=None, activation="relu", outputs=1):
-    """J Jᵀ u, and Jᵀ u: 4 n m d + m d + 3 m + (blocks + 3 c) n d + n c, in one walk."""
-    sums = len(walked(n, m, block, outputs)) + 3 * outputs
+    """J Jᵀ u, and Jᵀ u: 4 n m d + m d + 3 m + (blocks + 2 c) n d + n c, in one walk."""
+    sums = len(walked(n, m, block, outputs)) + 2 * outputs
     return 4 * n * m * d + m * d + 3 * m + sums * n * d + n * outputs + slope_flops(n, d, m, activation)
 
 

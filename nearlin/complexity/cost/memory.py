@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons
+from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons, walked
 from nearlin.complexity.cost.layerwise import LAYERS
 from nearlin.nn.layers import LayerSpec
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
@@ -20,18 +20,28 @@ class Memory(NamedTuple):
     masks: int
     square: int
     block: int
+    rows: int
     item: int
+    in_place: bool
+    kept: bool
 
     @property
     def walk(self):
-        """A forward walk: z, |z| and the mask of the blocks in flight."""
-        return 2 * self.block + self.block // self.item
+        """A forward walk: z, the mask, and phi(z) of the blocks in flight, which for ReLU NumPy writes over z."""
+        return (2 - self.in_place) * self.block + self.block // self.item
+
+    @property
+    def slopes(self):
+        """A walk over slopes: phi'(z) of the blocks in flight with their masks in bytes, or z, and rows of W."""
+        return self.block + (self.block // self.item if self.kept else self.block) + self.rows
 
 
 def _memory(n, d, m, dtype, packed, workers, activation, outputs=1):
-    item, width = np.dtype(dtype).itemsize, min(ceil(m / outputs), neurons_per_block(n, dtype))
-    masks = n * (ceil(m / 8) if packed else m) if activation == "relu" else 0
-    return Memory(item * n * (d + outputs), item * m * d, masks, item * n * n, workers * item * n * width, item)
+    item, first = np.dtype(dtype).itemsize, walked(n, m, neurons_per_block(n, dtype), outputs)[0]
+    width, relu = first.stop, activation == "relu"
+    masks = n * (ceil(m / 8) if packed else m) if relu else 0
+    sizes = item * n * (d + outputs), item * m * d, masks, item * n * n
+    return Memory(*sizes, workers * item * n * width, workers * item * width * d, item, packed and relu, relu)
 
 
 def near_linear_memory(
@@ -64,8 +74,9 @@ def near_linear_memory(
     size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
     rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows)
     inputs = size.item * n * d
-    build = size.item * n * rows + size.item * m + max(2 * size.square, 2 * size.block) - size.square if fresh else 0
-    iterations = max(5 * size.weights, 4 * size.weights + 2 * size.block) + (outputs - 1) * inputs
+    factors = max(2 * size.square, 2 * size.block + size.block // size.item) - size.square
+    build = size.item * n * rows + size.item * m + factors if fresh else 0
+    iterations = max(5 * size.weights, 4 * size.weights + size.slopes) + (outputs - 1) * inputs
     guard = 2 * size.weights + size.masks + max(size.walk, size.weights + size.data)
     return {
         "data": size.data,
@@ -82,7 +93,7 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
     size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
     floats = size.item * n * ceil(m / outputs)
     group = min(floats, max(GROUP_BYTES * size.item // 8, size.block // workers))
-    form = 2 * group + (size.square if group < floats else 0)
+    form = 2 * group + (size.square if group < floats else 0) - size.square
     guard = 3 * size.weights + size.masks + size.walk
     return {
         "data": size.data,
@@ -105,12 +116,12 @@ def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, w
         "parameters": size.weights,
         "state": moments * size.weights,
         "masks": size.masks,
-        "work": _first_order_work(size, temporaries),
+        "work": _first_order_work(size, temporaries, outputs * size.item * n * d),
     }
 
 
-def _first_order_work(size, temporaries):
-    return max(size.walk, 2 * size.block + size.weights, temporaries * size.weights)
+def _first_order_work(size, temporaries, spread=0):
+    return max(size.walk, size.slopes + size.weights + spread, temporaries * size.weights)
 
 
 LAYERWISE = {  # copies at work of the factors and inverses that are kept, of the weights, and of signals (n, m)
