@@ -6,6 +6,7 @@ from collections import Counter
 from statistics import median
 from typing import NamedTuple
 
+from nearlin.complexity.cost import planned_route
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import damped, has, route, stalled
 from nearlin.experiments.registry import LEAST_SQUARES
@@ -17,6 +18,7 @@ UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
 WIDE = 100  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
 PLANNED = 110  # the same of a table of steps with their routes
 FEW_ROWS = 5000  # up to which Gauss-Newton steps on all of them pay
+SLOW = 0.3  # predicted seconds of a step from which on other methods are named: a minute for 200 steps
 SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
 
 
@@ -48,6 +50,7 @@ def print_header(trainer, stream=None):
         ("hint", _batch_hint(trainer)),
         ("hint", _side_hint(trainer)),
         ("hint", _penalty_hint(trainer)),
+        ("hint", _time_hint(trainer)),
         *(("warning", sentence) for sentence in (said.warnings() if said else ())),
         ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
         ("writing to", str(trainer.folder) if trainer.folder else None),
@@ -97,6 +100,18 @@ def _side_hint(trainer):
         return None
     p = f"{said.parameters} x {said.parameters}"
     return f"{trainer.config.optimizer} factors a matrix of {said.rows} x {said.rows}; --optimizer gauss-newton one of {p}"
+
+
+def _time_hint(trainer):
+    """What helps where Gauss-Newton on all rows is predicted to be slow: many outputs, or many rows."""
+    config, (x, _) = trainer.config, trainer.problem.train
+    if config.optimizer != "gauss-newton" or not config.hidden or not trainer.batches.full:
+        return None
+    seconds = planned_route(trainer.problem.network, x.shape[0], config.dtype, trainer.problem.squared, trainer.optimizer).seconds
+    if seconds < SLOW:
+        return None
+    step = f"a step on {x.shape[0]} rows and {trainer.problem.outputs} outputs is predicted to take {seconds:.2g} s"
+    return f"{step}, and there may be {config.steps}; --optimizer kfac and --optimizer adam take mini-batches"
 
 
 def _penalty_hint(trainer):

@@ -230,6 +230,20 @@ def test_with_a_penalty_the_wide_network_gets_a_method_that_takes_one(data, l2, 
     assert result.final_loss < result.initial_loss
 
 
+@pytest.mark.parametrize(
+    ("classes", "optimizer", "slow"), [(1000, "gauss-newton", True), (1000, "adam", False), (10, "gauss-newton", False)]
+)
+def test_what_will_be_slow_is_said_beforehand(classes, optimizer, slow, capsys):
+    report = pytest.importorskip("nearlin.experiments.report")
+    labels = np.arange(5000) % classes
+    data = Dataset("many", RNG.normal(size=(5000, 4)), labels, "classification")
+    problem, config = build(data, Config(optimizer=optimizer))
+    report.print_header(training.begin(training.set_up(problem, config), problem.init(0)))
+    said = " ".join(capsys.readouterr().out.split())
+    hint = "rows and 1000 outputs is predicted to take"
+    assert (hint in said) == ("--optimizer kfac and --optimizer adam take mini-batches" in said) == slow
+
+
 def said(losses, wrong=None, accepted=True):
     wrong = wrong or [None] * len(losses)
     return [
