@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.data.dataset import MISSING, DataError, shown
+from nearlin.data.dataset import EXACT, MISSING, DataError, is_rounded, shown
 
 _MOST = 20  # categories of a text column
 _TRUTH = {"true": 1.0, "false": 0.0}
@@ -150,6 +150,10 @@ def _numbers(path, column, hint=""):
     if not plain or not np.all(np.isfinite(values)):
         _refuse_missing(path, column, "a number")
         _refuse(path, column, hint)
+    for row in np.flatnonzero(np.abs(values) >= EXACT):
+        if is_rounded(cells[row]):
+            found = f"the integer {cells[row]}, above 2^53 in size"
+            raise DataError(f"{path}, {column.where(row)}: {found}; expected smaller ones, as it would be rounded")
     return values
 
 

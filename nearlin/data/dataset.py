@@ -101,7 +101,13 @@ class Dataset:
 
 
 _SMALLEST, _LARGEST = 1e-100, 1e100
-_EXACT = 2**53  # up to here every integer is a float64
+EXACT = 2**53  # up to here every integer is a float64
+
+
+def is_rounded(text):
+    """Whether a number's text is an integer too large to be a float64 for certain."""
+    digits = text.strip().lstrip("+-")
+    return digits.isdigit() and int(digits) > EXACT
 
 
 def check_inputs(name, x, feature_names=None):
@@ -219,7 +225,7 @@ def _floats(name, argument, values):
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         raise DataError(f"{name}: {argument} has dtype {values.dtype}; expected float64, as it would be rounded: convert it")
     floats = values.astype(np.float64, order="C")
-    if values.dtype.kind in "iu" and values.dtype.itemsize == 8 and values.size and np.max(np.abs(floats)) > _EXACT:
+    if values.dtype.kind in "iu" and values.size and max(int(np.max(values)), -int(np.min(values))) > EXACT:
         raise DataError(f"{name}: {argument} holds integers above 2^53 in size; expected smaller ones, as these would be rounded")
     return floats
 

@@ -6,7 +6,7 @@ from array import array
 import numpy as np
 
 from nearlin.data.checks import check_positive, float_dtype
-from nearlin.data.dataset import DataError
+from nearlin.data.dataset import EXACT, DataError, is_rounded
 from nearlin.data.files import read_text
 from nearlin.data.table import Table
 
@@ -93,6 +93,8 @@ def _number(where, what, text):
         raise DataError(f"{where}: the {what} is {text!r}; expected one number") from None
     if not math.isfinite(value):
         raise DataError(f"{where}: the {what} is {text!r}; expected a finite number")
+    if abs(value) >= EXACT and is_rounded(text):
+        raise DataError(f"{where}: the {what} is {text}, above 2^53 in size; expected smaller integers, as it would be rounded")
     return value
 
 

@@ -45,13 +45,27 @@ def test_numbers_of_every_type_are_exact(tmp_path, dtype, order):
 def test_integers_that_would_be_rounded_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=X, y=np.array([0, 1, 2, 3, 4, 2**53]))
     assert load(tmp_path / "a.npz").y[5] == 2**53
-    big = np.array([0, 1, 2, 3, 4, 2**53 + 2])
+    big = np.array([0, 1, 2, 3, 4, 2**53 + 1])
     for name, arrays in (("x", {"x": X + 2**60, "y": Y}), ("y", {"x": X, "y": Y - 2**62}), ("y", {"x": X, "y": big})):
         np.savez(tmp_path / "a.npz", **arrays)
         refuses(tmp_path / "a.npz", rf"{name} holds integers above 2\^53 in size")
     if np.dtype(np.longdouble).itemsize > 8:
         np.savez(tmp_path / "a.npz", x=X.astype(np.longdouble), y=Y)
         refuses(tmp_path / "a.npz", "x has dtype float128|longdouble; expected float64")
+
+
+@pytest.mark.parametrize(
+    ("cell", "refused"), [(2**53, False), (2**53 + 1, True), (-(2**60), True), (f"{2**60}.0", False), ("12e30", False)]
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.svm"])
+def test_integers_in_text_that_would_be_rounded_are_refused(tmp_path, name, cell, refused):
+    path, target = tmp_path / name, "y" if name == "a.csv" else None
+    path.write_text(f"id,y\n0,1.5\n{cell},2\n" if target else f"1 1:0\n2 1:{cell}\n")
+    if refused:
+        where = "line 3, column 'id'" if target else "line 2"
+        refuses(path, rf"{where}: the .* {cell}, above 2\^53 in size", target=target)
+    else:
+        assert load(path, target=target, task="regression").x[1, 0] == float(cell)
 
 
 def test_targets_of_archives(tmp_path):

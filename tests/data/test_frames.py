@@ -74,7 +74,9 @@ def test_what_is_missing_is_named_by_row_and_column(column, value, message):
     (pd.DataFrame([[1, 2, 3.5], [1, 2, 4.5]], columns=["a", "a", "y"]), "two columns called 'a'"),
     (pd.DataFrame([[1, 2, 3.5], [1, 2, 4.5]], columns=[1, "1", "y"]), "two columns called '1'"),
     (pd.DataFrame({"a": [], "y": []}), "0 rows"),
-    (pd.DataFrame({"a": [2**54, 0], "y": [1.5, 2]}), "integers above 2\\^53"),
+    (pd.DataFrame({"a": [-(2**53) - 1, 0], "y": [1.5, 2]}), "column 'a': x holds integers above 2\\^53"),
+    (pd.DataFrame({"a": [1, 0], "y": [1, 2**53 + 1]}), "column 'y': x holds integers above 2\\^53"),
+    (pd.DataFrame({"a": np.array([2**70, 0], dtype=object), "y": [1.5, 2]}), "column 'a': the integer 11.*above 2\\^53"),
     (pd.DataFrame({"a": [1.0, 2]}), "no column 'y'"),
 ])  # fmt: skip
 def test_other_frames_are_refused_in_a_sentence(table, message):
