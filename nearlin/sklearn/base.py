@@ -156,8 +156,8 @@ class BasePerceptron(BaseEstimator):
         table, scaling = tabulate(rows, outputs, layers, self.standardize)
         start = layers.params(*self._start(layers, scaling, layers.draw(random, rows.X), last))
         task = self._task(layers, outputs, table, random)
-        l2, start = self._penalty(task, table, start, random)
-        self.alpha_ = l2 * table.total
+        l2, start = self._penalty(task, table, rows.total, start, random)
+        self.alpha_ = l2 * rows.total
         fitted, score = self._hold_out(table, outputs, task, random)
         found = task.fit(fitted, l2, start, score)
         self._keep(found, task.value(fitted, found.params, l2), layers, scaling)
@@ -203,12 +203,12 @@ class BasePerceptron(BaseEstimator):
         key = int(random.randint(np.iinfo(np.int32).max))
         return Task(layers, outputs.loss, *methods, given("batch_size"), rule, key, bool(self.verbose))
 
-    def _penalty(self, task, table, start, random):
+    def _penalty(self, task, table, total, start, random):
         """ω, given or chosen, and where to begin with it."""
         if self.solver == NEAR_LINEAR:
             return 0.0, start
         if self.alpha != "auto":
-            return self.alpha / table.total, start
+            return self.alpha / total, start
         if table.n < FEW:
             return MIDDLE, start
         return task.choose(table.single() if self.standardize else table, start, random)

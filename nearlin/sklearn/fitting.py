@@ -57,8 +57,6 @@ class Table:
         Inputs as the network takes them, and targets as the loss does.
     weights : array or None
         Of mean 1.
-    total : float
-        The sum of the weights that were given: n in the sense of the penalty.
     labels : numpy.ndarray or None
         As in `Outputs`.
     rows : numpy.ndarray
@@ -68,7 +66,6 @@ class Table:
     x: object
     y: object
     weights: object
-    total: float
     labels: np.ndarray | None
     rows: np.ndarray
 
@@ -84,10 +81,9 @@ class Table:
 
     def __getitem__(self, rows):
         weights = None if self.weights is None else take(self.weights, rows)
-        share = len(rows) / self.n if weights is None else float(namespace(weights).sum(weights)) / self.n
         weights = None if weights is None else weights / namespace(weights).mean(weights)
         labels = None if self.labels is None else self.labels[rows]
-        return Table(take(self.x, rows), take(self.y, rows), weights, self.total * share, labels, self.rows[rows])
+        return Table(take(self.x, rows), take(self.y, rows), weights, labels, self.rows[rows])
 
     def single(self):
         """The rows in float32."""
@@ -118,7 +114,7 @@ def tabulate(rows, outputs, layers, standardize):
     y = asarray(outputs.targets, like=X, dtype="int64" if outputs.targets.dtype.kind == "i" else None)
     scaling = Scaling.fit(X, y if numeric else None, weights) if standardize else Scaling()
     n = X.shape[0]
-    table = Table(layers.inputs(scaling.inputs(X)), scaling.targets(y), weights, n * mean, outputs.labels, np.arange(n))
+    table = Table(layers.inputs(scaling.inputs(X)), scaling.targets(y), weights, outputs.labels, np.arange(n))
     return table, scaling
 
 

@@ -22,6 +22,11 @@ class Rows(NamedTuple):
     y: np.ndarray
     weights: np.ndarray | None
 
+    @property
+    def total(self):
+        """The sum of the weights: n in the sense of the penalty."""
+        return self.X.shape[0] if self.weights is None else float(np.sum(self.weights))
+
 
 def foreign(X):
     """Whether X is an array of another backend than NumPy."""

@@ -83,3 +83,18 @@ def test_a_solve_that_ends_before_its_first_step_is_zero_and_has_an_image(rng):
         solution = system.solve(DAMPING, NONE, 100)
     assert (solution.info.reason, solution.info.iterations, np.any(solution.step[0])) == ("non-finite", 0, False)
     np.testing.assert_array_equal(solution.image, np.zeros(N))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_residual_above_the_accuracy_is_not_called_converged(seed):
+    """In float32, near the least residual that there is: what CG sums up says 1e-6, and the residual itself some 1e-6 more."""
+    rng, (n, p), epsilon, damping = np.random.default_rng(seed), (30, 20), 1e-6, 1e-6
+    U, V = (np.linalg.qr(rng.standard_normal((k, p)))[0] for k in (n, p))
+    K = ((U * np.geomspace(1, 1e-2, p)) @ V.T * np.sqrt(n)).astype(np.float32)
+    gradient = rng.standard_normal((1, p)).astype(np.float32)
+    pull = Pull((np.zeros_like(gradient),), (nn.LayerSpec("dense", 1, p - 1),))
+    solution = ParameterSide(dense(K), (gradient,), pull, Accuracy(epsilon)).solve(damping, NONE, 400)
+    assert solution.info.reason == "stalled"
+    assert 1.05 * epsilon < solution.info.residual < 50 * epsilon
+    K, g, step = (a.astype(np.float64) for a in (K, gradient[0], solution.step[0][0]))
+    assert np.linalg.norm(g + K.T @ (K @ step) / n + damping * step) > 1.05 * epsilon * np.linalg.norm(g)
