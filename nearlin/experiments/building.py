@@ -249,6 +249,9 @@ def _from_arrays(data, config):
         raise ValueError(f"data is a {type(data).__name__} of {len(data)}; expected (x, y), a Dataset, a name or a path")
     x, y = data
     labels, class_names = _classes(y, config)
+    if not class_names and is_array(y) and "int" in str(y.dtype):
+        why = "" if config.task else f" and holds no classes by itself, because {infer_task(plain('y', to_numpy(y)))[1]}"
+        raise TypeError(f"y has dtype {y.dtype}{why}; expected floats for regression, or task='classification'")
     check(ndim={"x": 2, "y": (1, 2)}, x=x, **({} if class_names else {"y": y}))
     if x.shape[0] != y.shape[0]:
         raise DataError(f"x has {x.shape[0]} rows and y has {y.shape[0]}; expected one target per row")

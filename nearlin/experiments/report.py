@@ -104,19 +104,20 @@ def _side_hint(trainer):
 
 def _time_hint(trainer):
     """What helps where Gauss-Newton on all rows is predicted to be slow: many outputs, or many rows."""
-    config, (x, _) = trainer.config, trainer.problem.train
+    config, problem = trainer.config, trainer.problem
     if config.optimizer != "gauss-newton" or not config.hidden or not trainer.batches.full:
         return None
-    seconds = planned_route(trainer.problem.network, x.shape[0], config.dtype, trainer.problem.squared, trainer.optimizer).seconds
+    rows = problem.train[0].shape[0]
+    seconds = planned_route(problem.network, rows, config.dtype, problem.squared, trainer.optimizer).seconds
     if seconds < SLOW:
         return None
-    step = f"a step on {x.shape[0]} rows and {trainer.problem.outputs} outputs is predicted to take {seconds:.2g} s"
+    step = f"a step on {rows} rows and {problem.outputs} outputs is predicted to take {seconds:.2g} s"
     return f"{step}, and there may be {config.steps}; --optimizer kfac and --optimizer adam take mini-batches"
 
 
 def _penalty_hint(trainer):
-    config, wide = trainer.config, trainer.problem.wide
-    if not (wide and config.l2 and config.optimizer == "gauss-newton"):
+    config = trainer.config
+    if config.optimizer != "gauss-newton" or not config.width or not config.l2:
         return None
     return "gauss-newton is the default with --l2, as near-linear-gauss-newton takes no penalty in the loss"
 

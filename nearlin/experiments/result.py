@@ -4,6 +4,8 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
+
 from nearlin import nn
 from nearlin._array import asarray, to_numpy
 from nearlin.data import load_features
@@ -96,10 +98,9 @@ class Interrupted(KeyboardInterrupt):
 
 def message(result, batches):
     """How the run ended, in a sentence."""
-    config, steps, least, path = result.config, result.steps, result.problem.least, result.checkpoint
-    above = " above the least possible" if least else ""
+    config, steps, path = result.config, result.steps, result.checkpoint
     relative, loss = result.relative_residual, result.final_loss
-    at = f"the loss is {loss - least:.4g}{above}" if relative is None else f"the relative residual is {relative:.2e}"
+    at = _loss(result) if relative is None else f"the relative residual is {relative:.2e}"
     if result.best_step not in (None, steps) and result.ended in ("converged", "stalled", "plateau", "steps", "time limit"):
         at = f"validation was best after step {result.best_step}, whose weights are kept: there {at}"
     aim = "" if relative is None else f" ({_aim(result)})"
@@ -126,6 +127,16 @@ def message(result, batches):
         )
         return f"Interrupted after {steps} complete steps; {where}"
     return f"Took all {steps} steps; {at}{aim}."
+
+
+def _loss(result):
+    """The loss beside the least possible one, as far as the dtype tells them apart."""
+    loss, least = result.final_loss, result.problem.least
+    if not least:
+        return f"the loss is {loss:.4g}"
+    if abs(loss - least) <= 8 * np.finfo(result.config.dtype).eps * least:
+        return f"the loss is the least possible, {least:.4g}, to the digits of {result.config.dtype}"
+    return f"the loss is {loss - least:.4g} above the least possible"
 
 
 def _aim(result):

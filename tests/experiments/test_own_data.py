@@ -365,6 +365,8 @@ def test_mini_batches_where_a_method_is_made_for_them():
         (FLOWERS, {"optimizer": "near-linear-gauss-newton"}, "is for least squares, and flowers has a SoftmaxCrossEntropy"),
         ("digits", {"hidden": "8"}, "hidden is for networks on data sets and files"),
         ((X, LABELS[:5]), {}, "x has 160 rows and y has 5"),
+        ((X, 3 * LABELS), {}, "y has dtype int64 and holds no classes by itself, .* without gaps .*or task='classification'"),
+        ((X, LABELS), {"task": "regression"}, "y has dtype int64; expected floats for regression"),
     ],
 )
 def test_bad_input(data, options, says):

@@ -113,13 +113,20 @@ def test_the_step_that_a_run_is_said_to_stop_at_is_the_one_that_blew_up(rate, st
 
 def test_a_limit_of_time_is_told_as_it_was_given():
     result = SimpleNamespace(
-        config=SimpleNamespace(time_limit=5.0, tol=1e-3), steps=3, problem=SimpleNamespace(least=1.5), checkpoint=None,
-        ended="time limit", relative_residual=0.5, initial_loss=8.0, final_loss=2.0, best_step=None,
+        config=SimpleNamespace(time_limit=5.0, tol=1e-3, dtype="float32"), steps=3, problem=SimpleNamespace(least=1.5),
+        checkpoint=None, ended="time limit", relative_residual=0.5, initial_loss=8.0, final_loss=2.0, best_step=None,
     )  # fmt: skip
     words = "Stopped after 3 steps at the time limit of 5 s of processor time: "
     assert message(result, None) == words + "the relative residual is 5.00e-01."
     result.relative_residual = None
     assert message(result, None) == words + "the loss is 0.5 above the least possible."
+    for dtype, loss, says in (
+        ("float32", 1.5 - 4e-8, "the loss is the least possible, 1.5, to the digits of float32."),
+        ("float64", 1.5 - 1e-15, "the loss is the least possible, 1.5, to the digits of float64."),
+        ("float64", 1.5 + 4e-8, "the loss is 4e-08 above the least possible."),
+    ):
+        result.config.dtype, result.final_loss = dtype, loss
+        assert message(result, None) == words + says
 
 
 def test_the_seconds_of_a_claim_are_in_its_record():
