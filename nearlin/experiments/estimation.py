@@ -265,7 +265,7 @@ def _sizes(data, rows, features, outputs, config):
         found = f"--rows, --features and --outputs are read from the data {Path(data).name}"
         raise ValueError(f"{found}; give one or the other")
     if isinstance(data, str) and data in RECIPES:
-        raise ValueError(f"estimates are for networks on a data set, a file, or given sizes; {data} has its own")
+        raise ValueError(f"estimates are for networks on a data set, a file, or given sizes; {data} is another network")
     chosen = choose(data, config)
     rows, dataset = len(chosen.parts[0]), chosen.dataset
     return dataset.name, (rows, dataset.x.shape[1] + chosen.constant, chosen.outputs), chosen.labels, chosen.config
