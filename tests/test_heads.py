@@ -75,9 +75,9 @@ def symbols(objective, params, batch, opt):
         weights["c"] = batch[1].shape[1]
         if isinstance(opt, o.Muon):
             weights.update(n=D - 1, r=min(out, D - 1), k=max(out, D - 1))
-        kernel = (spec.inp, spec.kernel**2) if spec.kind == "conv" else (spec.inp,)
+        kernel = (spec.inp, spec.entries) if spec.kind == "conv" else (spec.inp,)
         if spec.kind == "conv":
-            convolutions.append({"f": out, "c": spec.inp, "κ": spec.kernel**2, "n": n, "T": T, "inverse": inverse})
+            convolutions.append({"f": out, "c": spec.inp, "κ": spec.entries, "n": n, "T": T, "inverse": inverse})
         if spec.kind != "conv" or not isinstance(opt, o.MiniBlockFisher):
             layers.append(weights)
         variables += [axes(out, *kernel), axes(out)]

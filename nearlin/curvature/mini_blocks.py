@@ -13,7 +13,7 @@ def block_rows(M, spec, layout):
     """The mini-blocks of a layer's weights as rows (blocks, k)."""
     xp = namespace(M)
     if spec.kind == "conv":
-        return xp.reshape(M[:, : spec.fan_in], (-1, spec.kernel**2))
+        return xp.reshape(M[:, : spec.fan_in], (-1, spec.entries))
     if layout == "in":
         return xp.matrix_transpose(M)
     return M if layout == "out" else xp.reshape(M, M.shape[::-1])
@@ -76,7 +76,7 @@ def _chunk_moments(a, g, averaged):
 
 def _kernel_moments(spec, positions, A, G):
     """Σ v vᵀ over the samples of a block of patches, v (κ,) a sample's gradient by one kernel: (out inp, κ, κ), κ = kernel²."""
-    xp, n, kappa, total = namespace(A, G), A.shape[1] // positions, spec.kernel**2, 0.0
+    xp, n, kappa, total = namespace(A, G), A.shape[1] // positions, spec.entries, 0.0
     patches = xp.permute_dims(xp.reshape(A[: spec.fan_in, :], (spec.fan_in, n, positions)), (1, 2, 0))
     signals = xp.permute_dims(xp.reshape(G, (spec.out, n, positions)), (1, 0, 2))
     for block in slices(n, block_length(8 * spec.out * spec.fan_in, A)):

@@ -17,7 +17,7 @@ from nearlin.nn.models import (
 )
 from nearlin.nn.network import MLP, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.network_jacobian import NetworkJacobian
-from nearlin.nn.normalization import BatchNorm, NormTrace, Statistics
+from nearlin.nn.normalization import BatchNorm, LayerNorm, NormTrace, Statistics
 from nearlin.nn.objective import Counted, Objective, Point
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot, WeightedRoot
 from nearlin.nn.parameters import (
@@ -39,7 +39,7 @@ from nearlin.nn.variables import join_tensors, split_tensors, tensor_names
 
 __all__ = [
     "ACTIVATIONS", "Activation", "activation",
-    "BatchNorm", "Conv2d", "Dense", "Elementwise", "Flatten",
+    "BatchNorm", "Conv2d", "Dense", "Elementwise", "Flatten", "LayerNorm",
     "AvgPool", "GlobalAvgPool", "MaxPool", "Propagate", "ZeroPadShortcut",
     "LayerSpec", "Trace", "ConvTrace", "NormTrace", "Statistics",
     "MLP", "chain", "GraphNetwork", "Residual", "Sequential", "TwoLayer",

@@ -1,21 +1,147 @@
 """Convolution by hand: a matrix product with the patches of the input, taken in blocks of samples.
 
-For one sample the patches are P (q, T): q = inp kernel² entries ordered by channel, then kernel row, then kernel column, at T
-output positions. Then
+At T output positions a sample has the patches P (T, q): q = kh kw inp / groups entries for each group of channels. With kernels K
+(q, out / groups) of a group
 
-    Y  = W P + b                                    2 T out q flops a sample
-    dW = sum over samples of dY Pᵀ,  dx = fold(Wᵀ dY)
+    Y  = P K + b                                    2 T out q flops a sample
+    dK = sum over samples of Pᵀ dY
+    dX = the convolution of dY with the flipped kernels, where the stride is 1; else fold(dY Kᵀ).
 
-Samples stand side by side, so that a block is one matrix product; P is made anew where it is needed instead of kept: a
-forward pass, the gradient and each statistic unfold their inputs once. Arrays are (samples, channels, rows, columns); in memory
-channels come first.
+P is one copy of a view of the images, which lie in memory with channels last, made anew where it is needed instead of kept.
+Plain 3 x 3 kernels between many channels go by `nearlin.nn.winograd`, and PyTorch's arrays by its own convolution.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
-from nearlin._array import block_length, flag, integer, map_blocks, namespace, one_of, settle, slices, sum_blocks
+from nearlin._array import (
+    block_length,
+    brings_convolution,
+    convolution_gradients,
+    convolve,
+    flag,
+    integer,
+    namespace,
+    one_of,
+    require,
+    settle,
+    slices,
+    sum_blocks,
+)
+from nearlin.nn import winograd
+from nearlin.nn.images import by_samples, channel_sums, fold, out_size, sample_blocks, sides, windows
 from nearlin.nn.layers import SCHEMES, LayerSpec, draw_weights
+
+# ----------------------------------------------------------------------------------------------- by patches of all groups
+
+
+def patches(x, spec):
+    """The patches (groups, b T, q) of images ``x`` (b, inp, h, w): by kernel row, kernel column, channel of the group."""
+    xp, view = namespace(x), windows(x, spec)
+    b, _, kh, kw, h, w = view.shape
+    view = xp.reshape(view, (b, spec.groups, spec.depth, kh, kw, h, w))
+    return xp.reshape(xp.permute_dims(view, (1, 0, 5, 6, 3, 4, 2)), (spec.groups, b * h * w, -1))
+
+
+def _rows(y, groups):
+    """(b, channels, h, w) as (groups, b h w, channels / groups)."""
+    xp = namespace(y)
+    rows = xp.reshape(xp.permute_dims(y, (0, 2, 3, 1)), (-1, groups, y.shape[1] // groups))
+    return xp.permute_dims(rows, (1, 0, 2))
+
+
+def _images(rows, size):
+    """The inverse of `_rows`, for images of ``size`` (h, w)."""
+    xp = namespace(rows)
+    return xp.permute_dims(xp.reshape(xp.permute_dims(rows, (1, 0, 2)), (-1, *size, rows.shape[0] * rows.shape[2])), (0, 3, 1, 2))
+
+
+def _matrices(kernels, spec):
+    """Kernels (out, inp / groups, kh, kw) as K (groups, q, out / groups)."""
+    xp = namespace(kernels)
+    by_group = xp.reshape(kernels, (spec.groups, -1, *kernels.shape[1:]))
+    return xp.reshape(xp.permute_dims(by_group, (0, 3, 4, 2, 1)), (spec.groups, -1, by_group.shape[1]))
+
+
+def _forward(x, kernels, bias, spec):
+    K, size = _matrices(kernels, spec), out_size(x.shape[2:], spec)
+
+    def part(x):
+        Y = patches(x, spec) @ K
+        if bias is not None:
+            Y += namespace(bias).reshape(bias, (spec.groups, 1, -1))
+        return _images(Y, size)
+
+    return by_samples(part, (x.shape[0], spec.out, *size), spec.inp * spec.entries * size[0] * size[1], x)
+
+
+def _backward(dy, kernels, shape, spec):
+    if spec.stride == (1, 1):
+        return _forward(dy, _flipped(kernels, spec), None, _adjoint(spec))
+    xp, K = namespace(dy), _matrices(kernels, spec)
+    _, inp, h, w = shape
+
+    def part(dy):
+        dP = _rows(dy, spec.groups) @ xp.matrix_transpose(K)
+        dP = xp.reshape(dP, (spec.groups, dy.shape[0], *dy.shape[2:], spec.entries, spec.depth))
+        dP = xp.reshape(xp.permute_dims(dP, (4, 1, 0, 5, 2, 3)), (spec.entries, dy.shape[0], inp, *dy.shape[2:]))
+        return fold([dP[i, ...] for i in range(spec.entries)], spec, (dy.shape[0], inp, h, w))
+
+    return by_samples(part, shape, inp * spec.entries * dy.shape[2] * dy.shape[3], dy)
+
+
+def _flipped(kernels, spec):
+    """Kernels turned by half a circle, (inp, out / groups, kh, kw)."""
+    xp = namespace(kernels)
+    by_group = xp.reshape(xp.flip(kernels, axis=(2, 3)), (spec.groups, -1, *kernels.shape[1:]))
+    return xp.reshape(xp.permute_dims(by_group, (0, 2, 1, 3, 4)), (spec.inp, -1, *spec.kernel))
+
+
+def _adjoint(spec):
+    """Of the convolution from dY to dX, where the stride is 1."""
+    pad = tuple(d * (k - 1) - p for d, k, p in zip(spec.dilation, spec.kernel, spec.pad, strict=True))
+    return replace(spec, out=spec.inp, inp=spec.out, pad=pad)
+
+
+def _gradient(dy, x, spec):
+    xp, size = namespace(dy), dy.shape[2] * dy.shape[3]
+
+    def part(rows):
+        G = dy[rows, ...]
+        return xp.matrix_transpose(patches(x[rows, ...], spec)) @ _rows(G, spec.groups), channel_sums(G)
+
+    blocks = sample_blocks(x.shape[0], spec.inp * spec.entries * size, x, least=4 * spec.out * spec.fan_in)
+    dK, sums = sum_blocks(part, blocks, x)  # a sum of few large products
+    dK = xp.permute_dims(xp.reshape(dK, (spec.groups, *spec.kernel, spec.depth, -1)), (0, 4, 3, 1, 2))
+    return xp.reshape(dK, (spec.out, -1)), sums
+
+
+# --------------------------------------------------------------------------------------------------- by the fastest way
+
+
+def _y(x, kernels, bias, spec):
+    if brings_convolution(x):
+        return convolve(x, kernels, bias, spec)
+    return (winograd.forward if winograd.serves(spec) else _forward)(x, kernels, bias, spec)
+
+
+def _dx(dy, x, kernels, spec):
+    if brings_convolution(dy):
+        return convolution_gradients(dy, x, kernels, spec, [True, False, False])[0]
+    return (winograd.backward if winograd.serves(spec) else _backward)(dy, kernels, tuple(x.shape), spec)
+
+
+def _dK(dy, x, spec):
+    """The gradient of the kernels (out, q) and of the bias (out,)."""
+    if brings_convolution(dy):
+        kernels = namespace(x).empty((spec.out, spec.depth, *spec.kernel), dtype=x.dtype, device=x.device)  # for its shape
+        _, weights, bias = convolution_gradients(dy, x, kernels, spec, [False, True, True])
+        return namespace(x).reshape(weights, (spec.out, -1)), bias
+    return (winograd.gradient if winograd.serves(spec) else _gradient)(dy, x, spec)
+
+
+# ------------------------------------------------------------------------------------------------------------- the layer
 
 
 class ConvTrace(NamedTuple):
@@ -35,29 +161,37 @@ class ConvTrace(NamedTuple):
         """Samples times positions."""
         return self.inputs.shape[0] * self.positions
 
+    def by_group(self):
+        """The traces of the groups: convolutions of one group, side by side."""
+        spec, out = self.spec, self.spec.out // self.spec.groups
+        if spec.groups == 1:
+            return (self,)
+        inputs, signals = (slices(channels, channels // spec.groups) for channels in (spec.inp, spec.out))
+        one = replace(spec, out=out, inp=spec.depth, groups=1)
+        return tuple(
+            ConvTrace(self.inputs[:, a, ...], self.signals[:, b, ...], one) for a, b in zip(inputs, signals, strict=True)
+        )
+
     def accumulate(self, f):
         """The sum over blocks of samples of ``f(A, G)``, an array or a tuple of arrays.
 
-        A (inp kernel² + 1, r) holds the patches of a block with a row of ones where the layer has a bias, G (out, r) its output
-        gradients; r counts positions within samples within the block. Memory: one block of patches a worker.
+        A (inp kh kw + 1, r) holds the patches of a block with a row of ones where the layer has a bias, G (out, r) its output
+        gradients; r counts positions within samples within the block. Memory: one block of patches a worker. `ValueError` for
+        more groups than one, which share no patches: `by_group` takes them apart.
         """
+        require(self.spec.groups == 1, f"a convolution of {self.spec.groups} groups has patches by group; expected by_group()")
 
         def part(rows):
             patches = unfold(self.inputs[rows, ...], self.spec)
             return f(_with_row_of_ones(patches) if self.spec.bias else patches, _columns(self.signals[rows, ...]))
 
-        return sum_blocks(part, _blocks(self.inputs, self.spec), self.inputs)
+        sample = self.spec.fan_in * self.positions * (4 if "32" in str(self.inputs.dtype) else 8)
+        return sum_blocks(part, slices(self.inputs.shape[0], block_length(sample, self.inputs)), self.inputs)
 
     def grad(self):
         """The gradient of the layer's matrix, (out, q + 1); 2 n T out q flops."""
-        xp = namespace(self.signals)
-
-        def part(rows):
-            G = _columns(self.signals[rows, ...])
-            return G @ xp.matrix_transpose(unfold(self.inputs[rows, ...], self.spec))
-
-        weights = sum_blocks(part, _blocks(self.inputs, self.spec), self.inputs)
-        return xp.concat([weights, xp.sum(self.signals, axis=(0, 2, 3))[:, None]], axis=1) if self.spec.bias else weights
+        weights, bias = _dK(self.signals, self.inputs, self.spec)
+        return namespace(weights).concat([weights, bias[:, None]], axis=1) if self.spec.bias else weights
 
 
 def _with_row_of_ones(P):
@@ -71,133 +205,80 @@ def _columns(y):
     return xp.reshape(xp.permute_dims(y, (1, 0, 2, 3)), (y.shape[1], -1))
 
 
-def out_size(size, spec):
-    """Output rows (or columns) of a convolution or pooling of ``size`` input rows."""
-    return (size + 2 * spec.pad - spec.kernel) // spec.stride + 1
-
-
-def padded(x, pad, value=0.0):
-    """``x`` (..., h, w) inside a frame of ``pad`` rows and columns of ``value``."""
-    if pad == 0:
-        return x
-    xp = namespace(x)
-    h, w = x.shape[-2:]
-    frame = xp.full((*x.shape[:-2], h + 2 * pad, w + 2 * pad), value, dtype=x.dtype, device=x.device)
-    frame[..., pad : pad + h, pad : pad + w] = x
-    return frame
-
-
-def offsets(spec, height, width):
-    """For every entry of the kernel, in order, the (rows, columns) of a padded image that it meets over all positions."""
-    reach = [(spec.stride * (out_size(size, spec) - 1) + 1) for size in (height, width)]
-    along = [[slice(i, i + r, spec.stride) for i in range(spec.kernel)] for r in reach]
-    return [(rows, columns) for rows in along[0] for columns in along[1]]
-
-
 def unfold(x, spec):
-    """The patches (q, b T) of images ``x`` (b, inp, h, w)."""
+    """The patches (q, b T) of images ``x`` (b, inp, h, w), as the columns of the layer's matrix are: by channel first."""
     xp = namespace(x)
-    image = padded(xp.permute_dims(x, (1, 0, 2, 3)), spec.pad)
-    views = [image[:, :, rows, columns] for rows, columns in offsets(spec, *x.shape[2:])]
-    return xp.reshape(xp.stack(views, axis=1), (spec.fan_in, -1))
-
-
-def fold(P, spec, shape):
-    """The adjoint of `unfold`: images (b, inp, h, w) of the given ``shape`` from (q, b T)."""
-    xp = namespace(P)
-    b, channels, h, w = shape
-    parts = xp.reshape(P, (channels, spec.kernel**2, b, out_size(h, spec), out_size(w, spec)))
-    image = xp.zeros((channels, b, h + 2 * spec.pad, w + 2 * spec.pad), dtype=P.dtype, device=P.device)
-    for i, (rows, columns) in enumerate(offsets(spec, h, w)):
-        image[:, :, rows, columns] += parts[:, i, ...]
-    inner = image[:, :, spec.pad : spec.pad + h, spec.pad : spec.pad + w]
-    return xp.permute_dims(inner, (1, 0, 2, 3))
-
-
-def _blocks(x, spec):
-    """Blocks of samples whose patches fit the budget of bytes."""
-    positions = out_size(x.shape[2], spec) * out_size(x.shape[3], spec)
-    sample = spec.fan_in * positions * (4 if "32" in str(x.dtype) else 8)
-    return slices(x.shape[0], block_length(sample, x))
-
-
-def _assemble(parts, blocks, shape, like):
-    """Blocks of samples (b, channels, h, w) in one array of ``shape`` with channels first in memory."""
-    xp = namespace(like)
-    n, channels, h, w = shape
-    whole = xp.empty((channels, n, h, w), dtype=like.dtype, device=like.device)
-    for rows, part in zip(blocks, parts, strict=True):
-        whole[:, rows, :, :] = part
-    return xp.permute_dims(whole, (1, 0, 2, 3))
+    return xp.reshape(xp.permute_dims(windows(x, spec), (1, 2, 3, 0, 4, 5)), (spec.inp * spec.entries, -1))
 
 
 @dataclass(frozen=True)
 class Conv2d:
-    """Two-dimensional convolution (cross-correlation) with square kernels.
+    """Two-dimensional convolution (cross-correlation).
 
     Parameters
     ----------
     inp, out : int
         Channels.
-    kernel : int
-        Side of the kernel.
-    stride, pad : int
-        Step between positions, and rows of zeros around the image. Output rows: (h + 2 pad - kernel) // stride + 1.
+    kernel, stride, pad, dilation : int or pair of int
+        Rows and columns of the kernel, steps between positions, rows and columns of zeros around the image, and steps between
+        the entries of the kernel. Output rows: (h + 2 pad - dilation (kernel - 1) - 1) // stride + 1.
+    groups : int
+        Parts of the channels that are convolved each on its own; a divisor of ``inp`` and ``out``.
     bias : bool
     scheme : str
         How weights are drawn; see `draw_weights`.
 
     Notes
     -----
-    The matrix is (out, inp kernel² + 1), or (out, inp kernel²) without bias. `ValueError` where the kernel exceeds the padded
-    image.
+    The matrix is (out, q + 1) for q = inp kh kw / groups, or (out, q) without bias. `ValueError` where the kernel exceeds the
+    padded image.
     """
 
     inp: int
     out: int
-    kernel: int = 3
-    stride: int = 1
-    pad: int = 0
+    kernel: int | tuple = 3
+    stride: int | tuple = 1
+    pad: int | tuple = 0
     bias: bool = True
     scheme: str = "normal"
+    dilation: int | tuple = 1
+    groups: int = 1
 
     def __post_init__(self):
-        settle(self, inp=integer(1), out=integer(1), bias=flag, scheme=one_of(*SCHEMES))
-        settle(self, kernel=integer(1), stride=integer(1), pad=integer(0))
+        settle(self, inp=integer(1), out=integer(1), bias=flag, scheme=one_of(*SCHEMES), groups=integer(1))
+        settle(self, kernel=sides(1), stride=sides(1), pad=sides(0), dilation=sides(1))
+        divides = self.inp % self.groups == self.out % self.groups == 0
+        require(divides, f"groups is {self.groups}; expected a divisor of inp and out, {self.inp} and {self.out}")
 
-    @property
+    @cached_property
     def spec(self):
         """The layer's `LayerSpec`."""
-        return LayerSpec("conv", self.out, self.inp, self.kernel, self.stride, self.pad, self.bias)
+        geometry = self.kernel, self.stride, self.pad, self.bias, self.dilation, self.groups
+        return LayerSpec("conv", self.out, self.inp, *geometry)
 
     def init(self, key, like, gain=1.0):
         """The matrix [W b] drawn by the layer's scheme, next to ``like``."""
         return draw_weights(self.scheme, key, self.spec, like, gain)
 
-    def _shape(self, x):
+    def _parts(self, W):
+        """Kernels (out, inp / groups, kh, kw), and the bias (out,) or None."""
         spec = self.spec
-        if min(x.shape[2:]) + 2 * spec.pad < spec.kernel:
-            raise ValueError(
-                f"images of {x.shape[2]} x {x.shape[3]} with pad {spec.pad} are smaller than the kernel, {spec.kernel}"
-            )
-        return (x.shape[0], spec.out, out_size(x.shape[2], spec), out_size(x.shape[3], spec))
+        kernels = namespace(W).reshape(W[:, : spec.fan_in], (spec.out, spec.depth, *spec.kernel))
+        return kernels, W[:, spec.fan_in] if spec.bias else None
 
-    def _apply(self, W, x):
-        xp, spec = namespace(W, x), self.spec
-        weights, (_, out, h, w) = W[:, : spec.fan_in], self._shape(x)
-
-        def part(rows):
-            y = weights @ unfold(x[rows, ...], spec)
-            return xp.reshape(y + W[:, spec.fan_in :] if spec.bias else y, (out, -1, h, w))
-
-        blocks = _blocks(x, spec)
-        return _assemble(map_blocks(part, blocks, x), blocks, self._shape(x), x)
+    def _size(self, x):
+        spec, size = self.spec, out_size(x.shape[2:], self.spec)
+        if min(size) < 1:
+            reach = " x ".join(str(d * (k - 1) + 1) for d, k in zip(spec.dilation, spec.kernel, strict=True))
+            raise ValueError(f"images of {x.shape[2]} x {x.shape[3]} with pad {self.pad} are smaller than the kernel, {reach}")
+        return size
 
     def forward(self, W, x):
         """y (n, out, h', w') of x (n, inp, h, w), and the cache, x. `ValueError` where x has another shape or is too small."""
         if x.ndim != 4 or x.shape[1] != self.inp:
             raise ValueError(f"a convolution of {self.inp} channels was given an array of shape {tuple(x.shape)}")
-        return self._apply(W, x), x
+        self._size(x)
+        return _y(x, *self._parts(W), self.spec), x
 
     def trace(self, x, dy):
         """The `ConvTrace` of the cache x (n, inp, h, w) and output gradients dy (n, out, h', w')."""
@@ -205,25 +286,14 @@ class Conv2d:
 
     def rows(self, x):
         """Rows of a trace: samples n times output positions h' w'."""
-        n, _, h, w = self._shape(x)
-        return n * h * w
+        h, w = self._size(x)
+        return x.shape[0] * h * w
 
     def backward(self, W, x, dy):
         """dx (n, inp, h, w) for output gradients dy (n, out, h', w'), and the `ConvTrace`."""
-        xp, spec = namespace(W, x), self.spec
-        transposed = xp.matrix_transpose(W[:, : spec.fan_in])
-
-        def part(rows):
-            image = x[rows, ...]
-            return xp.permute_dims(fold(transposed @ _columns(dy[rows, ...]), spec, image.shape), (1, 0, 2, 3))
-
-        blocks = _blocks(x, spec)
-        return _assemble(map_blocks(part, blocks, x), blocks, x.shape, x), self.trace(x, dy)
+        return _dx(dy, x, self._parts(W)[0], self.spec), self.trace(x, dy)
 
     def jvp(self, W, x, dx, dW):
         """Derivative of y along (dx, dW); ``dx`` None stands for zero (the first layer)."""
-        dy = self._apply(dW, x)
-        if dx is None:
-            return dy
-        along = self._apply(W, dx)
-        return dy + (along - W[:, self.spec.fan_in][None, :, None, None] if self.bias else along)
+        dy = _y(x, *self._parts(dW), self.spec)
+        return dy if dx is None else dy + _y(dx, self._parts(W)[0], None, self.spec)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from nearlin._array import flag, integer, matmul, namespace, normal, one_of, require, settle, uniform
 from nearlin.nn.activations import Activation
+from nearlin.nn.images import blockwise, both
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,32 @@ class LayerSpec:
     kind: str  # dense | conv | norm | graph
     out: int
     inp: int
-    kernel: int = 1
-    stride: int = 1
-    pad: int = 0
+    kernel: int | tuple = 1  # of convolutions pairs, for rows and columns, as are stride, pad and dilation
+    stride: int | tuple = 1
+    pad: int | tuple = 0
     bias: bool = True
+    dilation: int | tuple = 1
+    groups: int = 1
+
+    def __post_init__(self):
+        if self.kind == "conv":
+            for name in ("kernel", "stride", "pad", "dilation"):
+                object.__setattr__(self, name, both(getattr(self, name)))
+
+    @property
+    def depth(self):
+        """Inputs that one output is connected with: those of its group."""
+        return self.inp // self.groups
+
+    @property
+    def entries(self):
+        """Entries of one kernel, 1 but for convolutions."""
+        return math.prod(both(self.kernel))
 
     @property
     def fan_in(self):
-        """Columns that hold weights: inputs times the entries of a kernel."""
-        return self.inp * self.kernel**2
+        """Columns that hold weights: inputs of a group times the entries of a kernel."""
+        return self.depth * self.entries
 
     @property
     def shape(self):
@@ -88,12 +106,12 @@ def draw_weights(scheme, key, spec, like, gain):
     """The initial matrix of a dense, conv or graph layer.
 
     ``"normal"``: W ~ N(0, gain / fan-in), b = 0. ``"uniform"``: W and b uniform on ±1/√fan-in (PyTorch's default).
-    ``"fan-out"``: W ~ N(0, 2 / (kernel² out)), b = 0.
+    ``"fan-out"``: W ~ N(0, 2 / (entries of a kernel · out)), b = 0.
     """
     xp = namespace(like)
     if scheme == "uniform":
         return (2 * uniform(key, spec.shape, like) - 1) / math.sqrt(spec.fan_in)
-    variance = gain / spec.fan_in if scheme == "normal" else 2 / (spec.kernel**2 * spec.out)
+    variance = gain / spec.fan_in if scheme == "normal" else 2 / (spec.entries * spec.out)
     W = normal(key, (spec.out, spec.fan_in), like) * math.sqrt(variance)
     return xp.concat([W, xp.zeros_like(W[:, :1])], axis=1) if spec.bias else W
 
@@ -157,7 +175,7 @@ class Dense:
 
 @dataclass(frozen=True, eq=False)
 class Slope:
-    """The cache of an activation: phi'(x), made when it is first asked for and kept for further passes."""
+    """The cache of an activation: phi'(x), made when it is first asked for and kept for further passes, but where it is cheap."""
 
     x: object
     phi: Activation
@@ -166,6 +184,12 @@ class Slope:
     def values(self):
         """phi'(x), like x."""
         return self.phi.derivative(self.x)
+
+    def times(self, d):
+        """phi'(x) d, like x."""
+        if self.phi.name == "relu":
+            return blockwise(lambda x, d: d * self.phi.derivative(x), d.shape, self.x, d)
+        return d * self.values
 
 
 @dataclass(frozen=True)
@@ -177,15 +201,15 @@ class Elementwise:
 
     def forward(self, W, x):
         """y = phi(x), shaped like x, and the cache: a `Slope`, which holds phi'(x) once it has been asked for."""
-        return self.phi.function(x), Slope(x, self.phi)
+        return blockwise(self.phi.function, x.shape, x), Slope(x, self.phi)
 
     def backward(self, W, slope, dy):
         """dx = dy phi'(x), shaped like x, for output gradients dy; no trace."""
-        return dy * slope.values, None
+        return slope.times(dy), None
 
     def jvp(self, W, slope, dx, dW):
         """The derivative of y along dx, dx phi'(x); None, which stands for zero, stays None."""
-        return None if dx is None else dx * slope.values
+        return None if dx is None else slope.times(dx)
 
 
 @dataclass(frozen=True)

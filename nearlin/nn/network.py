@@ -40,7 +40,7 @@ def _pair(modules, params):
 def _statistics(cache):
     """The batch statistics in a module's cache, in order."""
     if isinstance(cache, Cache):
-        return (cache.statistics,)
+        return (cache.statistics,) if cache.statistics else ()
     if isinstance(cache, Tape):
         return tuple(s for inner in cache.caches for s in _statistics(inner))
     return ()

@@ -70,8 +70,8 @@ class NetworkJacobian(Jacobian):
 
     @cached_property
     def factor_shapes(self):
-        """(out, fan-in and bias) per layer; of a normalisation layer the number of its parameters."""
-        return tuple(math.prod(s.shape) if s.kind == "norm" else s.shape for s in self.network.layers)
+        """(out, fan-in and bias) per layer; of a normalisation, and of a convolution by groups, the number of its parameters."""
+        return tuple(math.prod(s.shape) if s.kind == "norm" or s.groups > 1 else s.shape for s in self.network.layers)
 
     @property
     def _row_shapes(self):
@@ -141,7 +141,7 @@ class NetworkJacobian(Jacobian):
         """
         shapes = []
         for spec, shape, rows in zip(self.network.layers, self.factor_shapes, self.rows, strict=True):
-            if spec.kind == "conv":
+            if spec.kind == "conv" and spec.groups == 1:
                 T = rows // self.samples
                 transforms = sum(N * math.log2(N) for N in map(next_power_of_two, shape))
                 by_position, by_row = T * (transforms + 3 * oversample * s), (2 * T + 16) * math.prod(shape)
@@ -258,6 +258,9 @@ def _block(traces, root):
         inputs, signals = xp.reshape(first.inputs, (b, 1, channels, -1)), xp.reshape(signals, (b, c, channels, -1))
         both = [xp.sum(signals * inputs, axis=3), xp.sum(signals, axis=3)]
         return Rows(xp.reshape(xp.stack(both, axis=3), (b, c, -1)))
+    if first.spec.groups > 1:
+        groups = [_block(traces, root) for traces in zip(*(trace.by_group() for trace in traces), strict=True)]
+        return Rows(xp.concat([group.summed().values for group in groups], axis=2))
     patches = xp.reshape(unfold(first.inputs, first.spec), (first.spec.fan_in, b, -1))
     patches = xp.permute_dims(patches, (1, 2, 0))
     if first.spec.bias:

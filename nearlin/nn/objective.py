@@ -86,7 +86,7 @@ class Objective:
 
     def evaluation(self):
         """The objective with normalisation layers that use the running statistics; `ValueError` before any `observe`."""
-        if not any(spec.kind == "norm" for spec in self.layers):
+        if not any(spec.kind == "norm" for spec in self.layers) or not self.network.coupling:
             return self
         if not self.statistics:
             raise ValueError(

@@ -1,78 +1,75 @@
 """Pooling by hand; inputs are (samples, channels, rows, columns)."""
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
-from nearlin._array import integer, namespace, settle
-from nearlin.nn.convolution import offsets, out_size, padded
-from nearlin.nn.layers import LayerSpec
+from nearlin._array import namespace, settle
+from nearlin.nn.images import Window, blockwise, both, fold, out_size, sides, views
 
 
 @dataclass(frozen=True)
 class _Pool:
-    kernel: int = 2
-    stride: int | None = None
-    pad: int = 0
+    kernel: int | tuple = 2
+    stride: int | tuple | None = None
+    pad: int | tuple = 0
     spec = None
 
     def __post_init__(self):
         if self.stride is None:
             object.__setattr__(self, "stride", self.kernel)
-        settle(self, kernel=integer(1), stride=integer(1), pad=integer(0))
-        if 2 * self.pad > self.kernel:
+        settle(self, kernel=sides(1), stride=sides(1), pad=sides(0))
+        if any(2 * pad > kernel for pad, kernel in zip(both(self.pad), both(self.kernel), strict=True)):
             raise ValueError(f"pad is {self.pad}; expected at most half of the kernel, {self.kernel}")
 
-    @property
+    @cached_property
     def _window(self):
-        return LayerSpec("pool", 1, 1, self.kernel, self.stride, self.pad)
+        return Window(self.kernel, self.stride, self.pad)
+
+    @property
+    def _entries(self):
+        return math.prod(self._window.kernel)
 
     def _shape(self, shape):
-        if min(shape[2:]) + 2 * self.pad < self.kernel:
+        size = out_size(shape[2:], self._window)
+        if min(size) < 1:
             raise ValueError(f"images of {shape[2]} x {shape[3]} with pad {self.pad} are smaller than the pool, {self.kernel}")
-        return (*shape[:2], *(out_size(size, self._window) for size in shape[2:]))
-
-    def _views(self, x, value=0.0):
-        """The input seen by each entry of the window, in order: kernel² arrays (n, channels, h', w')."""
-        image = padded(x, self.pad, value)
-        return [image[:, :, rows, columns] for rows, columns in offsets(self._window, *x.shape[2:])]
-
-    def _spread(self, parts, shape, like):
-        """The adjoint of ``_views``."""
-        xp = namespace(like)
-        h, w = shape[2:]
-        image = xp.zeros((*shape[:2], h + 2 * self.pad, w + 2 * self.pad), dtype=like.dtype, device=like.device)
-        for (rows, columns), part in zip(offsets(self._window, h, w), parts, strict=True):
-            image[:, :, rows, columns] += part
-        return image[:, :, self.pad : self.pad + h, self.pad : self.pad + w]
+        return (*shape[:2], *size)
 
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
-    """Largest entry of every ``kernel`` x ``kernel`` window, the first of equals; ``stride`` is the kernel by default."""
+    """Largest entry of every window, the first of equals; ``stride`` is the kernel by default. Pairs are rows and columns."""
 
     def forward(self, W, x):
         """y (n, channels, h', w') of x (n, channels, h, w), and the cache (x, y). `ValueError` where x is too small."""
-        self._shape(x.shape)
-        xp = namespace(x)
-        views = self._views(x, -xp.inf)
-        y = views[0]
-        for view in views[1:]:
-            y = xp.maximum(y, view)
+        y = blockwise(self._largest, self._shape(x.shape), x)
         return y, (x, y)
+
+    def _largest(self, x):
+        xp = namespace(x)
+        y, *others = views(x, self._window, -xp.inf)
+        for view in others:
+            y = xp.maximum(y, view)
+        return y
 
     def _winners(self, x, y):
         """For each entry of the window, a mask of the positions where it is the first to reach the maximum."""
         xp = namespace(x)
         free = xp.ones_like(y, dtype=xp.bool)
-        for view in self._views(x, -xp.inf):
+        for view in views(x, self._window, -xp.inf):
             won = xp.logical_and(view == y, free)
-            free = xp.logical_and(free, xp.logical_not(won))
+            free = xp.logical_xor(free, won)
             yield won
 
     def backward(self, W, cache, dy):
         """dx, shaped like x, for output gradients dy: each goes to the entry that was taken; no trace."""
-        x, y = cache
         xp = namespace(dy)
-        return self._spread([dy * xp.astype(won, dy.dtype) for won in self._winners(x, y)], x.shape, x), None
+
+        def part(x, y, dy):
+            return fold([dy * xp.astype(won, dy.dtype) for won in self._winners(x, y)], self._window, x.shape)
+
+        return blockwise(part, cache[0].shape, *cache, dy), None
 
     def jvp(self, W, cache, dx, dW):
         """The derivative of y along dx, dx where the maximum was taken; None, which stands for zero, stays None."""
@@ -80,24 +77,31 @@ class MaxPool(_Pool):
             return None
         x, y = cache
         xp = namespace(dx)
-        return sum(view * xp.astype(won, dx.dtype) for view, won in zip(self._views(dx), self._winners(x, y), strict=True))
+
+        def part(x, y, dx):
+            return sum(v * xp.astype(won, dx.dtype) for v, won in zip(views(dx, self._window), self._winners(x, y), strict=True))
+
+        return blockwise(part, y.shape, x, y, dx)
 
 
 @dataclass(frozen=True)
 class AvgPool(_Pool):
-    """Mean of every window of ``kernel`` x ``kernel``, padding included; ``stride`` is the kernel by default."""
+    """Mean of every window, padding included; ``stride`` is the kernel by default. Pairs are rows and columns."""
 
     def _mean(self, x):
-        return sum(self._views(x)) / self.kernel**2
+        return blockwise(lambda x: sum(views(x, self._window)) / self._entries, self._shape(x.shape), x)
 
     def forward(self, W, x):
         """y (n, channels, h', w') of x (n, channels, h, w), and the cache, x. `ValueError` where x is too small."""
-        self._shape(x.shape)
         return self._mean(x), x
 
     def backward(self, W, x, dy):
         """dx, shaped like x, for output gradients dy: each is spread over its window; no trace."""
-        return self._spread([dy / self.kernel**2] * self.kernel**2, x.shape, x), None
+
+        def part(x, dy):
+            return fold([dy / self._entries] * self._entries, self._window, x.shape)
+
+        return blockwise(part, x.shape, x, dy), None
 
     def jvp(self, W, x, dx, dW):
         """The derivative of y along dx, the means of dx; None, which stands for zero, stays None."""

@@ -28,7 +28,7 @@ def _parts(W, spec, reshape):
     if spec.kind == "norm":
         weights = weights[:, 0]
     elif spec.kind == "conv" and reshape == "filter":
-        weights = namespace(W).reshape(weights, (spec.out, spec.inp, spec.kernel**2))
+        weights = namespace(W).reshape(weights, (spec.out, spec.depth, spec.entries))
     return (weights,) if bias is None else (weights, bias)
 
 

@@ -17,8 +17,8 @@ class Recall(NamedTuple):
 
     @classmethod
     def of(cls, objective, params, batch, point):
-        """None where normalisation layers have seen the batch: their statistics belong to the step that asks for them."""
-        if any(spec.kind == "norm" for spec in objective.layers):
+        """None where normalisation layers have statistics of the batch: they belong to the step that asks for them."""
+        if point.statistics:
             return None
         return cls(objective, copies((*params, *batch)), point)
 

@@ -20,6 +20,17 @@ NETWORKS = {
     "conv-stride-3": (nn.Sequential((nn.Conv2d(2, 3, 2, 3, 2), TANH, nn.Flatten(), nn.Dense(36, 2)), shape=IMAGE), IMAGE),
     "conv-1x1": (nn.Sequential((TANH, nn.Conv2d(2, 3, 1), TANH, nn.Conv2d(3, 2, 1, stride=2), nn.Flatten()), shape=IMAGE), IMAGE),
     "conv-fan-out": (nn.Sequential((nn.Conv2d(2, 4, 3, scheme="fan-out"), nn.GlobalAvgPool()), shape=IMAGE), IMAGE),
+    "conv-options": (
+        nn.Sequential((nn.Conv2d(2, 4, (3, 2), (1, 2), (0, 1), dilation=(2, 1)), TANH, nn.GlobalAvgPool()), shape=IMAGE), IMAGE
+    ),
+    "conv-groups": (
+        nn.Sequential((nn.Conv2d(2, 4, 3, groups=2), TANH, nn.Conv2d(4, 4, 2, 2, 0, False, groups=4), nn.Flatten()), shape=IMAGE),
+        IMAGE,
+    ),
+    "layer-norm": (nn.Sequential((nn.Dense(5, 4), nn.LayerNorm(4), TANH, nn.Dense(4, 2))), (5,)),
+    "layer-norm-conv": (
+        nn.Sequential((nn.LayerNorm(2), nn.Conv2d(2, 3, 3), nn.LayerNorm(3), TANH, nn.Flatten()), shape=IMAGE), IMAGE
+    ),
     "norm": (nn.Sequential((nn.Dense(5, 4), nn.BatchNorm(4), TANH, nn.Dense(4, 2))), (5,)),
     "norm-first": (nn.Sequential((nn.BatchNorm(5), TANH, nn.Dense(5, 2)), shape=(5,)), (5,)),
     "norm-conv": (nn.Sequential((nn.Conv2d(2, 3, 3), nn.BatchNorm(3), TANH, nn.Flatten()), shape=IMAGE), IMAGE),
@@ -106,7 +117,7 @@ def test_traces_accumulate_to_the_gradient(be, case):
     for trace, grad, spec in zip(point.traces(), point.grads(), objective.layers, strict=True):
         want, tol = be.numpy(grad) * N, be.tol(1e-11)
         np.testing.assert_allclose(be.numpy(trace.grad()), want, atol=tol)
-        if spec.kind != "norm":
+        if spec.kind != "norm" and spec.groups == 1:
             got = trace.accumulate(lambda A, G: G @ be.xp.matrix_transpose(A))
             np.testing.assert_allclose(be.numpy(got), want, atol=tol)
 
@@ -149,33 +160,61 @@ def test_float32_stays_float32(case, numpy_backend):
 
 
 def convolved(x, W, spec):
-    """Convolution as four nested loops."""
-    n, c, h, w = x.shape
-    k, s, p = spec.kernel, spec.stride, spec.pad
-    image = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
-    rows, columns = (h + 2 * p - k) // s + 1, (w + 2 * p - k) // s + 1
-    kernels = W[:, : c * k * k].reshape(-1, c, k, k)
+    """Convolution by its definition: an entry of a kernel and a group at a time."""
+    (n, c, h, w), g = x.shape, spec.groups
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = spec.kernel, spec.stride, spec.pad, spec.dilation
+    image = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+    rows, columns = (h + 2 * ph - dh * (kh - 1) - 1) // sh + 1, (w + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    kernels, out = W[:, : c // g * kh * kw].reshape(-1, c // g, kh, kw), W.shape[0] // g
     y = np.zeros((n, W.shape[0], rows, columns))
-    for i, j in itertools.product(range(rows), range(columns)):
-        y[:, :, i, j] = np.einsum("ncab,fcab->nf", image[:, :, i * s : i * s + k, j * s : j * s + k], kernels)
+    for group, (a, b), (i, j) in itertools.product(range(g), np.ndindex(kh, kw), np.ndindex(rows, columns)):
+        pixel = image[:, group * (c // g) : (group + 1) * (c // g), i * sh + a * dh, j * sw + b * dw]
+        here = slice(group * out, (group + 1) * out)
+        y[:, here, i, j] += pixel @ kernels[here, :, a, b].T
     return y + (W[:, -1][None, :, None, None] if spec.bias else 0)
 
 
+OPTIONS = [
+    {"kernel": 3, "pad": 1},
+    {"kernel": 3, "stride": 2, "pad": 1, "bias": False},
+    {"kernel": 2, "stride": 3, "pad": 2},
+    {"kernel": 1, "stride": 2},
+    {"kernel": 1, "pad": 2},
+    {"kernel": 5, "bias": False},
+    {"kernel": (3, 2), "stride": (1, 2), "pad": (0, 1)},
+    {"kernel": (1, 3), "pad": (2, 1), "dilation": (1, 2)},
+    {"kernel": 2, "stride": (2, 1), "pad": 3, "dilation": 3},
+    {"kernel": 3, "pad": 1, "groups": 2},
+    {"kernel": (2, 3), "stride": 2, "dilation": (2, 1), "groups": 2, "bias": False},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items()).replace(" ", ""))
+def test_convolution_equals_its_definition(be, options):
+    """Forward, and the gradients by inputs and matrix as adjoints of the definition, which is linear in each."""
+    layer, g = nn.Conv2d(4, 6, **options), np.random.default_rng(0)
+    x, W = g.standard_normal((3, 4, 7, 6)), g.standard_normal(layer.spec.shape)
+    y, cache = layer.forward(be.array(W), be.array(x))
+    want = convolved(x, W, layer.spec)
+    np.testing.assert_allclose(be.numpy(y), want, atol=be.tol(1e-12))
+    dy, dx, dW = g.standard_normal(want.shape), g.standard_normal(x.shape), g.standard_normal(W.shape)
+    back, trace = layer.backward(be.array(W), cache, be.array(dy))
+    unbiased = np.concatenate([W[:, :-1], 0 * W[:, -1:]], axis=1) if layer.bias else W
+    along = convolved(dx, unbiased, layer.spec)
+    assert np.sum(be.numpy(back) * dx) == pytest.approx(np.sum(dy * along), abs=be.tol(1e-11))
+    assert np.sum(be.numpy(trace.grad()) * dW) == pytest.approx(np.sum(dy * convolved(x, dW, layer.spec)), abs=be.tol(1e-11))
+    jvp = layer.jvp(be.array(W), cache, be.array(dx), be.array(dW))
+    np.testing.assert_allclose(be.numpy(jvp), along + convolved(x, dW, layer.spec), atol=be.tol(1e-12))
+    assert layer.rows(cache) == trace.rows == want.shape[0] * want.shape[2] * want.shape[3]
+
+
 @pytest.mark.parametrize(
-    ("kernel", "stride", "pad", "bias"), [(3, 1, 1, True), (3, 2, 1, False), (2, 3, 2, True), (1, 2, 0, True), (5, 1, 0, False)]
+    "name", ["conv-pad", "conv-stride", "conv-groups", "residual", "max-pool-overlapping", "layer-norm-conv"]
 )
-def test_convolution_equals_its_definition(be, kernel, stride, pad, bias):
-    layer = nn.Conv2d(2, 3, kernel, stride, pad, bias)
-    g = np.random.default_rng(0)
-    x, W = g.standard_normal((4, *IMAGE)), g.standard_normal(layer.spec.shape)
-    y, _ = layer.forward(be.array(W), be.array(x))
-    np.testing.assert_allclose(be.numpy(y), convolved(x, W, layer.spec), atol=be.tol(1e-12))
-
-
-def test_blocks_of_samples_do_not_change_the_numbers(monkeypatch, numpy_backend):
-    objective, params, batch = make(numpy_backend, NETWORKS["conv-pad"])
+def test_blocks_of_samples_do_not_change_the_numbers(name, monkeypatch, numpy_backend):
+    objective, params, batch = make(numpy_backend, NETWORKS[name])
     whole = objective.at(params, batch)
-    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 1)  # one sample at a time
+    monkeypatch.setattr(nn.images, "BLOCK", 8)  # one sample at a time
     parts = objective.at(params, batch)
     np.testing.assert_allclose(parts.outputs, whole.outputs, atol=1e-13)
     for a, b in zip(parts.grads(), whole.grads(), strict=True):

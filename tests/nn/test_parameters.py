@@ -108,7 +108,7 @@ def test_a_schedule_that_leaves_its_range_says_at_which_step(value):
 def test_weights_and_bias_make_the_matrix_again(be, matrices, layer):
     spec, W = LAYERS[layer], be.array(matrices[layer])
     weights, bias = split_bias(W, spec)
-    assert weights.shape == (spec.out, spec.inp * spec.kernel**2)
+    assert weights.shape == (spec.out, spec.inp * spec.entries)
     assert (bias is not None) == spec.bias
     if spec.bias:
         np.testing.assert_array_equal(be.numpy(bias), be.numpy(W)[:, -1])
@@ -139,7 +139,7 @@ def test_decay_changes_nothing_given(matrices):
 
 @pytest.mark.parametrize("exempt", [False, True])
 def test_decay_costs_a_flop_per_decayed_parameter_and_none_at_zero(matrices, exempt):
-    sizes = [spec.out * spec.inp * spec.kernel**2 for spec in LAYERS if spec.kind != "norm"]
+    sizes = [spec.out * spec.inp * spec.entries for spec in LAYERS if spec.kind != "norm"]
     p = sum(sizes) if exempt else sum(W.size for W in matrices)
     assert flops_of(decay, matrices, LAYERS, 0.1, exempt=exempt) == p
     assert flops_of(decay, matrices, LAYERS, 0.0, exempt=exempt) == 0

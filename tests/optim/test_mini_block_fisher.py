@@ -131,7 +131,7 @@ def sample_gradients(objective, params, batch):
 def cut(M, spec, layout):
     """The mini-blocks of one matrix, one at a time."""
     if spec.kind == "conv":
-        return [M[f, c * spec.kernel**2 : (c + 1) * spec.kernel**2] for f in range(spec.out) for c in range(spec.inp)]
+        return [M[f, c * spec.entries : (c + 1) * spec.entries] for f in range(spec.out) for c in range(spec.inp)]
     if layout == "chunk":
         flat = M.ravel()
         return [flat[i : i + spec.out] for i in range(0, flat.size, spec.out)]

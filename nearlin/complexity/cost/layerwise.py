@@ -70,7 +70,7 @@ def mini_block_fisher_layer(spec, n, positions=1, layout="out", average=True, st
     if spec.kind == "norm":
         return LayerCost(0, 0, 12 * vectors, 0, 3 * vectors)
     o, D = spec.shape
-    rows, k = (o * spec.inp, spec.kernel**2) if spec.kind == "conv" else (o, D) if layout == "out" else (D, o)
+    rows, k = (o * spec.depth, spec.entries) if spec.kind == "conv" else (o, D) if layout == "out" else (D, o)
     averaged = average and spec.kind != "conv"
     entries = k * k if averaged else rows * k * k
     if statistic == "sample":
@@ -166,7 +166,7 @@ def _variables(spec, reshape):
     """Shapes of the variables of one layer: weights, then bias."""
     if spec.kind == "norm":
         return [(spec.out,)] * (1 + spec.bias)
-    kernels = (spec.inp, spec.kernel**2) if spec.kind == "conv" and reshape == "filter" else (spec.fan_in,)
+    kernels = (spec.depth, spec.entries) if spec.kind == "conv" and reshape == "filter" else (spec.fan_in,)
     return [(spec.out, *kernels)] + [(spec.out,)] * spec.bias
 
 

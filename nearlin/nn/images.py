@@ -1,0 +1,141 @@
+"""Images (samples, channels, rows, columns), in memory channels last: frames, windows, and work by blocks of samples.
+
+With channels last the entries of a window in one row of an image lie side by side, so that patches are copied in runs.
+"""
+
+import math
+from dataclasses import dataclass
+
+from nearlin._array import block_length, integer, is_numpy, itemsize, map_blocks, namespace, settle, slices, strided_windows
+
+BLOCK = 2**20  # bytes of a block of samples and its working memory, a share of a core's cache; less is not worth two workers
+
+
+@dataclass(frozen=True)
+class Window:
+    """How the windows of a kernel lie on images: integers, or pairs for rows and for columns."""
+
+    kernel: int | tuple
+    stride: int | tuple = 1
+    pad: int | tuple = 0
+    dilation: int | tuple = 1
+
+    def __post_init__(self):
+        settle(self, **dict.fromkeys(("kernel", "stride", "pad", "dilation"), lambda _, value: both(value)))
+
+
+def sides(least):
+    """The kind of an integer of at least ``least`` or a pair of them, for rows and columns; of equal ones it is the integer."""
+
+    def convert(name, value):
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            return integer(least, ", or a pair of them")(name, value)
+        rows, columns = (integer(least)(f"{name}[{i}]", side) for i, side in enumerate(value))
+        return rows if rows == columns else (rows, columns)
+
+    return convert
+
+
+def both(value):
+    """An integer, or a pair, as a pair."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def out_size(size, window):
+    """Output rows and columns of a convolution or pooling of images of ``size`` (h, w); not positive where they are too small."""
+    along = zip(size, window.kernel, window.stride, window.pad, window.dilation, strict=True)
+    return tuple((side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for side, kernel, stride, pad, dilation in along)
+
+
+def framed(shape, like, value=0.0):
+    """Images of ``shape`` (b, channels, h, w) full of ``value``, channels last, next to ``like``."""
+    xp, (b, channels, h, w) = namespace(like), shape
+    return xp.permute_dims(xp.full((b, h, w, channels), value, dtype=like.dtype, device=like.device), (0, 3, 1, 2))
+
+
+def padded(x, pad, value=0.0):
+    """Images ``x`` inside a frame of ``pad`` rows and columns of ``value``, channels last; a negative pad cuts off."""
+    if pad == (0, 0):
+        return x
+    x = x[:, :, max(0, -pad[0]) : x.shape[2] - max(0, -pad[0]), max(0, -pad[1]) : x.shape[3] - max(0, -pad[1])]
+    (b, channels, h, w), (top, left) = x.shape, (max(0, p) for p in pad)
+    frame = framed((b, channels, h + 2 * top, w + 2 * left), x, value)
+    frame[:, :, top : top + h, left : left + w] = x
+    return frame
+
+
+def offsets(size, window):
+    """For every entry of the kernel, in order, the (rows, columns) of padded images of ``size`` that it meets."""
+    along = [
+        [slice(i * d, i * d + s * (steps - 1) + 1, s) for i in range(k)]
+        for k, s, d, steps in zip(window.kernel, window.stride, window.dilation, out_size(size, window), strict=True)
+    ]
+    return [(rows, columns) for rows in along[0] for columns in along[1]]
+
+
+def views(x, window, value=0.0):
+    """What each entry of the kernel meets, in order: arrays (b, channels, h', w'), views of images in a frame of ``value``."""
+    frame = padded(x, window.pad, value)
+    return [frame[:, :, rows, columns] for rows, columns in offsets(x.shape[2:], window)]
+
+
+def windows(x, window):
+    """The windows of images ``x``, (b, channels, kh, kw, h', w'): on NumPy views of a frame of zeros."""
+    shape = (*x.shape[:2], *window.kernel, *out_size(x.shape[2:], window))
+    if is_numpy(x):
+        return strided_windows(padded(x, window.pad), shape, window.stride, window.dilation)
+    return namespace(x).reshape(namespace(x).stack(views(x, window), axis=2), shape)
+
+
+def fold(parts, window, shape):
+    """The adjoint of `views`: images of ``shape`` (b, channels, h, w)."""
+    (b, channels, h, w), (top, left) = shape, window.pad
+    image = framed((b, channels, h + 2 * top, w + 2 * left), parts[0])
+    for (rows, columns), part in zip(offsets((h, w), window), parts, strict=True):
+        image[:, :, rows, columns] += part
+    return image[:, :, top : top + h, left : left + w]
+
+
+def channel_sums(x):
+    """The sum over all but channels of x (n, channels, ...): of images over rows, samples, then columns, as errors stay near
+    those of pairwise sums where few terms follow on each other."""
+    xp = namespace(x)
+    return xp.sum(xp.sum(xp.sum(x, axis=2), axis=0), axis=1) if x.ndim == 4 else xp.sum(x, axis=(0, *range(2, x.ndim)))
+
+
+def sample_blocks(n, entries, like, least=0):
+    """Even blocks of ``n`` samples with ``entries`` numbers of work each: of `BLOCK` bytes, or ``least`` numbers."""
+    if not is_numpy(like):
+        return slices(n, block_length(entries * itemsize(like.dtype), like))
+    count = math.ceil(n * entries / max(BLOCK // itemsize(like.dtype), least))
+    count = min(n, 2 * math.ceil(count / 2)) if n * entries * itemsize(like.dtype) > BLOCK else 1
+    return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
+
+
+def by_samples(f, shape, entries, *arrays, least=0):
+    """``f`` of `sample_blocks` of the ``arrays``, put together in one array of ``shape``, images channels last."""
+    blocks = sample_blocks(shape[0], entries, arrays[0], least)
+    if len(blocks) == 1:
+        return f(*arrays)
+    whole = _empty(shape, arrays[0])
+
+    def part(rows):
+        whole[rows, ...] = f(*(a[rows, ...] for a in arrays))
+
+    map_blocks(part, blocks, arrays[0])
+    return whole
+
+
+def blockwise(f, shape, *arrays):
+    """``f``, which acts on each sample, of the ``arrays``: on NumPy by blocks that stay in the cache, elsewhere at once."""
+    if not is_numpy(arrays[0]):
+        return f(*arrays)
+    return by_samples(f, shape, 4 * math.prod(arrays[0].shape[1:]), *arrays)
+
+
+def _empty(shape, like):
+    xp = namespace(like)
+    if len(shape) != 4:
+        return xp.empty(shape, dtype=like.dtype, device=like.device)
+    n, channels, h, w = shape
+    return xp.permute_dims(xp.empty((n, h, w, channels), dtype=like.dtype, device=like.device), (0, 3, 1, 2))
