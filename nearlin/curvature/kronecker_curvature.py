@@ -9,13 +9,16 @@ Reference   Martens, Grosse, arXiv:1503.05671; Grosse, Martens, arXiv:1602.01407
 Cost        one backward pass to the signals; 2 n D² + 2 n o² and 9 D³ + 9 o³ a layer (o, D); 4 o² D + 4 o D² a solve
 Deviations  1. Signs instead of labels drawn from the model: the same mean, but drawn labels hardly ever differ from the target
                where the model is nearly certain, and their gradients vanish there.
-            2. Exact damping by both eigenbases instead of √λ on each factor.
+            2. Of a convolution by groups every group has factors of its own: JᵀHJ between groups, which share no inputs, is left
+               out, as it is between layers.
+            3. Exact damping by both eigenbases instead of √λ on each factor.
 """
 
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
-from nearlin._array import flushed, fold_in, map_blocks, namespace, signs
+from nearlin._array import flushed, fold_in, map_blocks, namespace, signs, slices
 from nearlin.linalg import KroneckerEigenbasis, symmetric_eigh
 from nearlin.nn.normalization import NormTrace, all_but_channels
 
@@ -34,12 +37,28 @@ class DiagonalLayer(NamedTuple):
         return self.values
 
 
+class GroupedLayer(NamedTuple):
+    """A convolution by groups, each with factors of its own: the curvature of rows of its matrix, and none between groups."""
+
+    groups: tuple
+
+    def solve(self, M, damping):
+        """(curvature + damping)⁻¹ M, group by group."""
+        xp, rows = namespace(M), slices(M.shape[0], M.shape[0] // len(self.groups))
+        return xp.concat([one.solve(M[own, :], damping) for one, own in zip(self.groups, rows, strict=True)], axis=0)
+
+    def scaling(self):
+        """The eigenvalues, like the layer's matrix."""
+        scalings = [one.scaling() for one in self.groups]
+        return namespace(*scalings).concat(scalings, axis=0)
+
+
 class KroneckerCurvature(NamedTuple):
     """An approximation of JᵀHJ/n by layers, in the eigenbases of its factors.
 
     Attributes
     ----------
-    layers : tuple of KroneckerEigenbasis or DiagonalLayer
+    layers : tuple of KroneckerEigenbasis, GroupedLayer or DiagonalLayer
         One per parameter matrix.
     """
 
@@ -82,10 +101,12 @@ def kronecker_curvature(point, specs, key):
         A factor whose eigenvalues do not converge, or with NaN or Inf.
     """
     traces = _drawn_traces(point, fold_in(key, 0))
+    traces = [one for trace in traces for one in trace.by_group()]
     scale = point.root_weights
-    pairs = [None if spec.kind == "norm" else factor_sums(trace, scale) for spec, trace in zip(specs, traces, strict=True)]
+    pairs = [None if isinstance(trace, NormTrace) else factor_sums(trace, scale) for trace in traces]
     factors = []
-    for i, (pair, trace) in enumerate(zip(pairs, traces, strict=True)):
+    names = [i for i, spec in enumerate(specs) for _ in range(spec.groups)]
+    for i, pair, trace in zip(names, pairs, traces, strict=True):
         if pair is not None:
             factors += [
                 (pair[0] / point.samples, f"layer {i}, input factor"),
@@ -100,7 +121,9 @@ def kronecker_curvature(point, specs, key):
         else:
             (sA, UA), (sG, UG) = next(found), next(found)
             layers.append(KroneckerEigenbasis(UA, sA, UG, sG))
-    return KroneckerCurvature(tuple(layers))
+    rest = iter(layers)
+    own = [tuple(islice(rest, spec.groups)) for spec in specs]
+    return KroneckerCurvature(tuple(groups[0] if len(groups) == 1 else GroupedLayer(groups) for groups in own))
 
 
 def diagonal_curvature(point, specs, key):
@@ -114,8 +137,8 @@ def diagonal_curvature(point, specs, key):
         if spec.kind == "norm":
             layers.append(_diagonal(trace, point.samples))
         elif spec.kind == "conv":
-            squares = trace.accumulate(partial(_squares, positions=trace.positions))
-            layers.append(DiagonalLayer(squares / point.samples))
+            squares = [one.accumulate(partial(_squares, positions=one.positions)) for one in trace.by_group()]
+            layers.append(DiagonalLayer(namespace(*squares).concat(squares, axis=0) / point.samples))
         else:
             a, g = trace.homogeneous() ** 2, trace.signals**2
             layers.append(DiagonalLayer(namespace(g).matrix_transpose(g) @ a / point.samples))

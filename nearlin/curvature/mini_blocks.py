@@ -46,7 +46,8 @@ def blend_outer(F, rows, old, new):
 def sample_moment(trace, spec, layout, averaged):
     """Σ over samples of g gᵀ for every mini-block, (blocks, k, k), or the mean over blocks, (k, k)."""
     if spec.kind == "conv":
-        return trace.accumulate(partial(_kernel_moments, spec, trace.positions))
+        groups = [one.accumulate(partial(_kernel_moments, one.spec, one.positions)) for one in trace.by_group()]
+        return namespace(*groups).concat(groups, axis=0)
     xp, a, g = namespace(trace.signals), trace.homogeneous(), trace.signals
     if layout == "chunk":
         return _chunk_moments(a, g, averaged)

@@ -23,11 +23,14 @@ from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot, We
 from nearlin.nn.parameters import (
     Block,
     join_bias,
+    join_groups,
     layer_blocks,
     move_block,
     ravel,
     split_bias,
+    split_groups,
     take_block,
+    ungrouped,
     unravel,
     weights_of,
     without_biases,
@@ -47,7 +50,8 @@ __all__ = [
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
     "Counted", "Objective", "Point",
 
-    "Block", "join_bias", "layer_blocks", "move_block", "ravel", "split_bias", "take_block", "unravel",
+    "Block", "join_bias", "join_groups", "layer_blocks", "move_block", "ravel", "split_bias", "split_groups", "take_block",
+    "ungrouped", "unravel",
     "weights_of", "without_biases",
 
     "join_tensors", "split_tensors", "tensor_names",

@@ -1,14 +1,8 @@
-"""Convolution by hand: a matrix product with the patches of the input, taken in blocks of samples.
+"""Convolution by hand, by the fastest of three ways.
 
-At T output positions a sample has the patches P (T, q): q = kh kw inp / groups entries for each group of channels. With kernels K
-(q, out / groups) of a group
-
-    Y  = P K + b                                    2 T out q flops a sample
-    dK = sum over samples of Pᵀ dY
-    dX = the convolution of dY with the flipped kernels, where the stride is 1; else fold(dY Kᵀ).
-
-P is one copy of a view of the images, which lie in memory with channels last, made anew where it is needed instead of kept.
-Plain 3 x 3 kernels between many channels go by `nearlin.nn.winograd`, and PyTorch's arrays by its own convolution.
+Any by patches of the input (`nearlin.nn.patches`), plain 3 x 3 kernels between many channels by Winograd's filtering
+(`nearlin.nn.winograd`), PyTorch's arrays by its own convolution. Arrays are (samples, channels, rows, columns), in memory with
+channels last.
 """
 
 from dataclasses import dataclass, replace
@@ -29,93 +23,9 @@ from nearlin._array import (
     slices,
     sum_blocks,
 )
-from nearlin.nn import winograd
-from nearlin.nn.images import by_samples, channel_sums, fold, out_size, sample_blocks, sides, windows
+from nearlin.nn import patches, winograd
+from nearlin.nn.images import out_size, sides, windows
 from nearlin.nn.layers import SCHEMES, LayerSpec, draw_weights
-
-# ----------------------------------------------------------------------------------------------- by patches of all groups
-
-
-def patches(x, spec):
-    """The patches (groups, b T, q) of images ``x`` (b, inp, h, w): by kernel row, kernel column, channel of the group."""
-    xp, view = namespace(x), windows(x, spec)
-    b, _, kh, kw, h, w = view.shape
-    view = xp.reshape(view, (b, spec.groups, spec.depth, kh, kw, h, w))
-    return xp.reshape(xp.permute_dims(view, (1, 0, 5, 6, 3, 4, 2)), (spec.groups, b * h * w, -1))
-
-
-def _rows(y, groups):
-    """(b, channels, h, w) as (groups, b h w, channels / groups)."""
-    xp = namespace(y)
-    rows = xp.reshape(xp.permute_dims(y, (0, 2, 3, 1)), (-1, groups, y.shape[1] // groups))
-    return xp.permute_dims(rows, (1, 0, 2))
-
-
-def _images(rows, size):
-    """The inverse of `_rows`, for images of ``size`` (h, w)."""
-    xp = namespace(rows)
-    return xp.permute_dims(xp.reshape(xp.permute_dims(rows, (1, 0, 2)), (-1, *size, rows.shape[0] * rows.shape[2])), (0, 3, 1, 2))
-
-
-def _matrices(kernels, spec):
-    """Kernels (out, inp / groups, kh, kw) as K (groups, q, out / groups)."""
-    xp = namespace(kernels)
-    by_group = xp.reshape(kernels, (spec.groups, -1, *kernels.shape[1:]))
-    return xp.reshape(xp.permute_dims(by_group, (0, 3, 4, 2, 1)), (spec.groups, -1, by_group.shape[1]))
-
-
-def _forward(x, kernels, bias, spec):
-    K, size = _matrices(kernels, spec), out_size(x.shape[2:], spec)
-
-    def part(x):
-        Y = patches(x, spec) @ K
-        if bias is not None:
-            Y += namespace(bias).reshape(bias, (spec.groups, 1, -1))
-        return _images(Y, size)
-
-    return by_samples(part, (x.shape[0], spec.out, *size), spec.inp * spec.entries * size[0] * size[1], x)
-
-
-def _backward(dy, kernels, shape, spec):
-    if spec.stride == (1, 1):
-        return _forward(dy, _flipped(kernels, spec), None, _adjoint(spec))
-    xp, K = namespace(dy), _matrices(kernels, spec)
-    _, inp, h, w = shape
-
-    def part(dy):
-        dP = _rows(dy, spec.groups) @ xp.matrix_transpose(K)
-        dP = xp.reshape(dP, (spec.groups, dy.shape[0], *dy.shape[2:], spec.entries, spec.depth))
-        dP = xp.reshape(xp.permute_dims(dP, (4, 1, 0, 5, 2, 3)), (spec.entries, dy.shape[0], inp, *dy.shape[2:]))
-        return fold([dP[i, ...] for i in range(spec.entries)], spec, (dy.shape[0], inp, h, w))
-
-    return by_samples(part, shape, inp * spec.entries * dy.shape[2] * dy.shape[3], dy)
-
-
-def _flipped(kernels, spec):
-    """Kernels turned by half a circle, (inp, out / groups, kh, kw)."""
-    xp = namespace(kernels)
-    by_group = xp.reshape(xp.flip(kernels, axis=(2, 3)), (spec.groups, -1, *kernels.shape[1:]))
-    return xp.reshape(xp.permute_dims(by_group, (0, 2, 1, 3, 4)), (spec.inp, -1, *spec.kernel))
-
-
-def _adjoint(spec):
-    """Of the convolution from dY to dX, where the stride is 1."""
-    pad = tuple(d * (k - 1) - p for d, k, p in zip(spec.dilation, spec.kernel, spec.pad, strict=True))
-    return replace(spec, out=spec.inp, inp=spec.out, pad=pad)
-
-
-def _gradient(dy, x, spec):
-    xp, size = namespace(dy), dy.shape[2] * dy.shape[3]
-
-    def part(rows):
-        G = dy[rows, ...]
-        return xp.matrix_transpose(patches(x[rows, ...], spec)) @ _rows(G, spec.groups), channel_sums(G)
-
-    blocks = sample_blocks(x.shape[0], spec.inp * spec.entries * size, x, least=4 * spec.out * spec.fan_in)
-    dK, sums = sum_blocks(part, blocks, x)  # a sum of few large products
-    dK = xp.permute_dims(xp.reshape(dK, (spec.groups, *spec.kernel, spec.depth, -1)), (0, 4, 3, 1, 2))
-    return xp.reshape(dK, (spec.out, -1)), sums
-
 
 # --------------------------------------------------------------------------------------------------- by the fastest way
 
@@ -123,13 +33,13 @@ def _gradient(dy, x, spec):
 def _y(x, kernels, bias, spec):
     if brings_convolution(x):
         return convolve(x, kernels, bias, spec)
-    return (winograd.forward if winograd.serves(spec) else _forward)(x, kernels, bias, spec)
+    return (winograd.forward if winograd.serves(spec) else patches.forward)(x, kernels, bias, spec)
 
 
 def _dx(dy, x, kernels, spec):
     if brings_convolution(dy):
         return convolution_gradients(dy, x, kernels, spec, [True, False, False])[0]
-    return (winograd.backward if winograd.serves(spec) else _backward)(dy, kernels, tuple(x.shape), spec)
+    return (winograd.backward if winograd.serves(spec) else patches.backward)(dy, kernels, tuple(x.shape), spec)
 
 
 def _dK(dy, x, spec):
@@ -138,7 +48,7 @@ def _dK(dy, x, spec):
         kernels = namespace(x).empty((spec.out, spec.depth, *spec.kernel), dtype=x.dtype, device=x.device)  # for its shape
         _, weights, bias = convolution_gradients(dy, x, kernels, spec, [False, True, True])
         return namespace(x).reshape(weights, (spec.out, -1)), bias
-    return (winograd.gradient if winograd.serves(spec) else _gradient)(dy, x, spec)
+    return (winograd.gradient if winograd.serves(spec) else patches.gradient)(dy, x, spec)
 
 
 # ------------------------------------------------------------------------------------------------------------- the layer
@@ -179,11 +89,12 @@ class ConvTrace(NamedTuple):
         gradients; r counts positions within samples within the block. Memory: one block of patches a worker. `ValueError` for
         more groups than one, which share no patches: `by_group` takes them apart.
         """
-        require(self.spec.groups == 1, f"a convolution of {self.spec.groups} groups has patches by group; expected by_group()")
+        found = f"a convolution of {self.spec.groups} groups has a matrix of patches for each of them"
+        require(self.spec.groups == 1, f"{found}; expected one of one group here")
 
         def part(rows):
-            patches = unfold(self.inputs[rows, ...], self.spec)
-            return f(_with_row_of_ones(patches) if self.spec.bias else patches, _columns(self.signals[rows, ...]))
+            P = unfold(self.inputs[rows, ...], self.spec)
+            return f(_with_row_of_ones(P) if self.spec.bias else P, _columns(self.signals[rows, ...]))
 
         sample = self.spec.fan_in * self.positions * (4 if "32" in str(self.inputs.dtype) else 8)
         return sum_blocks(part, slices(self.inputs.shape[0], block_length(sample, self.inputs)), self.inputs)

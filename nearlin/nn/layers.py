@@ -72,6 +72,10 @@ class Trace(NamedTuple):
         """Number of rows: samples, or nodes of a graph."""
         return self.inputs.shape[0]
 
+    def by_group(self):
+        """The trace alone: a dense layer is one group."""
+        return (self,)
+
     def homogeneous(self):
         """The inputs with a column of ones appended where the layer has a bias."""
         return with_ones(self.inputs) if self.bias else self.inputs

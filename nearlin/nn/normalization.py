@@ -28,6 +28,10 @@ class NormTrace(NamedTuple):
         """Samples times positions."""
         return math.prod(self.signals.shape) // self.signals.shape[1]
 
+    def by_group(self):
+        """The trace alone."""
+        return (self,)
+
     def grad(self):
         """The gradient (channels, 2) of scale and shift."""
         return namespace(self.signals).stack(_sums(lambda g, a: (g * a, g), self.signals, self.inputs), axis=1)

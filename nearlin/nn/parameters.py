@@ -1,6 +1,8 @@
 """Parameters with their biases apart, in blocks that are changed on their own, and as one vector."""
 
 import math
+from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from nearlin._array import namespace
@@ -45,6 +47,29 @@ def _without_bias(W, spec):
         return namespace(W).zeros_like(W)
     weights, bias = split_bias(W, spec)
     return weights if bias is None else join_bias(weights, namespace(bias).zeros_like(bias))
+
+
+def ungrouped(layers):
+    """``layers`` with a convolution of g groups as g convolutions, side by side."""
+    return tuple(
+        replace(spec, out=spec.out // spec.groups, inp=spec.depth, groups=1) for spec in layers for _ in range(spec.groups)
+    )
+
+
+def split_groups(params, layers):
+    """The matrices of the `ungrouped` layers: rows of ``params``, views."""
+    return tuple(
+        W[i : i + spec.out // spec.groups, :]
+        for W, spec in zip(params, layers, strict=True)
+        for i in range(0, spec.out, spec.out // spec.groups)
+    )
+
+
+def join_groups(parts, layers):
+    """The matrices, one per layer, that `split_groups` took apart."""
+    rest = iter(parts)
+    groups = [tuple(islice(rest, spec.groups)) for spec in layers]
+    return tuple(own[0] if len(own) == 1 else namespace(*own).concat(own, axis=0) for own in groups)
 
 
 class Block(NamedTuple):

@@ -55,6 +55,8 @@ Deviations  1. A fixed damping, a fixed step size and momentum; no quadratic mod
             12. fisher = "type-2" takes d = C e_k pulled back for every column k of the root C Cᵀ = H of the output Hessian, and
                sums d dᵀ over k: the expectation over drawn labels, without noise. "empirical" takes d at the true labels: no
                Fisher matrix.
+            13. A convolution by g groups is g layers side by side, each with its A and G: what the Fisher matrix holds between
+               groups is left out, as between layers.
 """
 
 import math
@@ -68,6 +70,7 @@ from nearlin import steps
 from nearlin._array import block_length, flag, namespace, one_of, slices
 from nearlin.curvature import factor_sums
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis
+from nearlin.nn import join_groups, split_groups, ungrouped
 
 FISHERS = ("drawn", "type-2", "empirical")
 
@@ -144,7 +147,7 @@ class KFAC:
 
     def init(self, params, objective):
         """The state before the first step."""
-        return steps.LayerwiseState(layers=(Layer(),) * len(objective.layers))
+        return steps.LayerwiseState(layers=(Layer(),) * len(ungrouped(objective.layers)))
 
     @steps.public_start
     def warm_start(self, params, state, objective, batches, key=0):
@@ -155,7 +158,7 @@ class KFAC:
 
         def observe(layers, point, weights, count):
             traces = self._traces(point, steps.warm_key(key, count))
-            return self._observe(layers, objective.layers, traces, point, weights)
+            return self._observe(layers, ungrouped(objective.layers), traces, point, weights)
 
         return steps.warmed(state, batches, partial(self._point, objective, params), observe, state.layers)
 
@@ -172,12 +175,12 @@ class KFAC:
         if due:
             weights = partial(steps.mean_weights, self.decay, warm=state.warm)
             weights, size = steps.weighted(weights, state.statistics, point.samples, size)
-            layers, lost = self._observe(layers, specs, traces, point, weights)
+            layers, lost = self._observe(layers, ungrouped(specs), traces, point, weights)
         if refreshed:
             layers, notes, kept = self._invert(layers, state.t)
         if self.inverse == "rescaled" and (due or refreshed):
             layers = tuple(self._rescale(*both, point.samples) for both in zip(layers, traces, strict=True))
-        directions = tuple(map(self._direction, layers, v))
+        directions = join_groups(map(self._direction, layers, split_groups(v, specs)), specs)
         trial = axpy(-lr, directions, steps.decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         kept += state.kept + len(lost)
         new = trial, steps.LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, kept, size)
@@ -191,13 +194,16 @@ class KFAC:
         return point
 
     def _traces(self, point, key):
-        """For every layer its traces: one at drawn or true labels, or one for each column of the root of the output Hessian."""
+        """For every layer, or group of one, its traces: one at drawn or true labels, or one for each column of the root of the
+        output Hessian."""
         if self.fisher == "type-2":
             xp, like = namespace(point.outputs), point.outputs
             columns = xp.eye(like.shape[1], dtype=like.dtype, device=like.device)
             signals = [point.root.apply(xp.broadcast_to(columns[k, :], like.shape)) for k in range(like.shape[1])]
-            return tuple(zip(*map(point.pullback, signals), strict=True))
-        return tuple((trace,) for trace in point.traces(targets=point.draw(key) if self.fisher == "drawn" else None))
+            passes = map(point.pullback, signals)
+        else:
+            passes = (point.traces(targets=point.draw(key) if self.fisher == "drawn" else None),)
+        return tuple(zip(*([one for trace in traces for one in trace.by_group()] for traces in passes), strict=True))
 
     def _observe(self, layers, specs, traces, point, weights):
         """Layers with A ← old A + new Σ a aᵀ / n and G alike, by the ``weights`` of a count, and a sentence for each whose

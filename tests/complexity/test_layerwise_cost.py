@@ -209,6 +209,18 @@ def test_normalisation_layers_cost_and_keep_what_the_formulas_say(method):
     assert flops[4] - flops[2] == sum(part.inverse for part in parts)
 
 
+@pytest.mark.parametrize("method", FIRST_LEVEL)
+def test_convolutions_by_groups_with_rectangular_kernels_cost_what_the_formulas_say(method):
+    name, opt, options = METHODS[method]
+    conv = nl.nn.Conv2d(4, 6, (3, 2), (1, 2), (0, 1), dilation=(2, 1), groups=2, bias=False)
+    network = nl.nn.Sequential((conv, nl.nn.GlobalAvgPool()), shape=(4, 6, 4))
+    objective, batch = nl.nn.Objective(network, nl.nn.SquaredLoss()), (random(6, 4, 6, 4), random(6, 6))
+    flops, states = run(opt, objective, network.init(0, counting_like()), batch)
+    sgd = run(nl.optim.SGD(lr=1e-3), objective, network.init(0, counting_like()), batch, 2)[0][1]
+    part = cost.LAYERS[name](objective.layers[0], 6, 2 * 3, **options)
+    assert (floats(states[-1]), flops[1] - sgd, flops[4] - flops[2]) == (part.state, part.direction, part.inverse)
+
+
 # ------------------------------------------------------------------------------------------------- degrees, means, controls
 
 

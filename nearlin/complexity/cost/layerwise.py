@@ -11,6 +11,7 @@ from nearlin._array import block_length
 from nearlin.complexity.cost.steps import check_flops, first_order_step, loss_flops
 from nearlin.linalg.block_inverse import GROUP, STACKED, SWEPT
 from nearlin.nn.layers import LayerSpec
+from nearlin.nn.parameters import ungrouped
 from nearlin.optim import KBFGSL
 
 
@@ -94,7 +95,10 @@ def _sample_moments(spec, n, positions, rows, k, averaged):
 
 
 def kfac_layer(spec, n, positions=1, inverse="factored", pi=True):
-    """What `KFAC` does for one layer; see `LayerCost`. ``inverse`` and ``pi`` as there."""
+    """What `KFAC` does for one layer, or for all groups of one; see `LayerCost`. ``inverse`` and ``pi`` as there."""
+    if spec.groups > 1:
+        groups = [kfac_layer(one, n, positions, inverse, pi) for one in ungrouped((spec,))]
+        return LayerCost(*map(sum, zip(*groups, strict=True)))
     o, D = spec.shape
     if spec.kind == "norm":
         return LayerCost(0, 0, 0, 0, o * D)
