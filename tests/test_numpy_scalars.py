@@ -96,7 +96,7 @@ def test_an_epsilon_of_a_normalisation_does_not_widen_float32():
 @pytest.mark.parametrize("f", dataclasses.fields(Config), ids=lambda f: f.name)
 def test_an_option_of_a_run_is_written_as_a_python_number(f):
     value = {"lr_factor": 0.5, "lr_period": 3}.get(f.name, f.default)
-    given = {"epsilon": 0.1, "lr": 0.1, "damping": 0.5, "steps": 2, "epochs": 3, "batch_size": 4, "time_limit": 1.5}
+    given = {"epsilon": 0.1, "lr": 0.1, "damping": 0.5, "steps": 2, "epochs": 3, "batch_size": 4, "time_limit": 1.5, "tol": 1e-3}
     given |= {"validation_fraction": 0.25, "hidden": 8, "width": 16, "optimizer": "adam"}
     value = given.get(
         f.name, False if f.name in ("standardize", "center", "scale", "normalize") else "float32" if value is None else value

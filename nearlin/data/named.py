@@ -1,4 +1,4 @@
-"""Data sets by name: three that ship inside scikit-learn (extra ``cli``), and synthetic ones."""
+"""Data sets by name: four that ship inside scikit-learn (extra ``cli``), and synthetic ones."""
 
 import functools
 import importlib
@@ -81,6 +81,12 @@ def _digits_4v9():
     return Dataset("digits-4v9", digits.data[rows], y, "classification", ("4", "9"), tuple(digits.feature_names), "digit")
 
 
+def _digits_parity():
+    digits = _sklearn("digits-parity").load_digits()
+    y = (digits.target % 2).astype(np.int64)
+    return Dataset("digits-parity", digits.data, y, "classification", ("even", "odd"), tuple(digits.feature_names), "parity")
+
+
 def _breast_cancer():
     data = _sklearn("breast-cancer").load_breast_cancer()
     names = tuple(str(name) for name in data.target_names)
@@ -105,5 +111,11 @@ def _sklearn(name):
         raise DataError(f'the data set {name!r} comes with scikit-learn, which is missing: pip install "nearlin[cli]"') from error
 
 
-_MAKERS = {"digits-4v9": _digits_4v9, "diabetes": _diabetes, "breast-cancer": _breast_cancer, "sphere": _sphere}
+_MAKERS = {
+    "digits-4v9": _digits_4v9,
+    "digits-parity": _digits_parity,
+    "diabetes": _diabetes,
+    "breast-cancer": _breast_cancer,
+    "sphere": _sphere,
+}
 NAMES = tuple(_MAKERS)

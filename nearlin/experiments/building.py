@@ -18,7 +18,7 @@ from nearlin.data.frames import is_frame
 from nearlin.data.targets import infer_task
 from nearlin.experiments import networks
 from nearlin.experiments.batches import epoch
-from nearlin.experiments.config import DEFAULTS, MOST, STEPS, Config
+from nearlin.experiments.config import DEFAULTS, MOST, STEPS, TOL, Config
 from nearlin.experiments.problems import Problem
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import did_you_mean
@@ -52,7 +52,7 @@ def build(data, config):
 
 
 def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
-    """Steps, from epochs where those are given, and else those that a problem suggests."""
+    """Steps, from epochs where those are given, and else those that a problem suggests; and the tolerance."""
     _, per_epoch = epoch(rows, config.batch_size, drop_last)
     if config.steps is not None and config.epochs is not None:
         raise ValueError("steps and epochs are both given; expected one of them")
@@ -60,7 +60,7 @@ def _with_steps(config, rows, steps=None, epochs=None, drop_last=False):
         chosen = config.epochs or (None if config.time_limit else epochs)
         default = UNLIMITED if config.time_limit else steps
         config = replace(config, steps=chosen * per_epoch if chosen else default, epochs=None)
-    return config
+    return config if config.tol is not None else replace(config, tol=TOL)
 
 
 UNLIMITED = 10**9
@@ -149,7 +149,7 @@ def choose(data, config):
     if len(dataset) < 2:
         raise DataError(f"{dataset.name} has 1 row; expected at least 2 to train on")
     classes = len(dataset.class_names or ())
-    config = networks.settled(config, own, bool(classes) or dataset.targets > 1, bool(classes))
+    config = networks.settled(config, own, bool(classes) or dataset.targets > 1, bool(classes), str(data))
     parts, config = _parts(len(dataset), config, own, dataset.name, dataset.y if own and classes else None)
     return Choice(dataset, own, parts, config)
 

@@ -19,6 +19,7 @@ from nearlin.nn import ACTIVATIONS
 
 DTYPES = ("float32", "float64")
 MAY_CHANGE = ("data", "data_dir", "steps", "epochs", "time_limit", "tol")  # on resuming: where the data lies, and when to stop
+TOL = 1e-8  # of the residual, relative to that at the start
 STEPS = 12  # of a run on a named data set or on arrays that names neither steps nor epochs nor a limit of time
 MOST = 200  # steps on all rows, or epochs, of a run on data of one's own: it ends by itself
 ALL = "all"  # batch_size: every row in every step, also where a problem has mini-batches by default
@@ -127,7 +128,10 @@ class Config:
         metavar="N[,...]",
     )
     width: int | None = _option(
-        None, "Neurons of the two-layer network, on files also for classes.", otherwise="8192 without hidden layers", least=1
+        None,
+        "Neurons of the two-layer network, on files also for classes.",
+        otherwise="8192 without hidden layers; 32768 for digits-parity",
+        least=1,
     )
     activation: str | None = _option(
         None, "What the neurons compute.", otherwise="the problem's, or relu", choices=tuple(ACTIVATIONS)
@@ -145,7 +149,10 @@ class Config:
         "numpy", "numpy, cupy, torch or array_api_strict; `nearlin info` says which can be used.", metavar="NAME"
     )
     dtype: str | None = _option(
-        None, "float64 or float32.", otherwise="the problem's; float32 for a perceptron on classes; else float64", metavar="NAME"
+        None,
+        "float64 or float32.",
+        otherwise="the problem's; float32 for a perceptron on classes and for digits-parity; else float64",
+        metavar="NAME",
     )
     steps: int | None = _option(
         None,
@@ -161,7 +168,12 @@ class Config:
         detail="All threads together, evaluation and warm start left out.",
         metavar="S",
     )
-    tol: float = _option(1e-8, "Stop when the residual, relative to that at the start, is at most this.", least=0)
+    tol: float | None = _option(
+        None,
+        "Stop when the residual, relative to that at the start, is at most this.",
+        otherwise=f"{TOL:g}; 1e-06 for digits-parity",
+        least=0,
+    )
     seed: int = _option(
         0,
         "Of the split, the weights, and every draw.",

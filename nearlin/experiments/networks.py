@@ -13,12 +13,13 @@ from nearlin import nn
 from nearlin.experiments.registry import MINI_BATCH
 
 WIDTH, HIDDEN = 8192, (256,)
+OF_NAMED = {"digits-parity": {"width": 32768, "dtype": "float32", "tol": 1e-6}}  # defaults of data sets by name
 BATCH = 200  # rows of a mini-batch
 RATES = {"kfac": 0.03}  # step sizes for data of one's own, where a method's default is its authors' for another problem
 VALIDATION, ENOUGH = 0.1, 100  # the share held out for validation, of so many training rows or more
 
 
-def settled(config, own, many, classes):
+def settled(config, own, many, classes, name=None):
     """``config`` with the network, and what follows from it, filled in.
 
     Parameters
@@ -28,6 +29,8 @@ def settled(config, own, many, classes):
         Whether the data are the user's own, and not a data set by name.
     many, classes : bool
         Whether the targets are classes or several numbers, and whether they are classes.
+    name : str, optional
+        Of a data set by name.
 
     Raises
     ------
@@ -51,6 +54,7 @@ def settled(config, own, many, classes):
         "scale": usual,
         "normalize": not usual,
     }
+    defaults |= {} if usual else OF_NAMED.get(name, {})
     config = replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
     return replace(config, lr=step_size(config)) if usual else config
 

@@ -53,6 +53,7 @@ def test_sphere_refuses_what_is_no_size(arguments):
     ("name", "shape", "task"),
     [
         ("digits-4v9", (361, 64), "classification"),
+        ("digits-parity", (1797, 64), "classification"),
         ("breast-cancer", (569, 30), "classification"),
         ("diabetes", (442, 10), "regression"),
         ("sphere", (512, 16), "regression"),
@@ -83,6 +84,15 @@ def test_fours_and_nines_are_called_what_they_are():
     assert data.feature_names == tuple(source.feature_names)
 
 
+def test_odd_and_even_digits_are_called_what_they_are():
+    pytest.importorskip("sklearn")
+    source, data = named._sklearn("digits").load_digits(), nl.data.load("digits-parity")
+    np.testing.assert_array_equal(data.x, source.data)
+    assert meant(data) == ["odd" if target in (1, 3, 5, 7, 9) else "even" for target in source.target]
+    assert data.y[source.target == 3].all()  # odd is 1 and becomes +1
+    assert data.feature_names == tuple(source.feature_names)
+
+
 def test_tumours_are_called_what_they_are():
     pytest.importorskip("sklearn")
     source, data = named._sklearn("breast-cancer").load_breast_cancer(), nl.data.load("breast-cancer")
@@ -100,7 +110,7 @@ def test_the_progression_of_diabetes_is_in_its_own_units():
 
 
 def test_every_name_is_tested():
-    assert set(nl.data.NAMES) == {"digits-4v9", "breast-cancer", "diabetes", "sphere"}
+    assert set(nl.data.NAMES) == {"digits-4v9", "digits-parity", "breast-cancer", "diabetes", "sphere"}
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch):

@@ -132,7 +132,7 @@ def test_other_bad_files(tmp_path):
     ("name", "arguments", "says"),
     [
         ("digits", {}, "did you mean 'digits-4v9'"),
-        ("nothing-like-it", {}, "expected one of digits-4v9, diabetes, breast-cancer, sphere, or a file"),
+        ("nothing-like-it", {}, "expected one of digits-4v9, digits-parity, diabetes, breast-cancer, sphere, or a file"),
         ("sphere", {"target": "y"}, "has its own target"),
         ("sphere", {"task": "classification"}, "is for regression"),
         ("sphere", {"task": "ranking"}, "task is 'ranking'"),

@@ -45,6 +45,22 @@ def test_every_seed_starts_from_weights_of_its_own_on_the_split_of_the_first(tmp
     assert [run["header"]["config"]["seed"] for run in written["adam"]] == [4, 5]
 
 
+def test_odd_and_even_digits_are_learnt_to_equal_loss():
+    """The comparison of README's first command, narrower and on fewer rows; the residuals anew in plain NumPy."""
+    pytest.importorskip("sklearn")
+    methods = ("near-linear-gauss-newton", "gauss-newton", "gram-gauss-newton", "adam")
+    found = compare("digits-parity", methods, width=2048, test_fraction=0.8, progress=False)
+    for name, result in found.results.items():
+        x, y = (a.astype(np.float64) for a in result.problem.train)
+        assert set(y) == {-1.0, 1.0}
+        (before,), (after,) = result.problem.init(0), result.params
+        signs = np.where(np.arange(2048) % 2 == 0, 1.0, -1.0) / np.sqrt(2048)
+        start, end = (np.linalg.norm(np.maximum(x @ W.T.astype(np.float64), 0) @ signs - y) for W in (before, after))
+        assert result.relative_residual == pytest.approx(end / start, rel=1e-4, abs=1e-6)  # float32 rounds as much
+        assert (result.ended, end <= 2e-6 * start) == (("steps", False) if name == "adam" else ("converged", True))
+        assert result.train_error.value == 0 or name == "adam"
+
+
 def test_one_value_goes_to_those_that_have_the_hyperparameter():
     both = compare(DATA, ["near-linear-gauss-newton", "sgd"], epsilon=0.5, **SMALL)
     assert both.results["near-linear-gauss-newton"].optimizer.epsilon == 0.5

@@ -326,11 +326,13 @@ def tables(tmp_path):
         ("numbers", {"target": "y", "hidden": 8}),
         ("targets", {"target": "y,z", "dtype": "float32"}),
         ("numbers", {"target": "y", "optimizer": "adam", "width": 64}),
+        ("digits-parity", {}),
     ],
 )
 def test_what_is_estimated_is_what_train_chooses(tables, name, options):
-    found = estimate(f"{name}.csv", **options)
-    problem, config = nl.experiments.build(f"{name}.csv", Config(**options))
+    data = name if name in nl.data.NAMES else f"{name}.csv"
+    found = estimate(data, **options)
+    problem, config = nl.experiments.build(data, Config(**options))
     x, y = problem.train
     assert (found.rows, found.features) == (config.batch_size or x.shape[0], x.shape[1])
     assert (found.optimizer, found.hidden, found.width) == (config.optimizer, config.hidden, config.width)
