@@ -179,6 +179,10 @@ DRAWN = {
     "targets at a point": lambda key: _point()[0].draw(key),
     "probe of an effective dimension": _effective_dimension,
     "Nyström": lambda key: linalg.nystrom(lambda Z: SPD @ Z, 40, key, 1e-3, like=LIKE, rank=2).U,
+    "pivoted Cholesky": lambda key: (
+        linalg.PivotedCholesky(nn.KernelEntries(np.random.default_rng(0).random((90, 5))), key).grow(80).F
+    ),
+    "groups of near rows": lambda key: np.concatenate(linalg.nearby_groups(np.random.default_rng(0).random((90, 5)), key, 8)),
     "dot test": _dot_test,
     "dot test of vectors": _dot_test_of_vectors,
     "rows of a split": lambda key: dataset.split_rows(30, 0.3, key),

@@ -25,6 +25,8 @@ from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowra
 from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.nystrom import Nystrom, columns, nystrom
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, safe_norm
+from nearlin.linalg.pivoted_blocks import PivotedBlocks, nearby_groups, pivoted_blocks, second_level
+from nearlin.linalg.pivoted_cholesky import PivotedCholesky, PivotedPreconditioner
 from nearlin.linalg.precision import eps_of
 from nearlin.linalg.rates import Rates, Work
 from nearlin.linalg.solve_info import Exit, SolveInfo
@@ -35,6 +37,7 @@ __all__ = [
     "Exit", "SolveInfo", "SlowProgress", "cg", "identity",
     "LeastNorm", "craig", "lsqr",
     "Nystrom", "columns", "nystrom",
+    "PivotedCholesky", "PivotedPreconditioner", "PivotedBlocks", "nearby_groups", "pivoted_blocks", "second_level",
     "best_step", "chebyshev", "double_product", "richardson", "sketch_spectrum",
     "FactorizationError", "TriangularPreconditioner", "damped_cholesky", "sketch_factor", "TriangularBlocks",
     "BlockInverse", "block_inverse",

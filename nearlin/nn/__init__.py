@@ -2,6 +2,7 @@
 
 from nearlin.nn.activations import ACTIVATIONS, Activation, activation
 from nearlin.nn.convolution import Conv2d, ConvTrace
+from nearlin.nn.gram_entries import FactorEntries, KernelEntries
 from nearlin.nn.graph import GraphNetwork, Propagate
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian, Positions, Rows
 from nearlin.nn.layers import Dense, Elementwise, Flatten, LayerSpec, Trace
@@ -57,4 +58,5 @@ __all__ = [
     "join_tensors", "split_tensors", "tensor_names",
     "DiagonalRoot", "ScaledIdentity", "SoftmaxRoot", "WeightedRoot",
     "Factor", "Jacobian", "LayeredJacobian", "NetworkJacobian", "Positions", "Rows", "TwoLayerJacobian",
+    "FactorEntries", "KernelEntries",
 ]  # fmt: skip
