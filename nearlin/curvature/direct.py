@@ -1,9 +1,10 @@
 """The inverse of the parameter side's matrix itself, by one Cholesky factor on its smaller side: the route of small systems.
 
-Formula     M = KᵀK/n + Λ,  Λ = λ I + ω D, D the projection on the weights, zeros for biases
+Formula     M = KᵀK/n + Λ,  Λ = λ I + ω D, D ones for weights, zeros for biases, 1/s² for weights of inputs of scale s
             n c > p     M = RᵀR
             n c <= p    M⁻¹ = Λ⁻¹ - Λ⁻¹ Kᵀ (n I + K Λ⁻¹ Kᵀ)⁻¹ K Λ⁻¹,  B the columns of biases of K,
                         (λ + ω) (n I + K Λ⁻¹ Kᵀ) = K Kᵀ + ω/λ B Bᵀ + n (λ + ω) I = RᵀR
+            of a layer with s, K₁ = (Δ, A) by rows, the middle term is ΔΔᵀ ∘ A ((λ + ω) Λ₁⁻¹ - I) Aᵀ
 Reference   Woodbury, Memorandum 42, Statistical Research Group, Princeton (1950)
 Cost        n c > p: n c p² and p³/3 flops, 2 p² a solve; n c <= p: two Gram matrices and (n c)³/3, a product and 2 (n c)² a solve
 Deviations  1. By Woodbury's formula Λ⁻¹ takes digits where λ is small: CG around it, whose preconditioner it is, gives them back.
@@ -45,18 +46,24 @@ class DirectFactor:
 
 
 def direct_matrices(J, layers):
-    """What every factor of a step is made from: KᵀK (p, p), or K Kᵀ and B Bᵀ (n c, n c), for K = ``J`` with dense ``layers``."""
+    """What every factor of a step is made from, for K = ``J`` with dense ``layers``: KᵀK (p, p), or K Kᵀ and B Bᵀ (n c, n c).
+
+    A first layer with an input scale is not in B, but a pair of its own: ΔΔᵀ (n c, n c) and A (n, inp + 1).
+    """
     N, p = J.shape
     if p < N:
         parts = slices(J.samples, max(1, ENTRIES // (p * J.outputs)))
         return (sum(_outer(namespace(K).matrix_transpose(K)) for K in (_explicit(J.factors(rows)) for rows in parts)),)
-    gram, of_biases, shape = None, None, (J.samples, J.outputs, J.samples, J.outputs)
+    gram, of_biases, first, shape = None, None, None, (J.samples, J.outputs, J.samples, J.outputs)
     for block, spec in zip(J.factors(slice(0, J.samples)), layers, strict=True):
         signals, inputs = _outer(block.left), _outer(block.inputs)
         xp = namespace(signals)
         gram = _plus(gram, xp.reshape(xp.reshape(signals, shape) * inputs[:, None, :, None], (N, N)))
-        of_biases = _plus(of_biases, signals) if spec.bias else of_biases
-    return gram, of_biases
+        if spec.input_scale:
+            first = signals, block.inputs
+        elif spec.bias:
+            of_biases = _plus(of_biases, signals)
+    return gram, of_biases, first
 
 
 def direct_factor(matrices, J, layers, params, damping, l2):
@@ -68,8 +75,10 @@ def direct_factor(matrices, J, layers, params, damping, l2):
         eye = xp.eye(diagonal.shape[0], dtype=diagonal.dtype, device=diagonal.device)
         R, how = sketch_factor(matrices[0] / J.samples + diagonal * eye, 0.0)
         return DirectFactor(R), how
-    gram, of_biases = matrices
-    R, how = sketch_factor(gram if of_biases is None or not l2 else gram + l2 / damping * of_biases, J.samples * (damping + l2))
+    gram, of_biases, first = matrices
+    gram = gram if of_biases is None or not l2 else gram + l2 / damping * of_biases
+    gram = gram if first is None or not l2 else gram + _in_units(*first, (damping + l2) / diagonal[: layers[0].shape[1]] - 1, J)
+    R, how = sketch_factor(gram, J.samples * (damping + l2))
     return DirectFactor(R, damping + l2, J, diagonal), how
 
 
@@ -78,6 +87,13 @@ def _explicit(blocks):
     rows = [block.explicit() for block in blocks]
     xp = namespace(rows[0])
     return xp.concat([xp.reshape(part, (-1, part.shape[2])) for part in rows], axis=1)
+
+
+def _in_units(signals, inputs, weights, J):
+    """ΔΔᵀ ∘ A diag(``weights``) Aᵀ."""
+    xp, n, c = namespace(signals), J.samples, J.outputs
+    inputs = (inputs * weights) @ xp.matrix_transpose(inputs)
+    return xp.reshape(xp.reshape(signals, (n, c, n, c)) * inputs[:, None, :, None], signals.shape)
 
 
 def _outer(a):

@@ -123,7 +123,7 @@ class Planner:
         N, p = self.J.shape
         if not self.J.layered:
             routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", "cg")]
-        elif self.squared and p > N and not self.J.coupling:
+        elif self.squared and p > N and not self.J.coupling and not (self.point.l2 and self.point.layers[0].input_scale):
             routes = [ROUTES[name] for name in ("exact", "sketch", "class-averaged", "cg")]
         else:
             routes = PARAMETER

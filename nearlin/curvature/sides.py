@@ -1,7 +1,7 @@
 """The two sides of a damped Gauss-Newton system: u over (sample, output), or δ over the parameters.
 
 Formula     (JᵀHJ/n + λ I + ω D) δ = -g + λ μ δ_prev - ω W;   K = Cᵀ J, H = C Cᵀ, C r̃ = dl/dz;   W the weights of θ, D the
-            projection on them: zeros for biases;   the strength s = λ + ω
+            projection on them: zeros for biases, and 1/s² for weights of inputs of scale s;   the strength s = λ + ω
             sample side      δ = δ₀ - Kᵀu,   (K Kᵀ + n s I) u = r̃ + K δ₀,   δ₀ = (λ μ δ_prev - ω W) / s,   the shift n s
             parameter side   CG on δ itself, from μ δ_prev
 Reference   Martens, ICML 2010 (start, and stop by progress); Goldshlager, Abrahamsen, Lin, arXiv:2401.10190 (δ₀: SPRING)

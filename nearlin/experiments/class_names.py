@@ -26,7 +26,8 @@ PLACES = {
     "NearLinear.State": "optim.near_linear_gauss_newton:State", "Nystrom": "linalg.nystrom:Nystrom",
     "QNG.State": "optim.qng:State", "RMSprop.State": "optim.rmsprop:State", "SGD.State": "optim.sgd:State",
     "SOAP.Modes": "optim.soap:Modes", "SOAP.State": "optim.soap:State",
-    "SolveInfo": "linalg.solve_info:SolveInfo", "Statistics": "nn.normalization:Statistics",
+    "SolveInfo": "linalg.solve_info:SolveInfo", "Standardised": "nn.standardised:Standardised",
+    "Statistics": "nn.normalization:Statistics",
     "Targets": "curvature.smoothness:Targets", "TriangularBlocks": "linalg.triangular_blocks:TriangularBlocks",
     "TriangularPreconditioner": "linalg.cholesky:TriangularPreconditioner",
 }  # fmt: skip

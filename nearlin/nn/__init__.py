@@ -37,6 +37,7 @@ from nearlin.nn.parameters import (
     without_biases,
 )
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from nearlin.nn.standardised import Standardised, several_units
 from nearlin.nn.two_layer import TwoLayer
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 from nearlin.nn.variables import join_tensors, split_tensors, tensor_names
@@ -49,7 +50,7 @@ __all__ = [
     "MLP", "chain", "GraphNetwork", "Residual", "Sequential", "TwoLayer",
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
-    "Counted", "Objective", "Point",
+    "Counted", "Objective", "Point", "Standardised", "several_units",
 
     "Block", "join_bias", "join_groups", "layer_blocks", "move_block", "ravel", "split_bias", "split_groups", "take_block",
     "ungrouped", "unravel",

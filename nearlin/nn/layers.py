@@ -21,7 +21,8 @@ class LayerSpec:
     """What a method may know of one trainable layer; its matrix is (out, fan_in + 1) with a bias and (out, fan_in) without.
 
     Kinds are ``dense``; ``conv``, with columns ordered by input channel, then kernel row, then kernel column; ``norm``, whose
-    matrix (channels, 2) holds scale and shift; and ``graph``, dense on the neighbourhoods of nodes.
+    matrix (channels, 2) holds scale and shift; and ``graph``, dense on the neighbourhoods of nodes. Where there is an
+    ``input_scale`` s, the matrix holds the weights W diag(s) of inputs x / s, and W itself is penalised: see `Standardised`.
     """
 
     kind: str  # dense | conv | norm | graph
@@ -33,6 +34,7 @@ class LayerSpec:
     bias: bool = True
     dilation: int | tuple = 1
     groups: int = 1
+    input_scale: tuple = ()
 
     def __post_init__(self):
         if self.kind == "conv":

@@ -1,6 +1,7 @@
 """The objective as an oracle: what a method asks of it, and how often, is its information cost."""
 
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -134,7 +135,7 @@ class Point:
 
     def __init__(self, objective, params, x, y, weights=None, calls=None):
         self._objective, self._calls = objective, calls
-        self.params, self.x, self.weights = params, x, weights
+        self.params, self.x, self.weights, self.layers = params, x, weights, objective.layers
         self._network = objective.network if calls is None else CountedNetwork(objective.network, calls, x.shape[0])
         self.outputs, self._tape = self._network.forward(params, x)
         self.y = objective.loss.targets(y, self.outputs)
@@ -145,7 +146,7 @@ class Point:
         """Mean loss over the batch, with the penalty ω/2 ||W||², a 0-d array."""
         if not self.l2:
             return self.data_loss
-        squares = [namespace(W).sum(W * W) for W in weights_of(self.params, self._objective.layers)]
+        squares = [namespace(W).sum(W * W) for W in weights_of(self.params, self.layers)]
         return self.data_loss + 0.5 * self.l2 * sum(squares)
 
     @cached_property
@@ -183,6 +184,17 @@ class Point:
         """The square roots C of the samples' output Hessians (an `OutputRoot`)."""
         root = self._objective.loss.root(self.outputs)
         return root if self.weights is None else WeightedRoot(root, self.root_weights)
+
+    def standardised(self, by):
+        """The same point in the variables of a `Standardised`, for a network that begins with a dense layer; no pass."""
+        if not by.mean:
+            return self
+        point, (first, *others) = copy(self), self.layers
+        vars(point).pop("penalty_grads", None)
+        point.layers = replace(first, input_scale=by.deviation), *others
+        point.params, point.x = by.forth(self.params), by.inputs(self.x)
+        point._tape = self._tape._replace(caches=(point.x, *self._tape.caches[1:]))
+        return point
 
     def check_least_squares(self, method):
         """`ValueError` unless the loss is the squared one, summed over outputs, without a penalty: what ``method`` asks for."""
@@ -235,7 +247,7 @@ class Point:
     @unguarded()
     def penalty_grads(self):
         """Gradient of the penalty, ω W and zeros for biases and normalisations, or None where there is none."""
-        return tuple(self.l2 * W for W in without_biases(self.params, self._objective.layers)) if self.l2 else None
+        return tuple(self.l2 * W for W in without_biases(self.params, self.layers)) if self.l2 else None
 
     def traces(self, targets=None):
         """Per layer a trace: inputs and per-sample output gradients, without the 1/n of the mean."""

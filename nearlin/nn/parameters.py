@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
-from nearlin._array import namespace
+from nearlin._array import asarray, namespace
 
 # ------------------------------------------------------------------------------------------------------- weights and biases
 
@@ -33,12 +33,15 @@ def join_bias(weights, bias):
 
 
 def weights_of(params, layers):
-    """The weights of the layers, without biases and normalisations: a tuple of views of ``params``."""
-    return tuple(split_bias(W, spec)[0] for W, spec in zip(params, layers, strict=True) if spec.kind != "norm")
+    """The weights of the layers, without biases and normalisations: views of ``params``, but where there is an input scale."""
+    return tuple(_unscaled(split_bias(W, spec)[0], spec) for W, spec in zip(params, layers, strict=True) if spec.kind != "norm")
 
 
 def without_biases(params, layers):
-    """``params`` with zeros in the place of biases and of normalisations; matrices of weights alone as they are."""
+    """D ``params``, the gradient of half the squares of `weights_of`: zeros in the place of biases and of normalisations.
+
+    D is 1 for weights, 1/s² for those of a layer with an input scale s.
+    """
     return tuple(map(_without_bias, params, layers))
 
 
@@ -46,7 +49,12 @@ def _without_bias(W, spec):
     if spec.kind == "norm":
         return namespace(W).zeros_like(W)
     weights, bias = split_bias(W, spec)
+    weights = _unscaled(_unscaled(weights, spec), spec)
     return weights if bias is None else join_bias(weights, namespace(bias).zeros_like(bias))
+
+
+def _unscaled(weights, spec):
+    return weights / asarray(spec.input_scale, like=weights) if spec.input_scale else weights
 
 
 def ungrouped(layers):

@@ -69,6 +69,11 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                the sample side with the image of δ, on the parameter side by the recursion; below, a product of its own makes it.
             8. Several outputs of the two-layer network have neurons of their own, and K Kᵀ a block for each: "exact" and "frozen"
                have a factor (n, n) for each, "sketch" and "kernel" one of the mean of the blocks, as "class-averaged" does.
+            9. λ I depends on the units of the inputs. Where they seem to have several (`several_units`; ``standardize``), a first
+               dense layer [W b] is solved for, damped, preconditioned and pulled by momentum as [W diag(s), b + W m], the weights
+               of inputs with their means m and deviations s of the first batch taken away: λ (||W diag(s)||² + ||b + W m||²). The
+               penalty stays that of W: D is 1/s² there. As the sample side has I for D, with a penalty the parameter side is
+               taken.
 """
 
 import math
@@ -88,7 +93,7 @@ from nearlin.curvature import (
     Setting,
 )
 from nearlin.linalg import Exit, Rates, axpy, eps_of, norm
-from nearlin.nn import SquaredLoss, weights_of
+from nearlin.nn import Dense, SquaredLoss, Standardised, several_units, weights_of
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 from nearlin.steps import Bounds, Damping, Guard, Recall, StepExit, Trial, public_step, recalled, settle_shared, unmoved
 
@@ -109,6 +114,8 @@ class State(NamedTuple):
         δ of the last step, where there is momentum.
     recall : Recall or None
         The last trial point. It only saves time: without it (``transient``) the same numbers come out.
+    variables : Standardised or None
+        Those of deviation 9, in which the fields above are; None until a step is taken.
     shapes : tuple
         Of the parameters; () before the first step.
     """
@@ -118,6 +125,7 @@ class State(NamedTuple):
     experience: Experience = Experience()
     delta: tuple | None = None
     recall: Recall | None = None
+    variables: Standardised | None = None
     shapes: tuple = ()
 
     transient = ("recall",)
@@ -165,6 +173,9 @@ class GaussNewton:
         Bytes that one route may take for its matrices; routes that need more are not planned.
     rates : Rates
         How fast the machine does each primitive; ``nearlin info --measure`` makes the table.
+    standardize : str
+        Whether a first dense layer is damped in the variables of standardised inputs: ``"always"``, ``"never"``, or ``"auto"``,
+        where the inputs have several units (deviation 9).
     """
 
     epsilon: float = 0.1
@@ -184,11 +195,12 @@ class GaussNewton:
     guard: bool = True
     memory: float = 4e9
     rates: Rates = Rates()
+    standardize: str = "auto"
 
     def __post_init__(self):
         settle_shared(self, lr=positive, damping=optional(positive), memory=positive, spring=flag)
         settle(self, stop=one_of("residual", "progress"), plan=one_of("auto", *ROUTES), solver=one_of("cg", "lsqr", "craig"))
-        settle(self, residual_dtype=one_of(None, "float64"))
+        settle(self, residual_dtype=one_of(None, "float64"), standardize=one_of("auto", "always", "never"))
         if self.solver != "cg" and self.plan != "auto" and not ROUTES[self.plan].whole:
             found = f"solver is {self.solver!r}, which takes one triangular factor of the whole, and {self.plan!r} has none"
             raise ValueError(f"{found}; expected 'cg'")
@@ -210,6 +222,8 @@ class GaussNewton:
         """
         key = fold_in(key, 0)
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
+        variables = state.variables or self._variables(point, objective.network)
+        point = point.standardised(variables)
         squared = isinstance(objective.loss, SquaredLoss)
         guard = Guard(point, self.guard, squared)
         if guard.why_unmoved:
@@ -218,15 +232,15 @@ class GaussNewton:
         planner = self.planner(J, point, squared)
         plan = self._plan(planner, state)
         self._check_solver(J, plan)
-        system = self._system(plan.side, J, point, objective, state.delta)
+        system = self._system(plan.side, J, point, state.delta)
         bounds = state.bounds or self._bounds(J, system, point)
         if not 0 < bounds.size < math.inf:
             return params, state, unmoved(point, _no_curvature(bounds), state.damping)
-        setting = self._setting(J, point, objective, state.experience.growth, key)
+        setting = self._setting(J, point, state.experience.growth, key)
         P = self._preconditioning(planner, ROUTES[plan.route], state.experience.kept, setting)
         for damping in guard.attempts_from(state.damping or Damping(self.damping or _first(J, bounds))):
             solution = P.solve(system, damping)
-            trial = self._attempt(objective, point, batch, solution)
+            trial = self._attempt(objective, params, point, batch, solution, variables)
             guard.judge(trial, solution.info, bounds)
             system.forget()  # retries go without momentum: damping alone would only leave more of it
         solve = P.certify(solution.info)
@@ -234,10 +248,18 @@ class GaussNewton:
         recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
         delta = solution.step if info.accepted and self.momentum else None
         learned = planner.learn(state.experience, P.kept, P.fresh, solve)
-        state = State(_next(guard, solve), bounds if info.accepted else state.bounds, learned, delta, recall)
+        bounds, variables = (bounds, variables) if info.accepted else (state.bounds, state.variables)
+        state = State(_next(guard, solve), bounds, learned, delta, recall, variables)
         return trial.params if info.accepted else params, state, info
 
     # -------------------------------------------------------------------------------------------------------- the quadratic model
+
+    def _variables(self, point, network):
+        """See deviation 9."""
+        first, how = getattr(network, "modules", (None,))[0], self.standardize
+        if type(first) is Dense and (how == "always" or (how == "auto" and several_units(point.x))):
+            return Standardised.of(point.x, point.weights, first.bias)
+        return Standardised()
 
     def _bounds(self, J, system, point):
         """See deviation 2."""
@@ -247,14 +269,14 @@ class GaussNewton:
         size = system.largest_curvature(RITZ, float(point.loss)) or point.l2
         return Bounds(size, eps * size, size / eps)
 
-    def _attempt(self, objective, point, batch, solution):
+    def _attempt(self, objective, params, point, batch, solution, variables):
         """θ + lr δ, its loss, and the decrease beside that of the undamped quadratic model."""
-        trial = axpy(self.lr, solution.step, point.params)
+        trial = axpy(self.lr, variables.back(solution.step), params)
         if not all(math.isfinite(norm(W)) for W in trial):
-            return Trial(point.params, None, math.nan, math.nan, math.nan)
+            return Trial(params, None, math.nan, math.nan, math.nan)
         curvature = norm(solution.image) ** 2 / point.samples
         if point.l2:
-            curvature += point.l2 * norm(weights_of(solution.step, objective.layers)) ** 2
+            curvature += point.l2 * norm(weights_of(solution.step, point.layers)) ** 2
         predicted = -self.lr * solution.slope - 0.5 * self.lr**2 * curvature
         new = objective.at(trial, batch)
         after = float(new.loss)
@@ -266,9 +288,9 @@ class GaussNewton:
     def _accuracy(self):
         return Accuracy(self.epsilon, self.solver, self.stop, self.inner_dtype, self.residual_dtype)
 
-    def _system(self, side, J, point, objective, delta):
+    def _system(self, side, J, point, delta):
         last = delta if self.momentum else None
-        pull = Pull(point.params, objective.layers, point.l2, last, self.momentum, self.spring)
+        pull = Pull(point.params, point.layers, point.l2, last, self.momentum, self.spring)
         if side == "parameter":
             return ParameterSide(J, point.grads(), pull, self._accuracy)
         return SampleSide(J, point.residual, pull, self._accuracy)
@@ -294,8 +316,8 @@ class GaussNewton:
         kept = planner.serving(route, kept)
         return Preconditioning(route, kept, setting, planner.limit(kept) if kept else self.maxiter, self.maxiter)
 
-    def _setting(self, J, point, objective, growth, key):
-        return Setting(J, point, objective.layers, self._distribution(J), self._rows(J, growth), key, self._accuracy)
+    def _setting(self, J, point, growth, key):
+        return Setting(J, point, point.layers, self._distribution(J), self._rows(J, growth), key, self._accuracy)
 
     def _rows(self, J, growth):
         """Of a sketch, ``growth`` times its default size."""
