@@ -219,7 +219,7 @@ def parts(opt, plan, objective, params, batch, J=None):
     J, strength, route = point.jacobian(weighted=True), 1e-2, ROUTES[plan]
 
     def build():
-        setting = opt._setting(J, point, objective, 1, 3)
+        setting = opt._setting(J, point, 1, 3)
         return route.factor(route.make(setting), setting, strength)
 
     applied = Applied(build(), point.samples, strength)
