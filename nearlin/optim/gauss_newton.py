@@ -169,13 +169,13 @@ class GaussNewton:
         Keep preconditioners while they serve.
     guard : bool
         Judge each step by its actual decrease; without it every finite step is taken and λ stays.
+    standardize : str
+        Whether a first dense layer is damped in the variables of standardised inputs: ``"always"``, ``"never"``, or ``"auto"``,
+        where the inputs have several units (deviation 9).
     memory : float
         Bytes that one route may take for its matrices; routes that need more are not planned.
     rates : Rates
         How fast the machine does each primitive; ``nearlin info --measure`` makes the table.
-    standardize : str
-        Whether a first dense layer is damped in the variables of standardised inputs: ``"always"``, ``"never"``, or ``"auto"``,
-        where the inputs have several units (deviation 9).
     """
 
     epsilon: float = 0.1
@@ -193,9 +193,9 @@ class GaussNewton:
     residual_dtype: str | None = None
     reuse: bool = True
     guard: bool = True
+    standardize: str = "auto"
     memory: float = 4e9
     rates: Rates = Rates()
-    standardize: str = "auto"
 
     def __post_init__(self):
         settle_shared(self, lr=positive, damping=optional(positive), memory=positive, spring=flag)
