@@ -53,7 +53,7 @@ from nearlin._array.checks import (
     step_size,
     within,
 )
-from nearlin._array.convolution import brings_convolution, convolution_gradients, convolve, strided_windows
+from nearlin._array.convolution import brings_convolution, convolution_gradients, convolve, strided_windows, window_rows
 from nearlin._array.factor import (
     NotConverged,
     NotPositiveDefinite,
@@ -80,7 +80,7 @@ __all__ = [
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
-    "brings_convolution", "convolution_gradients", "convolve", "strided_windows",
+    "brings_convolution", "convolution_gradients", "convolve", "strided_windows", "window_rows",
     "CPU_BLOCK_BYTES", "block_length", "even_slices", "pack_mask", "slices", "unpack_mask",
     "blas_threads", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks", "workers",
 ]  # fmt: skip

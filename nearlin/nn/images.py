@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from nearlin._array import block_length, integer, is_numpy, itemsize, map_blocks, namespace, settle, slices, strided_windows
 
-BLOCK = 2**20  # bytes of a block of samples and its working memory, a share of a core's cache; less is not worth two workers
+BLOCK = (
+    2**21
+)  # bytes of a block of samples and its working memory, a core's cache; with less, workers wait for each other's calls
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,29 @@ def fold(parts, window, shape):
     return image[:, :, top : top + h, left : left + w]
 
 
-def channel_sums(x):
-    """The sum over all but channels of x (n, channels, ...): of images over rows, samples, then columns, as errors stay near
-    those of pairwise sums where few terms follow on each other."""
+def lanes(x):
+    """x (n, channels) as it is; images (n, channels, h, w) as (n h, w channels), as they lie in memory with channels last."""
     xp = namespace(x)
-    return xp.sum(xp.sum(xp.sum(x, axis=2), axis=0), axis=1) if x.ndim == 4 else xp.sum(x, axis=(0, *range(2, x.ndim)))
+    return x if x.ndim == 2 else xp.reshape(xp.permute_dims(x, (0, 2, 3, 1)), (-1, x.shape[3] * x.shape[1]))
+
+
+def from_lanes(rows, shape):
+    """The images of ``shape`` that `lanes` laid out."""
+    xp = namespace(rows)
+    if len(shape) == 2:
+        return rows
+    n, channels, h, w = shape
+    return xp.permute_dims(xp.reshape(rows, (n, h, w, channels)), (0, 3, 1, 2))
+
+
+def channel_sums(x):
+    """The sum over all but channels of x (n, channels) or images (n, channels, h, w): of these over rows and samples, then
+    columns, as errors stay near those of pairwise sums where few terms follow on each other."""
+    xp = namespace(x)
+    if x.ndim == 2:
+        return xp.sum(x, axis=0)
+    by_sample = xp.sum(xp.reshape(lanes(x), (x.shape[0], x.shape[2], -1)), axis=1)
+    return xp.sum(xp.reshape(xp.sum(by_sample, axis=0), (-1, x.shape[1])), axis=0)
 
 
 def sample_blocks(n, entries, like, least=0):

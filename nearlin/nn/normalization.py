@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from nearlin._array import integer, is_numpy, namespace, positive, settle, sum_blocks
-from nearlin.nn.images import blockwise, channel_sums, sample_blocks
+from nearlin.nn.images import blockwise, channel_sums, from_lanes, lanes, sample_blocks
 from nearlin.nn.layers import LayerSpec
 
 
@@ -18,10 +18,14 @@ class Statistics(NamedTuple):
 
 
 class NormTrace(NamedTuple):
-    """What a normalisation layer contributes to a gradient: normalised inputs and output gradients, (n, channels, ...)."""
+    """What a normalisation layer contributes to a gradient: normalised inputs and output gradients, (n, channels, ...).
+
+    ``sums``, the gradients of scale and shift, are given where the backward pass has needed them.
+    """
 
     inputs: object
     signals: object
+    sums: tuple | None = None
 
     @property
     def rows(self):
@@ -34,11 +38,11 @@ class NormTrace(NamedTuple):
 
     def grad(self):
         """The gradient (channels, 2) of scale and shift."""
-        return namespace(self.signals).stack(_sums(lambda g, a: (g * a, g), self.signals, self.inputs), axis=1)
+        return namespace(self.signals).stack(self.sums or _moments(self.signals, self.inputs), axis=1)
 
 
 class Cache(NamedTuple):
-    """Normalised inputs, 1/√(variance + epsilon), shaped to act on them, and the statistics, where they are of a batch."""
+    """Normalised inputs, 1/√(variance + epsilon) per channel, or for each position, and the statistics of a batch."""
 
     normalized: object
     scale: object
@@ -51,24 +55,34 @@ def all_but_channels(x):
 
 
 def _along(v, x):
-    """Values per channel, shaped to act on ``x``."""
-    return namespace(v).reshape(v, (1, -1, *(1,) * (x.ndim - 2)))
+    """Values per channel, shaped to act on the `lanes` of ``x``."""
+    return v if x.ndim == 2 else namespace(v).tile(v, (x.shape[3],))
+
+
+def _by_lanes(f, *arrays):
+    """``f``, which acts entry by entry, of the lanes of arrays shaped alike."""
+    rows = tuple(map(lanes, arrays))
+    return from_lanes(blockwise(f, rows[0].shape, *rows), arrays[0].shape)
 
 
 def _sums(f, *arrays):
-    """The sums over all but channels of the arrays that ``f`` makes of blocks of samples, a tuple."""
+    """The sums over all but channels of the arrays shaped alike that ``f`` makes of blocks of samples, a tuple."""
 
     def part(rows):
-        made = f(*(a[rows, ...] for a in arrays))
-        return tuple(map(channel_sums, made))
+        return tuple(map(channel_sums, f(*(a[rows, ...] for a in arrays))))
 
     n, entries = arrays[0].shape[0], 4 * math.prod(arrays[0].shape[1:])
     blocks = sample_blocks(n, entries, arrays[0]) if is_numpy(arrays[0]) else [slice(0, n)]
     return sum_blocks(part, blocks, arrays[0])
 
 
+def _moments(v, xh):
+    """The sums of v xh and of v over all but channels."""
+    return _sums(lambda v, xh: (v * xh, v), v, xh)
+
+
 class _Norm:
-    """What normalisations share: the matrix (channels, 2) of gamma and beta, and the derivative."""
+    """What normalisations share: the matrix (channels, 2) of gamma and beta, and its part of the derivatives."""
 
     def __post_init__(self):
         settle(self, channels=integer(1), epsilon=positive)
@@ -94,16 +108,7 @@ class _Norm:
 
     def _affine(self, W, normalized):
         gamma, beta = (_along(W[:, i], normalized) for i in (0, 1))
-        return blockwise(lambda xh: xh * gamma + beta, normalized.shape, normalized)
-
-    def jvp(self, W, cache, dx, dW):
-        """Derivative of y along (dx, dW), shaped like x; ``dx`` None stands for zero (the first layer)."""
-        dy = self._affine(dW, cache.normalized)
-        return dy if dx is None else dy + _along(W[:, 0], dx) * self._derivative(cache, dx)
-
-    def backward(self, W, cache, dy):
-        """dx, shaped like x, for output gradients dy, and the `NormTrace`; statistics of the batch are differentiated too."""
-        return self._derivative(cache, _along(W[:, 0], dy) * dy), self.trace(cache, dy)
+        return _by_lanes(lambda xh: xh * gamma + beta, normalized)
 
 
 @dataclass(frozen=True)
@@ -121,24 +126,37 @@ class BatchNorm(_Norm):
     def forward(self, W, x):
         """y, shaped like x (n, channels, ...), and the `Cache`."""
         xp, rows = namespace(W, x), math.prod(x.shape) // self.channels
-        if self.statistics is None:
-            mean = _sums(lambda x: (x,), x)[0] / rows
-            centre = _along(mean, x)
-            variance = _sums(lambda x: ((x - centre) * (x - centre),), x)[0] / rows
-        else:
-            mean, variance = self.statistics
-            centre = _along(mean, x)
-        scale = _along(1 / xp.sqrt(variance + self.epsilon), x)
-        normalized = blockwise(lambda x: (x - centre) * scale, x.shape, x)
+        mean = _sums(lambda x: (x,), x)[0] / rows if self.statistics is None else self.statistics.mean
+        centre = _along(mean, x)
+        centred = _by_lanes(lambda x: x - centre, x)
+        squares = None if self.statistics else _sums(lambda c: (c * c,), centred)[0]
+        variance = squares / rows if self.statistics is None else self.statistics.variance
+        scale = 1 / xp.sqrt(variance + self.epsilon)
+        along = _along(scale, x)
+        normalized = _by_lanes(lambda c: c * along, centred)
         return self._affine(W, normalized), Cache(normalized, scale, Statistics(mean, variance))
 
-    def _derivative(self, cache, v):
-        """Of the normalised inputs along v: scale (v less its mean and its component along them), and its own adjoint."""
+    def _derivative(self, W, cache, v, sums):
+        """Of y along a change v of x: gamma scale (v less its mean and its component along the normalised inputs).
+
+        It is its own adjoint. ``sums`` are the `_moments` of v; the statistics of evaluation do not change.
+        """
+        k = _along(W[:, 0] * cache.scale, v)
         if self.statistics is not None:
-            return cache.scale * v
-        rows, sums = math.prod(v.shape) // self.channels, _sums(lambda v, xh: (v, v * xh), v, cache.normalized)
-        mean, along = (_along(s / rows, v) for s in sums)
-        return blockwise(lambda v, xh: cache.scale * (v - mean - xh * along), v.shape, v, cache.normalized)
+            return _by_lanes(lambda v: k * v, v)
+        rows = math.prod(v.shape) // self.channels
+        along, mean = (_along(total / rows, v) for total in sums)
+        return _by_lanes(lambda v, xh: k * (v - mean - xh * along), v, cache.normalized)
+
+    def backward(self, W, cache, dy):
+        """dx, shaped like x, for output gradients dy, and the `NormTrace`; batch statistics are differentiated too."""
+        sums = _moments(dy, cache.normalized)
+        return self._derivative(W, cache, dy, sums), NormTrace(cache.normalized, dy, sums)
+
+    def jvp(self, W, cache, dx, dW):
+        """Derivative of y along (dx, dW), shaped like x; ``dx`` None stands for zero (the first layer)."""
+        dy = self._affine(dW, cache.normalized)
+        return dy if dx is None else dy + self._derivative(W, cache, dx, _moments(dx, cache.normalized))
 
 
 @dataclass(frozen=True)
@@ -155,16 +173,33 @@ class LayerNorm(_Norm):
     def forward(self, W, x):
         """y, shaped like x (n, channels, ...), and the `Cache`."""
         xp = namespace(W, x)
-        centred = blockwise(lambda x: x - xp.mean(x, axis=1, keepdims=True), x.shape, x)
-        scale = 1 / xp.sqrt(xp.mean(centred * centred, axis=1, keepdims=True) + self.epsilon)
+        centred = blockwise(lambda x: x - _mean(x), x.shape, x)
+        scale = 1 / xp.sqrt(_mean(centred * centred) + self.epsilon)
         normalized = centred * scale
         return self._affine(W, normalized), Cache(normalized, scale)
 
     def _derivative(self, cache, v):
         """Of the normalised inputs along v: scale (v less its mean and its component along them), and its own adjoint."""
-        mean = lambda a: namespace(a).mean(a, axis=1, keepdims=True)  # noqa: E731
 
         def part(v, xh, scale):
-            return scale * (v - mean(v) - xh * mean(v * xh))
+            return scale * (v - _mean(v) - xh * _mean(v * xh))
 
         return blockwise(part, v.shape, v, cache.normalized, cache.scale)
+
+    def _scaled(self, W, v):
+        gamma = _along(W[:, 0], v)
+        return _by_lanes(lambda v: v * gamma, v)
+
+    def backward(self, W, cache, dy):
+        """dx, shaped like x, for output gradients dy, and the `NormTrace`."""
+        return self._derivative(cache, self._scaled(W, dy)), self.trace(cache, dy)
+
+    def jvp(self, W, cache, dx, dW):
+        """Derivative of y along (dx, dW), shaped like x; ``dx`` None stands for zero (the first layer)."""
+        dy = self._affine(dW, cache.normalized)
+        return dy if dx is None else dy + self._scaled(W, self._derivative(cache, dx))
+
+
+def _mean(x):
+    """Over the channels of x (n, channels, ...)."""
+    return namespace(x).mean(x, axis=1, keepdims=True)

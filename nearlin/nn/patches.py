@@ -12,13 +12,18 @@ P is one copy of a view of the images, which lie in memory with channels last, m
 
 from dataclasses import replace
 
-from nearlin._array import namespace, sum_blocks
-from nearlin.nn.images import by_samples, channel_sums, fold, out_size, sample_blocks, windows
+from nearlin._array import is_numpy, namespace, sum_blocks, window_rows
+from nearlin.nn.images import by_samples, channel_sums, fold, out_size, padded, sample_blocks, windows
 
 
 def _patches(x, spec):
     """The patches (groups, b T, q) of images ``x`` (b, inp, h, w): by kernel row, kernel column, channel of the group."""
-    xp, view = namespace(x), windows(x, spec)
+    xp = namespace(x)
+    if is_numpy(x) and spec.groups == spec.dilation[1] == 1:
+        images, size = xp.permute_dims(padded(x, spec.pad), (0, 2, 3, 1)), out_size(x.shape[2:], spec)
+        rows = window_rows(images, size, spec.kernel, spec.stride, spec.dilation)
+        return xp.reshape(rows, (1, x.shape[0] * size[0] * size[1], -1))
+    view = windows(x, spec)
     b, _, kh, kw, h, w = view.shape
     view = xp.reshape(view, (b, spec.groups, spec.depth, kh, kw, h, w))
     return xp.reshape(xp.permute_dims(view, (1, 0, 5, 6, 3, 4, 2)), (spec.groups, b * h * w, -1))

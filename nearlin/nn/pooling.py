@@ -116,7 +116,7 @@ class GlobalAvgPool:
 
     def forward(self, W, x):
         """y (n, channels) of x (n, channels, h, w), and the cache, the shape of x."""
-        return namespace(x).mean(x, axis=(2, 3)), tuple(x.shape)
+        return _mean(x), tuple(x.shape)
 
     def backward(self, W, shape, dy):
         """dx (n, channels, h, w) for output gradients dy (n, channels), perhaps read-only; no trace."""
@@ -125,4 +125,10 @@ class GlobalAvgPool:
 
     def jvp(self, W, shape, dx, dW):
         """The derivative of y along dx, the means of dx; None, which stands for zero, stays None."""
-        return None if dx is None else namespace(dx).mean(dx, axis=(2, 3))
+        return None if dx is None else _mean(dx)
+
+
+def _mean(x):
+    """Over rows, then columns: the fast order with channels last."""
+    xp = namespace(x)
+    return xp.sum(xp.sum(x, axis=2), axis=2) / (x.shape[2] * x.shape[3])
