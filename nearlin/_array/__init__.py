@@ -50,6 +50,7 @@ from nearlin._array.checks import (
     positive,
     require,
     settle,
+    square_sum,
     step_size,
     within,
 )
@@ -76,7 +77,7 @@ __all__ = [
     "unguarded_methods", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
-    "settle", "step_size", "within",
+    "settle", "square_sum", "step_size", "within",
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",

@@ -14,8 +14,13 @@ class BackendError(TypeError):
     """Arrays of two backends, devices or dtypes met in one call, or a backend cannot be used."""
 
 
+_NUMPY, _PLAIN = compat.array_namespace(np.empty(0)), {np.ndarray}
+
+
 def namespace(*arrays):
     """The array API namespace shared by ``arrays``; `BackendError` where there is none."""
+    if set(map(type, arrays)) == _PLAIN:  # the general answer takes longer than a small operation
+        return _NUMPY
     try:
         return compat.array_namespace(*arrays)
     except TypeError as error:
@@ -25,17 +30,17 @@ def namespace(*arrays):
 
 def device(x):
     """The device that ``x`` lives on."""
-    return compat.device(x)
+    return "cpu" if type(x) is np.ndarray else compat.device(x)
 
 
 def is_array(x):
     """Whether ``x`` is an array of some array-API backend (a list or a number is not)."""
-    return compat.is_array_api_obj(x)
+    return type(x) is np.ndarray or compat.is_array_api_obj(x)
 
 
 def is_numpy(x):
     """Whether ``x`` is a plain NumPy array."""
-    return compat.is_numpy_array(x)
+    return type(x) is np.ndarray or compat.is_numpy_array(x)
 
 
 def describe(x):
@@ -48,7 +53,7 @@ def describe(x):
 def abs_in_place(x):
     """|x|, in the memory of ``x`` where its backend writes there."""
     writes = is_numpy(x) or compat.is_cupy_array(x) or compat.is_torch_array(x)
-    return compat.array_namespace(x).abs(x, **({"out": x} if writes else {}))
+    return namespace(x).abs(x, **({"out": x} if writes else {}))
 
 
 def itemsize(dtype):
@@ -58,7 +63,7 @@ def itemsize(dtype):
 
 def backend_name(x):
     """``numpy``, ``cupy``, ``torch``, ... of an array."""
-    return compat.array_namespace(x).__name__.replace("array_api_compat.", "").split(".")[0]
+    return namespace(x).__name__.replace("array_api_compat.", "").split(".")[0]
 
 
 def asarray(a, *, like, dtype=None):
@@ -66,7 +71,7 @@ def asarray(a, *, like, dtype=None):
 
     The dtype is ``dtype``, or that of ``like``.
     """
-    xp = compat.array_namespace(like)
+    xp = namespace(like)
     host = to_numpy(a) if is_array(a) else np.asarray(a)
     return xp.asarray(host.astype(str(dtype or like.dtype).split(".")[-1], copy=True), device=device(like))
 
@@ -88,7 +93,7 @@ def to_numpy(x):
     if compat.is_torch_array(x):
         return x.detach().cpu().numpy()
     if hasattr(x, "to_device") and backend_name(x) == "array_api_strict":
-        return np.asarray(x.to_device(compat.array_namespace(x).Device("CPU_DEVICE")))
+        return np.asarray(x.to_device(namespace(x).Device("CPU_DEVICE")))
     if hasattr(x, "to_numpy"):
         return x.to_numpy()
     return np.asarray(x)
@@ -136,14 +141,14 @@ def prototype(name, dtype="float64"):
     if reason := unusable(name):
         raise BackendError(f"backend {name!r} cannot be used: {reason}")
     module = importlib.import_module(name)
-    xp = compat.array_namespace(module.empty(0))
+    xp = namespace(module.empty(0))
     on_gpu = name == "torch" and module.cuda.is_available()
     return xp.empty((0,), dtype=getattr(xp, dtype), device="cuda" if on_gpu else None)
 
 
 def widest(x):
     """float64 of the namespace of ``x`` where its device has it, else the dtype of ``x``."""
-    kinds = compat.array_namespace(x).__array_namespace_info__().dtypes(device=device(x), kind="real floating")
+    kinds = namespace(x).__array_namespace_info__().dtypes(device=device(x), kind="real floating")
     return kinds.get("float64", x.dtype)
 
 
@@ -162,7 +167,7 @@ def unguarded_methods(cls):
 
 def copies(arrays):
     """Copies that share no memory with ``arrays``, a tuple."""
-    return tuple(compat.array_namespace(x).asarray(x, copy=True) for x in arrays)
+    return tuple(namespace(x).asarray(x, copy=True) for x in arrays)
 
 
 def same(a, b):
@@ -170,8 +175,8 @@ def same(a, b):
     if len(a) != len(b):
         return False
     for x, y in zip(a, b, strict=True):
-        if compat.array_namespace(x) is not compat.array_namespace(y) or device(x) != device(y):
+        if namespace(x) is not namespace(y) or device(x) != device(y):
             return False
-        if x.dtype != y.dtype or x.shape != y.shape or not bool(compat.array_namespace(x).all(x == y)):
+        if x.dtype != y.dtype or x.shape != y.shape or not bool(namespace(x).all(x == y)):
             return False
     return True

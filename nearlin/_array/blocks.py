@@ -5,7 +5,7 @@ import math
 import array_api_compat as compat
 import numpy as np
 
-from nearlin._array.backends import device, is_numpy
+from nearlin._array.backends import device, is_numpy, namespace
 
 CPU_BLOCK_BYTES = 8 * 2**20
 
@@ -36,4 +36,4 @@ def unpack_mask(packed, columns, dtype):
     """The matrix of zeros and ones, in ``dtype``, that `pack_mask` packed from one with ``columns`` columns."""
     if is_numpy(packed):
         return np.unpackbits(packed, axis=1, count=columns).view(np.bool_).astype(dtype)
-    return compat.array_namespace(packed).astype(packed, dtype)
+    return namespace(packed).astype(packed, dtype)

@@ -7,7 +7,7 @@ import array_api_compat as compat
 import numpy as np
 import scipy.linalg
 
-from nearlin._array.backends import device, is_numpy
+from nearlin._array.backends import device, is_numpy, namespace
 from nearlin._array.pool import FEW, SMALL, scipy_on_one_thread
 
 
@@ -24,7 +24,7 @@ def cholesky(a, shift=0.0):
 
     Cost n³/3 flops; ``a`` is not changed.
     """
-    xp = compat.array_namespace(a)
+    xp = namespace(a)
     if is_numpy(a):
         r = a.copy()
         r.flat[:: a.shape[0] + 1] += shift
@@ -52,7 +52,7 @@ def spd_inverse(a, shift=0.0):
     A pivot below the rounding error of its diagonal entry counts as not positive. Cost n³ + n² + 2n flops (LAPACK's potrf and
     potri, and the shift); ``a`` is not changed.
     """
-    xp = compat.array_namespace(a)
+    xp = namespace(a)
     if hasattr(xp, "spd_inverse"):  # a namespace that has it as a primitive (operation counting)
         return xp.spd_inverse(a, float(shift))
     r = cholesky(a, shift)
@@ -73,7 +73,7 @@ def spd_inverse(a, shift=0.0):
 
 def cholesky_pivots(stack):
     """Squared diagonals (n, k) of the Cholesky factors of (n, k, k); `NotPositiveDefinite` if one has none. n k³/3 flops."""
-    xp = compat.array_namespace(stack)
+    xp = namespace(stack)
     try:
         with _raising_linalg(stack):
             return xp.linalg.diagonal(xp.linalg.cholesky(stack)) ** 2
@@ -83,7 +83,7 @@ def cholesky_pivots(stack):
 
 def eigh(a):
     """Eigenvalues (..., n) and eigenvectors (..., n, n) of symmetric matrices; `NotConverged` on every backend alike."""
-    xp = compat.array_namespace(a)
+    xp = namespace(a)
     try:
         with _raising_linalg(a):
             values, vectors = _eigh_in_float32(a) if is_numpy(a) and a.dtype == np.float32 and a.ndim == 2 else xp.linalg.eigh(a)
@@ -120,7 +120,7 @@ def singular_values(a):
 
 
 def _decomposed(a, decompose):
-    xp = compat.array_namespace(a)
+    xp = namespace(a)
     try:
         with _raising_linalg(a):
             parts = decompose(xp)
@@ -140,7 +140,7 @@ def _raising_linalg(a):
 
 def solve_triangular(r, b, *, trans=False):
     """Solve R x = b, or Rᵀ x = b with ``trans``, for upper triangular ``r`` (n, n) and ``b`` (n,) or (n, k). Cost n² k flops."""
-    xp = compat.array_namespace(r, b)
+    xp = namespace(r, b)
     if hasattr(xp, "solve_triangular"):  # a namespace that has it as a primitive (operation counting)
         return xp.solve_triangular(r, b, trans=trans)
     if is_numpy(r):

@@ -1,11 +1,12 @@
 """Networks on graphs: layers that are dense on the neighbourhoods of nodes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from nearlin._array import check, check_indices, namespace, unguarded_methods
 from nearlin.nn.activations import activation as named
-from nearlin.nn.layers import Dense, Elementwise
+from nearlin.nn.layers import Dense, Elementwise, LayerSpec
 from nearlin.nn.network import Sequential, Tape
 from nearlin.nn.network_jacobian import NetworkJacobian
 
@@ -132,9 +133,9 @@ class GraphNetwork:
 
 @dataclass(frozen=True)
 class _GraphDense(Dense):
-    @property
+    @cached_property
     def spec(self):
-        return replace(Dense.spec.fget(self), kind="graph")
+        return LayerSpec("graph", self.out, self.inp, bias=self.bias)
 
 
 @dataclass(frozen=True, eq=False)

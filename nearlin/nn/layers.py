@@ -142,7 +142,7 @@ class Dense:
     def __post_init__(self):
         settle(self, inp=integer(1), out=integer(1), bias=flag, scheme=one_of(*SCHEMES))
 
-    @property
+    @cached_property
     def spec(self):
         """The layer's `LayerSpec`."""
         return LayerSpec("dense", self.out, self.inp, bias=self.bias)

@@ -41,6 +41,13 @@ def _plogp(p):
     return p * xp.log(xp.where(p > 0, p, 1.0))
 
 
+def _one_hot(labels, outputs):
+    """Rows of the unit matrix (n, c), by labels (n,), like ``outputs`` (n, c)."""
+    xp = namespace(labels, outputs)
+    classes = xp.arange(outputs.shape[1], dtype=labels.dtype, device=labels.device)
+    return xp.astype(labels[:, None] == classes[None, :], outputs.dtype)
+
+
 @unguarded_methods
 @dataclass(frozen=True)
 class SquaredLoss:
@@ -190,10 +197,8 @@ class SoftmaxCrossEntropy:
             if off > 1e-3:
                 raise ValueError(f"rows of y sum to 1 within {off:.3g}; expected probabilities, which sum to 1")
             return y
-        classes = outputs.shape[1]
-        check_indices("y", y, outputs, classes)
-        labels = xp.arange(classes, dtype=y.dtype, device=y.device)
-        return xp.astype(y[:, None] == labels[None, :], outputs.dtype)
+        check_indices("y", y, outputs, outputs.shape[1])
+        return _one_hot(y, outputs)
 
     def _shifted(self, outputs):
         """Logits less the largest of their row (n, c): nothing overflows, and a small loss is no difference of large ones."""
@@ -231,7 +236,7 @@ class SoftmaxCrossEntropy:
         n, c = outputs.shape
         below = xp.cumulative_sum(self._probabilities(outputs), axis=1)[:, : c - 1]
         labels = xp.sum(xp.astype(below <= uniform(key, (n, 1), outputs), xp.int64), axis=1)
-        return self.targets(labels, outputs)
+        return _one_hot(labels, outputs)
 
     def least(self, y):
         """The smallest mean loss that any outputs reach: the entropy of the targets, 0 for labels."""

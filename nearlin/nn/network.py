@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 from nearlin._array import check, fold_in, namespace, not_negative, pooled, settle, unguarded_methods
@@ -27,14 +27,6 @@ class Tape(NamedTuple):
 def _specs(module):
     """The specs of the matrices of a layer (one or none) or of a composite."""
     return module.layers if hasattr(module, "layers") else (module.spec,) * bool(module.spec)
-
-
-def _pair(modules, params):
-    """Each module with its parameters: a matrix, None where it has none, a tuple for a composite."""
-    matrices = iter(params)
-    for module in modules:
-        own = tuple(islice(matrices, len(_specs(module))))
-        yield module, own if hasattr(module, "layers") else (own[0] if own else None)
 
 
 def _statistics(cache):
@@ -93,7 +85,7 @@ class Sequential:
             found = ", ".join(type(module).__name__ for module in self.modules) or "nothing"
             raise ValueError(f"modules holds no layer with parameters, but {found}; expected at least one, such as Dense")
 
-    @property
+    @cached_property
     def layers(self):
         """One `LayerSpec` per parameter matrix."""
         return tuple(spec for module in self.modules for spec in _specs(module))
@@ -101,6 +93,20 @@ class Sequential:
     @cached_property
     def _convolutional(self):
         return any(spec.kind == "conv" for spec in self.layers)
+
+    @cached_property
+    def _places(self):
+        """Where the parameters of each module lie: an index, None where it has none, a slice for a composite."""
+        made, start = [], 0
+        for module in self.modules:
+            stop = start + len(_specs(module))
+            made.append(slice(start, stop) if hasattr(module, "layers") else start if stop > start else None)
+            start = stop
+        return tuple(made)
+
+    def _own(self, params):
+        """The parameters of each module: a matrix, None where it has none, a tuple for a composite."""
+        return [None if place is None else params[place] for place in self._places]
 
     @property
     def inputs(self):
@@ -134,7 +140,7 @@ class Sequential:
     def forward(self, params, x):
         """Outputs (n, c) and the tape, for inputs (n, ...)."""
         caches = []
-        for module, W in _pair(self.modules, params):
+        for module, W in zip(self.modules, self._own(params), strict=True):
             x, cache = module.forward(W, x)
             caches.append(cache)
         return x, Tape(tuple(caches), x)
@@ -142,10 +148,10 @@ class Sequential:
     @_pass
     def backward(self, params, tape, dy, inputs=True):
         """Input gradients (None unless ``inputs``) and one trace per trainable layer, for output gradients ``dy``."""
-        traces, pairs = [], list(_pair(self.modules, params))
+        traces, matrices = [], self._own(params)
         first = next(i for i, module in enumerate(self.modules) if _specs(module))
-        for i in reversed(range(0 if inputs else first, len(pairs))):
-            (module, W), cache = pairs[i], tape.caches[i]
+        for i in reversed(range(0 if inputs else first, len(matrices))):
+            module, W, cache = self.modules[i], matrices[i], tape.caches[i]
             if i == first and not inputs and hasattr(module, "trace"):
                 return None, (module.trace(cache, dy), *reversed(traces))
             dy, trace = module.backward(W, cache, dy)
@@ -165,8 +171,7 @@ class Sequential:
     @_pass
     def jvp(self, params, tape, tangents, dx=None):
         """J v for tangents shaped like the parameters, (n, c), in one forward-mode pass; ``dx`` moves the inputs too."""
-        pairs = zip(_pair(self.modules, params), _pair(self.modules, tangents), tape.caches, strict=True)
-        for (module, W), (_, dW), cache in pairs:
+        for module, W, dW, cache in zip(self.modules, self._own(params), self._own(tangents), tape.caches, strict=True):
             dx = module.jvp(W, cache, dx, dW) if not hasattr(module, "layers") else module.jvp(W, cache, dW, dx)
         return dx
 

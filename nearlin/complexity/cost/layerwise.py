@@ -133,7 +133,7 @@ def _blocks_of(n, row_bytes):
 
 def _eigh(k):
     """Finiteness, eigenvectors (nominal), and eigenvalues of at least 0."""
-    return 9 * k**3 + 5 * k * k + 3 * k - 3
+    return 9 * k**3 + 4 * k * k + 3 * k - 3
 
 
 def shampoo_layer(spec, n=1, positions=1, reshape="filter"):

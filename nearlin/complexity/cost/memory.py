@@ -104,19 +104,25 @@ def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="re
     }
 
 
-FIRST_ORDER = {"sgd": (1, 4), "adam": (2, 9), "adamw": (2, 9), "adagrad": (1, 5), "rmsprop": (1, 6)}  # arrays kept, and at work
+FIRST_ORDER = {  # arrays kept, at work on NumPy, and at work elsewhere
+    "sgd": (1, 3, 4),
+    "adam": (2, 9, 9),
+    "adamw": (2, 9, 9),
+    "adagrad": (1, 5, 5),
+    "rmsprop": (1, 6, 6),
+}
 
 
 def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu", outputs=1):
     """Bytes of one step of a method of first order, a key of `FIRST_ORDER`, on a two-layer network; see `near_linear_memory`."""
     size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
-    moments, temporaries = FIRST_ORDER[optimizer]
+    moments, on_numpy, elsewhere = FIRST_ORDER[optimizer]
     return {
         "data": size.data,
         "parameters": size.weights,
         "state": moments * size.weights,
         "masks": size.masks,
-        "work": _first_order_work(size, temporaries, outputs * size.item * n * d),
+        "work": _first_order_work(size, on_numpy if packed else elsewhere, outputs * size.item * n * d),
     }
 
 
