@@ -79,6 +79,16 @@ def test_cholesky_factors_the_shifted_matrix(be, rng):
     assert np.allclose(np.tril(R, -1), 0)
 
 
+def test_large_finite_numbers_are_not_taken_for_infinite(be):
+    """Their squares overflow in both precisions: the check then counts, and finds the NaN and Inf beside them."""
+    large = 2.0 ** (1000 if be.eps < 1e-10 else 100) * np.asarray([[1.0, -1.0], [1.0, 0.5]])
+    _array.check(x=be.array(large), y=be.array(large).T)
+    for bad in (np.nan, np.inf, -np.inf):
+        large[1, 0] = bad
+        with pytest.raises(ValueError, match=r"x holds 1 NaN or Inf value\(s\) among 4; expected finite numbers"):
+            _array.check(x=be.array(large))
+
+
 @pytest.mark.parametrize("a", [[[1.0, 2.0], [2.0, 1.0]], [[np.nan, 0.0], [0.0, 1.0]]], ids=["indefinite", "nan"])
 def test_cholesky_fails_the_same_way_on_every_backend(be, a):
     with pytest.raises(_array.NotPositiveDefinite):

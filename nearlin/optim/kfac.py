@@ -24,7 +24,7 @@ Cost        with dense layers (o, D) and n rows (convolutions: D = inp kernel² 
               `nearlin.linalg.block_inverse`
             exact D + o - 2 flops per layer and inverse, inverse = "factored", pi = True
             nominal 9 D³ + 9 o³ flops per layer and inverse, inverse = "exact" or "rescaled": eigenvectors
-            exact 5 D² + 5 o² + 3 D + 3 o - 6 flops per layer and inverse, inverse = "exact" or "rescaled"
+            exact 4 D² + 4 o² + 3 D + 3 o - 6 flops per layer and inverse, inverse = "exact" or "rescaled"
             exact -3 o D flops per layer and inverse, inverse = "rescaled": S is not averaged in a new basis
             exact o D + 2 D² + 2 o² floats kept per layer
             exact D + o floats kept per layer, inverse = "exact" or "rescaled"

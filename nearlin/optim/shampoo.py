@@ -12,7 +12,7 @@ Cost        with, for a variable of N = N₀ N₁ ... entries and K axes, s = su
             exact 6 p - L flops per step: momentum, of that 2 p - L to see that the step is finite; p parameters in L matrices
             exact 2 N s + 2 q + N + N₀ - 1 flops per variable and statistics: a BLAS does half of 2 N s
             nominal 9 c flops per variable and inverse, root = "eigh": eigenvectors
-            exact 2 c + (16 K + 28) q + 31 s - 4 K flops per variable and inverse, root = "eigh": roots and their errors
+            exact 2 c + (16 K + 27) q + 31 s - 4 K flops per variable and inverse, root = "eigh": roots and their errors
             exact N + 2 q floats kept per variable
 Oracles     step: 1 forward, 1 backward
             warm start, per batch: 1 forward, 1 backward
