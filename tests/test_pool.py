@@ -130,7 +130,7 @@ def test_products_of_the_pool_are_walked_by_it_and_others_are_not(five, monkeypa
     (10, 4, 1, [4, 4, 2]), (9, 4, 1, [3, 3, 3]), (8, 8, 1, [8]), (50, 16, 8, [16, 16, 16, 2]), (0, 4, 1, []), (3, 16, 8, [3]),
     (65536, 520, 8, [520] * 126 + [16]),
 ])  # fmt: skip
-def test_even_slices_are_of_one_size(length, step, multiple, sizes):
-    found = _array.even_slices(length, step, multiple)
+def test_even_steps_are_of_one_size(length, step, multiple, sizes):
+    found = _array.slices(length, _array.even_step(length, step, multiple))
     assert [s.stop - s.start for s in found] == sizes
     assert [i for s in found for i in range(s.start, s.stop)] == list(range(length))

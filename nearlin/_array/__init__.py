@@ -29,7 +29,7 @@ from nearlin._array.backends import (
     unusable,
     widest,
 )
-from nearlin._array.blocks import CPU_BLOCK_BYTES, block_length, even_slices, pack_mask, slices, unpack_mask
+from nearlin._array.blocks import CPU_BLOCK_BYTES, block_length, even_step, pack_mask, slices, unpack_mask
 from nearlin._array.checks import (
     betas,
     check,
@@ -82,6 +82,6 @@ __all__ = [
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
     "brings_convolution", "convolution_gradients", "convolve", "strided_windows", "window_rows",
-    "CPU_BLOCK_BYTES", "block_length", "even_slices", "pack_mask", "slices", "unpack_mask",
+    "CPU_BLOCK_BYTES", "block_length", "even_step", "pack_mask", "slices", "unpack_mask",
     "blas_threads", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks", "workers",
 ]  # fmt: skip

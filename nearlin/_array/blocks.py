@@ -21,10 +21,10 @@ def slices(length, step):
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
-def even_slices(length, step, multiple=1):
-    """Consecutive slices that cover ``length``, as few as of at most ``step``, of one size: a multiple of ``multiple``."""
+def even_step(length, step, multiple=1):
+    """The size, a multiple of ``multiple``, of as few even slices of ``length`` as there are of at most ``step``."""
     each = math.ceil(length / math.ceil(length / step)) if length else step
-    return slices(length, -(-each // multiple) * multiple)
+    return -(-each // multiple) * multiple
 
 
 def pack_mask(mask):

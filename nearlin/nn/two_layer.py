@@ -19,7 +19,7 @@ from nearlin._array import (
     abs_in_place,
     block_length,
     check,
-    even_slices,
+    even_step,
     fold_in,
     integer,
     itemsize,
@@ -172,12 +172,17 @@ def shares(width, outputs):
     return [slice(start, stop) for start, stop in pairwise(k * width // outputs for k in range(outputs + 1))]
 
 
+def block_width(own, length):
+    """Neurons of a block of an output's ``own`` ones: at most ``length``, a multiple of 8 where there are several blocks."""
+    return min(own, even_step(own, length, multiple=8))
+
+
 def blocks_of_neurons(width, outputs, length):
     """Slices of at most ``length`` neurons, a multiple of 8, in order and even, none with neurons of two outputs."""
     return [
         slice(own.start + s.start, own.start + s.stop)
         for own in shares(width, outputs)
-        for s in even_slices(own.stop - own.start, length, multiple=8)
+        for s in slices(own.stop - own.start, block_width(own.stop - own.start, length))
     ]
 
 

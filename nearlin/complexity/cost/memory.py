@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons, walked
+from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons
 from nearlin.complexity.cost.layerwise import LAYERS
 from nearlin.nn.layers import LayerSpec
+from nearlin.nn.two_layer import block_width
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
 
@@ -37,8 +38,8 @@ class Memory(NamedTuple):
 
 
 def _memory(n, d, m, dtype, packed, workers, activation, outputs=1):
-    item, first = np.dtype(dtype).itemsize, walked(n, m, neurons_per_block(n, dtype), outputs)[0]
-    width, relu = first.stop, activation == "relu"
+    item, relu = np.dtype(dtype).itemsize, activation == "relu"
+    width = block_width(m // outputs, neurons_per_block(n, dtype))  # no list of blocks: a width may be out of all reach
     masks = n * (ceil(m / 8) if packed else m) if relu else 0
     sizes = item * n * (d + outputs), item * m * d, masks, item * n * n
     return Memory(*sizes, workers * item * n * width, workers * item * width * d, item, packed and relu, relu)
