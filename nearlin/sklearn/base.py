@@ -1,6 +1,7 @@
 """What `MLPClassifier` and `MLPRegressor` share: scikit-learn's parameters and attributes, and the fit."""
 
 import warnings
+from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
@@ -156,9 +157,9 @@ class BasePerceptron(BaseEstimator):
         table, scaling = tabulate(rows, outputs, layers, self.standardize)
         start = layers.params(*self._start(layers, scaling, layers.draw(random, rows.X), last))
         task = self._task(layers, outputs, table, random)
-        l2, start = self._penalty(task, table, rows.total, start, random)
-        self.alpha_ = l2 * rows.total
         fitted, score = self._hold_out(table, outputs, task, random)
+        l2, start, task = self._penalty(task, fitted, rows.total, start, random)
+        self.alpha_ = l2 * rows.total
         found = task.fit(fitted, l2, start, score)
         self._keep(found, task.value(fitted, found.params, l2), layers, scaling)
         return self
@@ -204,14 +205,15 @@ class BasePerceptron(BaseEstimator):
         return Task(layers, outputs.loss, *methods, given("batch_size"), rule, key, bool(self.verbose))
 
     def _penalty(self, task, table, total, start, random):
-        """ω, given or chosen, and where to begin with it."""
+        """ω, given or chosen on the rows to fit, where to begin with it, and how: a fit that has begun ends sooner."""
         if self.solver == NEAR_LINEAR:
-            return 0.0, start
+            return 0.0, start, task
         if self.alpha != "auto":
-            return self.alpha / total, start
+            return self.alpha / total, start, task
         if table.n < FEW:
-            return MIDDLE, start
-        return task.choose(table.single() if self.standardize else table, start, random)
+            return MIDDLE, start, task
+        l2, start = task.choose(table.single() if self.standardize else table, start, random)
+        return l2, start, replace(task, rule=task.rule.halved())
 
     def _hold_out(self, table, outputs, task, random):
         """The rows to fit and, with early stopping, ``score(params)`` on the others, else None."""

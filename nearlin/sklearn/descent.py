@@ -50,7 +50,7 @@ class Fitted(NamedTuple):
     converged: bool
 
 
-def descend(optimizer, objective, params, batches, rule, key, score=None, verbose=False):
+def descend(optimizer, objective, params, batches, rule, key, score=None, verbose=False, lost=None):
     """Iterate until the `Rule` ends it.
 
     Parameters
@@ -67,6 +67,8 @@ def descend(optimizer, objective, params, batches, rule, key, score=None, verbos
         ``score(params)`` on held-out rows: the best parameters are returned, and progress is that of the score.
     verbose : bool
         Print a line an iteration.
+    lost : callable, optional
+        ``lost(params)`` after every iteration: where it is true the fit ends.
 
     Returns
     -------
@@ -95,6 +97,8 @@ def descend(optimizer, objective, params, batches, rule, key, score=None, verbos
             best = scores[-1], params
         if verbose:
             print(f"iteration {len(losses)}: loss {total:.8f}" + (f", held-out score {scores[-1]:.4f}" if score else ""))
+        if lost is not None and lost(params):
+            break
     converged = idle >= rule.n_iter_no_change
     return Fitted(params if score is None else best[1], losses, scores if score else None, converged)
 

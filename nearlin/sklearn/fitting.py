@@ -1,5 +1,6 @@
 """From checked rows to a fitted network: the table of what is fitted, held-out rows, and the choice of the penalty."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -153,10 +154,10 @@ class Task:
         """The mean loss with a penalty."""
         return nn.Objective(self.network, self.loss, l2=l2)
 
-    def fit(self, table, l2, params, score=None):
+    def fit(self, table, l2, params, score=None, lost=None):
         """The `Fitted` from ``params`` on."""
         batches = Batches(table.batch, self.batch_size and min(self.batch_size, table.n), self.key)
-        return descend(self.optimizer, self.objective(l2), params, batches, self.rule, self.key, score, self.verbose)
+        return descend(self.optimizer, self.objective(l2), params, batches, self.rule, self.key, score, self.verbose, lost)
 
     def value(self, table, params, l2=0.0):
         """The mean loss of a table, a float."""
@@ -165,16 +166,29 @@ class Task:
     def choose(self, table, start, random):
         """The penalty ω with the least loss on held-out rows, and parameters fitted with it.
 
-        They are tried from the largest on, each from ``start``, until one is worse than that before it.
+        They are tried from the largest on, each from ``start``, until one is worse than that before it; a fit by steps on all
+        rows also ends where its held-out loss is above the best one and rises. The best goes on on all of ``table``.
         """
         quiet, best = replace(self, verbose=False, optimizer=self.rough, rule=self.rule.halved()), None
         start, dtype = cast(start, table.x.dtype), start[0].dtype
         some = table if table.n <= MANY else table.split(MANY / table.n, random)[1]
         fitted, held_out = some.split(HELD_OUT, random)
         for l2 in PENALTIES:
-            params = quiet.fit(fitted, l2, start).params
+            lost = self._lost(held_out, best[0]) if best and self.batch_size is None else None
+            params = quiet.fit(fitted, l2, start, lost=lost).params
             loss = self.value(held_out, params)
             if best is not None and loss > best[0]:
                 break
             best = loss, l2, params
-        return best[1], cast(best[2], dtype)
+        return best[1], cast(quiet.fit(table, *best[1:]).params, dtype)
+
+    def _lost(self, held_out, least):
+        """``lost(params)`` for `descend`: whether the held-out loss is above ``least`` and has risen since the last call."""
+        last = math.inf
+
+        def lost(params):
+            nonlocal last
+            before, last = last, self.value(held_out, params)
+            return last > max(least, before)
+
+        return lost

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 from nearlin.sklearn import SOLVERS, MLPClassifier, MLPRegressor  # noqa: E402
+from nearlin.sklearn.fitting import Task  # noqa: E402
 from nearlin.sklearn.scaling import Scaling  # noqa: E402
 
 SMALL = {"hidden_layer_sizes": (8,), "random_state": 0}
@@ -194,6 +195,20 @@ def test_early_stopping_keeps_the_best_of_the_held_out_scores():
         np.testing.assert_array_equal(shorter.fit(X, y).predict(X), ours.predict(X))
     assert ours.best_loss_ is None
     assert len(ours.validation_scores_) == ours.n_iter_ == len(ours.loss_curve_)
+
+
+def test_rows_that_are_held_out_for_the_score_do_not_choose_the_penalty(monkeypatch):
+    """Fits that choose and begin see the rows that the last fit sees, and no others."""
+    seen, fit = [], Task.fit
+
+    def watched(self, table, *args, **kwargs):
+        seen.append(set(table.rows.tolist()))
+        return fit(self, table, *args, **kwargs)
+
+    monkeypatch.setattr(Task, "fit", watched)
+    MLPClassifier(early_stopping=True, max_iter=3, tol=0.5, **SMALL).fit(*blobs(200))
+    assert len(seen[-1]) == 180
+    assert all(rows <= seen[-1] for rows in seen)
 
 
 def test_scores_of_held_out_rows_are_weighted():

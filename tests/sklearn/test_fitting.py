@@ -1,5 +1,6 @@
 """From checked rows to a fit: parts of a table, the choice of the penalty, and iterations, of which each has draws of its own."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,12 +40,12 @@ def test_held_out_rows_have_the_classes_in_their_proportions():
 
 
 def test_the_penalty_has_the_least_loss_on_rows_that_were_not_fitted():
-    """Without the penalty in it, by shorter fits each from the start, on at most 8000 rows, until one is worse."""
+    """Without the penalty in it, by shorter fits each from the start, on at most 8000 rows, until one is worse; then on all."""
     fits, losses = [], {1e-2: 3.0, 1e-3: 2.0, 1e-4: 2.5}
 
     class Scripted(Task):
-        def fit(self, some, l2, params, score=None):
-            fits.append((self.optimizer, self.rule.n_iter_no_change, some, float(params[0][0])))
+        def fit(self, some, l2, params, score=None, lost=None):
+            fits.append((self.optimizer, self.rule, some, float(params[0][0])))
             return Fitted((np.array([l2], params[0].dtype),), [], None, True)
 
         def value(self, some, params, l2=0.0):
@@ -55,11 +56,38 @@ def test_the_penalty_has_the_least_loss_on_rows_that_were_not_fitted():
     task = Scripted(None, None, "whole", "rough", None, Rule(200, 1e-4, 10), 0)
     l2, (W,) = task.choose(table(10000), (np.array([7.0]),), np.random.RandomState(0))
     assert (l2, W[0], W.dtype) == (1e-3, 1e-3, np.float64)
-    assert [(optimizer, patience, start) for optimizer, patience, _, start in fits] == [("rough", 5, 7.0)] * 3
+    assert {(optimizer, rule) for optimizer, rule, *_ in fits} == {("rough", Rule(200, 1e-4, 5))}
+    assert [start for *_, start in fits] == [7.0] * 3 + [1e-3]
+    assert fits[-1][2].n == 10000
     fits.clear()
     losses.update({1e-3: 4.0, 1e-4: 0.0})
     assert task.choose(table(10000), (np.array([7.0]),), np.random.RandomState(0))[0] == 1e-2
-    assert len(fits) == 2
+    assert len(fits) == 3
+
+
+def test_a_penalty_is_given_up_where_its_held_out_loss_is_above_the_best_and_rises():
+    """By steps on all rows; passes through mini-batches may rise."""
+    curves = {1e-2: [9.0, 9.5, 2.0], 1e-3: [9.0, 3.0, 1.0, 1.5, 1.8, 2.5, 0.0]}  # of the held-out rows, step by step
+    taken = dict.fromkeys((1e-2, 1e-3, 1e-4), 0)
+
+    class Scripted(Task):
+        def fit(self, some, l2, params, score=None, lost=None):
+            while some.n < 200 and taken[l2] < len(curves[l2]):
+                taken[l2] += 1
+                if lost is not None and lost((l2,)):
+                    break
+            return Fitted((np.array(l2),), [], None, True)
+
+        def value(self, some, params, l2=0.0):
+            return curves[float(params[0])][taken[float(params[0])] - 1]
+
+    task = Scripted(None, None, None, None, None, Rule(200, 1e-4, 10), 0)
+    assert task.choose(table(200), (np.zeros(1),), np.random.RandomState(0))[0] == 1e-2
+    assert taken == {1e-2: 3, 1e-3: 6, 1e-4: 0}
+    taken.update(dict.fromkeys(taken, 0))
+    curves[1e-4] = [3.0]
+    assert replace(task, batch_size=50).choose(table(200), (np.zeros(1),), np.random.RandomState(0))[0] == 1e-3
+    assert taken == {1e-2: 3, 1e-3: 7, 1e-4: 1}
 
 
 def test_iterations_end_without_progress_and_every_step_has_its_own_draws():
