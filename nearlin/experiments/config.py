@@ -171,7 +171,7 @@ class Config:
     tol: float | None = _option(
         None,
         "Stop when the residual, relative to that at the start, is at most this.",
-        otherwise=f"{TOL:g}; 1e-06 for digits-parity",
+        otherwise=f"{TOL:g}; 0.0001 for digits-parity",
         least=0,
     )
     seed: int = _option(
