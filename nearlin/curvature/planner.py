@@ -123,12 +123,17 @@ class Planner:
         N, p = self.J.shape
         if not self.J.layered:
             routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", "cg")]
-        elif self.squared and p > N and not self.J.coupling and not (self.point.l2 and self.point.layers[0].input_scale):
+        elif self.squared and p > N and not self.J.coupling and not self._in_units:
             routes = [ROUTES[name] for name in ("exact", "sketch", "class-averaged", "cg")]
         else:
             routes = PARAMETER
         routes = [route for route in routes if route.whole or not self.whole]
         return [route for route in routes if not route.obstacle(self.J) and route.bytes(self.J) <= self.memory]
+
+    @property
+    def _in_units(self):
+        """Whether there is a penalty that the sample side cannot hold: on a first layer with an input scale."""
+        return self.point is not None and bool(self.point.l2 and self.point.layers[0].input_scale)
 
     def seconds(self, route, experience, ratio):
         """Predicted time of a step's linear algebra by this route."""
