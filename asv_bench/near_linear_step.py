@@ -4,6 +4,8 @@ Ratios of times measured in one process, runs interleaved, after a warm-up; the 
 structured exact step: forward, Gram matrix as a Hadamard product, Cholesky, update, by the fastest of rank-k update and
 general product on one or two BLAS threads, without guard or certificate. The near-linear steps are complete: certificate,
 guard, and (fresh) sketch and factorisation. ``--quick`` runs every row at a sixteenth of the size, to see that it runs.
+``--base DIR`` prints the near-linear step of this checkout beside that of another one instead: minima of interleaved rounds, a
+process each.
 """
 
 import argparse
@@ -168,6 +170,51 @@ def high_water():
     return next(int(line.split()[1]) for line in pathlib.Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
 
 
+# -------------------------------------------------------------------------------------------------------- another checkout
+
+MEASURED = ("fresh", "reused", "gram_matvec", "forward")
+
+
+def serve(n, m):
+    """Print milliseconds of each of `MEASURED`, minima of some calls, for every line that comes in."""
+    objective, params, batch = problem(n, m, "float32")
+    opt = nl.optim.NearLinearGaussNewton()
+    state, J = opt.init(params, objective), objective.at(params, batch).jacobian()
+    later, kept, _ = opt.step(params, state, objective, batch, key=0)
+    calls = (
+        partial(opt.step, params, state, objective, batch, key=0),
+        partial(opt.step, later, kept, objective, batch, key=1),
+        partial(J.gram_matvec_with_adjoint, batch[1]),
+        partial(objective.at, params, batch),
+    )
+    for _ in sys.stdin:
+        print(*(1e3 * min(seconds(call)[0] for _ in range(3)) for call in calls), flush=True)
+
+
+def base_rows(base, n, m, rounds):
+    """Times of this checkout and of ``base``, and their ratios."""
+    code = f"import near_linear_step as s; s.serve({n}, {m})"
+    served = []
+    for root in (pathlib.Path(__file__).parent.parent, pathlib.Path(base)):
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root.resolve()), sys.path[0]))}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        served.append(subprocess.Popen([sys.executable, "-c", code], env=env, text=True, **pipes))
+    found = []
+    for _ in range(rounds):
+        for process in served:
+            print(file=process.stdin, flush=True)
+            found.append([float(ms) for ms in process.stdout.readline().split()])
+    for process in served:
+        process.communicate()
+    print(f"\nn={n}, m={m}, d=16, float32: this checkout / {base}")
+    for name, here, there in zip(MEASURED, *(map(min, zip(*found[i::2], strict=True)) for i in (0, 1)), strict=True):
+        row(f"{name} ({here:.1f} ms / {there:.1f} ms)", f"{here / there:.2f}", BASE_TARGETS.get((n, name), "printed"))
+
+
+BASE_TARGETS = {(1024, "reused"): "<= 0.85", (1024, "gram_matvec"): "<= 0.85", (1024, "forward"): "<= 0.65",
+                (4096, "fresh"): "<= 0.90", (4096, "reused"): "<= 0.88"}  # fmt: skip
+
+
 # ----------------------------------------------------------------------------------------------------------------- PyTorch
 
 
@@ -280,11 +327,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the size")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
+    parser.add_argument("--base", metavar="DIR", help="another checkout, whose near-linear steps are timed beside")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
     (n, m), (n_small, m_small) = ((1024, 8192), (256, 4096)) if options.quick else ((4096, 131072), (1024, 65536))
     versions = f"nearlin {nl.__version__}, NumPy {np.__version__}, Python {platform.python_version()}"
     print(f"{versions}, {platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
+    if options.base:
+        for size in ((n_small, m_small), (n, m)):
+            base_rows(options.base, *size, 2 * rounds)
+        return
     large = {"float32": (">= 4 (aim 8)", ">= 6 (aim 12)"), "float64": (">= 6 (aim 8)", ">= 9 (aim 12)")}
     contest_rows(n, m, rounds, large, ">= 3.5")
     memory_row(n, m)

@@ -7,7 +7,7 @@ Update      W ← W - lr Jᵀg,   ||r - (J Jᵀ + λ I) g|| <= ε ||r||
             R (n c, n c) with RᵀR = G̃ + λ I, G̃ = J SᵀS Jᵀ sketched; PCG on J Jᵀ + λ I with M⁻¹ = R⁻¹R⁻ᵀ
 Notation    paper → code:  A = Jᵀ → J transposed,  R → R⁻¹,  ε₀ → epsilon,  G_t → J Jᵀ,  λ_min of the kernel → not needed
 Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, s sketched neurons (default
-              3 n/2), K inner iterations, B floats of a block of neurons (8 MB; to the flop:
+              3 n/2), K inner iterations, B floats of a block of neurons (2 MB, or 256 neurons up to 8 MB; to the flop:
               `nearlin.complexity.cost.near_linear_step`):
             leading K (4 N + 2 n²) flops per step: products and triangular solves
             leading 2 N flops per step: certificate
