@@ -200,7 +200,7 @@ def _remainders(factor, members, present):
         A = (A + xp.matrix_transpose(A)) / 2
         return xp.where(eye > 0, diagonal[some, :, None] * eye, A)
 
-    return xp.concat(list(_array.map_blocks(remainders, _walk(factor, members), present)), axis=0)
+    return xp.concat(_array.map_blocks(remainders, _walk(factor, members), present), axis=0)
 
 
 def _root(factor, members, present, inverses):
@@ -212,10 +212,9 @@ def _root(factor, members, present, inverses):
     def products(some):
         F = _rows(factor, members[some, :], present[some, :])
         solved = inverses[some, :, :] @ F
-        return xp.matrix_transpose(xp.reshape(F, (-1, k))) @ xp.reshape(solved, (-1, k))
+        product = xp.matrix_transpose(xp.reshape(F, (-1, k))) @ xp.reshape(solved, (-1, k))
+        return xp.astype(product, _array.widest(product), copy=False)
 
-    core = 0.0
-    for part in _array.map_blocks(products, _walk(factor, members), present):
-        core = core + xp.astype(part, _array.widest(part), copy=False)
+    core = _array.sum_blocks(products, _walk(factor, members), present)
     core = (core + xp.matrix_transpose(core)) / 2
     return xp.astype(_array.cholesky(core, shift=1.0), present.dtype)

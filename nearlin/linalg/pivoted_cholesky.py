@@ -330,7 +330,7 @@ class _Growth:
         xp, (n, _), k, t = _array.namespace(self.F), self.F.shape, self.rank, T.shape[0]
         F_T = xp.matrix_transpose(xp.take(self.F[:, :k], T, axis=0))
 
-        def add(rows):
+        def columns(rows):
             C = self._entries(rows, T)
             if k:
                 C = C - self.F[rows, :k] @ F_T
@@ -338,13 +338,15 @@ class _Growth:
             self.F[rows, k : k + t] = new
             return xp.matrix_transpose(self.F[rows, : k + t]) @ new, xp.sum(new * new, axis=1)
 
+        squares = []
+
+        def add(rows, made):
+            self.gram[: k + t, k : k + t] += xp.astype(made[0], self.gram.dtype, copy=False)
+            squares.append(made[1])
+
         length = _array.block_length(_array.itemsize(self.F.dtype) * (k + 3 * t), self.F)
-        squares, gram = [], self.gram[: k + t, k : k + t]
-        for part, square in _array.map_blocks(add, _array.slices(n, length), self.F):
-            gram = gram + xp.astype(part, gram.dtype, copy=False)
-            squares.append(square)
-        self.gram[: k + t, k : k + t] = gram
-        self.gram[k : k + t, :k] = xp.matrix_transpose(gram[:k, :])
+        _array.fold_blocks(columns, _array.slices(n, length), add, self.F)
+        self.gram[k : k + t, :k] = xp.matrix_transpose(self.gram[:k, k : k + t])
         self._subtract(_host(xp.concat(squares)))
 
     def _subtract(self, squares):
