@@ -284,7 +284,7 @@ def bad(rng, what):
     A = symmetric(rng, SPECTRUM)
     return {
         "another diagonal": lambda: Matrix(A, 2 * np.diagonal(A)),
-        "indefinite": lambda: Matrix(1.05 * np.eye(N) - 0.05),
+        "indefinite": lambda: Matrix(1.047 * np.eye(N) - 0.047),
         "entries of NaN": lambda: Matrix(np.where(np.eye(N) > 0, A, np.nan)),
         "negative": lambda: Matrix(A, np.linspace(-1, 1, N)),
         "NaN": lambda: Matrix(A, np.full(N, np.nan)),
@@ -302,7 +302,11 @@ def bad(rng, what):
             ValueError,
             r"^entry \(\d+, \d+\) of the matrix is .*; expected the same number from source.entries as",
         ),
-        ("indefinite", FactorizationError, "^a Schur complement has -.* beside 1 in the matrix; expected a positive semidefinite matrix"),
+        (
+            "indefinite",
+            FactorizationError,
+            "^a Schur complement has -.* beside 1 in the matrix; expected a positive semidefinite matrix",
+        ),
         ("entries of NaN", ValueError, "^row [01] of the matrix holds NaN or Inf"),
         ("negative", ValueError, "^diagonal holds -1; expected at least 0"),
         ("NaN", ValueError, "^diagonal holds 60 NaN or Inf"),
