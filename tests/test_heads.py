@@ -192,10 +192,10 @@ TALL = [(5, (14, 9)), (6, (13, 16, 11))]  # every tensor has more entries than G
 SMALL = {"lr": 1e-3}
 SAMPLED = [(False, "batch"), (True, "sample"), (False, "sample")]
 CASES = {
-    "sgd": [o.SGD(), o.SGD(form="average"), o.SGD(weight_decay=0.1)],
+    "sgd": [o.SGD(), o.SGD(form="average"), o.SGD(weight_decay=0.1), o.SGD(nesterov=True)],
     "adagrad": [o.AdaGrad(), o.AdaGrad(weight_decay=0.1)],
-    "rmsprop": [o.RMSprop(), o.RMSprop(weight_decay=0.1), o.RMSprop(momentum=0.9)],
-    "adam": [o.Adam(), o.Adam(second_moment_of="mean"), o.Adam(weight_decay=0.1)],
+    "rmsprop": [o.RMSprop(), o.RMSprop(weight_decay=0.1), o.RMSprop(momentum=0.9), o.RMSprop(centered=True)],
+    "adam": [o.Adam(), o.Adam(second_moment_of="mean"), o.Adam(weight_decay=0.1), o.Adam(amsgrad=True)],
     "adamw": [o.AdamW(weight_decay=0.0), o.AdamW()],
     "muon": [o.Muon(), o.Muon(ns_steps=3, polish=2)],
     "ginger": [o.Ginger(rank=1, **SMALL), o.Ginger(rank=4, **SMALL), o.Ginger(rank=1, clip=None, damping=1.0, **SMALL)],

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import namespace
-from nearlin.steps import decay, public_step, rate, settle_shared, taken_if_finite
+from nearlin.steps import decay, entrywise, public_step, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
@@ -64,11 +64,11 @@ class AdaGrad:
         point, lr = objective.at(params, batch), rate(self.lr, state.t)
         grads = point.grads()
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
-        sums = zip(grads, state.square or (None,) * len(params), decayed, strict=True)
-        square, trial = zip(*(self._update(g, V, W, lr) for g, V, W in sums), strict=True)
+
+        def update(W, g, V):
+            V = g * g if V is None else V + g * g
+            return V, W - lr * g / (namespace(g).sqrt(V) + self.epsilon_hat)
+
+        square, trial = entrywise(update, 2, decayed, grads, state.square)
         new = trial, State(state.t + 1, square)
         return taken_if_finite((params, state), new, point.loss, beside=grads)  # where g² overflows, the step is 0
-
-    def _update(self, g, V, W, lr):
-        V = g * g if V is None else V + g * g
-        return V, W - lr * g / (namespace(g).sqrt(V) + self.epsilon_hat)

@@ -2,6 +2,7 @@
 
 from nearlin._array import namespace
 from nearlin.linalg import axpy
+from nearlin.steps.slicing import entrywise
 
 
 def velocity(old, grads, momentum, form="sum"):
@@ -21,13 +22,21 @@ def adam_moments(g, M, V, t, betas, epsilon_hat, second_moment_of="gradient"):
     ``second_moment_of="mean"`` V averages the square of M / (1 - β₁ᵗ). Kingma, Ba, arXiv:1412.6980, Algorithm 1; 10 p flops, 6 p
     the first time, p more for the mean.
     """
+    M, V = _moments(g, M, V, t, betas, second_moment_of)
+    return M, V, _root(V, t, betas, epsilon_hat)
+
+
+def _moments(g, M, V, t, betas, second_moment_of):
     beta1, beta2 = betas
     g1 = (1 - beta1) * g
     M = g1 if M is None else beta1 * M + g1
     s = g if second_moment_of == "gradient" else M / (1 - beta1**t)
     s2 = (1 - beta2) * s * s
-    V = s2 if V is None else beta2 * V + s2
-    return M, V, namespace(g).sqrt(V / (1 - beta2**t)) + epsilon_hat
+    return M, s2 if V is None else beta2 * V + s2
+
+
+def _root(V, t, betas, epsilon_hat):
+    return namespace(V).sqrt(V / (1 - betas[1] ** t)) + epsilon_hat
 
 
 def adam_step(decayed, grads, mean, square, t, lr, betas, epsilon_hat, second_moment_of="gradient"):
@@ -35,8 +44,20 @@ def adam_step(decayed, grads, mean, square, t, lr, betas, epsilon_hat, second_mo
 
     Three tuples like ``grads``; see `adam_moments`. 3 p flops more.
     """
-    none, made = (None,) * len(grads), []
-    for W, g, M, V in zip(decayed, grads, mean or none, square or none, strict=True):
+
+    def update(W, g, M, V):
         M, V, root = adam_moments(g, M, V, t, betas, epsilon_hat, second_moment_of)
-        made.append((M, V, W - (lr / (1 - betas[0] ** t)) * M / root))
-    return tuple(zip(*made, strict=True))
+        return M, V, W - (lr / (1 - betas[0] ** t)) * M / root
+
+    return entrywise(update, 3, decayed, grads, mean, square)
+
+
+def amsgrad_step(decayed, grads, moments, t, lr, betas, epsilon_hat, second_moment_of="gradient"):
+    """`adam_step` with the largest V so far in the root: M, V, that and the new W, from ``moments``, the first three."""
+
+    def update(W, g, M, V, largest):
+        M, V = _moments(g, M, V, t, betas, second_moment_of)
+        largest = V if largest is None else namespace(V).maximum(largest, V)
+        return M, V, largest, W - (lr / (1 - betas[0] ** t)) * M / _root(largest, t, betas, epsilon_hat)
+
+    return entrywise(update, 4, decayed, grads, *moments)

@@ -20,6 +20,9 @@ METHODS = {
     "adamw": nl.optim.AdamW(),
     "adagrad": nl.optim.AdaGrad(),
     "rmsprop": nl.optim.RMSprop(),
+    "sgd-nesterov": nl.optim.SGD(nesterov=True),
+    "amsgrad": nl.optim.Adam(amsgrad=True),
+    "rmsprop-centred": nl.optim.RMSprop(centered=True, momentum=0.5),
 }
 LAYERS = (LayerSpec("dense", 4, 3), LayerSpec("norm", 5, 1), LayerSpec("dense", 2, 4, bias=False))
 
@@ -213,6 +216,38 @@ def test_the_second_moment_of_the_mean_agrees_while_the_gradient_stays(params, r
         np.testing.assert_allclose(W, V, atol=1e-15)
     for W, V in zip(run(usual, params, [first, second])[-1], run(theirs, params, [first, second])[-1], strict=True):
         assert np.max(np.abs(W - V)) > 1e-5
+
+
+def test_slices_give_the_same_bits(monkeypatch, opt, rng):
+    """Whatever their length, however many workers, and whatever the layout of the gradient in memory."""
+    start, batches = (tuple(rng.standard_normal((40, 30), dtype=np.float32) for _ in range(n)) for n in (2, 6))
+    batches = [(batches[2 * i], batches[2 * i + 1].T.copy().T) for i in range(3)]
+    whole = run(opt, start, batches)
+    monkeypatch.setattr("nearlin.steps.slicing.SLICE", 7)
+    for W, V in zip(whole[-1], run(opt, start, batches)[-1], strict=True):
+        assert W.dtype == V.dtype
+        assert np.array_equal(W, V)
+
+
+def test_nesterovs_steps_are_those_of_sutskever_looking_ahead():
+    """v' ← μ v' - lr g(W' + μ v'), W' ← W' + v': ours are W' + μ v', on a quadratic."""
+    A, opt = np.asarray([[3.0, 1.0], [1.0, 2.0]]), nl.optim.SGD(lr=0.05, momentum=0.8, nesterov=True)
+    W = ahead = np.asarray([[1.0, -2.0]])
+    v, state, objective = 0.0, opt.init((W,), Quadratic(A)), Quadratic(A)
+    for _ in range(6):
+        v = 0.8 * v - 0.05 * (W + 0.8 * v) @ A
+        W = W + v
+        (ahead,), state, _ = opt.step((ahead,), state, objective, None)
+        np.testing.assert_allclose(ahead, W + 0.8 * v, rtol=1e-13)
+
+
+@dataclasses.dataclass
+class Quadratic:
+    A: np.ndarray
+    layers = (LayerSpec("dense", 1, 2, bias=False),)
+
+    def at(self, params, batch):
+        return GivenPoint((params[0] @ self.A,))
 
 
 # ------------------------------------------------------------------------------------------------ weight decay and schedules

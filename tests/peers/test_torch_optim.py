@@ -12,6 +12,13 @@ T, O = torch.optim, optim
 PAIRS = {
     "sgd": (lambda p: T.SGD(p, 0.1, momentum=0.9), O.SGD(lr=0.1, momentum=0.9)),
     "sgd without momentum": (lambda p: T.SGD(p, 0.01), O.SGD(lr=0.01, momentum=0.0)),
+    "sgd, nesterov": (lambda p: T.SGD(p, 0.1, momentum=0.9, nesterov=True), O.SGD(lr=0.1, nesterov=True)),
+    "amsgrad": (lambda p: T.Adam(p, 0.1, (0.9, 0.5), amsgrad=True), O.Adam(lr=0.1, betas=(0.9, 0.5), amsgrad=True)),
+    "rmsprop, centred": (lambda p: T.RMSprop(p, 0.01, centered=True), O.RMSprop(lr=0.01, centered=True)),
+    "rmsprop, centred, momentum": (
+        lambda p: T.RMSprop(p, 0.01, centered=True, momentum=0.9),
+        O.RMSprop(lr=0.01, centered=True, momentum=0.9),
+    ),
     "adam": (lambda p: T.Adam(p, 1e-3), O.Adam(lr=1e-3)),
     "adam, other betas": (lambda p: T.Adam(p, 0.1, (0.0, 0.5), 1e-3), O.Adam(lr=0.1, betas=(0.0, 0.5), epsilon_hat=1e-3)),
     "adamw": (lambda p: T.AdamW(p, 0.1, (0.9, 0.99), weight_decay=0.5), O.AdamW(lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)),

@@ -11,6 +11,7 @@ from nearlin.nn.layers import LayerSpec
 from nearlin.nn.two_layer import block_width
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
+from nearlin.steps import SLICE
 
 
 class Memory(NamedTuple):
@@ -118,12 +119,16 @@ def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, w
     """Bytes of one step of a method of first order, a key of `FIRST_ORDER`, on a two-layer network; see `near_linear_memory`."""
     size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
     moments, on_numpy, elsewhere = FIRST_ORDER[optimizer]
+    held, entries = 2 + moments, size.weights // size.item
+    work = (on_numpy if packed else elsewhere) * size.weights
+    if packed and entries > SLICE:  # results and gradient; temporaries in slices
+        work = held * size.weights + workers * (on_numpy - held + 3) * size.item * SLICE
     return {
         "data": size.data,
         "parameters": size.weights,
         "state": moments * size.weights,
         "masks": size.masks,
-        "work": _first_order_work(size, on_numpy if packed else elsewhere, outputs * size.item * n * d),
+        "work": max(work, _first_order_work(size, 0, outputs * size.item * n * d)),
     }
 
 
