@@ -2,7 +2,7 @@
 
 from math import prod
 
-from nearlin._array import even_slices, is_numpy, map_blocks, namespace
+from nearlin._array import even_step, is_numpy, map_blocks, namespace, slices
 
 SLICE = 2**17  # entries: the temporaries of an update stay in a core's cache, and a slice takes much longer than its calls
 
@@ -20,14 +20,15 @@ def entrywise(update, results, *trees):
     xp = namespace(*trees[0])
     made = [tuple(xp.empty(W.shape, dtype=W.dtype) for _ in range(results)) for W in trees[0]]
     flat = [(_flat(given), _flat(fresh)) for given, fresh in zip(layers, made, strict=True)]
-    tasks = [(*pair, entries) for pair in flat for entries in even_slices(pair[0][0].shape[0], SLICE)]
+    lengths = [prod(W.shape) for W in trees[0]]
+    tasks = [(*pair, part) for pair, k in zip(flat, lengths, strict=True) for part in slices(k, even_step(k, SLICE))]
 
-    def part(task):
+    def work(task):
         given, fresh, entries = task
         for out, result in zip(fresh, update(*(a if a is None else a[entries] for a in given)), strict=True):
             out[entries] = result
 
-    map_blocks(part, tasks, trees[0][0])
+    map_blocks(work, tasks, trees[0][0])
     return tuple(zip(*made, strict=True))
 
 
