@@ -1,13 +1,14 @@
 """Workers of one BLAS thread each: what they make, in which order they sum, and how many threads BLAS has meanwhile."""
 
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from nearlin import _array
+from nearlin import _array, nn
 
 HOST = np.zeros(1)
 
@@ -134,3 +135,18 @@ def test_even_steps_are_of_one_size(length, step, multiple, sizes):
     found = _array.slices(length, _array.even_step(length, step, multiple))
     assert [s.stop - s.start for s in found] == sizes
     assert [i for s in found for i in range(s.start, s.stop)] == list(range(length))
+
+
+def test_a_large_perceptron_leaves_blas_one_thread_where_the_machine_is_crowded(monkeypatch):
+    """Quiet, BLAS keeps its threads: workers are slower at single products."""
+    seen, networks = [], [nn.MLP((4, k, 2)) for k in (8, 8000)]
+    activation = replace(nn.activation("relu"), function=lambda x: seen.append(_array.blas_threads()) or x)
+    with threadpool_limits(2, user_api="blas"):
+        before = _array.blas_threads()
+        for crowded in (False, True):
+            monkeypatch.setattr(nn.network, "crowded", lambda crowded=crowded: crowded)
+            for network in networks:
+                first, _, last = network.modules
+                watched = nn.Sequential((first, nn.Elementwise(activation), last))
+                watched.forward(watched.init(0, HOST), np.ones((3, 4)))
+    assert seen == [before, before, before, 1]

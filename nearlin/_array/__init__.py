@@ -68,7 +68,17 @@ from nearlin._array.factor import (
     svd,
     tridiagonal_extremes,
 )
-from nearlin._array.pool import blas_threads, fold_blocks, map_blocks, matmul, pooled, sum_blocks, sums_of_blocks, workers
+from nearlin._array.pool import (
+    blas_threads,
+    crowded,
+    fold_blocks,
+    map_blocks,
+    matmul,
+    pooled,
+    sum_blocks,
+    sums_of_blocks,
+    workers,
+)
 from nearlin._array.random import fold_in, generator, normal, permutation, signs, uniform
 
 __all__ = [
@@ -83,5 +93,5 @@ __all__ = [
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
     "brings_convolution", "convolution_gradients", "convolve", "strided_windows", "window_rows",
     "CPU_BLOCK_BYTES", "block_length", "even_step", "pack_mask", "slices", "unpack_mask",
-    "blas_threads", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks", "workers",
+    "blas_threads", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks", "workers",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from nearlin._array.backends import device, is_numpy, namespace
-from nearlin._array.pool import FEW, SMALL, scipy_on_one_thread
+from nearlin._array.pool import FEW, SMALL, crowded, pooled, scipy_on_one_thread
 
 
 class NotPositiveDefinite(ArithmeticError):
@@ -85,7 +85,7 @@ def eigh(a):
     """Eigenvalues (..., n) and eigenvectors (..., n, n) of symmetric matrices; `NotConverged` on every backend alike."""
     xp = namespace(a)
     try:
-        with _raising_linalg(a):
+        with _raising_linalg(a), pooled(a) if a.shape[-1] > FEW and crowded() else contextlib.nullcontext():
             values, vectors = _eigh_in_float32(a) if is_numpy(a) and a.dtype == np.float32 and a.ndim == 2 else xp.linalg.eigh(a)
     except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
         raise NotConverged(str(error).splitlines()[0]) from error

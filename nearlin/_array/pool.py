@@ -34,6 +34,19 @@ def blas_threads():
     return min([library["num_threads"] for library in _blas().info()] or [cores])
 
 
+def crowded():
+    """Whether more threads are ready to run than BLAS has, and one: its threads wait for each other by spinning, and for a turn.
+
+    As Linux says; elsewhere never.
+    """
+    try:
+        with open("/proc/loadavg") as said:
+            ready = int(said.read().split()[3].split("/")[0])
+    except OSError:
+        return False
+    return ready > blas_threads() + 1
+
+
 @functools.cache
 def _scipy_blas():
     """SciPy's own BLAS, where NumPy brings another; else None."""
