@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from nearlin._array import block_length, integer, is_numpy, itemsize, map_blocks, namespace, settle, slices, strided_windows
 
-BLOCK = (
-    2**21
-)  # bytes of a block of samples and its working memory, a core's cache; with less, workers wait for each other's calls
+# Bytes: a block of samples with its working memory fills a core's cache, as workers that are called often wait for each other;
+# elementwise work that passes less is not worth two workers.
+BLOCK, LIGHT = 2**21, 2**24
 
 
 @dataclass(frozen=True)
@@ -123,18 +123,22 @@ def channel_sums(x):
     return xp.sum(xp.reshape(xp.sum(by_sample, axis=0), (-1, x.shape[1])), axis=0)
 
 
-def sample_blocks(n, entries, like, least=0):
-    """Even blocks of ``n`` samples with ``entries`` numbers of work each: of `BLOCK` bytes, or ``least`` numbers."""
+def sample_blocks(n, entries, like, least=0, light=False):
+    """Even blocks of ``n`` samples with ``entries`` numbers of work each: of `BLOCK` bytes, or ``least`` numbers.
+
+    One block where all fit in it, or, of ``light`` work, in `LIGHT` bytes.
+    """
     if not is_numpy(like):
         return slices(n, block_length(entries * itemsize(like.dtype), like))
+    size = n * entries * itemsize(like.dtype)
     count = math.ceil(n * entries / max(BLOCK // itemsize(like.dtype), least))
-    count = min(n, 2 * math.ceil(count / 2)) if n * entries * itemsize(like.dtype) > BLOCK else 1
+    count = min(n, 2 * math.ceil(count / 2)) if size > (LIGHT if light else BLOCK) else 1
     return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
-def by_samples(f, shape, entries, *arrays, least=0):
+def by_samples(f, shape, entries, *arrays, least=0, light=False):
     """``f`` of `sample_blocks` of the ``arrays``, put together in one array of ``shape``, images channels last."""
-    blocks = sample_blocks(shape[0], entries, arrays[0], least)
+    blocks = sample_blocks(shape[0], entries, arrays[0], least, light)
     if len(blocks) == 1:
         return f(*arrays)
     whole = _empty(shape, arrays[0])
@@ -150,7 +154,7 @@ def blockwise(f, shape, *arrays):
     """``f``, which acts on each sample, of the ``arrays``: on NumPy by blocks that stay in the cache, elsewhere at once."""
     if not is_numpy(arrays[0]):
         return f(*arrays)
-    return by_samples(f, shape, 4 * math.prod(arrays[0].shape[1:]), *arrays)
+    return by_samples(f, shape, 4 * math.prod(arrays[0].shape[1:]), *arrays, light=True)
 
 
 def _empty(shape, like):

@@ -72,7 +72,7 @@ def _sums(f, *arrays):
         return tuple(map(channel_sums, f(*(a[rows, ...] for a in arrays))))
 
     n, entries = arrays[0].shape[0], 4 * math.prod(arrays[0].shape[1:])
-    blocks = sample_blocks(n, entries, arrays[0]) if is_numpy(arrays[0]) else [slice(0, n)]
+    blocks = sample_blocks(n, entries, arrays[0], light=True) if is_numpy(arrays[0]) else [slice(0, n)]
     return sum_blocks(part, blocks, arrays[0])
 
 
@@ -146,7 +146,14 @@ class BatchNorm(_Norm):
             return _by_lanes(lambda v: k * v, v)
         rows = math.prod(v.shape) // self.channels
         along, mean = (_along(total / rows, v) for total in sums)
-        return _by_lanes(lambda v, xh: k * (v - mean - xh * along), v, cache.normalized)
+
+        def part(v, xh):
+            change = v - mean
+            change -= xh * along
+            change *= k
+            return change
+
+        return _by_lanes(part, v, cache.normalized)
 
     def backward(self, W, cache, dy):
         """dx, shaped like x, for output gradients dy, and the `NormTrace`; batch statistics are differentiated too."""

@@ -214,7 +214,8 @@ def test_convolution_equals_its_definition(be, options):
 def test_blocks_of_samples_do_not_change_the_numbers(name, monkeypatch, numpy_backend):
     objective, params, batch = make(numpy_backend, NETWORKS[name])
     whole = objective.at(params, batch)
-    monkeypatch.setattr(nn.images, "BLOCK", 8)  # one sample at a time
+    for limit in ("BLOCK", "LIGHT"):
+        monkeypatch.setattr(nn.images, limit, 8)  # one sample at a time
     parts = objective.at(params, batch)
     np.testing.assert_allclose(parts.outputs, whole.outputs, atol=1e-13)
     for a, b in zip(parts.grads(), whole.grads(), strict=True):
