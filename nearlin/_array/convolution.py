@@ -19,8 +19,9 @@ def window_rows(x, size, kernel, stride, dilation):
     A row of a window lies in one piece where columns are not dilated, and is copied as one item, in half the time.
     """
     x = np.ascontiguousarray(x)
-    sample, row, column, _ = x.strides
-    strides = (sample, row * stride[0], column * stride[1], row * dilation[0])
+    column = x.shape[3] * x.itemsize  # NumPy's own strides may be any where a length is 1
+    row = x.shape[2] * column
+    strides = (x.shape[1] * row, row * stride[0], column * stride[1], row * dilation[0])
     view = np.ndarray((x.shape[0], *size, kernel[0]), np.dtype((np.void, kernel[1] * column)), x, strides=strides)
     return view.copy().view(x.dtype)
 
