@@ -15,9 +15,11 @@ from nearlin._array.backends import (
     cupy_unusable,
     describe,
     device,
+    into,
     is_array,
     is_numpy,
     itemsize,
+    kept,
     namespace,
     prototype,
     refuse_masked,
@@ -54,7 +56,7 @@ from nearlin._array.checks import (
     step_size,
     within,
 )
-from nearlin._array.convolution import brings_convolution, convolution_gradients, convolve, strided_windows, window_rows
+from nearlin._array.convolution import brings_convolution, convolution_gradients, convolve, row_windows, strided_windows
 from nearlin._array.factor import (
     NotConverged,
     NotPositiveDefinite,
@@ -70,6 +72,7 @@ from nearlin._array.factor import (
 )
 from nearlin._array.pool import (
     blas_threads,
+    by_one_worker,
     crowded,
     fold_blocks,
     map_blocks,
@@ -83,7 +86,7 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 
 __all__ = [
     "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device",
-    "is_array", "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded",
+    "into", "is_array", "is_numpy", "itemsize", "kept", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded",
     "unguarded_methods", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
@@ -91,7 +94,8 @@ __all__ = [
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
-    "brings_convolution", "convolution_gradients", "convolve", "strided_windows", "window_rows",
+    "brings_convolution", "convolution_gradients", "convolve", "strided_windows", "row_windows",
     "CPU_BLOCK_BYTES", "block_length", "even_step", "pack_mask", "slices", "unpack_mask",
-    "blas_threads", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks", "workers",
+    "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
+    "workers",
 ]  # fmt: skip

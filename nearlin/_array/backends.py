@@ -50,10 +50,26 @@ def describe(x):
     return f"{str(x.dtype).split('.')[-1]} {backend_name(x)} array of shape {tuple(x.shape)} on {device(x)}"
 
 
+def _writes(x):
+    return is_numpy(x) or compat.is_cupy_array(x) or compat.is_torch_array(x)
+
+
 def abs_in_place(x):
     """|x|, in the memory of ``x`` where its backend writes there."""
-    writes = is_numpy(x) or compat.is_cupy_array(x) or compat.is_torch_array(x)
-    return namespace(x).abs(x, **({"out": x} if writes else {}))
+    return namespace(x).abs(x, **({"out": x} if _writes(x) else {}))
+
+
+def into(out, operation, *operands):
+    """``out[...] = operation(*operands)`` for a function of the array API by name; straight into ``out`` where possible."""
+    if _writes(out):
+        getattr(namespace(out), operation)(*operands, out=out)
+    else:
+        out[...] = getattr(namespace(out), operation)(*operands)
+
+
+def kept(x, mask):
+    """``x`` where ``mask`` holds, else zero."""
+    return x * (mask if _writes(x) else namespace(x).astype(mask, x.dtype))
 
 
 def itemsize(dtype):

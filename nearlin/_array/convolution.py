@@ -13,17 +13,16 @@ def strided_windows(x, shape, stride, dilation):
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
-def window_rows(x, size, kernel, stride, dilation):
-    """The windows of NumPy images ``x`` (b, h, w, channels) at ``size`` (h', w') positions: (b, h', w', kh, kw channels).
+def row_windows(x, count, width, stride):
+    """The windows of ``width`` columns in the rows of NumPy images ``x`` (b, h, w, channels): (b, h, count, width channels).
 
-    A row of a window lies in one piece where columns are not dilated, and is copied as one item, in half the time.
+    A window lies in one piece, and is copied as one item, in half the time.
     """
     x = np.ascontiguousarray(x)
-    column = x.shape[3] * x.itemsize  # NumPy's own strides may be any where a length is 1
-    row = x.shape[2] * column
-    strides = (x.shape[1] * row, row * stride[0], column * stride[1], row * dilation[0])
-    view = np.ndarray((x.shape[0], *size, kernel[0]), np.dtype((np.void, kernel[1] * column)), x, strides=strides)
-    return view.copy().view(x.dtype)
+    sample, row, column, _ = x.strides
+    item = np.dtype((np.void, width * column))
+    view = np.ndarray((*x.shape[:2], count), item, x, strides=(sample, row, column * stride))
+    return view.copy()[..., None].view(x.dtype)
 
 
 def brings_convolution(x):

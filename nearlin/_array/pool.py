@@ -37,7 +37,7 @@ def blas_threads():
 def crowded():
     """Whether more threads are ready to run than BLAS has, and one: its threads wait for each other by spinning, and for a turn.
 
-    As Linux says; elsewhere never. What it decides may move the last bits of products, where BLAS has several threads.
+    As Linux says; elsewhere never.
     """
     try:
         with open("/proc/loadavg") as said:
@@ -94,10 +94,11 @@ def pooled(like):
         _here.workers = None
 
 
-def _as_worker(work):
+def by_one_worker(work):
+    """``work()``, in which walks are serial."""
     before, _here.workers = getattr(_here, "workers", None), 1
     try:
-        work()
+        return work()
     finally:
         _here.workers = before
 
@@ -123,10 +124,10 @@ def map_blocks(f, blocks, like):
 
     with pooled(like):
         others = [
-            _pool(count - 1, os.getpid()).submit(contextvars.copy_context().run, _as_worker, work) for _ in range(count - 1)
+            _pool(count - 1, os.getpid()).submit(contextvars.copy_context().run, by_one_worker, work) for _ in range(count - 1)
         ]
         try:
-            _as_worker(work)
+            by_one_worker(work)
         finally:
             wait(others)
     for other in others:

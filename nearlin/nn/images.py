@@ -6,11 +6,22 @@ With channels last the entries of a window in one row of an image lie side by si
 import math
 from dataclasses import dataclass
 
-from nearlin._array import block_length, integer, is_numpy, itemsize, map_blocks, namespace, settle, slices, strided_windows
+from nearlin._array import (
+    block_length,
+    by_one_worker,
+    integer,
+    is_numpy,
+    itemsize,
+    map_blocks,
+    namespace,
+    settle,
+    slices,
+    strided_windows,
+)
 
 # Bytes: a block of samples with its working memory fills a core's cache, as workers that are called often wait for each other;
 # elementwise work that passes less is not worth two workers.
-BLOCK, LIGHT = 2**21, 2**24
+BLOCK, LIGHT = 2**21, 2**22
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,11 @@ def from_lanes(rows, shape):
     return xp.permute_dims(xp.reshape(rows, (n, h, w, channels)), (0, 3, 1, 2))
 
 
+def along(v, x):
+    """Values per channel, shaped to act on the `lanes` of ``x``."""
+    return v if x.ndim == 2 else namespace(v).tile(v, (x.shape[3],))
+
+
 def channel_sums(x):
     """The sum over all but channels of x (n, channels) or images (n, channels, h, w): of these over rows and samples, then
     columns, as errors stay near those of pairwise sums where few terms follow on each other."""
@@ -123,41 +139,52 @@ def channel_sums(x):
     return xp.sum(xp.reshape(xp.sum(by_sample, axis=0), (-1, x.shape[1])), axis=0)
 
 
-def sample_blocks(n, entries, like, least=0, light=False):
-    """Even blocks of ``n`` samples with ``entries`` numbers of work each: of `BLOCK` bytes, or ``least`` numbers.
-
-    One block where all fit in it, or, of ``light`` work, in `LIGHT` bytes.
-    """
+def sample_blocks(n, entries, like, least=0):
+    """Even blocks of ``n`` samples with ``entries`` numbers of work each: of `BLOCK` bytes, or ``least`` numbers."""
     if not is_numpy(like):
         return slices(n, block_length(entries * itemsize(like.dtype), like))
     size = n * entries * itemsize(like.dtype)
     count = math.ceil(n * entries / max(BLOCK // itemsize(like.dtype), least))
-    count = min(n, 2 * math.ceil(count / 2)) if size > (LIGHT if light else BLOCK) else 1
+    count = min(n, 2 * math.ceil(count / 2)) if size > BLOCK else 1
     return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
 def by_samples(f, shape, entries, *arrays, least=0, light=False):
-    """``f`` of `sample_blocks` of the ``arrays``, put together in one array of ``shape``, images channels last."""
-    blocks = sample_blocks(shape[0], entries, arrays[0], least, light)
-    if len(blocks) == 1:
-        return f(*arrays)
-    whole = _empty(shape, arrays[0])
+    """An array of ``shape``, images channels last, that ``f(out, ...)`` fills from `sample_blocks` of the ``arrays``."""
+    whole = empty_images(shape, arrays[0])
 
     def part(rows):
-        whole[rows, ...] = f(*(a[rows, ...] for a in arrays))
+        f(whole[rows, ...], *(a[rows, ...] for a in arrays))
 
-    map_blocks(part, blocks, arrays[0])
+    blocks = sample_blocks(shape[0], entries, arrays[0], least)
+    lightly(lambda: map_blocks(part, blocks, arrays[0]), light and arrays[0])
     return whole
+
+
+def is_light(x):
+    """Whether elementwise work on ``x`` is not worth two workers."""
+    return math.prod(x.shape) * itemsize(x.dtype) <= LIGHT
+
+
+def lightly(walk, x):
+    """``walk()``, by one worker where ``x`` is an array of few bytes."""
+    return by_one_worker(walk) if x is not False and is_light(x) else walk()
 
 
 def blockwise(f, shape, *arrays):
     """``f``, which acts on each sample, of the ``arrays``: on NumPy by blocks that stay in the cache, elsewhere at once."""
-    if not is_numpy(arrays[0]):
+    entries = 4 * math.prod(arrays[0].shape[1:])
+    if not is_numpy(arrays[0]) or is_light(arrays[0]):
         return f(*arrays)
-    return by_samples(f, shape, 4 * math.prod(arrays[0].shape[1:]), *arrays, light=True)
+
+    def part(out, *arrays):
+        out[...] = f(*arrays)
+
+    return by_samples(part, shape, entries, *arrays)
 
 
-def _empty(shape, like):
+def empty_images(shape, like):
+    """An array of ``shape`` to be filled, next to ``like``; images channels last."""
     xp = namespace(like)
     if len(shape) != 4:
         return xp.empty(shape, dtype=like.dtype, device=like.device)

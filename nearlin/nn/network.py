@@ -7,8 +7,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from nearlin._array import check, crowded, fold_in, namespace, not_negative, pooled, settle, unguarded_methods
+from nearlin._array import check, crowded, fold_in, not_negative, pooled, settle, unguarded_methods
 from nearlin.nn.activations import activation as named
+from nearlin.nn.images import framed
 from nearlin.nn.jacobian import LayeredJacobian
 from nearlin.nn.layers import Dense, Elementwise, widths
 from nearlin.nn.network_jacobian import NetworkJacobian
@@ -303,15 +304,15 @@ class ZeroPadShortcut:
 
     def forward(self, W, x):
         """y (n, 2 c, ⌈h/2⌉, ⌈w/2⌉) of x (n, c, h, w), and the cache, the shape of x."""
-        xp = namespace(x)
         half = x[:, :, ::2, ::2]
         front = x.shape[1] // 2
-        pads = [xp.zeros((x.shape[0], k, *half.shape[2:]), dtype=x.dtype, device=x.device) for k in (front, x.shape[1] - front)]
-        return xp.concat([pads[0], half, pads[1]], axis=1), tuple(x.shape)
+        y = framed((x.shape[0], 2 * x.shape[1], *half.shape[2:]), x)
+        y[:, front : front + x.shape[1], :, :] = half
+        return y, tuple(x.shape)
 
     def backward(self, W, shape, dy):
         """dx (n, c, h, w) for output gradients dy, zero at the entries that were left out; no trace."""
-        dx = namespace(dy).zeros(shape, dtype=dy.dtype, device=dy.device)
+        dx = framed(shape, dy)
         front = shape[1] // 2
         dx[:, :, ::2, ::2] = dy[:, front : front + shape[1], :, :]
         return dx, None

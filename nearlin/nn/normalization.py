@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from nearlin._array import integer, is_numpy, namespace, positive, settle, sum_blocks
-from nearlin.nn.images import blockwise, channel_sums, from_lanes, lanes, sample_blocks
+from nearlin._array import integer, into, is_numpy, namespace, positive, settle, sum_blocks
+from nearlin.nn.images import along, blockwise, by_samples, channel_sums, empty_images, from_lanes, lanes, lightly, sample_blocks
 from nearlin.nn.layers import LayerSpec
 
 
@@ -54,15 +54,10 @@ def all_but_channels(x):
     return (0, *range(2, x.ndim))
 
 
-def _along(v, x):
-    """Values per channel, shaped to act on the `lanes` of ``x``."""
-    return v if x.ndim == 2 else namespace(v).tile(v, (x.shape[3],))
-
-
 def _by_lanes(f, *arrays):
-    """``f``, which acts entry by entry, of the lanes of arrays shaped alike."""
-    rows = tuple(map(lanes, arrays))
-    return from_lanes(blockwise(f, rows[0].shape, *rows), arrays[0].shape)
+    """An array that ``f(out, ...)``, which acts entry by entry, fills from the lanes of ``arrays`` shaped alike."""
+    shape, rows = arrays[0].shape, tuple(map(lanes, arrays))
+    return from_lanes(by_samples(f, rows[0].shape, 2 * rows[0].shape[1], *rows, light=True), shape)
 
 
 def _sums(f, *arrays):
@@ -71,14 +66,27 @@ def _sums(f, *arrays):
     def part(rows):
         return tuple(map(channel_sums, f(*(a[rows, ...] for a in arrays))))
 
-    n, entries = arrays[0].shape[0], 4 * math.prod(arrays[0].shape[1:])
-    blocks = sample_blocks(n, entries, arrays[0], light=True) if is_numpy(arrays[0]) else [slice(0, n)]
-    return sum_blocks(part, blocks, arrays[0])
+    n, entries = arrays[0].shape[0], 2 * math.prod(arrays[0].shape[1:])
+    blocks = sample_blocks(n, entries, arrays[0]) if is_numpy(arrays[0]) else [slice(0, n)]
+    return lightly(lambda: sum_blocks(part, blocks, arrays[0]), arrays[0])
 
 
 def _moments(v, xh):
     """The sums of v xh and of v over all but channels."""
     return _sums(lambda v, xh: (v * xh, v), v, xh)
+
+
+def _centred(x, mean):
+    """x less its mean by channel, and the sums of its squares."""
+    centred, mean = empty_images(x.shape, x), along(mean, x)
+
+    def part(rows):
+        c = lanes(centred[rows, ...])
+        into(c, "subtract", lanes(x[rows, ...]), mean)
+        return channel_sums(from_lanes(c * c, (rows.stop - rows.start, *x.shape[1:])))
+
+    blocks = sample_blocks(x.shape[0], 2 * math.prod(x.shape[1:]), x)
+    return centred, lightly(lambda: sum_blocks(part, blocks, x), x)
 
 
 class _Norm:
@@ -106,9 +114,18 @@ class _Norm:
         """Rows of a trace: samples times positions."""
         return math.prod(cache.normalized.shape) // self.channels
 
-    def _affine(self, W, normalized):
-        gamma, beta = (_along(W[:, i], normalized) for i in (0, 1))
-        return _by_lanes(lambda xh: xh * gamma + beta, normalized)
+    def _affine(self, W, normalized, scale=None):
+        """gamma xh + beta for the normalised inputs xh, which are multiplied by ``scale`` before, where it is given."""
+        gamma, beta = (along(W[:, i], normalized) for i in (0, 1))
+        lengths = None if scale is None else along(scale, normalized)
+
+        def part(y, xh):
+            if lengths is not None:
+                xh *= lengths
+            into(y, "multiply", xh, gamma)
+            y += beta
+
+        return _by_lanes(part, normalized)
 
 
 @dataclass(frozen=True)
@@ -127,31 +144,27 @@ class BatchNorm(_Norm):
         """y, shaped like x (n, channels, ...), and the `Cache`."""
         xp, rows = namespace(W, x), math.prod(x.shape) // self.channels
         mean = _sums(lambda x: (x,), x)[0] / rows if self.statistics is None else self.statistics.mean
-        centre = _along(mean, x)
-        centred = _by_lanes(lambda x: x - centre, x)
-        squares = None if self.statistics else _sums(lambda c: (c * c,), centred)[0]
+        normalized, squares = _centred(x, mean)
         variance = squares / rows if self.statistics is None else self.statistics.variance
         scale = 1 / xp.sqrt(variance + self.epsilon)
-        along = _along(scale, x)
-        normalized = _by_lanes(lambda c: c * along, centred)
-        return self._affine(W, normalized), Cache(normalized, scale, Statistics(mean, variance))
+        return self._affine(W, normalized, scale), Cache(normalized, scale, Statistics(mean, variance))
 
     def _derivative(self, W, cache, v, sums):
         """Of y along a change v of x: gamma scale (v less its mean and its component along the normalised inputs).
 
         It is its own adjoint. ``sums`` are the `_moments` of v; the statistics of evaluation do not change.
         """
-        k = _along(W[:, 0] * cache.scale, v)
+        k = along(W[:, 0] * cache.scale, v)
         if self.statistics is not None:
-            return _by_lanes(lambda v: k * v, v)
+            return _by_lanes(lambda dy, v: into(dy, "multiply", v, k), v)
         rows = math.prod(v.shape) // self.channels
-        along, mean = (_along(total / rows, v) for total in sums)
+        component, mean = (along(total / rows, v) for total in sums)
 
-        def part(v, xh):
-            change = v - mean
-            change -= xh * along
+        def part(change, v, xh):
+            into(change, "multiply", xh, -component)
+            change += v
+            change -= mean
             change *= k
-            return change
 
         return _by_lanes(part, v, cache.normalized)
 
@@ -194,8 +207,8 @@ class LayerNorm(_Norm):
         return blockwise(part, v.shape, v, cache.normalized, cache.scale)
 
     def _scaled(self, W, v):
-        gamma = _along(W[:, 0], v)
-        return _by_lanes(lambda v: v * gamma, v)
+        gamma = along(W[:, 0], v)
+        return _by_lanes(lambda out, v: into(out, "multiply", v, gamma), v)
 
     def backward(self, W, cache, dy):
         """dx, shaped like x, for output gradients dy, and the `NormTrace`."""

@@ -1,79 +1,89 @@
-"""Convolution by patches: a matrix product with all windows of the input, taken in blocks of samples.
+"""Convolution by patches: matrix products with the windows that lie in rows of the input, taken in blocks of samples.
 
-At T output positions a sample has the patches P (T, q): q = kh kw inp / groups entries for each group of channels. With kernels K
-(q, out / groups) of a group
+Row i of the kernels meets T windows of one row each in a sample, P_i (T, q) for q = kw inp / groups entries in each group of
+channels. With the same row of the kernels, K_i (q, out / groups),
 
-    Y  = P K + b                                    2 T out q flops a sample
-    dK = sum over samples of Pᵀ dY
-    dX = the convolution of dY with the kernels flipped, where the stride is 1; else fold(dY Kᵀ): flipped, s² times as much work.
+    Y     = sum over i of P_i K_i  + b              2 T out q kh flops a sample
+    dK_iᵀ = sum over samples of dYᵀ P_i
+    dX    = the convolution of dY with the kernels flipped, where the stride is 1; else fold(dY Kᵀ): flipped, s² times the work.
 
-P is one copy of a view of the images, which lie in memory with channels last, made anew where it is needed instead of kept.
+All P_i of a sample are parts of one copy of the windows in all its rows, kh times less than a copy of whole patches; where rows
+lie at stride 1 they are matrices as they are. The copy is made anew where it is needed. Products are taken sample by sample: BLAS
+is faster where a product has fewer than a million multiplications.
 """
 
 from dataclasses import replace
 
-from nearlin._array import is_numpy, namespace, sum_blocks, window_rows
-from nearlin.nn.images import by_samples, channel_sums, fold, out_size, padded, sample_blocks, windows
+from nearlin._array import into, is_numpy, namespace, row_windows, sum_blocks
+from nearlin.nn.images import Window, along, by_samples, channel_sums, fold, lanes, out_size, padded, sample_blocks, windows
 
 
-def _patches(x, spec):
-    """The patches (groups, b T, q) of images ``x`` (b, inp, h, w): by kernel row, kernel column, channel of the group."""
-    xp = namespace(x)
+def _parts(x, spec):
+    """The matrices P_i (groups, b, h' w', q) of images ``x`` (b, inp, h, w), one for each row of the kernels."""
+    xp, (height, width) = namespace(x), out_size(x.shape[2:], spec)
     if is_numpy(x) and spec.groups == spec.dilation[1] == 1:
-        images, size = xp.permute_dims(padded(x, spec.pad), (0, 2, 3, 1)), out_size(x.shape[2:], spec)
-        rows = window_rows(images, size, spec.kernel, spec.stride, spec.dilation)
-        return xp.reshape(rows, (1, x.shape[0] * size[0] * size[1], -1))
-    view = windows(x, spec)
-    b, _, kh, kw, h, w = view.shape
-    view = xp.reshape(view, (b, spec.groups, spec.depth, kh, kw, h, w))
-    return xp.reshape(xp.permute_dims(view, (1, 0, 5, 6, 3, 4, 2)), (spec.groups, b * h * w, -1))
+        images = xp.permute_dims(padded(x, spec.pad), (0, 2, 3, 1))
+        rows = row_windows(images, width, spec.kernel[1], spec.stride[1])[None]
+    else:
+        window = Window((1, spec.kernel[1]), (1, spec.stride[1]), spec.pad, (1, spec.dilation[1]))
+        view = windows(x, window)[:, :, 0, ...]
+        view = xp.reshape(view, (x.shape[0], spec.groups, spec.depth, *view.shape[2:]))
+        rows = xp.permute_dims(view, (1, 0, 4, 5, 3, 2))
+    s, reach = spec.stride[0], spec.stride[0] * (height - 1) + 1
+    starts = (i * spec.dilation[0] for i in range(spec.kernel[0]))
+    return [xp.reshape(rows[:, :, i : i + reach : s, ...], (spec.groups, x.shape[0], height * width, -1)) for i in starts]
 
 
-def _rows(y, groups):
-    """(b, channels, h, w) as (groups, b h w, channels / groups)."""
-    xp = namespace(y)
-    rows = xp.reshape(xp.permute_dims(y, (0, 2, 3, 1)), (-1, groups, y.shape[1] // groups))
-    return xp.permute_dims(rows, (1, 0, 2))
-
-
-def _images(rows, size):
-    """The inverse of `_rows`, for images of ``size`` (h, w)."""
-    xp = namespace(rows)
-    return xp.permute_dims(xp.reshape(xp.permute_dims(rows, (1, 0, 2)), (-1, *size, rows.shape[0] * rows.shape[2])), (0, 3, 1, 2))
+def _by_positions(y, groups):
+    """(b, channels, h, w) as (groups, b, h w, channels / groups)."""
+    xp, (b, channels, h, w) = namespace(y), y.shape
+    return xp.permute_dims(xp.reshape(xp.permute_dims(y, (0, 2, 3, 1)), (b, h * w, groups, channels // groups)), (2, 0, 1, 3))
 
 
 def _matrices(kernels, spec):
-    """Kernels (out, inp / groups, kh, kw) as K (groups, q, out / groups)."""
+    """Kernels (out, inp / groups, kh, kw) as K (kh, groups, 1, q, out / groups)."""
     xp = namespace(kernels)
     by_group = xp.reshape(kernels, (spec.groups, -1, *kernels.shape[1:]))
-    return xp.reshape(xp.permute_dims(by_group, (0, 3, 4, 2, 1)), (spec.groups, -1, by_group.shape[1]))
+    return xp.reshape(xp.permute_dims(by_group, (3, 0, 4, 2, 1)), (spec.kernel[0], spec.groups, 1, -1, by_group.shape[1]))
 
 
 def forward(x, kernels, bias, spec):
     """y (n, out, h', w') of x (n, inp, h, w) for ``kernels`` (out, inp / groups, kh, kw)."""
     K, size = _matrices(kernels, spec), out_size(x.shape[2:], spec)
 
-    def part(x):
-        Y = _patches(x, spec) @ K
+    def part(y, x):
+        Y = _by_positions(y, spec.groups)
+        for i, P in enumerate(_parts(x, spec)):
+            if i == 0:
+                into(Y, "matmul", P, K[0, ...])
+            else:
+                Y += P @ K[i, ...]
         if bias is not None:
-            Y += namespace(bias).reshape(bias, (spec.groups, 1, -1))
-        return _images(Y, size)
+            Y = lanes(y)
+            Y += along(bias, y)
 
-    return by_samples(part, (x.shape[0], spec.out, *size), spec.inp * spec.entries * size[0] * size[1], x)
+    return by_samples(part, (x.shape[0], spec.out, *size), _entries(x, spec), x)
+
+
+def _entries(x, spec):
+    """Numbers of windows and outputs of one sample of ``x``."""
+    height, width = out_size(x.shape[2:], spec)
+    return ((x.shape[2] + 2 * spec.pad[0]) * spec.inp * spec.kernel[1] + 2 * height * spec.out) * width
 
 
 def backward(dy, kernels, shape, spec):
     """dx of ``shape`` (n, inp, h, w) for output gradients dy (n, out, h', w')."""
     if spec.stride == (1, 1):
         return forward(dy, _flipped(kernels, spec), None, _adjoint(spec))
-    xp, K = namespace(dy), _matrices(kernels, spec)
-    _, inp, h, w = shape
+    xp, (_, inp, h, w) = namespace(dy), shape
+    K = xp.permute_dims(_matrices(kernels, spec), (1, 2, 0, 3, 4))
+    K = xp.reshape(K, (spec.groups, 1, spec.entries * spec.depth, -1))
 
-    def part(dy):
-        dP = _rows(dy, spec.groups) @ xp.matrix_transpose(K)
+    def part(dx, dy):
+        dP = _by_positions(dy, spec.groups) @ xp.matrix_transpose(K)
         dP = xp.reshape(dP, (spec.groups, dy.shape[0], *dy.shape[2:], spec.entries, spec.depth))
         dP = xp.reshape(xp.permute_dims(dP, (4, 1, 0, 5, 2, 3)), (spec.entries, dy.shape[0], inp, *dy.shape[2:]))
-        return fold([dP[i, ...] for i in range(spec.entries)], spec, (dy.shape[0], inp, h, w))
+        dx[...] = fold([dP[i, ...] for i in range(spec.entries)], spec, (dy.shape[0], inp, h, w))
 
     return by_samples(part, shape, inp * spec.entries * dy.shape[2] * dy.shape[3], dy)
 
@@ -93,13 +103,14 @@ def _adjoint(spec):
 
 def gradient(dy, x, spec):
     """The gradients of the kernels (out, inp kh kw / groups) and of the bias (out,)."""
-    xp, size = namespace(dy), dy.shape[2] * dy.shape[3]
+    xp = namespace(dy)
 
     def part(rows):
-        G = dy[rows, ...]
-        return xp.matrix_transpose(_patches(x[rows, ...], spec)) @ _rows(G, spec.groups), channel_sums(G)
+        G = xp.matrix_transpose(_by_positions(dy[rows, ...], spec.groups))
+        dK = [xp.sum(G @ P, axis=1) for P in _parts(x[rows, ...], spec)]
+        return xp.stack(dK, axis=2), channel_sums(dy[rows, ...])
 
-    blocks = sample_blocks(x.shape[0], spec.inp * spec.entries * size, x, least=4 * spec.out * spec.fan_in)
+    blocks = sample_blocks(x.shape[0], _entries(x, spec), x, least=4 * spec.out * spec.fan_in)
     dK, sums = sum_blocks(part, blocks, x)  # a sum of few large products
-    dK = xp.permute_dims(xp.reshape(dK, (spec.groups, *spec.kernel, spec.depth, -1)), (0, 4, 3, 1, 2))
-    return xp.reshape(dK, (spec.out, -1)), sums
+    dK = xp.reshape(dK, (spec.out, *spec.kernel, spec.depth))
+    return xp.reshape(xp.permute_dims(dK, (0, 3, 1, 2)), (spec.out, -1)), sums

@@ -24,7 +24,7 @@ of a few roundings more than the direct sum's (float32, of the largest entry: 2e
 Reference   Winograd, Arithmetic Complexity of Computations (1980); Lavin, Gray, arXiv:1509.09308
 """
 
-from nearlin._array import asarray, namespace, sum_blocks
+from nearlin._array import asarray, into, namespace, sum_blocks
 from nearlin.nn.images import Window, by_samples, channel_sums, framed, sample_blocks, windows
 
 CHANNELS = 64  # from which the products outweigh the transforms
@@ -55,14 +55,15 @@ def _filtered(x, U, bias):
     xp, (n, inp, h, w), out = namespace(x), x.shape, U.shape[2]
     bt, at, tiles, widest = _squared(BT, x), _squared(AT, x), -(-h // 2) * -(-w // 2), max(inp, out)
 
-    def part(x):
+    def part(y, x):
         V = xp.reshape(bt @ _tiles(x, 4), (16, -1, inp))
         Y = at @ xp.reshape(V @ U, (16, -1))
         Y = xp.reshape(Y, (2, 2, x.shape[0], -(-h // 2), -(-w // 2), out))
         if bias is not None:
             Y += bias
-        Y = xp.reshape(xp.permute_dims(Y, (2, 3, 0, 4, 1, 5)), (x.shape[0], h + h % 2, w + w % 2, out))
-        return xp.permute_dims(Y[:, :h, :w, :], (0, 3, 1, 2))
+        for i in (0, 1):
+            for j in (0, 1):
+                y[:, :, i::2, j::2] = xp.permute_dims(Y[i, j, :, : (h - i + 1) // 2, : (w - j + 1) // 2, :], (0, 3, 1, 2))
 
     return by_samples(part, (n, out, h, w), 16 * tiles * widest, x, least=16 * TILES * widest)
 
@@ -80,7 +81,11 @@ def gradient(dy, x, spec):
     blocks = sample_blocks(n, 16 * tiles * max(inp, out), x, least=64 * out * inp)  # a sum of few large products
     S, sums = sum_blocks(part, blocks, x)
     g = _squared(G, x)
-    dg = by_samples(lambda S: xp.permute_dims(S, (0, 2, 1)) @ g, (out, inp, 9), 16 * inp, xp.permute_dims(S, (1, 0, 2)))
+
+    def inverse(dg, S):
+        into(dg, "matmul", xp.permute_dims(S, (0, 2, 1)), g)
+
+    dg = by_samples(inverse, (out, inp, 9), 16 * inp, xp.permute_dims(S, (1, 0, 2)))
     return xp.reshape(dg, (out, -1)), sums
 
 
@@ -101,6 +106,9 @@ def _spectra(kernels, G):
     """U (16, inp, out) of kernels (out, inp, 3, 3)."""
     xp, (out, inp, *_) = namespace(kernels), kernels.shape
     left = _squared(G, kernels)
-    g = xp.reshape(kernels, (out, inp, 9))
-    U = by_samples(lambda g: left @ xp.matrix_transpose(g), (out, 16, inp), 16 * inp, g)
+
+    def part(U, g):
+        into(U, "matmul", left, xp.matrix_transpose(g))
+
+    U = by_samples(part, (out, 16, inp), 16 * inp, xp.reshape(kernels, (out, inp, 9)))
     return xp.permute_dims(U, (1, 2, 0))
