@@ -19,7 +19,6 @@ from nearlin._array.backends import (
     is_array,
     is_numpy,
     itemsize,
-    kept,
     namespace,
     prototype,
     refuse_masked,
@@ -56,7 +55,16 @@ from nearlin._array.checks import (
     step_size,
     within,
 )
-from nearlin._array.convolution import brings_convolution, convolution_gradients, convolve, row_windows, strided_windows
+from nearlin._array.convolution import (
+    brings_convolution,
+    convolution_gradients,
+    convolve,
+    max_pooled_gradient,
+    normalization_gradients,
+    row_windows,
+    strided_windows,
+    where_positive,
+)
 from nearlin._array.factor import (
     NotConverged,
     NotPositiveDefinite,
@@ -86,7 +94,7 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 
 __all__ = [
     "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device",
-    "into", "is_array", "is_numpy", "itemsize", "kept", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded",
+    "into", "is_array", "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded",
     "unguarded_methods", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
@@ -94,7 +102,8 @@ __all__ = [
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
-    "brings_convolution", "convolution_gradients", "convolve", "strided_windows", "row_windows",
+    "brings_convolution", "convolution_gradients", "convolve", "max_pooled_gradient",
+    "normalization_gradients", "where_positive", "strided_windows", "row_windows",
     "CPU_BLOCK_BYTES", "block_length", "even_step", "pack_mask", "slices", "unpack_mask",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
     "workers",

@@ -67,11 +67,6 @@ def into(out, operation, *operands):
         out[...] = getattr(namespace(out), operation)(*operands)
 
 
-def kept(x, mask):
-    """``x`` where ``mask`` holds, else zero."""
-    return x * (mask if _writes(x) else namespace(x).astype(mask, x.dtype))
-
-
 def itemsize(dtype):
     """Bytes of a number in float32 or float64, as a backend has them or by name."""
     return 8 if "64" in str(dtype) else 4

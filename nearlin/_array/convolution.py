@@ -5,6 +5,8 @@ import importlib
 import array_api_compat as compat
 import numpy as np
 
+from nearlin._array.backends import is_numpy, namespace
+
 
 def strided_windows(x, shape, stride, dilation):
     """A NumPy view of ``shape`` (b, channels, kh, kw, h', w') on the windows of images ``x`` (b, channels, h, w)."""
@@ -41,3 +43,28 @@ def convolution_gradients(dy, x, kernels, spec, which):
     aten = importlib.import_module("torch").ops.aten
     given = ([spec.out], spec.stride, spec.pad, spec.dilation, False, [0, 0], spec.groups, which)
     return aten.convolution_backward(dy, x, kernels, *given)
+
+
+def where_positive(d, x):
+    """``d`` where ``x`` is positive, else zero."""
+    if brings_convolution(x):
+        return importlib.import_module("torch").ops.aten.threshold_backward(d, x, 0)
+    return d * (x > 0 if is_numpy(x) else namespace(x).astype(x > 0, d.dtype))
+
+
+def max_pooled_gradient(dy, x, window):
+    """dx for the gradients dy of the largest entries of windows of x (n, channels, h, w), by the library of dy."""
+    aten = importlib.import_module("torch").ops.aten
+    given = window.kernel, window.stride, window.pad, window.dilation, False
+    return aten.max_pool2d_with_indices_backward(dy, x, *given, aten.max_pool2d_with_indices(x, *given)[1])
+
+
+def normalization_gradients(dy, xh, scale):
+    """Of y = gamma xh + beta for inputs xh normalised over a batch, by the library of dy: dx, and dgamma and dbeta.
+
+    ``scale`` is gamma / √(variance + epsilon), by channel.
+    """
+    zeros, ones = scale * 0, scale * 0 + 1  # mean and scale of inputs that are normalised already
+    backward = importlib.import_module("torch").ops.aten.native_batch_norm_backward
+    dx, *sums = backward(dy, xh, scale, None, None, zeros, ones, True, 0.0, [True, True, True])
+    return dx, tuple(sums)

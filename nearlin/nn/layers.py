@@ -11,7 +11,7 @@ from functools import cached_property
 from numbers import Integral
 from typing import NamedTuple
 
-from nearlin._array import flag, integer, kept, matmul, namespace, normal, one_of, require, settle, uniform
+from nearlin._array import flag, integer, matmul, namespace, normal, one_of, require, settle, uniform, where_positive
 from nearlin.nn.activations import Activation
 from nearlin.nn.images import blockwise, both
 
@@ -194,7 +194,7 @@ class Slope:
     def times(self, d):
         """phi'(x) d, like x."""
         if self.phi.name == "relu":
-            return blockwise(lambda x, d: kept(d, x > 0), d.shape, self.x, d)
+            return blockwise(lambda x, d: where_positive(d, x), d.shape, self.x, d)
         return d * self.values
 
 

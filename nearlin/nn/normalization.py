@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from nearlin._array import integer, into, is_numpy, namespace, positive, settle, sum_blocks
+from nearlin._array import (
+    brings_convolution,
+    integer,
+    into,
+    is_numpy,
+    namespace,
+    normalization_gradients,
+    positive,
+    settle,
+    sum_blocks,
+)
 from nearlin.nn.images import along, blockwise, by_samples, channel_sums, empty_images, from_lanes, lanes, lightly, sample_blocks
 from nearlin.nn.layers import LayerSpec
 
@@ -170,6 +180,9 @@ class BatchNorm(_Norm):
 
     def backward(self, W, cache, dy):
         """dx, shaped like x, for output gradients dy, and the `NormTrace`; batch statistics are differentiated too."""
+        if brings_convolution(dy) and self.statistics is None:
+            dx, sums = normalization_gradients(dy, cache.normalized, W[:, 0] * cache.scale)
+            return dx, NormTrace(cache.normalized, dy, sums)
         sums = _moments(dy, cache.normalized)
         return self._derivative(W, cache, dy, sums), NormTrace(cache.normalized, dy, sums)
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from nearlin._array import namespace, settle
+from nearlin._array import brings_convolution, max_pooled_gradient, namespace, settle
 from nearlin.nn.images import Window, blockwise, both, fold, out_size, sides, views
 
 
@@ -65,6 +65,8 @@ class MaxPool(_Pool):
     def backward(self, W, cache, dy):
         """dx, shaped like x, for output gradients dy: each goes to the entry that was taken; no trace."""
         xp = namespace(dy)
+        if brings_convolution(dy):
+            return max_pooled_gradient(dy, cache[0], self._window), None
 
         def part(x, y, dy):
             return fold([dy * xp.astype(won, dy.dtype) for won in self._winners(x, y)], self._window, x.shape)
