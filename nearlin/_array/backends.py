@@ -69,7 +69,7 @@ def into(out, operation, *operands):
 
 def itemsize(dtype):
     """Bytes of a number in float32 or float64, as a backend has them or by name."""
-    return 8 if "64" in str(dtype) else 4
+    return dtype.itemsize if isinstance(dtype, np.dtype) else 8 if "64" in str(dtype) else 4
 
 
 def backend_name(x):
