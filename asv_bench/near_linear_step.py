@@ -196,7 +196,7 @@ def base_rows(base, n, m, rounds):
     code = f"import near_linear_step as s; s.serve({n}, {m})"
     served = []
     for root in (pathlib.Path(__file__).parent.parent, pathlib.Path(base)):
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root.resolve()), sys.path[0]))}
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root.resolve()), sys.path[0])), "PYTHONSAFEPATH": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         served.append(subprocess.Popen([sys.executable, "-c", code], env=env, text=True, **pipes))
     found = []
