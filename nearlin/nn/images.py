@@ -19,9 +19,9 @@ from nearlin._array import (
     strided_windows,
 )
 
-# Bytes: a block of samples with its working memory fills a core's cache, as workers that are called often wait for each other;
-# elementwise work that passes less is not worth two workers.
-BLOCK, LIGHT = 2**21, 2**22
+# Bytes: a block of samples with its working memory exceeds a core's cache a little, as workers that are called often wait for
+# each other; elementwise work on less is not worth two workers.
+BLOCK, LIGHT = 2**22, 2**22
 
 
 @dataclass(frozen=True)
