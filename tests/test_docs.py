@@ -42,7 +42,8 @@ def test_the_table_of_papers_names_every_optimizer(pages):
 
 def test_an_update_is_in_the_table_without_its_explanations(pages):
     head = pages("heads").read(ROOT / "nearlin" / "optim" / "sgd.py")
-    assert pages("heads").update_lines(head) == ["v ← momentum v + g", "W ← W - lr v"]
+    of_nesterov = "nesterov = True:  W ← W - lr (g + momentum v) with the new v"
+    assert pages("heads").update_lines(head) == ["v ← momentum v + g", "W ← W - lr v", of_nesterov]
 
 
 def test_a_head_without_a_field_is_refused(pages, tmp_path):

@@ -21,9 +21,10 @@ def row_windows(x, count, width, stride):
     A window lies in one piece, and is copied as one item, in half the time.
     """
     x = np.ascontiguousarray(x)
-    sample, row, column, _ = x.strides
+    column = x.shape[3] * x.itemsize  # NumPy's own strides may be any where a length is 1
+    row = x.shape[2] * column
     item = np.dtype((np.void, width * column))
-    view = np.ndarray((*x.shape[:2], count), item, x, strides=(sample, row, column * stride))
+    view = np.ndarray((*x.shape[:2], count), item, x, strides=(x.shape[1] * row, row, column * stride))
     return view.copy()[..., None].view(x.dtype)
 
 

@@ -37,7 +37,7 @@ def blas_threads():
 def crowded():
     """Whether more threads are ready to run than BLAS has, and one: its threads wait for each other by spinning, and for a turn.
 
-    As Linux says; elsewhere never.
+    As Linux says; elsewhere never. What it decides may move the last bits of products, where BLAS has several threads.
     """
     try:
         with open("/proc/loadavg") as said:

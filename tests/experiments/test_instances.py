@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from nearlin import optim
 from nearlin.experiments import OPTIMIZERS, Config, compare, train
+from nearlin.experiments.checkpoint import load
 from nearlin.experiments.commands import cli
 from nearlin.experiments.registry import make_optimizer, options_of
 from nearlin.linalg import Rates
@@ -79,6 +80,24 @@ def test_a_run_of_an_optimizer_is_that_of_its_options(data, opt, tmp_path):
     for other in (dataclasses.replace(opt, lr=0.2), type(opt)()):
         with pytest.raises(ValueError, match=r"cannot resume .* (lr|settings) is"):
             train(data, resume=found.checkpoint, optimizer=other, **more)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "option", "kept"),
+    [("sgd", "nesterov", "velocity"), ("rmsprop", "centered", "mean"), ("adam", "amsgrad", "largest")],
+)
+def test_an_option_is_set_on_the_command_line_and_survives_resuming(data, tmp_path, optimizer, option, kept):
+    file, out = tmp_path / "xy.npz", tmp_path / "run"
+    np.savez(file, x=data[0], y=data[1])
+    first = f"train {file} --optimizer {optimizer} --set {option}=true --width 8 --steps 3 --out {out}"
+    for command in (first, f"train --resume {out}/checkpoint.npz --steps 5"):
+        assert CliRunner().invoke(cli, [*command.split(), "--no-progress"]).exit_code == 0
+    resumed, settings = load(out / "checkpoint.npz"), ((option, True),)
+    assert (resumed["config"]["settings"], getattr(resumed["state"], kept) is None) == (settings, False)
+    whole = train(file, optimizer=optimizer, settings=settings, **SMALL | {"steps": 5})
+    np.testing.assert_array_equal(resumed["params"][0], whole.params[0])
+    refused = CliRunner().invoke(cli, first.replace("true", "maybe").split())
+    assert (refused.exit_code, f"{option} is 'maybe'; expected True or False" in refused.output) == (2, True)
 
 
 def test_optimizers_are_compared(data):
