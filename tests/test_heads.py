@@ -192,7 +192,7 @@ TALL = [(5, (14, 9)), (6, (13, 16, 11))]  # every tensor has more entries than G
 SMALL = {"lr": 1e-3}
 SAMPLED = [(False, "batch"), (True, "sample"), (False, "sample")]
 CASES = {
-    "sgd": [o.SGD(), o.SGD(form="average"), o.SGD(weight_decay=0.1), o.SGD(nesterov=True)],
+    "sgd": [o.SGD(), o.SGD(form="average"), o.SGD(weight_decay=0.1), o.SGD(nesterov=True), o.SGD(nesterov=True, form="average")],
     "adagrad": [o.AdaGrad(), o.AdaGrad(weight_decay=0.1)],
     "rmsprop": [o.RMSprop(), o.RMSprop(weight_decay=0.1), o.RMSprop(momentum=0.9), o.RMSprop(centered=True)],
     "adam": [o.Adam(), o.Adam(second_moment_of="mean"), o.Adam(weight_decay=0.1), o.Adam(amsgrad=True)],

@@ -11,6 +11,7 @@ Cost        with p parameters in L matrices, beyond forward and backward:
             exact p flops per step, form = "average"
             exact p flops per step, weight_decay > 0
             exact 2 p flops per step, nesterov = True
+            exact p flops per step, nesterov = True, form = "average"
             exact p floats kept
 Oracles     step: 1 forward, 1 backward
 Deviations  1. The step size multiplies the velocity instead of the gradient (equal for a constant step size).
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin.steps import decay, entrywise, public_step, rate, settle_shared, taken_if_finite
+from nearlin.steps import added, decay, entrywise, public_step, rate, settle_shared, taken_if_finite
 
 
 class State(NamedTuple):
@@ -71,9 +72,8 @@ class SGD:
         decayed = decay(params, objective.layers, lr * self.weight_decay, self.exempt_bias)
 
         def update(W, g, v):
-            g = g if self.form == "sum" else (1 - self.momentum) * g
-            v = g if v is None else self.momentum * v + g
-            return v, W - lr * (g + self.momentum * v if self.nesterov else v)
+            v = added(v, g, self.momentum, self.form)
+            return v, W - lr * (added(v, g, self.momentum, self.form) if self.nesterov else v)
 
         v, trial = entrywise(update, 2, decayed, point.grads(), state.velocity)
         return taken_if_finite((params, state), (trial, State(v, state.t + 1)), point.loss)

@@ -7,7 +7,7 @@ from nearlin.steps.hyper_parameters import SHARED, settle_shared
 from nearlin.steps.info import Info, StepExit, StepInfo, taken_if_finite
 from nearlin.steps.layerwise_state import LayerwiseState
 from nearlin.steps.levenberg_marquardt import CEILING, Damping, judge, least_damping
-from nearlin.steps.momentum import adam_moments, adam_step, amsgrad_step, velocity
+from nearlin.steps.momentum import adam_moments, adam_step, added, amsgrad_step, velocity
 from nearlin.steps.schedules import StepDecay, inverses_due, rate, statistics_due
 from nearlin.steps.slicing import SLICE, entrywise
 from nearlin.steps.trial import Recall, Trial, attempt, recalled
@@ -21,7 +21,7 @@ __all__ = [
     "Info", "StepExit", "StepInfo", "taken_if_finite",
     "LayerwiseState",
     "CEILING", "Damping", "judge", "least_damping",
-    "adam_moments", "adam_step", "amsgrad_step", "velocity",
+    "adam_moments", "adam_step", "added", "amsgrad_step", "velocity",
     "SLICE", "entrywise",
     "StepDecay", "inverses_due", "rate", "statistics_due",
     "Recall", "Trial", "attempt", "recalled",

@@ -1,18 +1,18 @@
 """Momentum, and the moments of Adam."""
 
 from nearlin._array import namespace
-from nearlin.linalg import axpy
 from nearlin.steps.slicing import entrywise
 
 
-def velocity(old, grads, momentum, form="sum"):
-    """v ← momentum v + g, or momentum v + (1 - momentum) g with ``form="average"``, from v = None, which stands for 0.
+def added(v, g, momentum, form="sum"):
+    """momentum v + g, or momentum v + (1 - momentum) g with ``form="average"``, for one array; None for v stands for 0."""
+    g = g if form == "sum" else (1 - momentum) * g
+    return g if v is None else momentum * v + g
 
-    2 p flops a step, p more for the average.
-    """
-    if form == "average":
-        grads = tuple((1 - momentum) * g for g in grads)
-    return grads if old is None else axpy(momentum, old, grads)
+
+def velocity(old, grads, momentum, form="sum"):
+    """v ← `added` (v, g), for every layer, from v = None, which stands for 0. 2 p flops a step, p more for the average."""
+    return entrywise(lambda g, v: (added(v, g, momentum, form),), 1, grads, old)[0]
 
 
 def adam_moments(g, M, V, t, betas, epsilon_hat, second_moment_of="gradient"):
