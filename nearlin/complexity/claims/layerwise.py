@@ -127,9 +127,10 @@ CONV = {  # in c, f and n, at 3 x 3 kernels and 4 positions: rays, sizes, and as
         "statistics and direction 2 f c κ (f + c), roots 11 (2 f³ + c³)",
         "axes filter, channel, position; a bias is a variable of its own"),
     "TNT": (CHANNEL_RAYS, DENSE_SIZES, TNT_PAPER, _named(
-            3, lambda c, f, n: _modes(c, f, n) + 2 * n * POSITIONS * f * c * KAPPA, lambda c, f, n: 2 * f**3 + c**3, _modes),
+            3, lambda c, f, n: _modes(c, f, n) + n * (2 * POSITIONS + 1) * f * c * KAPPA, lambda c, f, n: 2 * f**3 + c**3,
+            _modes),
         "as Shampoo, and a pass at drawn labels; inverses 2 f³ + c³",
-        f"{CUBES}; a first layer has no input gradient: 2 n T f q of 4 n T f q"),
+        f"{CUBES}; a first layer has no input gradient: 2 n T f q of 4 n T f q, and n f q to add up the samples"),
 }  # fmt: skip
 
 
