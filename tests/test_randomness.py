@@ -154,6 +154,11 @@ def _effective_dimension(key):
     return np.array([TriangularBlocks((np.triu(np.ones((9, 9))),), 1, 0.1).effective_dimension(key)])
 
 
+def _preconditioner(key):
+    source = nn.KernelEntries(np.random.default_rng(0).random((90, 5)))
+    return linalg.PivotedCholesky(source, key).grow(40).grow(80).preconditioner(1e-3)
+
+
 DRAWN = {
     "uniform": lambda key: _array.uniform(key, (9,), LIKE),
     "normal": lambda key: _array.normal(key, (9,), LIKE),
@@ -179,9 +184,7 @@ DRAWN = {
     "targets at a point": lambda key: _point()[0].draw(key),
     "probe of an effective dimension": _effective_dimension,
     "Nyström": lambda key: linalg.nystrom(lambda Z: SPD @ Z, 40, key, 1e-3, like=LIKE, rank=2).U,
-    "pivoted Cholesky": lambda key: (
-        linalg.PivotedCholesky(nn.KernelEntries(np.random.default_rng(0).random((90, 5))), key).grow(80).F
-    ),
+    "pivoted Cholesky, grown twice": lambda key: _preconditioner(key).factor.F,
     "groups of near rows": lambda key: np.concatenate(linalg.nearby_groups(np.random.default_rng(0).random((90, 5)), key, 8)),
     "dot test": _dot_test,
     "dot test of vectors": _dot_test_of_vectors,

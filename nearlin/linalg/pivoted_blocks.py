@@ -72,9 +72,7 @@ class PivotedBlocks:
     shift : float
         μ.
     members : array of int64, shape (groups, q)
-        Rows of each group; smaller ones are filled up with row 0, which ``present`` leaves out.
-    present : array, shape (groups, q)
-        1 for a row of the group, else 0.
+        Rows of each group; smaller ones are filled up with row 0, which stands apart in ``inverses``.
     places : array of int64, shape (n,)
         Where each row stands among the ``members``.
     inverses : array, shape (groups, q, q)
@@ -86,7 +84,6 @@ class PivotedBlocks:
     factor: PivotedCholesky
     shift: float
     members: object
-    present: object
     places: object
     inverses: object
     R: object
@@ -104,7 +101,7 @@ class PivotedBlocks:
     def _blocks(self, r):
         """B⁻¹ r."""
         xp = _array.namespace(r)
-        grouped = xp.reshape(xp.take(r, xp.reshape(self.members, (-1,))), self.members.shape) * self.present
+        grouped = xp.reshape(xp.take(r, xp.reshape(self.members, (-1,))), self.members.shape)
         solved = (self.inverses @ grouped[:, :, None])[:, :, 0]
         return xp.take(xp.reshape(solved, (-1,)), self.places)
 
@@ -147,7 +144,7 @@ def pivoted_blocks(factor, damping, groups):
     shift = factor.least_shift(_array.positive("damping", damping))
     members, present, places = _stacked(groups, factor)
     inverses = block_inverse(_remainders(factor, members, present), shift, "group").inverse
-    return PivotedBlocks(factor, shift, members, present, places, inverses, _root(factor, members, present, inverses))
+    return PivotedBlocks(factor, shift, members, places, inverses, _root(factor, members, present, inverses))
 
 
 def second_level(flat, groups):
@@ -157,7 +154,7 @@ def second_level(flat, groups):
 
 
 def _stacked(groups, factor):
-    """``members``, ``present`` and ``places`` next to F."""
+    """``members``, ``present`` (1 for a row of the group, else 0) and ``places`` next to F."""
     n, like, host = factor.remainder.shape[0], factor.source.diagonal, _array.namespace(factor.remainder)
     rows = host.concat([host.asarray(group) for group in groups]) if groups else host.zeros(0, dtype="int64")
     if rows.shape[0] != n or not (host.sort(rows) == host.arange(n)).all():
@@ -185,11 +182,8 @@ def _walk(factor, members):
 
 
 def _remainders(factor, members, present):
-    """A - F Fᵀ by groups (g, q, q), with d on the diagonal; zeros where a group is filled up."""
-    xp, q = _array.namespace(present), members.shape[1]
-    d = xp.take(_array.asarray(factor.remainder, like=present), xp.reshape(members, (-1,)))
-    diagonal = xp.reshape(d, members.shape) * present
-    eye = xp.eye(q, dtype=present.dtype, device=_array.device(present))
+    """A - F Fᵀ by groups (g, q, q); zeros where a group is filled up."""
+    xp = _array.namespace(present)
 
     def remainders(some):
         A = xp.stack([factor.source.entries(rows, rows) for rows in (members[i, :] for i in range(some.start, some.stop))])
@@ -197,8 +191,7 @@ def _remainders(factor, members, present):
             F = _rows(factor, members[some, :], present[some, :])
             A = A - F @ xp.matrix_transpose(F)
         A = A * present[some, :, None] * present[some, None, :]
-        A = (A + xp.matrix_transpose(A)) / 2
-        return xp.where(eye > 0, diagonal[some, :, None] * eye, A)
+        return (A + xp.matrix_transpose(A)) / 2
 
     return xp.concat(_array.map_blocks(remainders, _walk(factor, members), present), axis=0)
 

@@ -58,8 +58,8 @@ class PivotedCholesky:
         d = diag(A - F Fᵀ), in float64 on the host; 0 at the pivots.
     pivots : tuple of int
         The columns of A that F is made of, in order.
-    rounds, proposals : int
-        Rounds so far, and columns proposed in them.
+    rounds : int
+        So far.
     exhausted : bool
         Nothing above rounding is left: A = F Fᵀ.
 
@@ -76,7 +76,6 @@ class PivotedCholesky:
     remainder: object = None
     pivots: tuple = ()
     rounds: int = 0
-    proposals: int = 0
     exhausted: bool = False
 
     def __post_init__(self):
@@ -257,7 +256,7 @@ class _Growth:
             self.F[:, : start.rank] = start.F
             self.gram[: start.rank, : start.rank] = start.gram
         self.diagonal, self.d, self.eps = _host(diagonal), start.remainder.copy(), start._eps
-        self.pivots, self.rounds, self.proposals, self.exhausted = list(start.pivots), start.rounds, start.proposals, False
+        self.pivots, self.rounds, self.exhausted = list(start.pivots), start.rounds, False
 
     @property
     def rank(self):
@@ -271,8 +270,8 @@ class _Growth:
     def grown(self):
         k = self.rank
         F, gram = (self.F[:, :k], self.gram[:k, :k]) if k else (None, None)
-        counts = {"rounds": self.rounds, "proposals": self.proposals, "exhausted": self.exhausted}
-        return replace(self.start, F=F, gram=gram, remainder=self.d, pivots=tuple(self.pivots), **counts)
+        ends = {"rounds": self.rounds, "exhausted": self.exhausted}
+        return replace(self.start, F=F, gram=gram, remainder=self.d, pivots=tuple(self.pivots), **ends)
 
     def round(self, block):
         """Draw pivots, and add their columns to F."""
@@ -282,9 +281,6 @@ class _Growth:
         left = self.target - self.rank
         S, coins = self._proposed(min(block, 2 * left + 8))
         taken, L = accepted(self._minor(S), S, self.d, self.noise, coins, left)
-        if not taken:  # what was proposed is rounding
-            self.d[S] = 0
-            return
         T = S[taken]
         self._add(_array.asarray(T, like=self.F, dtype="int64"), _array.asarray(L.T, like=self.F))
         self.pivots += T.tolist()
@@ -294,21 +290,19 @@ class _Growth:
     def _proposed(self, b):
         """b columns S ~ d, on the host, and a number in [0, 1) for each."""
         draws, xp = _array.generator(_array.fold_in(self.start.key, 0, self.rounds)), _array.namespace(self.d)
-        self.rounds, self.proposals = self.rounds + 1, self.proposals + b
+        self.rounds += 1
         steps = xp.cumulative_sum(self.d)
         return xp.searchsorted(steps, draws.random(b) * steps[-1], side="right").clip(max=len(steps) - 1), draws.random(b)
 
     def _minor(self, S):
-        """(A - F Fᵀ)_SS on the host, with d, which carries less rounding, on its diagonal."""
+        """(A - F Fᵀ)_SS on the host; `accepted` has its diagonal from d, which carries less rounding."""
         xp, k = _array.namespace(self.F), self.rank
         at = _array.asarray(S, like=self.F, dtype="int64")
         A, F = self._entries(at, at), xp.take(self.F[:, :k], at, axis=0)
         H = _host(xp.stack([A, F @ xp.matrix_transpose(F)] if k else [A]))
         self._look_at(H[0].diagonal(), S)
         H = H[0] - H[1] if k else H[0]
-        H = (H + H.T) / 2
-        H.flat[:: len(S) + 1] = self.d[S]
-        return H
+        return (H + H.T) / 2
 
     def _look_at(self, own, S):
         wrong = ~(abs(own - self.diagonal[S]) <= math.sqrt(self.eps) * self.diagonal[S])

@@ -25,16 +25,15 @@ class KernelEntries:
         """K[rows, columns] for ``rows``, a slice or integers, and ``columns``, integers."""
         xp, x, norms = _array.namespace(self.x), self.x, self.norms
         K = _taken(x, rows) @ xp.matrix_transpose(_taken(x, columns))
-        K *= closeness(K / (_taken(norms, rows)[:, None] * _taken(norms, columns)[None, :]))
+        cosine = K / (_taken(norms, rows)[:, None] * _taken(norms, columns)[None, :])
+        K *= closeness(xp.where(cosine > 1 - 8 * float(xp.finfo(K.dtype).eps), 1.0, cosine))
         return K
 
 
 def closeness(cosine):
     """(π - θ) / 2π for cos θ: the share of directions w with w·x > 0 and w·x' > 0 for two vectors at the angle θ."""
     xp = _array.namespace(cosine)
-    cosine = xp.clip(cosine, -1.0, 1.0)
-    cosine = xp.where(cosine > 1 - 8 * float(xp.finfo(cosine.dtype).eps), 1.0, cosine)
-    return 0.5 - xp.acos(cosine) / (2 * math.pi)
+    return 0.5 - xp.acos(xp.clip(cosine, -1.0, 1.0)) / (2 * math.pi)
 
 
 class FactorEntries:

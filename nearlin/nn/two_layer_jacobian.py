@@ -19,6 +19,7 @@ from functools import cached_property
 from nearlin._array import fold_blocks, map_blocks, namespace, slices, sum_blocks, sums_of_blocks, unpack_mask
 from nearlin.linalg import Work
 from nearlin.nn.activations import Activation
+from nearlin.nn.gram_entries import closeness
 from nearlin.nn.jacobian import Factor, Jacobian
 from nearlin.nn.output_root import ScaledIdentity, WeightedRoot
 
@@ -318,6 +319,5 @@ def relu_kernel(x):
     K = x @ xp.matrix_transpose(x)
     square = xp.linalg.diagonal(K)
     size = xp.sqrt(xp.where(square > 0, square, 1.0))
-    cosine = xp.clip(K / (size[:, None] * size[None, :]), -1.0, 1.0)
-    K *= 0.5 - xp.acos(cosine) / (2 * math.pi)
+    K *= closeness(K / (size[:, None] * size[None, :]))
     return K

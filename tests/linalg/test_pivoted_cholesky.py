@@ -66,6 +66,7 @@ def test_at_full_rank_it_is_the_matrix(rng, dtype):
     assert P.F.dtype == dtype
     np.testing.assert_allclose(P.F @ P.F.T, A, rtol=0, atol=20 * np.finfo(dtype).eps)
     assert P.remainder.max() == 0
+    assert P.gram.dtype == np.float64
 
 
 def test_it_is_the_cholesky_factorisation_with_these_pivots(rng):
@@ -89,18 +90,38 @@ def test_a_matrix_of_rank_three_stops_at_three(rng, dtype):
     assert P.grow(30) is P
 
 
+def test_what_is_left_of_rows_that_a_pivot_equals_is_no_rounding(rng):
+    """But 0, and so is what is below it elsewhere."""
+    A = np.tile(symmetric(rng, SPECTRUM), (2, 2))
+    P, eps = factored(A, 30), np.finfo(float).eps
+    twins = (np.asarray(P.pivots) + N) % (2 * N)
+    assert not np.any(P.remainder[twins])
+    kept = P.remainder != 0
+    assert kept.any()
+    assert np.all(P.remainder[kept] > 10 * eps * np.diagonal(A)[kept])
+
+
+def test_what_is_below_rounding_of_the_trace_is_not_taken_and_its_eigenvalues_do_not_count():
+    P = factored(np.diag([1.0, 1e-16]), 2)
+    assert (P.rank, P.exhausted) == (1, True)
+    P = factored(np.diag([1.0, 3e-16]), 2)
+    assert P.rank == 2
+    assert P.preconditioner(0.0).effective_dimension() == np.linalg.matrix_rank(P.F @ P.F.T) == 1
+
+
 def test_growing_makes_no_column_twice_and_leaves_what_there_was(rng):
     A, asked = symmetric(rng, SPECTRUM), []
     source = Matrix(A)
     source.entries = lambda rows, columns: asked.append((rows, columns)) or Matrix(A).entries(rows, columns)
     few = PivotedCholesky(source, 0).grow(20)
-    before = few.F.copy()
+    before, left = few.F.copy(), few.remainder.copy()
     more = few.grow(50)
     made = [j for rows, columns in asked if isinstance(rows, slice) for j in columns.tolist()]
     assert sorted(made) == sorted(set(made)) == sorted(more.pivots)
     assert more.pivots[:20] == few.pivots
     assert (few.rank, more.rank) == (20, 50)
     assert np.array_equal(few.F, before)
+    assert np.array_equal(few.remainder, left)
     np.testing.assert_allclose(more.F @ more.F.T, factored(A, N).F @ factored(A, N).F.T, atol=2 * SPECTRUM[30])
     np.testing.assert_allclose(more.gram, more.F.T @ more.F, atol=1e-14)
 
@@ -219,7 +240,7 @@ def test_the_shift_is_above_rounding(rng, dtype):
     root, eps = rng.standard_normal((50, 3)), np.finfo(dtype).eps
     A = (root @ root.T).astype(dtype)
     P = factored(A, 20).preconditioner(0.0)
-    assert P.shift == pytest.approx(32 * eps * np.linalg.norm(A, 2), rel=0.05)
+    assert P.shift == pytest.approx(32 * eps * np.linalg.norm(A, 2), rel=0.05, abs=0)
     assert np.linalg.norm(P((A @ A[0]).astype(dtype)) - A[0]) < 0.2 * np.linalg.norm(A[0])
 
 
@@ -242,7 +263,17 @@ def test_the_condition_number_has_the_bound_of_the_head(family, rank):
         tight = P.condition_bound(np.linalg.eigvalsh(M)[0], np.linalg.norm(left, 2))
         assert found <= tight * (1 + 1e-9) <= P.condition_bound() * (1 + 1e-6)
         assert tight < 10 * found
+        for shift in (30 * P.shift, 0.1 * damping):  # that of the inverse from below, and from above
+            other = P.factor.preconditioner(damping, shift)
+            assert kappa(M, dense(other)) <= other.condition_bound(np.linalg.eigvalsh(M)[0], np.linalg.norm(left, 2)) * (1 + 1e-9)
     assert P.with_damping(0.0).condition_bound() == math.inf
+
+
+def test_the_bound_holds_where_damping_is_all_that_is_left(rng):
+    A = symmetric(rng, SPECTRUM)
+    P = factored(A, N).preconditioner(0.1, shift=0.01)
+    assert P.condition_bound() == pytest.approx(1.1 * 10)
+    assert 8 < kappa(A + 0.1 * np.eye(N), dense(P)) <= 11
 
 
 def iterations(A, damping, P):
@@ -280,11 +311,18 @@ def test_a_tenth_of_the_shift_is_worse():
 # ------------------------------------------------------------------------------------------------------------------ bad input
 
 
+class Short(Matrix):
+    def entries(self, rows, columns):
+        return super().entries(rows, columns)[:, :-1]
+
+
 def bad(rng, what):
     A = symmetric(rng, SPECTRUM)
     return {
         "another diagonal": lambda: Matrix(A, 2 * np.diagonal(A)),
         "indefinite": lambda: Matrix(1.047 * np.eye(N) - 0.047),
+        "a little indefinite": lambda: Matrix(np.asarray([[1.0, 1.025], [1.025, 1.0]])),
+        "a column short": lambda: Short(A),
         "entries of NaN": lambda: Matrix(np.where(np.eye(N) > 0, A, np.nan)),
         "negative": lambda: Matrix(A, np.linspace(-1, 1, N)),
         "NaN": lambda: Matrix(A, np.full(N, np.nan)),
@@ -307,6 +345,8 @@ def bad(rng, what):
             FactorizationError,
             "^a Schur complement has -.* beside 1 in the matrix; expected a positive semidefinite matrix",
         ),
+        ("a little indefinite", FactorizationError, "^a Schur complement has -0.0506 on its diagonal at row"),
+        ("a column short", ValueError, r"^entries have shape \(16, 15\); expected \(16, 16\): rows, columns"),
         ("entries of NaN", ValueError, "^row [01] of the matrix holds NaN or Inf"),
         ("negative", ValueError, "^diagonal holds -1; expected at least 0"),
         ("NaN", ValueError, "^diagonal holds 60 NaN or Inf"),
@@ -316,8 +356,9 @@ def bad(rng, what):
     ],
 )
 def test_what_is_no_such_matrix_is_refused(rng, what, error, words):
+    source = bad(rng, what)
     with pytest.raises(error, match=words):
-        PivotedCholesky(bad(rng, what), 0).grow(30)
+        PivotedCholesky(source, 0).grow(min(30, len(source.diagonal)))
 
 
 def test_a_failure_leaves_what_there_was(rng):

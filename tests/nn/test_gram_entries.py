@@ -44,6 +44,17 @@ def test_fifty_distinct_of_four_hundred_rows_have_rank_fifty(rng, dtype, shift, 
     assert len({x[i].tobytes() for i in P.pivots}) == 50
 
 
+@pytest.mark.parametrize("distinct", [3, 12])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_of_few_distinct_rows_each_is_taken_once(dtype, distinct):
+    """Many times each: what rounding leaves of the others adds up."""
+    for key in range(4):
+        g = np.random.default_rng(key)
+        x = g.standard_normal((distinct, 300)).astype(dtype)[g.integers(0, distinct, 300)]
+        P = PivotedCholesky(KernelEntries(x), key).grow(120)
+        assert (P.rank, P.exhausted) == (distinct, True)
+
+
 def test_a_row_of_zeros_gives_zeros():
     source = KernelEntries(np.asarray([[0.0, 0.0], [1.0, 1.0]]))
     np.testing.assert_allclose(source.entries(slice(0, 2), np.arange(2)), [[0, 0], [0, 1]])
@@ -80,5 +91,7 @@ def test_the_bad_is_refused():
         FactorEntries((x, x), (x[:3], x))
     with pytest.raises(ValueError, match=r"^pair 0 has shapes \(4, 2\) and \(3, 2\)"):
         FactorEntries((x, x[:3]))
+    with pytest.raises(ValueError, match=r"^pair 1 has shapes \(4, 2\) and \(8, 2\)"):
+        FactorEntries((x, x), (x, np.ones((8, 2))))
     with pytest.raises((TypeError, BackendError), match=r"^the first A has dtype float64, Y has float32"):
         FactorEntries((x, x.astype("float32")))
