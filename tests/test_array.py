@@ -1,5 +1,6 @@
 """The room that names backends: one error for mixed inputs, the same draws and the same failures everywhere."""
 
+import itertools
 import subprocess
 import sys
 
@@ -83,10 +84,11 @@ def test_large_finite_numbers_are_not_taken_for_infinite(be):
     """Their squares overflow in both precisions: the check then counts, and finds the NaN and Inf beside them."""
     large = 2.0 ** (1000 if be.eps < 1e-10 else 100) * np.asarray([[1.0, -1.0], [1.0, 0.5]])
     _array.check(x=be.array(large), y=be.array(large).T)
-    for bad in (np.nan, np.inf, -np.inf):
-        large[1, 0] = bad
+    for entries, bad, place in itertools.product((large, np.ones((2, 2))), (np.nan, np.inf, -np.inf), np.ndindex(2, 2)):
+        wrong = entries.copy()
+        wrong[place] = bad
         with pytest.raises(ValueError, match=r"x holds 1 NaN or Inf value\(s\) among 4; expected finite numbers"):
-            _array.check(x=be.array(large))
+            _array.check(x=be.array(wrong))
 
 
 @pytest.mark.parametrize("a", [[[1.0, 2.0], [2.0, 1.0]], [[np.nan, 0.0], [0.0, 1.0]]], ids=["indefinite", "nan"])
