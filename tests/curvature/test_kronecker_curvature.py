@@ -10,6 +10,9 @@ LOSSES = {"squared": nn.SquaredLoss(), "averaged": nn.SquaredLoss(average=True),
           "softmax": nn.SoftmaxCrossEntropy()}  # fmt: skip
 DEEP = nn.MLP((4, 5, 3, 1), "tanh")
 NORMALISED = nn.Sequential((nn.Dense(4, 5), nn.BatchNorm(5), TANH, nn.Dense(5, 1)), shape=(4,))
+IMAGES = nn.Sequential(
+    (nn.Conv2d(1, 2, 2), nn.BatchNorm(2), TANH, nn.LayerNorm(2), nn.GlobalAvgPool(), nn.Dense(2, 1)), shape=(1, 3, 4)
+)
 CONV = nn.Sequential((nn.Conv2d(2, 3, 3, pad=1), TANH, nn.MaxPool(2), nn.Flatten(), nn.Dense(3, 2)), shape=(2, 3, 3))
 
 
@@ -61,7 +64,7 @@ def test_several_outputs_share_the_factor_of_the_inputs_and_the_other_is_the_ide
     assert np.max(np.abs(found[0] - want)) > 0.1
 
 
-@pytest.mark.parametrize("net", [DEEP, NORMALISED], ids=["deep", "normalised"])
+@pytest.mark.parametrize("net", [DEEP, NORMALISED, IMAGES], ids=["deep", "normalised", "images"])
 @pytest.mark.parametrize("loss", ["squared", "sigmoid"])
 def test_the_diagonal_of_one_output_is_exact(be, net, loss):
     """Signs square to one: per-sample gradients of one output are the rows of J."""

@@ -266,6 +266,12 @@ def test_a_tie_goes_to_the_first_entry(be):
     assert be.numpy(dx).tolist() == [[[[1, 0], [0, 0]]]]
 
 
+def test_relu_passes_nothing_on_at_zero(be):
+    (_, cache), change = RELU.forward(None, be.array([-1.0, 0.0, 2.0])), be.array([3.0, 4.0, 5.0])
+    for found in (RELU.backward(None, cache, change)[0], RELU.jvp(None, cache, change, None)):
+        assert be.numpy(found).tolist() == [0, 0, 5]
+
+
 # --------------------------------------------------------------------------------------------------------- normalisation
 
 

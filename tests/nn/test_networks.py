@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from nearlin import _array, linalg, nn
+from nearlin import _array, linalg, nn, sketch
 
 NETWORKS = {
     "two-layer-relu": nn.TwoLayer(5, 37),
@@ -125,8 +125,6 @@ def test_inner_products_in_float32_stay_near(net, numpy_backend):
 
 @pytest.mark.parametrize("factored", [True, False])
 def test_a_full_sketch_of_the_jacobian_equals_its_dense_sketch(be, net, factored):
-    from nearlin import sketch
-
     objective, params, batch = make(be, net)
     J = objective.at(params, batch).jacobian()
     dist = sketch.KroneckerSRHT() if factored else sketch.Gaussian()
@@ -142,8 +140,6 @@ def test_a_full_sketch_of_the_jacobian_equals_its_dense_sketch(be, net, factored
 
 def test_the_neuron_mode_sketch_with_all_neurons_is_exact(be, net):
     """Theory gives equality: with as many sketched neurons as neurons, S₁ only flips signs."""
-    from nearlin import sketch
-
     objective, params, batch = make(be, net)
     J = objective.at(params, batch).jacobian()
     S = sketch.NeuronSigns().sample(3, 1000, J.factor_shapes, like=be.like)
@@ -151,8 +147,6 @@ def test_the_neuron_mode_sketch_with_all_neurons_is_exact(be, net):
 
 
 def test_a_neuron_mode_sketch_with_few_neurons_is_not_exact(numpy_backend):
-    from nearlin import sketch
-
     objective, params, batch = make(numpy_backend, NETWORKS["two-layer-relu"])
     J = objective.at(params, batch).jacobian()
     S = sketch.NeuronSigns().sample(3, 4, J.factor_shapes, like=numpy_backend.like)
@@ -233,10 +227,17 @@ def test_blocks_of_neurons_do_not_change_the_numbers(numpy_backend, width, outpu
     objective, params, batch = make(numpy_backend, net)
     u = np.random.default_rng(2).standard_normal(N * outputs)
     whole = objective.at(params, batch)
+    J = whole.jacobian()
+    S = sketch.NeuronSigns().sample(3, 20, J.factor_shapes, like=numpy_backend.like)
+    want = J.gram(), J.sketch_gram(S), J.mean_square()
     monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", width * N * 8)
+    monkeypatch.setattr(nn.two_layer_jacobian, "GROUP_BYTES", 1)
     parts = objective.at(params, batch)
     np.testing.assert_allclose(parts.outputs, whole.outputs, atol=1e-13)
     np.testing.assert_allclose(parts.jacobian().gram_matvec(u), whole.jacobian().gram_matvec(u), atol=1e-12)
+    J = parts.jacobian()
+    for found, expected in zip((J.gram(), J.sketch_gram(S), J.mean_square()), want, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_a_weight_depends_on_the_key_and_its_neuron_alone(be):

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin import _array
+from nearlin.curvature.mini_blocks import blend_outer, sample_moment
 from nearlin.experiments.checkpoint import load, save
 from nearlin.nn import BatchNorm, Conv2d, Dense, Flatten, GraphNetwork, Objective, Sequential, SoftmaxCrossEntropy, SquaredLoss
+from nearlin.nn.layers import Trace
 from nearlin.optim import MiniBlockFisher
 from tests.optim.replay import Replay, batch, mlp, oracle, parameters, warm_batches
 from tests.optim.replay import labels as drawn
@@ -473,3 +476,23 @@ def test_a_state_survives_a_checkpoint(numpy_backend, rng, tmp_path):
     save(tmp_path / "state.npz", params=params, state=state, step=1, seed=0)
     again = opt.step(params, load(tmp_path / "state.npz")["state"], objective, data)
     assert all(np.array_equal(a, b) for a, b in zip(again[0], opt.step(params, state, objective, data)[0], strict=True))
+
+
+@pytest.mark.parametrize("layout", ["out", "in", "chunk", "conv"])
+def test_blocks_of_samples_and_of_mini_blocks_are_all_there(rng, layout, monkeypatch):
+    """Σ v vᵀ over samples, and old F + new v vᵀ, where a walk takes one of them at a time; of 13 kernels on two positions."""
+    a, g = rng.standard_normal((6, 2)), rng.standard_normal((6, 4))
+    if layout == "conv":
+        layer, x, dy = Conv2d(2, 13, 2), rng.standard_normal((6, 2, 2, 3)), rng.standard_normal((6, 13, 1, 2))
+        trace, kept = layer.trace(x, dy), 768  # bytes: the patches of all samples, but not the gradients of two
+        patches = np.stack([x[:, :, :, 0:2], x[:, :, :, 1:3]], axis=-1)
+        v = np.einsum("not,ncijt->nocij", dy[:, :, 0, :], patches).reshape(6, 26, 4)
+    else:
+        layer, trace, kept = Dense(2, 4), Trace(a, g, True), 1
+        G = g[:, :, None] * np.concatenate([a, np.ones((6, 1))], axis=1)[:, None, :]
+        v = {"out": G, "in": np.swapaxes(G, 1, 2), "chunk": G.reshape(6, 3, 4)}[layout]
+    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", kept)
+    found = sample_moment(trace, layer.spec, layout, False)
+    np.testing.assert_allclose(found, np.einsum("nbi,nbj->bij", v, v), rtol=0, atol=1e-12)
+    blended = blend_outer(found, v[0], 0.25, 0.5)
+    np.testing.assert_allclose(blended, 0.25 * found + 0.5 * np.einsum("bi,bj->bij", v[0], v[0]), rtol=0, atol=1e-12)

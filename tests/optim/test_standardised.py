@@ -239,3 +239,19 @@ def test_the_penalty_is_that_of_the_weights_themselves(passes):
     np.testing.assert_allclose(other.jacobian().matvec(by.forth(v)), point.jacobian().matvec(v), rtol=1e-9)
     for W, V in zip(by.back(by.forth(v)), v, strict=True):
         np.testing.assert_allclose(W, V, rtol=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_feature_that_is_constant_to_rounding_keeps_its_unit(weighted):
+    """The mean of equal numbers, weighted ones all the more, is off by rounding, and what is left is no deviation."""
+    draw, weights = np.random.default_rng(0), None
+    if weighted:
+        weights = draw.random(50)
+        weights /= weights.mean()
+    x = np.stack([np.full(50, 4321.1), 0.3 + 1e-16 * draw.integers(-3, 4, 50), draw.standard_normal(50)], axis=1)
+    found = nn.Standardised.of(x, weights)
+    assert found.deviation[:2] == (1.0, 1.0)
+    np.testing.assert_allclose(found.mean[:2], (4321.1, 0.3), rtol=1e-14)
+    p = np.full(50, 1 / 50) if weights is None else weights / 50
+    mean = p @ x[:, 2]
+    np.testing.assert_allclose((found.mean[2], found.deviation[2]), (mean, np.sqrt(p @ (x[:, 2] - mean) ** 2)), rtol=1e-13)
