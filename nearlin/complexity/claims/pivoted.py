@@ -153,7 +153,7 @@ CLAIMS = (
         Bound("without", over="n", log="x")),
     claim("pivoted-condition", 0, PIVOTED, "derived from arXiv:2304.12465",
         "What is left of A is positive semidefinite, which bounds the condition number that P = F Fᵀ + μ I leaves.", "any data",
-        condition, Bound("κ", 0.1, 1, over="k", by="data", per="bound", log="x")),
+        condition, Bound("κ", high=1, over="k", by="data", per="bound"), Bound("κ", low=0.1, per="bound")),
     claim("pivoted-unbalanced", 0, PIVOTED, PAPERS,
         "Pivots drawn by what is left find small groups that uniform columns miss.", "nine tenths of the points in one cluster",
         unbalanced, Bound("iterations", high=0.5, over="draw", per="uniform", log="y")),
