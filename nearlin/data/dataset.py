@@ -106,7 +106,7 @@ EXACT = 2**53  # up to here every integer is a float64
 
 def is_rounded(text):
     """Whether a number's text is an integer too large to be a float64 for certain."""
-    digits = text.strip().lstrip("+-")
+    digits = text.lstrip("+-")
     return digits.isdigit() and int(digits) > EXACT
 
 

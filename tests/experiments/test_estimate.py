@@ -12,6 +12,7 @@ from nearlin.complexity import cost, counting
 from nearlin.experiments import Config, estimate, estimation
 from nearlin.experiments.estimation import KNOWN, in_words
 from nearlin.experiments.registry import make_optimizer
+from nearlin.nn.network import FEW_OUTPUTS
 from nearlin.optim import GaussNewton, kbfgs
 
 pytest.importorskip("rich")
@@ -340,9 +341,18 @@ def test_what_is_estimated_is_what_train_chooses(tables, name, options):
     assert found.parameters == sum(W.size for W in problem.init(0))
 
 
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [({"hidden": "8,5"}, 4 * 8 + 9 * 5 + 6 * 2), ({"width": 64}, 64 * 4), ({}, 4 * 256 + 257 * 2)],
+)
+def test_two_classes_have_two_outputs_of_a_perceptron_and_one_of_the_wide_network(tables, options, parameters):
+    """By three features, with a constant beside them for the wide network."""
+    assert estimate("two.csv", target="kind", **options).parameters == parameters
+
+
 PERCEPTRONS = [  # rows, sizes, whether classes, dtype
     (400, (20, 64, 6), True, "float32"),
-    (400, (40, 64, 32, 3), True, "float64"),
+    (400, (40, 64, 32, FEW_OUTPUTS), True, "float64"),
     (150, (10, 128, 2), False, "float64"),
     (600, (5, 40, 1), False, "float64"),
     (60, (30, 64, 8), False, "float32"),

@@ -247,6 +247,28 @@ def test_what_will_be_slow_is_said_beforehand(classes, optimizer, slow, capsys):
     assert (hint in said) == ("--optimizer kfac and --optimizer adam take mini-batches" in said) == slow
 
 
+@pytest.mark.parametrize(
+    ("targets", "options"),
+    [
+        (np.arange(200) % 5, {"hidden": 8, "batch_size": 50}),
+        (np.sin(np.arange(200.0)), {"width": 64}),
+        (np.arange(200) % 5, {"hidden": 8, "l2": 1e-3}),
+    ],
+    ids=["mini-batches", "a wide network", "a perceptron with a penalty"],
+)
+def test_hints_for_other_runs_are_not_given(targets, options, capsys, monkeypatch):
+    """Even if every step were slow, the advice is not for the first two; nor has the penalty chosen the method of the last."""
+    report = pytest.importorskip("nearlin.experiments.report")
+    task = "classification" if targets.dtype.kind == "i" else "regression"
+    data = Dataset("many", RNG.normal(size=(200, 4)), targets, task)
+    monkeypatch.setattr(report, "SLOW", 0.0)
+    problem, config = build(data, Config(optimizer="gauss-newton", **options))
+    report.print_header(training.begin(training.set_up(problem, config), problem.init(0)))
+    said = capsys.readouterr().out
+    assert ("predicted to" in said) == ("l2" in options)
+    assert "default with --l2" not in said
+
+
 def said(losses, wrong=None, accepted=True):
     wrong = wrong or [None] * len(losses)
     return [

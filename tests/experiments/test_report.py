@@ -124,7 +124,9 @@ def test_a_limit_of_time_is_told_as_it_was_given():
         ("float32", 1.5 - 4e-8, "the loss is the least possible, 1.5, to the digits of float32."),
         ("float64", 1.5 - 1e-15, "the loss is the least possible, 1.5, to the digits of float64."),
         ("float64", 1.5 + 4e-8, "the loss is 4e-08 above the least possible."),
+        ("float32", 1.5e-6 + 4e-8, "the loss is 4e-08 above the least possible."),
     ):
+        result.problem.least = 1.5e-6 if loss < 1 else 1.5
         result.config.dtype, result.final_loss = dtype, loss
         assert message(result, None) == words + says
 

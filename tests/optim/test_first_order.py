@@ -199,6 +199,20 @@ def test_momentum_of_rmsprop_adds_up_scaled_gradients(be, params, rng):
             np.testing.assert_allclose(be.numpy(found[i]), W, atol=be.tol(1e-12))
 
 
+def test_a_variance_that_rounding_has_made_negative_counts_as_zero(params, gradient):
+    opt, objective = nl.optim.RMSprop(lr=1e-12, decay=0.5, centered=True), GivenGradients()
+    state, seen = opt.init(params, objective), 0
+    for _ in range(80):
+        before = params
+        params, state, info = opt.step(params, state, objective, gradient)
+        assert info.accepted
+        for W, V, g, square, mean in zip(before, params, gradient, state.square, state.mean, strict=True):
+            negative = square < mean * mean
+            np.testing.assert_allclose((W - V)[negative], 1e-4 * g[negative], rtol=1e-10)
+            seen += np.sum(negative)
+    assert seen > 0
+
+
 def test_the_average_is_the_sum_with_a_smaller_step(params, rng):
     batches = [tuple(rng.standard_normal(spec.shape) for spec in LAYERS) for _ in range(4)]
     average = run(nl.optim.SGD(lr=0.5, momentum=0.8, form="average"), params, batches)

@@ -60,6 +60,16 @@ def test_kfac_preconditions_each_group_by_its_own_factors(numpy_backend, inverse
         np.testing.assert_allclose(params[0][k] - after[k], want, rtol=1e-10)
 
 
+def test_the_first_pass_of_kfac_has_the_factors_of_each_group(numpy_backend):
+    objective, params, batch = at(numpy_backend, ONE)
+    opt = nl.optim.KFAC(fisher="empirical")
+    state = opt.warm_start(params, opt.init(params, objective), objective, iter([batch]))
+    d = objective.at(params, batch).outputs - batch[1]
+    for k, (a, layer) in enumerate(zip(inputs(numpy_backend, batch[0]), state.layers, strict=True)):
+        np.testing.assert_allclose(layer.A, a.T @ a / N, rtol=1e-12)
+        np.testing.assert_allclose(layer.G, [[np.mean(d[:, k] ** 2)]], rtol=1e-12)
+
+
 def test_rows_of_the_jacobian_are_those_of_its_products(be):
     objective, params, batch = at(be, DEEP)
     J = objective.at(params, batch).jacobian()

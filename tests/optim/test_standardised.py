@@ -104,6 +104,7 @@ def test_the_damping_of_the_sample_side_has_the_penalty_in_it():
     assert np.max(np.abs(step - expected)) < 1e-6 * np.max(np.abs(expected))
     sides = [run(GaussNewton(standardize=how), (objective, params, batch), 1)[2].side for how in ("auto", "never")]
     assert sides == ["parameter", "sample"]
+    assert run(GaussNewton(), (nn.Objective(objective.network, nn.SquaredLoss()), params, batch), 1)[2].side == "sample"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -206,6 +207,26 @@ def test_they_are_those_of_the_first_batch_that_was_stepped_on():
     _, second, info = opt.step(params, first, objective, (2 * x, y))
     assert info.accepted
     assert first.variables == second.variables == nn.Standardised.of(x)
+    params, first, _ = opt.step(params, opt.init(params, objective), objective, ((x - x.mean(axis=0)) / x.std(axis=0), y))
+    _, second, info = opt.step(params, first, objective, (x, y))
+    assert info.accepted
+    assert first.variables == second.variables == nn.Standardised()
+
+
+def test_the_model_of_a_linear_layer_is_exact_with_its_penalty():
+    """The actual decrease is the predicted one."""
+    x = np.random.default_rng(0).standard_normal((12, 3)) * UNITS + ORIGINS
+    net, y = nn.Sequential((nn.Dense(3, 2),)), np.random.default_rng(1).standard_normal((12, 2))
+    objective, params = nn.Objective(net, nn.SquaredLoss(), l2=0.5), (np.random.default_rng(2).standard_normal((2, 4)) / 100,)
+    opt = GaussNewton(plan="direct", damping=0.03, epsilon=1e-11)
+    info = run(opt, (objective, params, (x, y)), 1)[2]
+    assert info.ratio == pytest.approx(1.0, abs=1e-6)
+
+
+def test_features_that_vary_by_rounding_alone_are_constant():
+    x = np.full((30, 2), 0.1)
+    x[:, 1] += np.spacing(0.1) * (np.arange(30) % 2)
+    assert nn.Standardised.of(x).deviation == (1.0, 1.0)
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):

@@ -199,16 +199,21 @@ def test_early_stopping_keeps_the_best_of_the_held_out_scores():
 
 def test_rows_that_are_held_out_for_the_score_do_not_choose_the_penalty(monkeypatch):
     """Fits that choose and begin see the rows that the last fit sees, and no others."""
-    seen, fit = [], Task.fit
+    seen, patience, fit = [], [], Task.fit
 
     def watched(self, table, *args, **kwargs):
         seen.append(set(table.rows.tolist()))
+        patience.append(self.rule.n_iter_no_change)
         return fit(self, table, *args, **kwargs)
 
     monkeypatch.setattr(Task, "fit", watched)
-    MLPClassifier(early_stopping=True, max_iter=3, tol=0.5, **SMALL).fit(*blobs(200))
+    options = {"early_stopping": True, "max_iter": 9, "tol": 0.5, "n_iter_no_change": 4, **SMALL}
+    MLPClassifier(**options).fit(*blobs(200))
     assert len(seen[-1]) == 180
     assert all(rows <= seen[-1] for rows in seen)
+    assert set(patience) == {2}  # the last fit has begun already
+    MLPClassifier(alpha=0.1, **options).fit(*blobs(200))
+    assert patience[-1] == 4
 
 
 def test_scores_of_held_out_rows_are_weighted():

@@ -108,6 +108,22 @@ def test_iterations_end_without_progress_and_every_step_has_its_own_draws():
     assert len(set(keys)) == len(keys) == 8
 
 
+def test_iterations_end_where_they_are_lost():
+    taken = []
+
+    class Scripted:
+        def init(self, params, objective):
+            return None
+
+        def step(self, params, state, objective, batch, key):
+            taken.append(key)
+            return (len(taken),), state, SimpleNamespace(loss=1.0 / len(taken))
+
+    batches = Batches((np.zeros((4, 1)), np.zeros((4, 1))), None, 0)
+    found = descend(Scripted(), None, (0,), batches, Rule(9, 0.0, 2), 5, lost=lambda params: params[0] == 3)
+    assert (len(taken), found.params, found.converged) == (3, (3,), False)
+
+
 def test_columns_that_vary_by_rounding_alone_are_left():
     x = np.full((30, 2), 0.1)
     x[:, 1] += np.spacing(0.1) * (np.arange(30) % 2)
