@@ -419,6 +419,25 @@ def test_leading_flops_of_gauss_newton_on_a_perceptron_are_near_the_count(case):
         assert 0.86 <= sum(parts.values()) / tally.total <= 1.0
 
 
+@pytest.mark.parametrize("outputs", [1, 4])
+@pytest.mark.parametrize("route", ["exact", "kernel", "cg"])
+def test_leading_flops_of_gauss_newton_on_the_wide_network_are_near_the_count(route, outputs):
+    n, d, m = 64, 8, 1024
+    x = np.random.default_rng(0).normal(size=(n, d))
+    batch = counting.wrap(x), counting.wrap(np.sin(x[:, :outputs] if outputs > 1 else x[:, 0]))
+    network = nl.nn.TwoLayer(d, m, **({"outputs": outputs} if outputs > 1 else {}))
+    objective, opt = nl.nn.Objective(network, nl.nn.SquaredLoss()), GaussNewton(plan=route)
+    params = network.init(0, batch[0])
+    state = opt.init(params, objective)
+    for recalled in (False, True):
+        with counting.count() as tally:
+            params, state, info = opt.step(params, state, objective, batch, key=1)
+        kind = {"fresh": info.solve.refreshed, "recalled": recalled, "outputs": outputs, "block": cost.neurons_per_block(n)}
+        parts = cost.wide_gauss_newton_step(n, d, m, route, info.solve.iterations, **kind)
+        assert info.attempts == 1
+        assert 0.965 <= sum(parts.values()) / tally.total <= 1.0
+
+
 @pytest.mark.parametrize("case", PERCEPTRONS)
 def test_the_route_is_the_one_that_a_first_step_is_planned_by(case):
     batch, objective, found = perceptron(*case)
