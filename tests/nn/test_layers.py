@@ -222,6 +222,25 @@ def test_blocks_of_samples_do_not_change_the_numbers(name, monkeypatch, numpy_ba
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 7, 13])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 100])
+def test_blocks_of_samples_are_all_samples_and_even(n, blocks, numpy_backend):
+    """As many as there is work for, or one more where that is odd: workers are mostly two or four."""
+    found = nn.images.sample_blocks(n, blocks * nn.images.BLOCK // 8 // n, numpy_backend.like)
+    assert [i for rows in found for i in range(n)[rows]] == list(range(n))
+    sizes = [rows.stop - rows.start for rows in found]
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == min(n, blocks + (blocks % 2 if blocks > 1 else 0))
+
+
+def test_patches_in_blocks_are_those_of_all_samples(numpy_backend, monkeypatch):
+    objective, params, batch = make(numpy_backend, NETWORKS["conv-pad"])
+    traces = objective.at(params, batch).traces()
+    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 1)  # one sample at a time
+    for trace in traces:
+        np.testing.assert_allclose(trace.accumulate(lambda A, G: G @ A.T), trace.grad(), atol=1e-11)
+
+
 def test_layers_agree_with_torch(numpy_backend):
     torch = pytest.importorskip("torch")
     f = torch.nn.functional
@@ -619,3 +638,9 @@ def test_probabilities_that_do_not_sum_to_one_are_refused():
     objective = nn.Objective(net, nn.SoftmaxCrossEntropy())
     with pytest.raises(ValueError, match=r"rows of y sum to 1 within 0\.5"):
         objective.at(net.init(0, np.ones(1)), (np.ones((2, 5)), np.full((2, 3), 0.5)))
+
+
+def test_a_class_whose_probability_vanishes_has_a_residual():
+    """0 where it is no target's, although t/√p is 0/0 there."""
+    loss, z = nn.SoftmaxCrossEntropy(), np.array([[0.0, -2000.0]])
+    assert loss.residual(z, np.array([[1.0, 0.0]])).tolist() == [[0.0, 0.0]]

@@ -213,6 +213,21 @@ def test_the_closed_kernel_is_known_at_right_angles_and_on_lines(be):
     assert np.min(np.linalg.eigvalsh(K)) > -tol
 
 
+def test_the_closed_kernel_of_a_row_of_zeros_is_zero(be):
+    K = be.numpy(nn.two_layer_jacobian.relu_kernel(be.array([[0.0, 0.0], [3.0, 4.0]])))
+    np.testing.assert_allclose(K, [[0, 0], [0, 12.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["two-layer-relu-3", "two-layer-tanh-2"])
+def test_the_factors_of_some_rows_are_those_of_these_rows(be, name):
+    objective, params, batch = make(be, NETWORKS[name])
+    J, c = objective.at(params, batch).jacobian(), NETWORKS[name].outputs
+    (factor,) = J.factors(slice(3, 7))
+    np.testing.assert_allclose(
+        be.numpy(factor.explicit()).reshape(4 * c, -1), be.numpy(J.to_dense())[3 * c : 7 * c], atol=be.tol(1e-14)
+    )
+
+
 @pytest.mark.parametrize("name", ["two-layer-relu", "two-layer-tanh", "two-layer-relu-3", "two-layer-tanh-2"])
 def test_the_mean_square_is_the_mean_of_the_gram_diagonal(be, name):
     objective, params, batch = make(be, NETWORKS[name])
