@@ -3,7 +3,7 @@ r"""Entries of Gram matrices J Jᵀ that are never formed: for factorisations of
 Formula     K_ij = x_i·x_j (π - θ_ij) / 2π, θ_ij the angle between x_i and x_j: the wide two-layer ReLU network at its start
             G = Σ_l (A_l A_lᵀ ⊗ 1 1ᵀ) ∘ (Y_l Y_lᵀ), A_l (n, inp), Y_l (n c, s): layers' inputs, and their signals, sketched or not
 Reference   the kernel: Cho, Saul, Kernel methods for deep learning (NeurIPS 2009); the Hadamard form: `nearlin.nn.jacobian`
-Cost        2 d + 9 flops an entry of K; Σ_l (2 inp + 2 s + 2) - 1 an entry of G
+Cost        2 d + 9 flops an entry of K; Σ_l (2 inp / c + 2 s + 2) - 1 an entry of G in a slice of rows
 Deviations  1. Cosines above 1 - 8 eps are 1: near there acos loses half of the digits, and equal rows would differ.
 """
 
@@ -41,39 +41,78 @@ class FactorEntries:
 
     Parameters
     ----------
-    *pairs : (array, array), shapes (n, inp) and (n c, s)
-        A_l and Y_l; `nearlin.nn.Factor` has them as ``inputs`` and ``left``.
+    *pairs : (array or None, array), shapes (n, inp) and (n c, s)
+        A_l and Y_l; `nearlin.nn.Factor` has them as ``inputs`` and ``left``. None: Y_l is all there is of the layer's rows.
     """
 
     def __init__(self, *pairs):
-        first = pairs[0][0]
-        for layer, (A, Y) in enumerate(pairs):
-            xp = _array.check(ndim={"A": 2, "Y": 2}, beside=("the first A", first), A=A, Y=Y)
-            if A.shape[0] != first.shape[0] or Y.shape[0] != pairs[0][1].shape[0] or Y.shape[0] % A.shape[0]:
-                found = f"pair {layer} has shapes {tuple(A.shape)} and {tuple(Y.shape)}"
+        first = pairs[0][1]
+        sizes = {"A": next((A.shape[0] for A, _ in pairs if A is not None), first.shape[0]), "Y": first.shape[0]}
+        for layer, pair in enumerate(pairs):
+            given = {name: a for name, a in zip("AY", pair, strict=True) if a is not None}
+            xp = _array.check(ndim=dict.fromkeys(given, 2), beside=("the first Y", first), **given)
+            if any(a.shape[0] != sizes[name] for name, a in given.items()) or sizes["Y"] % sizes["A"]:
+                found = f"pair {layer} has shapes {' and '.join(str(tuple(a.shape)) for a in given.values())}"
                 raise ValueError(f"{found}; expected (n, inp) and (n c, s) with the same n and c in all pairs")
-        self.pairs, self.outputs = pairs, pairs[0][1].shape[0] // first.shape[0]
-        repeated = [(xp.repeat(xp.sum(A * A, axis=1), self.outputs), Y) for A, Y in pairs]
-        self.diagonal = sum(inputs * xp.sum(Y * Y, axis=1) for inputs, Y in repeated)
+        self.pairs, self.outputs = pairs, sizes["Y"] // sizes["A"]
+        squares = [[None if a is None else xp.sum(a * a, axis=1) for a in pair] for pair in pairs]
+        self.diagonal = sum(Y if A is None else xp.repeat(A, self.outputs) * Y for A, Y in squares)
+
+    @classmethod
+    def of(cls, J, S=None):
+        """Those of J Jᵀ, or, for a drawn sketch S, of J SᵀS Jᵀ; of the mean block where J Jᵀ is block-diagonal by outputs.
+
+        Parameters
+        ----------
+        J : Jacobian
+        S : sample, optional
+            By `Jacobian.draw` of ``J.pooled()``. One of neurons alone leaves the inputs as they are: A = X, Y = M S₁ᵀ (n, m'),
+            for n m adds; any other makes Y = J Sᵀ (n c, s). Without one, rows of dense layers are kept in factors, and others
+            are explicit: c backward passes, and as many numbers as these have.
+
+        Raises
+        ------
+        ValueError
+            A layer couples samples: there are no rows of single samples.
+        """
+        J = J.pooled()
+        if S is None:
+            return cls(*map(_pair, J.factors(slice(0, J.samples))))
+        if hasattr(S, "left"):
+            layers = getattr(J, "layers", (J,))
+            return cls(*((layer.inputs, J.fold_left(l, S)) for l, layer in enumerate(layers)))
+        return cls((None, J.sketch(S)))
 
     def entries(self, rows, columns):
         """G[rows, columns] for ``rows``, a slice or integers, and ``columns``, integers."""
         xp, total = _array.namespace(self.diagonal), None
-        samples, others = self._samples(rows), self._samples(columns)
         for A, Y in self.pairs:
             term = _taken(Y, rows) @ xp.matrix_transpose(_taken(Y, columns))
-            term *= _taken(A, samples) @ xp.matrix_transpose(_taken(A, others))
+            if A is not None:
+                term *= self._of_samples(A, rows, xp.matrix_transpose(_taken(A, self._samples(columns))))
             total = term if total is None else total + term
         return total
 
     def _samples(self, rows):
-        """The samples that rows belong to."""
-        if self.outputs == 1:
-            return rows
-        xp = _array.namespace(self.diagonal)
-        if isinstance(rows, slice):
-            rows = xp.arange(rows.start, rows.stop, dtype=xp.int64, device=_array.device(self.diagonal))
-        return rows // self.outputs
+        """The samples that rows, integers, belong to."""
+        return rows if self.outputs == 1 else rows // self.outputs
+
+    def _of_samples(self, A, rows, others):
+        """A ``others`` with a row for each output; of a slice every sample's product is made once."""
+        c = self.outputs
+        if not isinstance(rows, slice):
+            return _taken(A, self._samples(rows)) @ others
+        samples = slice(rows.start // c, -(-rows.stop // c))
+        once, first = A[samples, :] @ others, rows.start - samples.start * c
+        return once if c == 1 else _array.namespace(A).repeat(once, c, axis=0)[first : first + rows.stop - rows.start, :]
+
+
+def _pair(block):
+    """A_l and Y_l of the rows of one layer, a `Factor`, `Rows` or `Positions`."""
+    if hasattr(block, "left"):
+        return block.inputs, block.left
+    values = (block.summed() if hasattr(block, "summed") else block).values
+    return None, _array.namespace(values).reshape(values, (-1, values.shape[2]))
 
 
 def _taken(x, rows):
