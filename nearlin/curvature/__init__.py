@@ -12,10 +12,12 @@ from nearlin.curvature.kronecker_curvature import (
 )
 from nearlin.curvature.mini_blocks import blend_outer, block_rows, from_rows, sample_moment
 from nearlin.curvature.moments import Means, Moments, change, means, moments, observe
-from nearlin.curvature.planner import AGAIN, Experience, Plan, Planner
+from nearlin.curvature.pivoted_gram import PivotedColumns, PivotedGram
+from nearlin.curvature.planner import AGAIN, HORIZON, Experience, Plan, Planner
 from nearlin.curvature.preconditioning import Applied, Kept, Preconditioning, Setting, near, too_rough
 from nearlin.curvature.routes import ROUTES, Route
 from nearlin.curvature.sides import Accuracy, ParameterSide, Pull, SampleSide, Solution
+from nearlin.curvature.sketched_gram import SketchedGram, Sketches
 from nearlin.curvature.smoothness import (
     Seen,
     Targets,
@@ -39,5 +41,6 @@ __all__ = [
     "DirectFactor", "direct_factor", "direct_matrices",
     "Accuracy", "ParameterSide", "Pull", "SampleSide", "Solution",
     "ROUTES", "Applied", "Kept", "Preconditioning", "Route", "Setting", "near", "too_rough",
-    "AGAIN", "Experience", "Plan", "Planner",
+    "AGAIN", "HORIZON", "Experience", "Plan", "Planner",
+    "PivotedColumns", "PivotedGram", "SketchedGram", "Sketches",
 ]  # fmt: skip

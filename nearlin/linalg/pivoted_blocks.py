@@ -89,7 +89,7 @@ class PivotedBlocks:
     R: object
 
     def __call__(self, r):
-        """P⁻¹ r (n,) for r (n,)."""
+        """P⁻¹ r for r (n,) or (n, c)."""
         q = self._blocks(r)
         if self.R is None:
             return q
@@ -100,10 +100,10 @@ class PivotedBlocks:
 
     def _blocks(self, r):
         """B⁻¹ r."""
-        xp = _array.namespace(r)
-        grouped = xp.reshape(xp.take(r, xp.reshape(self.members, (-1,))), self.members.shape)
-        solved = (self.inverses @ grouped[:, :, None])[:, :, 0]
-        return xp.take(xp.reshape(solved, (-1,)), self.places)
+        xp, columns = _array.namespace(r), math.prod(r.shape[1:])
+        rows = xp.take(xp.reshape(r, (-1, columns)), xp.reshape(self.members, (-1,)), axis=0)
+        solved = self.inverses @ xp.reshape(rows, (*self.members.shape, columns))
+        return xp.reshape(xp.take(xp.reshape(solved, (-1, columns)), self.places, axis=0), r.shape)
 
     @property
     def rank(self):

@@ -79,12 +79,12 @@ class PivotedCholesky:
     exhausted: bool = False
 
     def __post_init__(self):
+        diagonal = self.source.diagonal
         if self.remainder is None:
-            diagonal = self.source.diagonal
             xp = _array.check(ndim={"diagonal": 1}, diagonal=diagonal)
             least = float(xp.min(diagonal))
             _array.require(least >= 0, f"diagonal holds {least:.3g}; expected at least 0: the matrix is positive semidefinite")
-            object.__setattr__(self, "remainder", _host(diagonal))
+        object.__setattr__(self, "remainder", _host(diagonal if self.remainder is None else self.remainder))
 
     @property
     def rank(self):
@@ -123,6 +123,17 @@ class PivotedCholesky:
         while work.rank < rank and not work.exhausted:
             work.round(block)
         return work.grown()
+
+    def first(self, rank):
+        """The same with its first ``rank`` columns alone, or this one where it has no more; n k flops."""
+        rank = _array.integer(1)("rank", rank)
+        if rank >= self.rank:
+            return self
+        F, pivots = self.F[:, :rank], self.pivots[:rank]
+        d = _host(self.source.diagonal) - _host(_array.namespace(F).sum(F * F, axis=1))
+        d[d <= _noise(rank, self._eps, _host(self.source.diagonal))] = 0
+        d[list(pivots)] = 0
+        return replace(self, F=F, gram=self.gram[:rank, :rank], remainder=d, pivots=pivots, exhausted=False)
 
     def preconditioner(self, damping, shift=None):
         """P = F Fᵀ + μ I for A + λ I, λ = ``damping``; μ = ``shift``, by default max(λ + mean(d), 32 eps λ₁(FᵀF)).
@@ -189,7 +200,7 @@ class PivotedPreconditioner:
     R: object
 
     def __call__(self, r):
-        """P⁻¹ r (n,) for r (n,)."""
+        """P⁻¹ r for r (n,) or (n, c)."""
         if self.R is None:
             return r / self.shift
         F, R = self.factor.F, self.R
@@ -265,7 +276,7 @@ class _Growth:
     @property
     def noise(self):
         """What of d is rounding, entry by entry."""
-        return (NOISE + math.sqrt(self.rank)) * self.eps * self.diagonal
+        return _noise(self.rank, self.eps, self.diagonal)
 
     def grown(self):
         k = self.rank
@@ -355,6 +366,10 @@ class _Growth:
                 f"a Schur complement has {self.d[i]:.3g} on its diagonal at row {i}, beside {self.diagonal[i]:.3g} in the matrix"
             )
             raise FactorizationError(f"{found}; expected a positive semidefinite matrix whose diagonal is that of the source")
+
+
+def _noise(rank, eps, diagonal):
+    return (NOISE + math.sqrt(rank)) * eps * diagonal
 
 
 def _host(x):

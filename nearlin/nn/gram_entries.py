@@ -8,18 +8,24 @@ Deviations  1. Cosines above 1 - 8 eps are 1: near there acos loses half of the 
 """
 
 import math
+from dataclasses import dataclass, field
 
 from nearlin import _array
 
 
+@dataclass(frozen=True)
 class KernelEntries:
     """K for the rows of ``x`` (n, d): a source of entries; no draws, the same throughout a run. Rows of zeros give zeros."""
 
-    def __init__(self, x):
-        xp = _array.check(ndim={"x": 2}, x=x)
-        square = xp.sum(x * x, axis=1)
-        self.x, self.norms = x, xp.sqrt(xp.where(square > 0, square, 1.0))
-        self.diagonal = square / 2
+    x: object
+    norms: object = field(init=False, repr=False)
+    diagonal: object = field(init=False, repr=False)
+
+    def __post_init__(self):
+        xp = _array.check(ndim={"x": 2}, x=self.x)
+        square = xp.sum(self.x * self.x, axis=1)
+        object.__setattr__(self, "norms", xp.sqrt(xp.where(square > 0, square, 1.0)))
+        object.__setattr__(self, "diagonal", square / 2)
 
     def entries(self, rows, columns):
         """K[rows, columns] for ``rows``, a slice or integers, and ``columns``, integers."""

@@ -32,15 +32,16 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
             7. tr(G) of the guard's constants is read off the sketched Gram, whose trace it is in expectation.
             8. Several outputs of the two-layer network (one in the paper) have neurons of their own, and J Jᵀ a block for each.
                One R (n, n), of a sketch of all neurons that estimates the mean of the blocks, preconditions them all.
+            9. Where R would take longer or does not fit the memory (``preconditioner``), F Fᵀ + μ I of k pivoted columns of the
+               closed-form kernel stands for it, with no array of n² entries: `nearlin.curvature.pivoted_gram`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin import linalg
-from nearlin._array import copies, fold_in, having, namespace, not_negative, one_of, optional, positive, require, same, settle
-from nearlin.curvature import Accuracy, DampedGram, gram_solve, near, too_rough
+from nearlin._array import fold_in, having, namespace, not_negative, one_of, optional, positive, require, settle
+from nearlin.curvature import Accuracy, DampedGram, PivotedColumns, PivotedGram, SketchedGram, Sketches, gram_solve
 from nearlin.sketch import NeuronSamples, NeuronSigns
 from nearlin.steps import (
     CEILING,
@@ -61,28 +62,6 @@ UNIT_STEP = 39.5  # sketch rows per n below which the double product diverges
 INNER = ("cg", "chebyshev", "richardson", "double product")
 
 
-class Preconditioner(NamedTuple):
-    """R with RᵀR = G̃ + damping I, and what decides how long it serves."""
-
-    R: object
-    x: object  # the inputs it was built for
-    damping: float
-    scale: float  # tr(G̃)/n
-    oversampling: float  # sketch rows per n
-    sketch: str
-    how: str  # the factorisation
-    effort: float = math.inf  # iterations per ln(1/ε) of the step that built it
-
-
-class Sketched(NamedTuple):
-    """G̃ = J SᵀS Jᵀ, J Sᵀ where the sketch forms it, tr(G̃)/n, and the sketch rows per n."""
-
-    gram: object
-    rows: object
-    scale: float
-    oversampling: float
-
-
 class State(NamedTuple):
     """What a step hands to the next.
 
@@ -90,8 +69,8 @@ class State(NamedTuple):
     ----------
     damping : Damping or None
         λ of the next step, and the guard's factor.
-    preconditioner : Preconditioner or None
-        R, if it may serve again.
+    preconditioner : SketchedGram, PivotedGram or None
+        What may serve again.
     growth : int
         How many times its default size the next sketch is.
     previous : float
@@ -103,7 +82,7 @@ class State(NamedTuple):
     """
 
     damping: Damping | None = None
-    preconditioner: Preconditioner | None = None
+    preconditioner: SketchedGram | PivotedGram | None = None
     growth: int = 1
     previous: float = 0.0
     recall: Recall | None = None
@@ -137,12 +116,20 @@ class NearLinearGaussNewton:
     damping : float, optional
         The first λ. The default, and what the guard never goes below again, is 1e-8 tr(G)/n in float64 and 1e-5 tr(G)/n in
         float32.
+    preconditioner : str
+        ``"sketch"``: the paper's R. ``"pivoted"``: k columns of the kernel of a two-layer ReLU network, where R (n, n) would take
+        too long or too much memory. ``"auto"``: the one with the least predicted time, if ``sketch``, ``sketch_size`` and
+        ``inner`` are the default ones; else ``"sketch"``.
     reuse : bool
-        Keep R while it serves.
+        Keep the preconditioner while it serves.
     guard : bool
         Judge each step by its actual decrease; without it every finite step is taken and λ stays.
     maxiter : int
         Bound on the iterations of one inner solve.
+    memory : float
+        Bytes that the preconditioner's matrices may take.
+    rates : Rates
+        How fast the machine does each primitive; ``nearlin info --measure`` makes the table.
 
     Examples
     --------
@@ -163,17 +150,26 @@ class NearLinearGaussNewton:
     inner: str = "cg"
     inner_dtype: str | None = None
     damping: float | None = None
+    preconditioner: str = "auto"
     reuse: bool = True
     guard: bool = True
     maxiter: int = 200
+    memory: float = 4e9
+    rates: linalg.Rates = linalg.Rates()
 
     def __post_init__(self):
         sketches = having("a distribution of nearlin.sketch, such as NeuronSigns()", "sample", "oversampling")
-        settle_shared(self, lr=positive, damping=optional(not_negative), sketch=sketches)
+        rates = having("a nearlin.linalg.Rates", "seconds", "calls")
+        settle_shared(self, lr=positive, damping=optional(not_negative), sketch=sketches, memory=positive, rates=rates)
+        settle(self, preconditioner=one_of("auto", "sketch", "pivoted"))
         settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER))
         require(
             self.inner != "double product" or self.size > UNIT_STEP,
             f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below",
+        )
+        require(
+            self.preconditioner != "pivoted" or self.inner == "cg",
+            f"preconditioner is 'pivoted' with inner {self.inner!r}, whose parameters are those of a sketch; expected 'cg'",
         )
 
     @property
@@ -196,7 +192,7 @@ class NearLinearGaussNewton:
         Raises
         ------
         BackendError, TypeError, ValueError
-            Input that does not fit (see `Objective.at`).
+            Input that does not fit (see `Objective.at`), or a ``preconditioner`` that the network does not allow.
         """
         key = fold_in(key, 0)
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
@@ -205,28 +201,31 @@ class NearLinearGaussNewton:
         guard = Guard(point, self.guard)
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
-        J, sketched = self._jacobian(point, objective), None
+        J = self._jacobian(point, objective)
         self._check_inner(J)
-        P, fresh, known = state.preconditioner, False, self._knows(state.preconditioner, point.x)
+        way, why = self._way(J, point, state, key)
+        known, made, fresh = way.known(state.preconditioner), None, False
         epsilon = self._forcing_term(guard.size, state.previous if known else 0.0, eps)
-        if not (self.reuse and known and near(P.damping, state.damping.value)):
-            sketched, fresh = self._sketch(J, point.x, state.growth, key), True
-            P = self._factor(sketched, state.damping, point.x)
+        P = known if self.reuse else None
+        if P is None or way.at(P, state.damping.value) is None:
+            made, fresh = way.make(P), True
+            P = way.factor(made, self._first(way, made, state, eps), P)
         least = least_damping(eps) * P.scale
         for damping in guard.attempts_from(state.damping or Damping(P.damping)):
-            solution = None
-            if near(P.damping, damping):
-                solution = self._solve(J, r, damping, P, epsilon, self._limit(P, fresh, epsilon))
-            if solution is None or (solution.info.reason != linalg.Exit.CONVERGED and not fresh):
-                sketched, fresh = sketched or self._sketch(J, point.x, state.growth, key), True
-                P = self._factor(sketched, guard.damping, point.x)
+            solution, served = None, way.at(P, damping)
+            if served is not None:
+                P = served
+                solution = self._solve(J, r, damping, P, epsilon, way.limit(P, fresh, epsilon))
+            if solution is None or (solution.info.reason != linalg.Exit.CONVERGED and not fresh and way.renews):
+                made, fresh = made or way.make(P), True
+                P = way.factor(made, damping, P)
                 solution = self._solve(J, r, damping, P, epsilon, self.maxiter)
             trial = attempt(objective, point, batch, solution.step, solution.image, self.lr)
             guard.judge(trial, solution.info, Bounds(P.scale, least, CEILING * P.scale))
-        solve = solution.info._replace(preconditioner=f"{P.sketch}, {P.how}", refreshed=fresh)
-        info = guard.info(trial, solve)
+        solve = solution.info._replace(preconditioner=P.described, refreshed=fresh)
+        info = guard.info(trial, solve, "sample", why)
         recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
-        state = State(guard.damping, *self._keep(P, fresh, solve, epsilon, state.growth), guard.size, recall)
+        state = State(guard.damping, *way.keep(P, fresh, solve.iterations, epsilon), guard.size, recall)
         return (trial.params if info.accepted else params), state, info
 
     def _forcing_term(self, size, previous, eps):
@@ -237,10 +236,36 @@ class NearLinearGaussNewton:
 
     # ------------------------------------------------------------------------------------------------ the preconditioner
 
-    def _knows(self, P, x):
-        """Whether R was built for these inputs, by this sketch, in this dtype."""
-        dtype = self._accuracy.cast(x).dtype
-        return P is not None and P.sketch == repr(self.sketch) and P.R.dtype == dtype and same((P.x,), (x,))
+    def _way(self, J, point, state, key):
+        """How J Jᵀ + λ I is preconditioned in this step, and why where there was a choice."""
+        inner = self._accuracy.inner(J)
+        sketched = Sketches(inner, point.x, self.sketch, self.size, state.growth, key, self.maxiter)
+        pivoted = PivotedColumns(inner, fold_in(key, 0), self.rates, self.memory, self.maxiter)
+        if self.preconditioner == "pivoted":
+            if pivoted.obstacle:
+                raise ValueError(f"preconditioner is 'pivoted', and {pivoted.obstacle}; expected 'auto' or 'sketch'")
+            return pivoted, pivoted.few_neurons
+        chosen = (self.sketch, self.sketch_size, self.inner) != (NeuronSigns(), None, "cg")
+        if self.preconditioner == "sketch" or chosen or pivoted.obstacle or isinstance(state.preconditioner, SketchedGram):
+            return sketched, ""
+        return self._cheaper(sketched, pivoted, state)
+
+    def _cheaper(self, sketched, pivoted, state):
+        """The one with the least predicted time; columns where a matrix (n, n) does not fit the memory."""
+        if sketched.bytes > self.memory:
+            return pivoted, _sentences(f"pivoted: a sketch takes {sketched.bytes / 1e9:.3g} GB", pivoted.few_neurons)
+        by_sketch = sketched.seconds(self.rates, self.epsilon)
+        by_columns = pivoted.seconds(pivoted.known(state.preconditioner), self.epsilon)
+        if by_sketch <= by_columns:
+            return sketched, f"sketch: {by_sketch:.2g} s predicted, pivoted {by_columns:.2g} s"
+        why = f"pivoted: {by_columns:.2g} s predicted, sketch {by_sketch:.2g} s"
+        return pivoted, _sentences(why, pivoted.few_neurons)
+
+    def _first(self, way, made, state, eps):
+        """λ of a first attempt."""
+        if state.damping:
+            return state.damping.value
+        return least_damping(eps) * way.scale(made) if self.damping is None else self.damping
 
     def _jacobian(self, point, objective):
         """J, kept in factors where a sketch of neurons needs them."""
@@ -253,60 +278,32 @@ class NearLinearGaussNewton:
             found = f"inner is {self.inner!r}, which needs a sketch of the system itself"
             raise ValueError(f"{found}, and that of several outputs is one of their mean; expected 'cg'")
 
-    def _sketch(self, J, x, growth, key):
-        """G̃ = J SᵀS Jᵀ."""
-        J, x = self._accuracy.inner(J).pooled(), self._accuracy.cast(x)
-        n = J.shape[0]
-        S = J.draw(self.sketch, key, math.ceil(growth * self.size * n), x)
-        xp = namespace(x)
-        rows = None if hasattr(S, "left") else J.sketch(S)
-        gram = J.sketch_gram(S) if rows is None else rows @ xp.matrix_transpose(rows)
-        return Sketched(gram, rows, float(xp.linalg.trace(gram)) / n, growth * self.size)
-
-    def _factor(self, sketched, damping, x):
-        """R with RᵀR = G̃ + λ I."""
-        first = least_damping(linalg.eps_of(x)) * sketched.scale if self.damping is None else self.damping
-        value = damping.value if damping else first
-        R, how = linalg.sketch_factor(sketched.gram, value, sketched.rows)
-        return Preconditioner(R, *copies((x,)), value, sketched.scale, sketched.oversampling, repr(self.sketch), how)
-
-    def _limit(self, P, fresh, epsilon):
-        """Iterations before a kept R is given up."""
-        return self.maxiter if fresh else min(self.maxiter, math.ceil(4 * P.effort * math.log(1 / epsilon)) + 8)
-
-    def _keep(self, P, fresh, solve, epsilon, growth):
-        """The preconditioner for the next step (None: build one), and the size of the next sketch."""
-        accuracy = math.log(1 / epsilon)
-        if fresh and too_rough(solve.iterations, epsilon, growth):
-            return None, 2 * growth
-        if fresh:
-            return P._replace(effort=solve.iterations / accuracy), growth
-        serves = solve.iterations <= 1.5 * P.effort * accuracy + 1
-        return (P if serves else None), growth
-
     # ------------------------------------------------------------------------------------------------ the linear system
 
     def _solve(self, J, r, damping, P, epsilon, limit):
         """(J Jᵀ + λ I) g = r to the true residual ``epsilon``; products in the inner dtype, the residual in the working dtype."""
         inner = self._accuracy.inner(J)
-        M = linalg.TriangularBlocks((P.R,), J.shape[0] // P.R.shape[0], P.damping)
 
         def inner_solve(rest, rtol, left):
             operator = DampedGram(inner, damping)
-            g, info = self._iterate(operator, self._accuracy.cast(rest), M, P.oversampling, rtol, left)
+            g, info = self._iterate(operator, self._accuracy.cast(rest), P, rtol, left)
             if self.inner_dtype is not None and epsilon < FINE:  # a step summed in float32 would be no better than that
                 return namespace(g).astype(g, rest.dtype, copy=False), None, info
             return *operator.in_dtype_of(g, rest), info
 
         return gram_solve(J, r, damping, inner_solve, epsilon, limit)
 
-    def _iterate(self, operator, b, M, oversampling, rtol, limit):
-        options = {"preconditioner": M, "rtol": rtol, "maxiter": limit}
+    def _iterate(self, operator, b, P, rtol, limit):
+        options = {"preconditioner": P.operator(b.shape[0]), "rtol": rtol, "maxiter": limit}
         if self.inner == "cg":
             return linalg.cg(operator, b, certify=False, on_step=operator.accumulate, **options)
         if self.inner == "double product":
             return linalg.double_product(operator, b, **options)
-        gamma = min(0.95, oversampling**-0.5)
+        gamma = min(0.95, P.oversampling**-0.5)
         if self.inner == "chebyshev":
             return linalg.chebyshev(operator, b, bounds=linalg.sketch_spectrum(gamma), **options)
         return linalg.richardson(operator, b, step=linalg.best_step(gamma), **options)
+
+
+def _sentences(*parts):
+    return "; ".join(part for part in parts if part)
