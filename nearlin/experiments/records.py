@@ -87,8 +87,8 @@ def _plan(info):
     plan = getattr(info, "plan", "")
     if not plan:
         return {}
-    dimension = info.effective_dimension
-    return {"side": info.side, "plan": plan, "effective_dimension": float(dimension) if math.isfinite(dimension) else None}
+    dimension = float(info.effective_dimension) if math.isfinite(info.effective_dimension) else None
+    return {"side": info.side or None, "plan": plan, "effective_dimension": dimension}
 
 
 def gradients(calls):

@@ -223,7 +223,7 @@ class NearLinearGaussNewton:
             trial = attempt(objective, point, batch, solution.step, solution.image, self.lr)
             guard.judge(trial, solution.info, Bounds(P.scale, least, CEILING * P.scale))
         solve = solution.info._replace(preconditioner=P.described, refreshed=fresh)
-        info = guard.info(trial, solve, "sample", why)
+        info = guard.info(trial, solve, "", why)
         recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
         state = State(guard.damping, *way.keep(P, fresh, solve.iterations, epsilon), guard.size, recall)
         return (trial.params if info.accepted else params), state, info
@@ -244,10 +244,12 @@ class NearLinearGaussNewton:
         if self.preconditioner == "pivoted":
             if pivoted.obstacle:
                 raise ValueError(f"preconditioner is 'pivoted', and {pivoted.obstacle}; expected 'auto' or 'sketch'")
-            return pivoted, pivoted.few_neurons
+            return pivoted, _sentences("pivoted: by name", pivoted.few_neurons)
         chosen = (self.sketch, self.sketch_size, self.inner) != (NeuronSigns(), None, "cg")
-        if self.preconditioner == "sketch" or chosen or pivoted.obstacle or isinstance(state.preconditioner, SketchedGram):
+        if self.preconditioner == "sketch" or chosen or pivoted.obstacle:
             return sketched, ""
+        if isinstance(state.preconditioner, SketchedGram):
+            return sketched, "sketch: as before"
         return self._cheaper(sketched, pivoted, state)
 
     def _cheaper(self, sketched, pivoted, state):

@@ -91,7 +91,7 @@ class StepInfo(NamedTuple):
     solve : SolveInfo
         Certificate of the last solve.
     side : str
-        ``"sample"`` or ``"parameter"``: where the system was solved.
+        ``"sample"`` or ``"parameter"``: where the system was solved; empty where there is no choice between them.
     plan : str
         The route that was chosen, and why; empty where there is no choice.
     effective_dimension : float

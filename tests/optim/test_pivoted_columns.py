@@ -155,9 +155,8 @@ def test_options_that_do_not_go_together_are_refused():
 def test_too_few_neurons_for_the_samples_are_named(numpy_backend, width, few):
     """m d is 7.9 n, and 8 n."""
     info = first(PIVOTED, *problem(numpy_backend, width=width))
-    assert info.plan == (
-        "m d is 7.9 n, few neurons for so many samples: below 8 n iterations grow, and a wider network helps" * few
-    )
+    said = "; m d is 7.9 n, few neurons for so many samples: below 8 n iterations grow, and a wider network helps"
+    assert info.plan == "pivoted: by name" + said * few
 
 
 # ------------------------------------------------------------------------------------------------------- from step to step
