@@ -83,6 +83,13 @@ def test_another_batch_another_factor(numpy_backend):
     assert fresh == [True, False, True, True]
 
 
+def test_a_batch_changed_in_place_is_noticed(numpy_backend):
+    objective, params, (x, y) = problem(numpy_backend)
+    params, state, _ = PIVOTED.step(params, PIVOTED.init(params, objective), objective, (x, y), key=0)
+    x[:] = x[::-1].copy()
+    assert PIVOTED.step(params, state, objective, (x, y), key=1)[2].solve.refreshed
+
+
 def test_without_reuse_every_step_makes_one(numpy_backend):
     opt = NearLinear(preconditioner="pivoted", reuse=False)
     assert all(info.solve.refreshed for info in run(opt, *problem(numpy_backend), 3)[2])
@@ -125,7 +132,7 @@ def test_whoever_asks_for_a_sketch_gets_it(numpy_backend, options):
 
 
 def test_a_run_that_began_with_a_sketch_stays_with_it(numpy_backend):
-    objective, params, batch = problem(numpy_backend)
+    objective, params, batch = problem(numpy_backend, width=64)
     params, state, _ = NearLinear(preconditioner="sketch").step(params, PIVOTED.init(params, objective), objective, batch, key=0)
     info = NearLinear(rates=SLOW_FACTORS).step(params, state, objective, batch, key=1)[2]
     assert not info.solve.refreshed
