@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from nearlin import _array
 from nearlin.complexity import counting
+from tests import doubles
 
 BACKENDS = (
     "numpy",
@@ -21,8 +23,11 @@ BACKENDS = (
     "torch",
     "torch:cuda",
     "cupy",
+    "cupy:float32",
+    "cupy:device1",
 )
-ON_GPU = ("torch:cuda", "cupy")
+ON_GPU = ("torch:cuda", "cupy", "cupy:float32", "cupy:device1")
+DOUBLES = pathlib.Path(__file__).parent / "doubles"
 SUBSUMED = ("numpy", "array_api_strict")  # what fails there fails on numpy:readonly and array_api_strict:device1 too
 
 
@@ -33,8 +38,9 @@ def pytest_addoption(parser):
         default=None,
         metavar="NAME",
         help=f"run on this backend only, and fail where it cannot be used; repeatable; one of {', '.join(BACKENDS)}; "
-        "numpy, torch and array_api_strict include their variants",
+        "numpy, torch, cupy and array_api_strict include their variants",
     )
+    parser.addoption("--double", action="store_true", help="with --backend cupy: on a double of CuPy, which needs no GPU")
     parser.addoption("--nightly", action="store_true", help="run the cases too that are sampled or left out otherwise")
 
 
@@ -44,6 +50,13 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if item.get_closest_marker("nightly")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+    if config.getoption("--double"):  # what takes no backend is the same on every one
+        items[:] = [item for item in items if "be" in item.fixturenames or DOUBLES in item.path.parents]
+
+
+def pytest_ignore_collect(collection_path, config):
+    """The tests of the double need it in place of CuPy."""
+    return True if collection_path == DOUBLES and not config.getoption("--double") else None
 
 
 def pytest_configure(config):
@@ -52,6 +65,13 @@ def pytest_configure(config):
     for name in config.getoption("--backend") or ():
         if name not in BACKENDS:
             raise pytest.UsageError(f"--backend {name}: expected one of {', '.join(BACKENDS)}")
+    if config.getoption("--double"):
+        if config.getoption("--backend") != ["cupy"]:
+            raise pytest.UsageError("--double stands in for CuPy; expected --backend cupy and no other")
+        try:
+            doubles.install()
+        except RuntimeError as error:
+            raise pytest.UsageError(f"--double: {error}") from error
 
 
 def _device(name):
@@ -59,6 +79,8 @@ def _device(name):
     module, _, variant = name.partition(":")
     if module == "array_api_strict":
         return importlib.import_module(module).Device(variant or "CPU_DEVICE")
+    if module == "cupy":
+        return importlib.import_module(module).cuda.Device(int(variant == "device1"))
     return {"torch": variant or "cpu"}.get(module)
 
 
@@ -72,6 +94,8 @@ def unusable(name):
         return reason
     if variant == "cuda" and not importlib.import_module("torch").cuda.is_available():
         return "torch sees no usable CUDA device"
+    if variant == "device1" and module == "cupy" and importlib.import_module(module).cuda.runtime.getDeviceCount() < 2:
+        return "there is one CUDA device"
     return None
 
 
@@ -96,7 +120,7 @@ class Backend:
     @property
     def dtype(self):
         """float64, or float32 where the device has nothing wider."""
-        return self.xp.float32 if self.name.endswith("no_float64") else self.xp.float64
+        return self.xp.float32 if self.name.endswith(("no_float64", ":float32")) else self.xp.float64
 
     @property
     def eps(self):
@@ -121,8 +145,7 @@ class Backend:
         """The explicit way back; asserts that ``x`` is an array of this backend on this device."""
         assert _array.is_array(x), f"{type(x).__name__} is no array"
         assert _array.namespace(x) is self.xp, f"expected a {self.name} array, got a {_array.describe(x)}"
-        if self.name != "cupy":
-            assert _array.device(x) == _array.device(self.like), f"{_array.describe(x)} left its device"
+        assert _array.device(x) == _array.device(self.like), f"{_array.describe(x)} left its device"
         return _array.to_numpy(x)
 
     def tol(self, float64_tol):
@@ -161,7 +184,11 @@ def be(request):
         pytest.fail(f"--backend {name}: {reason}")
     if name.startswith("torch"):
         importlib.import_module("torch").set_num_threads(1)  # small arrays: threads only get into each other's way
-    return Backend(name)
+    if not name.startswith("cupy"):
+        yield Backend(name)
+        return
+    with _device(name):
+        yield Backend(name)
 
 
 @pytest.fixture

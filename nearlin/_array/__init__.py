@@ -11,6 +11,7 @@ from nearlin._array.backends import (
     abs_in_place,
     asarray,
     backend_name,
+    clipped,
     copies,
     cupy_unusable,
     describe,
@@ -20,6 +21,7 @@ from nearlin._array.backends import (
     is_numpy,
     itemsize,
     namespace,
+    on_gpu,
     prototype,
     refuse_masked,
     same,
@@ -93,9 +95,9 @@ from nearlin._array.pool import (
 from nearlin._array.random import fold_in, generator, normal, permutation, signs, uniform
 
 __all__ = [
-    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "copies", "cupy_unusable", "describe", "device",
-    "into", "is_array", "is_numpy", "itemsize", "namespace", "prototype", "same", "synchronize", "to_numpy", "unguarded",
-    "unguarded_methods", "unusable", "widest",
+    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "clipped", "copies", "cupy_unusable", "describe",
+    "device", "into", "is_array", "is_numpy", "itemsize", "namespace", "on_gpu", "prototype", "same", "synchronize", "to_numpy",
+    "unguarded", "unguarded_methods", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
     "settle", "square_sum", "step_size", "within",

@@ -29,8 +29,14 @@ def namespace(*arrays):
 
 
 def device(x):
-    """The device that ``x`` lives on."""
-    return "cpu" if type(x) is np.ndarray else compat.device(x)
+    """The device that ``x`` lives on; `BackendError` for a CuPy array elsewhere than on the current one, where CuPy works."""
+    if type(x) is np.ndarray:
+        return "cpu"
+    own = compat.device(x)
+    if compat.is_cupy_array(x) and own != (current := importlib.import_module("cupy").cuda.Device()):
+        found = f"found a {describe(x)}, while CuPy works on {current}"
+        raise BackendError(f"{found}; expected an array there: enter its device first, by 'with x.device:'")
+    return own
 
 
 def is_array(x):
@@ -47,7 +53,7 @@ def describe(x):
     """A few words about an array, for error messages: ``float32 numpy array of shape (3, 4) on cpu``."""
     if not is_array(x):
         return type(x).__name__
-    return f"{str(x.dtype).split('.')[-1]} {backend_name(x)} array of shape {tuple(x.shape)} on {device(x)}"
+    return f"{str(x.dtype).split('.')[-1]} {backend_name(x)} array of shape {tuple(x.shape)} on {compat.device(x)}"
 
 
 def _writes(x):
@@ -59,12 +65,23 @@ def abs_in_place(x):
     return namespace(x).abs(x, **({"out": x} if _writes(x) else {}))
 
 
+def clipped(x, low, high):
+    """The entries of ``x`` between two numbers; array_api_compat's clip of a CuPy array reads back, again and again."""
+    xp = namespace(x)
+    return xp.minimum(xp.maximum(x, low), high) if compat.is_cupy_array(x) else xp.clip(x, low, high)
+
+
 def into(out, operation, *operands):
     """``out[...] = operation(*operands)`` for a function of the array API by name; straight into ``out`` where possible."""
     if _writes(out):
         getattr(namespace(out), operation)(*operands, out=out)
     else:
         out[...] = getattr(namespace(out), operation)(*operands)
+
+
+def on_gpu(x):
+    """Whether ``x`` lives on a GPU, where a launch costs more than a small operation and a number read back waits for all."""
+    return compat.is_cupy_array(x) or (compat.is_torch_array(x) and x.device.type == "cuda")
 
 
 def itemsize(dtype):
@@ -113,7 +130,8 @@ def to_numpy(x):
 def synchronize(x):
     """Wait until the device of ``x`` has finished: GPU calls return before their work is done."""
     if compat.is_cupy_array(x):
-        importlib.import_module("cupy").cuda.get_current_stream().synchronize()
+        with x.device:
+            importlib.import_module("cupy").cuda.get_current_stream().synchronize()
     elif compat.is_torch_array(x) and x.device.type == "cuda":
         importlib.import_module("torch").cuda.synchronize(x.device)
 

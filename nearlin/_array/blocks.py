@@ -2,17 +2,16 @@
 
 import math
 
-import array_api_compat as compat
 import numpy as np
 
-from nearlin._array.backends import device, is_numpy, namespace
+from nearlin._array.backends import is_numpy, namespace, on_gpu
 
 CPU_BLOCK_BYTES = 8 * 2**20
 
 
 def block_length(row_bytes, like, parts=1):
     """How many rows of ``row_bytes`` bytes make one block: 8 MB in so many ``parts`` on a CPU, 256 MB on a GPU."""
-    budget = 256 * 2**20 if "cuda" in str(device(like)).lower() or compat.is_cupy_array(like) else CPU_BLOCK_BYTES // parts
+    budget = 256 * 2**20 if on_gpu(like) else CPU_BLOCK_BYTES // parts
     return max(1, budget // max(1, row_bytes))
 
 

@@ -36,11 +36,9 @@ def cholesky(a, shift=0.0):
         return lower.T
     if hasattr(xp, "shifted_cholesky"):  # a namespace that has it as a primitive (operation counting)
         return xp.shifted_cholesky(a, float(shift))
-    try:
-        with _raising_linalg(a):
-            lower = xp.linalg.cholesky(a + shift * xp.eye(a.shape[0], dtype=a.dtype, device=device(a)))
-    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
-        raise NotPositiveDefinite(str(error).splitlines()[0]) from error
+    shifted = a + shift * xp.eye(a.shape[0], dtype=a.dtype, device=device(a))
+    with _failing_as(NotPositiveDefinite, a):
+        lower = xp.linalg.cholesky(shifted)
     if not bool(xp.all(xp.isfinite(lower))):
         raise NotPositiveDefinite("not finite")
     return xp.matrix_transpose(lower)
@@ -72,23 +70,20 @@ def spd_inverse(a, shift=0.0):
 
 
 def cholesky_pivots(stack):
-    """Squared diagonals (n, k) of the Cholesky factors of (n, k, k); `NotPositiveDefinite` if one has none. n k³/3 flops."""
+    """Squared diagonals (n, k) of the Cholesky factors of finite (n, k, k); `NotPositiveDefinite` if one has none. n k³/3 flops.
+
+    A matrix that holds NaN has no factor either, and NaN for pivots where its backend does not say so (CuPy).
+    """
     xp = namespace(stack)
-    try:
-        with _raising_linalg(stack):
-            return xp.linalg.diagonal(xp.linalg.cholesky(stack)) ** 2
-    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
-        raise NotPositiveDefinite(str(error).splitlines()[0]) from error
+    with _failing_as(NotPositiveDefinite, stack):
+        return xp.linalg.diagonal(xp.linalg.cholesky(stack)) ** 2
 
 
 def eigh(a):
     """Eigenvalues (..., n) and eigenvectors (..., n, n) of symmetric matrices; `NotConverged` on every backend alike."""
     xp = namespace(a)
-    try:
-        with _raising_linalg(a), pooled(a) if a.shape[-1] > FEW and crowded() else contextlib.nullcontext():
-            values, vectors = _eigh_in_float32(a) if is_numpy(a) and a.dtype == np.float32 and a.ndim == 2 else xp.linalg.eigh(a)
-    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
-        raise NotConverged(str(error).splitlines()[0]) from error
+    with _failing_as(NotConverged, a), pooled(a) if a.shape[-1] > FEW and crowded() else contextlib.nullcontext():
+        values, vectors = _eigh_in_float32(a) if is_numpy(a) and a.dtype == np.float32 and a.ndim == 2 else xp.linalg.eigh(a)
     if not bool(xp.all(xp.isfinite(values))) or not bool(xp.all(xp.isfinite(vectors))):
         raise NotConverged("not finite")
     if is_numpy(vectors):  # where units have no inputs LAPACK leaves denormal entries, which make products 15 times slower
@@ -121,21 +116,27 @@ def singular_values(a):
 
 def _decomposed(a, decompose):
     xp = namespace(a)
-    try:
-        with _raising_linalg(a):
-            parts = decompose(xp)
-    except (np.linalg.LinAlgError, RuntimeError) as error:  # torch's LinAlgError is a RuntimeError
-        raise NotConverged(str(error).splitlines()[0]) from error
+    with _failing_as(NotConverged, a):
+        parts = decompose(xp)
     if not all(bool(xp.all(xp.isfinite(part))) for part in parts):
         raise NotConverged("not finite")
     return parts
 
 
-def _raising_linalg(a):
-    """CuPy returns garbage from an indefinite matrix unless told to raise."""
-    if compat.is_cupy_array(a):
-        return importlib.import_module("cupyx").errstate(linalg="raise")
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def _failing_as(kind, a):
+    """A context in which a factorisation of ``a`` that fails raises ``kind``; a device that fails raises its own error.
+
+    CuPy returns garbage from an indefinite matrix unless told to raise. What CUDA says, memory that is spent and torch's error of
+    linear algebra are all RuntimeErrors.
+    """
+    failure = importlib.import_module("torch").linalg.LinAlgError if compat.is_torch_array(a) else np.linalg.LinAlgError
+    told = importlib.import_module("cupyx").errstate(linalg="raise") if compat.is_cupy_array(a) else contextlib.nullcontext()
+    try:
+        with told:
+            yield
+    except failure as error:
+        raise kind(str(error).splitlines()[0]) from error
 
 
 def solve_triangular(r, b, *, trans=False):

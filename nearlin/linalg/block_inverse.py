@@ -4,6 +4,7 @@ Formula     Xᵢ = (Bᵢ + λ I)⁻¹ for Bᵢ (k, k), i = 1, ..., N
             k <= 16: symmetric sweeps, vectorised over the blocks; the pivots are those of the Cholesky factorisation, squared.
             k <= 64: stacked Cholesky factorisations say which blocks are definite, a stacked general inverse inverts them
             k > 64: Cholesky factorisation and inverse, block by block (LAPACK potrf, potri)
+            on a GPU stacks for all k <= 256: they take as many launches for many blocks as for one
 Reference   Goodnight, A Tutorial on the SWEEP Operator, The American Statistician 33 (1979); LAPACK Working Note 41
 Cost        with N blocks that need no help:
             at most N (k³ + 11 k² + 10 k) - 1 flops per call, k <= 16: by sweeps; equal where 4 divides k
@@ -19,7 +20,7 @@ from nearlin import _array
 from nearlin.linalg.cholesky import FactorizationError, explained
 from nearlin.linalg.precision import is_thin
 
-SWEPT, STACKED = 16, 64  # largest blocks that are swept, and that are given to stacked routines: where the times cross
+SWEPT, STACKED, STACKED_ON_GPU = 16, 64, 256  # largest blocks that are swept, and that are stacked: where the times cross
 GROUP = 4  # rows that a sweep updates in one call: fewer calls against less of the lower triangle
 CLIMBS = 5  # times that the damping of a failing block is multiplied by ten
 
@@ -189,7 +190,7 @@ def _why(blocks, dampings, found, indices, damping, name):
 def _invert(blocks, dampings):
     """Inverses of (N, k, k) blocks with dampings (N,), and which of them are positive definite."""
     xp, (n, k, _) = _array.namespace(blocks), blocks.shape
-    single = k > STACKED
+    single = _attempt_of(blocks) is _single
     length = _array.block_length(k * k * 8, blocks) // 6  # an odd multiple of 8, as powers of two make strided access slow
     chunks = _array.slices(n, 1 if single else length // 16 * 16 + 8)
     walk = map if single else partial(_array.map_blocks, like=blocks)  # LAPACK on large blocks has threads of its own
@@ -204,25 +205,28 @@ def _invert(blocks, dampings):
 def _wide_enough(blocks, dampings):
     """As `_attempt`, in float64 for float32 blocks whose damping is small beside their trace."""
     xp, wide = _array.namespace(blocks), _array.widest(blocks)
+    attempt = _attempt_of(blocks)
     if wide == blocks.dtype:
-        return _attempt(blocks, dampings)
+        return attempt(blocks, dampings)
     thin = is_thin(blocks, dampings)
     if not bool(xp.any(thin)):
-        return _attempt(blocks, dampings)
-    exact, good = _attempt(xp.astype(blocks, wide), xp.astype(dampings, wide))
+        return attempt(blocks, dampings)
+    exact, good = attempt(xp.astype(blocks, wide), xp.astype(dampings, wide))
     with _array.unguarded():
         exact = xp.astype(exact, blocks.dtype)
     good = good & xp.all(xp.isfinite(exact), axis=(1, 2))
     if bool(xp.all(thin)):
         return exact, good
-    inverse, fine = _attempt(blocks, dampings)
+    inverse, fine = attempt(blocks, dampings)
     return xp.where(thin[:, None, None], exact, inverse), xp.where(thin, good, fine)
 
 
-def _attempt(blocks, dampings):
-    """Inverses in the dtype at hand, anything where a block has none, and which have one."""
+def _attempt_of(blocks):
+    """What makes inverses in the dtype at hand, anything where a block has none, and says which have one."""
     k = blocks.shape[-1]
-    return (_sweep if k <= SWEPT else _stacked if k <= STACKED else _single)(blocks, dampings)
+    if _array.on_gpu(blocks):
+        return _stacked if k <= STACKED_ON_GPU else _single
+    return _sweep if k <= SWEPT else _stacked if k <= STACKED else _single
 
 
 def _single(blocks, dampings):

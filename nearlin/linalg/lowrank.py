@@ -178,12 +178,12 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
         met = _meet(curvature.U, h, v)
         rest = _remainder(curvature.U, h, v, met.w)
         length = math.sqrt(float(met.w @ met.w) + rest.square)
-        if not math.isfinite(length + met.square):
+        limits = _array.namespace(h).finfo(h.dtype)
+        if not length * length + met.square < float(limits.max):  # σ and the image are kept in this dtype
             return LowRankStep(curvature, None, 0.0, False)
         if k == 0:
             x = None if v is None else _image(curvature.U, v, inverse._terms(_wide(curvature.sigma), met.inner, d), inverse)
             return LowRankStep(curvature, x, weight * rest.square, True)
-        limits = _array.namespace(h).finfo(h.dtype)
         rounding = max(NEGLIGIBLE * float(limits.eps) * length, math.sqrt(float(limits.smallest_normal) / float(limits.eps)))
         basis = _basis(met, rest, k < d and math.sqrt(rest.square) > rounding)
         sigma, C, dropped = _turn(_wide(curvature.sigma), basis, decay, weight)
@@ -328,7 +328,7 @@ def _clipped(x, inverse):
     if inverse.bound is None:
         return x
     limit = abs(inverse.scale) * inverse.bound
-    return _array.namespace(x).clip(x, -limit, limit)
+    return _array.clipped(x, -limit, limit)
 
 
 def _gram(A):

@@ -39,7 +39,7 @@ class KernelEntries:
 def closeness(cosine):
     """(π - θ) / 2π for cos θ: the share of directions w with w·x > 0 and w·x' > 0 for two vectors at the angle θ."""
     xp = _array.namespace(cosine)
-    return 0.5 - xp.acos(xp.clip(cosine, -1.0, 1.0)) / (2 * math.pi)
+    return 0.5 - xp.acos(_array.clipped(cosine, -1.0, 1.0)) / (2 * math.pi)
 
 
 class FactorEntries:

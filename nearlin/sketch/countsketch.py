@@ -48,7 +48,7 @@ class CountSketchSample(FlatSample):
     def _apply(self, a):
         xp = _array.namespace(a)
         s, p = self.shape
-        taken = xp.take(a, xp.clip(self.order, 0, p - 1), axis=0) * self.signs[:, None]
+        taken = xp.take(a, _array.clipped(self.order, 0, p - 1), axis=0) * self.signs[:, None]
         return xp.sum(xp.reshape(taken, (s, self.order.shape[0] // s, a.shape[1])), axis=1)
 
     def _adjoint(self, b):

@@ -71,6 +71,6 @@ def _scatter_rows(b, index, length):
     """
     xp = _array.namespace(b)
     row = xp.arange(length, dtype=index.dtype, device=_array.device(index))
-    source = xp.clip(xp.searchsorted(index, row), 0, index.shape[0] - 1)
+    source = _array.clipped(xp.searchsorted(index, row), 0, index.shape[0] - 1)
     hit = xp.astype(xp.take(index, source) == row, b.dtype)
     return xp.take(b, source, axis=0) * hit[:, None]

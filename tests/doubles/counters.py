@@ -1,0 +1,64 @@
+"""What a GPU would be asked for: launches of kernels, synchronisations with the host, copies from the host."""
+
+import contextlib
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Counts:
+    """Launches and copies from the host by function, synchronisations by cause, and by the place in nearlin that asked."""
+
+    launches: Counter = field(default_factory=Counter)
+    synchronizations: Counter = field(default_factory=Counter)
+    places: Counter = field(default_factory=Counter)
+    from_host: Counter = field(default_factory=Counter)
+
+    @property
+    def besides_factorizations(self):
+        """How many synchronisations there are besides those that ask whether a factorisation succeeded."""
+        return self.synchronizations.total() - self.synchronizations["devInfo"]
+
+
+_open = []
+
+
+@contextlib.contextmanager
+def counted():
+    """A context that yields the `Counts` of what happens in it."""
+    counts = Counts()
+    _open.append(counts)
+    try:
+        yield counts
+    finally:
+        _open.remove(counts)
+
+
+def launch(name, times=1):
+    """A function launched ``times`` kernels."""
+    for counts in _open:
+        counts.launches[name] += times
+
+
+def synchronize(cause):
+    """The host waited for the device."""
+    for counts in _open:
+        counts.synchronizations[cause] += 1
+        counts.places[f"{_place()} {cause}"] += 1
+
+
+def from_host(name):
+    """Numbers were copied to the device."""
+    for counts in _open:
+        counts.from_host[name] += 1
+
+
+def _place():
+    """The innermost lines of nearlin that are running: of _array, and of what called it."""
+    frame, found = sys._getframe(2), []
+    while frame and (not found or "_array" in found[-1]):
+        if "/nearlin/" in (path := frame.f_code.co_filename) and "/tests/" not in path:
+            found.append(f"{path.rpartition('/nearlin/')[2]}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " < ".join(found)
