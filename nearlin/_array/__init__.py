@@ -58,7 +58,7 @@ from nearlin._array.checks import (
     within,
 )
 from nearlin._array.convolution import (
-    brings_convolution,
+    brings_image_layers,
     convolution_gradients,
     convolve,
     max_pooled_gradient,
@@ -104,7 +104,7 @@ __all__ = [
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
-    "brings_convolution", "convolution_gradients", "convolve", "max_pooled_gradient",
+    "brings_image_layers", "convolution_gradients", "convolve", "max_pooled_gradient",
     "normalization_gradients", "where_positive", "strided_windows", "row_windows",
     "CPU_BLOCK_BYTES", "block_length", "even_step", "pack_mask", "slices", "unpack_mask",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",

@@ -1,4 +1,4 @@
-"""Views of the windows of images, and the convolution that a library brings of its own."""
+"""Views of the windows of images, and what a library brings of its own: convolution, ReLU, max pooling, normalisation."""
 
 import importlib
 
@@ -28,8 +28,8 @@ def row_windows(x, count, width, stride):
     return view.copy()[..., None].view(x.dtype)
 
 
-def brings_convolution(x):
-    """Whether the library of ``x`` has a convolution of its own that is used: PyTorch's is."""
+def brings_image_layers(x):
+    """Whether layers of images on ``x`` are made by its library's own functions: PyTorch's are."""
     return compat.is_torch_array(x)
 
 
@@ -48,7 +48,7 @@ def convolution_gradients(dy, x, kernels, spec, which):
 
 def where_positive(d, x):
     """``d`` where ``x`` is positive, else zero."""
-    if brings_convolution(x):
+    if brings_image_layers(x):
         return importlib.import_module("torch").ops.aten.threshold_backward(d, x, 0)
     return d * (x > 0 if is_numpy(x) else namespace(x).astype(x > 0, d.dtype))
 

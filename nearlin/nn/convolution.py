@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from nearlin._array import (
     block_length,
-    brings_convolution,
+    brings_image_layers,
     convolution_gradients,
     convolve,
     flag,
     integer,
+    itemsize,
     namespace,
     one_of,
     require,
@@ -31,20 +32,20 @@ from nearlin.nn.layers import SCHEMES, LayerSpec, draw_weights
 
 
 def _y(x, kernels, bias, spec):
-    if brings_convolution(x):
+    if brings_image_layers(x):
         return convolve(x, kernels, bias, spec)
     return (winograd.forward if winograd.serves(spec) else patches.forward)(x, kernels, bias, spec)
 
 
 def _dx(dy, x, kernels, spec):
-    if brings_convolution(dy):
+    if brings_image_layers(dy):
         return convolution_gradients(dy, x, kernels, spec, [True, False, False])[0]
     return (winograd.backward if winograd.serves(spec) else patches.backward)(dy, kernels, tuple(x.shape), spec)
 
 
 def _dK(dy, x, spec):
     """The gradient of the kernels (out, q) and of the bias (out,)."""
-    if brings_convolution(dy):
+    if brings_image_layers(dy):
         kernels = namespace(x).empty((spec.out, spec.depth, *spec.kernel), dtype=x.dtype, device=x.device)  # for its shape
         _, weights, bias = convolution_gradients(dy, x, kernels, spec, [False, True, True])
         return namespace(x).reshape(weights, (spec.out, -1)), bias
@@ -96,7 +97,7 @@ class ConvTrace(NamedTuple):
             P = unfold(self.inputs[rows, ...], self.spec)
             return f(_with_row_of_ones(P) if self.spec.bias else P, _columns(self.signals[rows, ...]))
 
-        sample = self.spec.fan_in * self.positions * (4 if "32" in str(self.inputs.dtype) else 8)
+        sample = self.spec.fan_in * self.positions * itemsize(self.inputs.dtype)
         return sum_blocks(part, slices(self.inputs.shape[0], block_length(sample, self.inputs)), self.inputs)
 
     def grad(self):

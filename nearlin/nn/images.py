@@ -103,9 +103,13 @@ def windows(x, window):
 def fold(parts, window, shape):
     """The adjoint of `views`: images of ``shape`` (b, channels, h, w)."""
     (b, channels, h, w), (top, left) = shape, window.pad
+    apart = all(k == 1 or s >= d * (k - 1) + 1 for k, s, d in zip(window.kernel, window.stride, window.dilation, strict=True))
     image = framed((b, channels, h + 2 * top, w + 2 * left), parts[0])
     for (rows, columns), part in zip(offsets((h, w), window), parts, strict=True):
-        image[:, :, rows, columns] += part
+        if apart:  # nothing is there yet
+            image[:, :, rows, columns] = part
+        else:
+            image[:, :, rows, columns] += part
     return image[:, :, top : top + h, left : left + w]
 
 

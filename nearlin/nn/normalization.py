@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from nearlin._array import (
-    brings_convolution,
+    brings_image_layers,
     integer,
     into,
     is_numpy,
@@ -180,7 +180,7 @@ class BatchNorm(_Norm):
 
     def backward(self, W, cache, dy):
         """dx, shaped like x, for output gradients dy, and the `NormTrace`; batch statistics are differentiated too."""
-        if brings_convolution(dy) and self.statistics is None:
+        if brings_image_layers(dy) and self.statistics is None:
             dx, sums = normalization_gradients(dy, cache.normalized, W[:, 0] * cache.scale)
             return dx, NormTrace(cache.normalized, dy, sums)
         sums = _moments(dy, cache.normalized)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from nearlin._array import brings_convolution, max_pooled_gradient, namespace, settle
+from nearlin._array import brings_image_layers, max_pooled_gradient, namespace, settle
 from nearlin.nn.images import Window, blockwise, both, fold, out_size, sides, views
 
 
@@ -65,7 +65,7 @@ class MaxPool(_Pool):
     def backward(self, W, cache, dy):
         """dx, shaped like x, for output gradients dy: each goes to the entry that was taken; no trace."""
         xp = namespace(dy)
-        if brings_convolution(dy):
+        if brings_image_layers(dy):
             return max_pooled_gradient(dy, cache[0], self._window), None
 
         def part(x, y, dy):
