@@ -58,6 +58,7 @@ def print_estimate(estimate, stream=None):
         ),
         ("optimizer", estimate.optimizer + (f", {estimate.solve} inner iterations" if estimate.solve else "")),
         ("route", f"{estimate.route.name}, as planned for the first step" if estimate.route else None),
+        ("preconditioner", _preconditioner(estimate.preconditioner)),
         ("backend", f"{estimate.backend}, {estimate.dtype}"),
     )
     out.print()
@@ -70,6 +71,13 @@ def print_estimate(estimate, stream=None):
         "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
         "Bytes are the arrays of a step, without the interpreter.",
     )
+
+
+def _preconditioner(planned):
+    if planned is None:
+        return None
+    name = "sketch" if planned.name == "sketch" else f"{planned.rank} pivoted columns of the kernel"
+    return f"{name}, as planned for the first step"
 
 
 def _network(estimate):

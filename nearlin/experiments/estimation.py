@@ -95,6 +95,13 @@ class Estimate:
             return None
         return cost.planned_route(self.network, self.rows, self.dtype, not self.labels)
 
+    @cached_property
+    def preconditioner(self):
+        """The `Preconditioner` that the near-linear method is planned to take first, None of another optimizer."""
+        if self.optimizer != "near-linear-gauss-newton":
+            return None
+        return cost.planned_preconditioner(self.network, self.rows, self.dtype)
+
     @property
     def solve(self):
         """Iterations of one solve: as given, or as planned."""
@@ -121,10 +128,21 @@ class Estimate:
         if self.optimizer not in ("near-linear-gauss-newton", "gauss-newton"):
             return {"every step": {}}
         first = {"fresh": True, "recalled": False}
+        if self.preconditioner and self.preconditioner.name == "pivoted":
+            return self._pivoted_kinds(first)
         if self.always_fresh:
             return {"every step (R fresh)": first}
         fresh, reused = {"fresh": True, "recalled": True}, {"fresh": False, "recalled": True}
         return {"first step": first, "later, R fresh": fresh, "later, R reused": reused}
+
+    def _pivoted_kinds(self, first):
+        """As many columns as the first step takes, and twice as many where that is allowed."""
+        rank, most = self.preconditioner[1:]
+        first, more = {"preconditioner": "pivoted", "rank": rank, **first}, min(2 * rank, most)
+        if self.always_fresh:
+            return {"every step (columns fresh)": first}
+        doubled = {"later, more columns": {**first, "recalled": True, "rank": more, "made": rank}} if more > rank else {}
+        return {"first step": first, **doubled, "later, columns kept": {**first, "fresh": False, "recalled": True}}
 
     def _flops(self, **kind):
         """Flops by part; a fresh R of a later step replaces one that was looked at and served no longer."""

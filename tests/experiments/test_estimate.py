@@ -38,6 +38,7 @@ def flops(step):
 
 N, D, M = 16, 8, 1024
 ODD = {"rows": 7, "features": 5, "width": 37}
+NEAR = ("--optimizer", "near-linear-gauss-newton")
 
 
 def second_step(optimizer, **options):
@@ -132,6 +133,25 @@ def test_flops_of_the_near_linear_step_are_those_of_the_count():
     assert estimated("later, R reused", iterations=more) == later
     _, (fresh, more) = second_step("near-linear-gauss-newton", reuse=False)
     assert estimated("later, R fresh", iterations=more) == fresh
+
+
+def test_many_samples_take_pivoted_columns_and_no_array_of_their_square():
+    done = nearlin("--rows", 65536, "--features", 16, "--width", 65536, "--dtype", "float32", *NEAR)
+    assert "1449 pivoted columns of the kernel, as planned for the first step" in done.stdout
+    found = estimate(rows=65536, features=16, width=65536, dtype="float32", optimizer=NEAR[1])
+    assert list(found.steps) == ["first step", "later, more columns", "later, columns kept"]
+    made, more = (found.steps[name].flops["columns"] for name in list(found.steps)[:2])
+    assert 2.5 * made < more < 3.5 * made  # of 2 n (4 k² - k²)
+    assert found.peak < 3 * GIB
+    batch = estimate(rows=10**6, features=16, width=4096, batch_size=8192, optimizer=NEAR[1])
+    assert list(batch.steps) == ["every step (columns fresh)"]
+    assert batch.preconditioner.name == "pivoted"
+
+
+def test_columns_that_the_memory_caps_do_not_grow():
+    found = estimate(rows=10**6, features=16, width=65536, dtype="float32", optimizer=NEAR[1], memory=2**40)
+    assert found.preconditioner == cost.Preconditioner("pivoted", 500, 500)
+    assert list(found.steps) == ["first step", "later, columns kept"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -19,10 +19,12 @@ dense or convolutional layer.
 """
 
 from nearlin.complexity.cost.gauss_newton import (
+    Preconditioner,
     Route,
     gauss_newton_memory,
     gauss_newton_step,
     outline,
+    planned_preconditioner,
     planned_route,
     wide_gauss_newton_memory,
     wide_gauss_newton_step,
@@ -65,6 +67,7 @@ from nearlin.complexity.cost.memory import (
     near_linear_memory,
 )
 from nearlin.complexity.cost.networks import NetworkCost, autoencoder, mlp, two_layer
+from nearlin.complexity.cost.pivoted import first_rank, pivoted_application, pivoted_columns, pivoted_root
 from nearlin.complexity.cost.steps import (
     adagrad_step,
     adam_step,
@@ -79,6 +82,7 @@ from nearlin.complexity.cost.steps import (
 __all__ = [
     "factorisation", "forward", "gram", "gram_matvec", "kronecker_sketch", "matvec", "neuron_sketch", "neurons_per_block",
     "rmatvec", "sketched_gram", "sketched_neurons", "transform", "triangular_solves",
+    "first_rank", "pivoted_application", "pivoted_columns", "pivoted_root",
     "NetworkCost", "autoencoder", "mlp", "two_layer",
     "adagrad_step", "adam_step", "adamw_step", "gram_gauss_newton_step", "natural_gradient_step", "near_linear_step",
     "rmsprop_step", "sgd_step",
@@ -86,6 +90,6 @@ __all__ = [
     "layerwise_step", "mini_block_fisher_layer", "shampoo_layer", "tnt_layer",
     "FIRST_ORDER", "Memory", "first_order_memory", "gram_memory", "layerwise_memory",
     "near_linear_memory",
-    "Route", "gauss_newton_memory", "gauss_newton_step", "outline", "planned_route", "wide_gauss_newton_memory",
-    "wide_gauss_newton_step",
+    "Preconditioner", "Route", "gauss_newton_memory", "gauss_newton_step", "outline", "planned_preconditioner",
+    "planned_route", "wide_gauss_newton_memory", "wide_gauss_newton_step",
 ]  # fmt: skip

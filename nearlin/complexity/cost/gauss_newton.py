@@ -1,4 +1,4 @@
-"""A `GaussNewton` step before it runs: the route that is planned for it, its flops and its bytes by part.
+"""Steps of `GaussNewton` and `NearLinearGaussNewton` before they run: what is planned for them, its flops and bytes by part.
 
 Flops are the leading terms that stand in the head of `GaussNewton`, products A Aᵀ in full. On a perceptron bytes are those of
 what is held, and for what is at work multiples of the sizes it is made of, fitted to traced peaks of steps in float64.
@@ -14,13 +14,13 @@ from nearlin.complexity.cost import memory
 from nearlin.complexity.cost.kernels import factorisation, neurons_per_block, triangular_solves
 from nearlin.complexity.cost.networks import mlp, two_layer
 from nearlin.complexity.cost.steps import near_linear_step
-from nearlin.curvature import ROUTES, Experience
+from nearlin.curvature import ROUTES, Experience, PivotedColumns, Sketches
 from nearlin.nn import TwoLayer, activation
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.network import FEW_OUTPUTS, Tape
 from nearlin.nn.network_jacobian import BUDGET, NetworkJacobian
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
-from nearlin.optim import GaussNewton
+from nearlin.optim import GaussNewton, NearLinearGaussNewton
 from nearlin.sketch import KroneckerSRHT
 
 RATIO = 100.0  # of the curvature to the first damping, as the planner has it before a step
@@ -60,6 +60,28 @@ def planned_route(network, n, dtype, squared, optimizer=None):
     route = ROUTES[plan.route]
     iterations = min(optimizer.maxiter, max(1, ceil(route.effort * log(1 / optimizer.epsilon))))
     return Route(plan.route, iterations, planner.seconds(route, Experience(), RATIO))
+
+
+class Preconditioner(NamedTuple):
+    """What a first near-linear step is planned to take: ``"sketch"`` or ``"pivoted"``, and of the latter how many columns."""
+
+    name: str
+    rank: int | None = None
+    most: int | None = None  # columns that there may be later
+
+
+def planned_preconditioner(network, n, dtype, optimizer=None):
+    """The `Preconditioner` of the first step of ``optimizer`` (`NearLinearGaussNewton()`) on a two-layer network, by sizes."""
+    optimizer = optimizer or NearLinearGaussNewton()
+    J = outline(network, n, dtype)
+    columns = PivotedColumns(J, 0, optimizer.rates, optimizer.memory, optimizer.maxiter)
+    sketch = Sketches(J, J.x, optimizer.sketch, optimizer.size, 1, 0, optimizer.maxiter)
+    chosen = optimizer.preconditioner
+    if chosen == "auto":
+        fits, epsilon = sketch.bytes <= optimizer.memory, optimizer.epsilon
+        as_fast = fits and sketch.seconds(optimizer.rates, epsilon) <= columns.seconds(None, epsilon)
+        chosen = "sketch" if columns.obstacle or as_fast else "pivoted"
+    return Preconditioner(chosen) if chosen == "sketch" else Preconditioner(chosen, columns.first.rank, columns.most)
 
 
 def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, phi="relu"):

@@ -3,6 +3,7 @@
 from math import ceil
 
 from nearlin.complexity.cost.kernels import factorisation, triangular_solves
+from nearlin.complexity.cost.pivoted import first_rank, pivoted_application, pivoted_columns, pivoted_root
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 
@@ -32,7 +33,10 @@ def _attempt(net, known_loss):
     return vectors + check_flops(net) + net.forward + loss_flops(net) + (0 if known_loss else loss_flops(net))
 
 
-def near_linear_step(net, iterations, fresh=True, recalled=False, sketch_rows=None, sketch="neurons", replaced=False):
+def near_linear_step(
+    net, iterations, fresh=True, recalled=False, sketch_rows=None, sketch="neurons", replaced=False, preconditioner="sketch",
+    rank=None, made=0, rounds=None, moved=False,
+):  # fmt: skip
     """Flops of one `NearLinearGaussNewton` step, by part.
 
     Parameters
@@ -50,26 +54,55 @@ def near_linear_step(net, iterations, fresh=True, recalled=False, sketch_rows=No
         ``"neurons"`` (`NeuronSigns`) or ``"kronecker"`` (`KroneckerSRHT`).
     replaced : bool
         Whether the fresh R replaces one that was kept, which is looked at first.
+    preconditioner : str
+        ``"sketch"``, or ``"pivoted"``: columns of the kernel of a two-layer ReLU network, of which a later step may make more.
+    rank : int, optional
+        k of these columns; by default k₀ = √(2 m d).
+    made : int
+        Of them, those that an earlier step has made.
+    rounds : sequence of (int, int), optional
+        Of making them: see `pivoted_columns`.
+    moved : bool
+        Whether λ is another one than in the step before, for which columns that are kept are factored anew.
 
     Returns
     -------
     dict[str, int]
-        checks, forward, jacobian, sketch, factorisation, products, triangular solves, vectors, certificate, guard. For one
-        attempt and one inner solve, in the working dtype.
+        checks, forward, jacobian, sketch, factorisation, products, triangular solves, vectors, certificate, guard; with pivoted
+        columns ``columns`` in the place of the sketch and ``applications`` in that of triangular solves. For one attempt and one
+        inner solve, in the working dtype.
     """
     k, r, K, size = net.rows, net.parameters, iterations, net.block_rows
     same_inputs = 2 * net.inputs - 1
+    if preconditioner == "pivoted":
+        made = _pivoted(net, K, fresh, recalled, rank, made, rounds, moved)
+    else:
+        made = {
+            "sketch": _sketch(net, sketch, sketch_rows) + size - 1 if fresh else 0,
+            "factorisation": factorisation(size) if fresh else 0,
+            "triangular solves": K * net.blocks * triangular_solves(size),
+        }
     return {
         "checks": check_flops(net) + (replaced or not fresh) * same_inputs,
         "forward": 0 if recalled else net.forward,
         "jacobian": net.jacobian,
-        "sketch": _sketch(net, sketch, sketch_rows) + size - 1 if fresh else 0,
-        "factorisation": factorisation(size) if fresh else 0,
+        **made,
         "products": K * net.gram_matvec,
-        "triangular solves": K * net.blocks * triangular_solves(size),
         "vectors": _cg(k, r, K) + 4 * _dot(k) + 2 * k,
         "certificate": net.matvec + 3 * k + 2 * _dot(k),
         "guard": _attempt(net, known_loss=recalled),
+    }
+
+
+def _pivoted(net, K, fresh, recalled, rank, made, rounds, moved):
+    """What pivoted columns take; the mean of the kernel's diagonal is asked for by the guard, and for a default first λ."""
+    n, d = net.block_rows, net.inputs // net.samples
+    k = first_rank(net.parameters, n) if rank is None else rank
+    return {
+        "columns": pivoted_columns(n, d, k, rounds, made) if fresh else 0,
+        "factorisation": (fresh + 2 * moved) * pivoted_root(k),  # once to see whether P serves
+        "applications": K * pivoted_application(n, k, net.blocks),
+        "scale": (4 if fresh and not recalled else 3) * n,
     }
 
 
