@@ -285,14 +285,12 @@ def whole_steps(quick, sizes):
     sizes = [n // (QUICK if quick else 1) for n in sizes]
     found = {n: in_child("one_thread", n=n, m=n) for n in sizes}
     least = [min(one["seconds"] / one["attempts"] for one in found[n]["steps"][1:]) for n in sizes]
-    an_iteration = [
-        min(one["seconds"] / one["attempts"] / (one["iterations"] + 2) for one in found[n]["steps"][1:]) for n in sizes
-    ]
+    passes = [min(one["seconds"] / one["attempts"] / (one["iterations"] + 2) for one in found[n]["steps"][1:]) for n in sizes]
     for n in sizes:
         print(f"    n = m = {n}: {in_words(found[n])}")
     say_exponent(f"an attempt in n = m, {sizes[0]} ... {sizes[-1]}", sizes, least, "printed")
     say_exponent("the same over n, as m grows with it", sizes, [t / n for t, n in zip(least, sizes, strict=True)], "<= 1.2")
-    say_exponent("the same over iterations", sizes, [t / n for t, n in zip(an_iteration, sizes, strict=True)], "printed")
+    say_exponent("the same over iterations + 2", sizes, [t / n for t, n in zip(passes, sizes, strict=True)], "printed")
     return found
 
 
@@ -432,19 +430,16 @@ def plot(kept, path):
     from matplotlib.figure import Figure
 
     points = [one for name, found in kept.items() if name.startswith(("curve", "sketch-")) for one in found]
-    by = {
-        method: sorted((p["n"], p["seconds"]) for p in points if p["method"] == method)
-        for method in ("exact", "sketch", "pivoted")
-    }
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    panel = figure.subplots()
     names = {
-        "exact": "exact: Gram matrix and Cholesky",
+        "exact": "exact: Gram matrix, Cholesky",
         "sketch": "sketch: the paper's R (n, n)",
         "pivoted": "k columns of the kernel",
     }
-    for colour, (method, some) in enumerate(by.items()):
-        panel.plot(*zip(*some, strict=True), "o-", color=f"C{colour}", label=names[method])
+    by = {name: sorted((one["n"], one["seconds"]) for one in points if one["method"] == name) for name in names}
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    panel = figure.subplots()
+    for colour, (name, some) in enumerate(by.items()):
+        panel.plot(*zip(*some, strict=True), "o-", color=f"C{colour}", label=names[name])
     n0, t0 = by["exact"][-1]
     beyond = [n for n in (*POWERS, 2**17) if n >= n0]
     panel.plot(

@@ -4,7 +4,8 @@ Formula     K_ij = x_i·x_j (π - θ_ij) / 2π, θ_ij the angle between x_i and 
             G = Σ_l (A_l A_lᵀ ⊗ 1 1ᵀ) ∘ (Y_l Y_lᵀ), A_l (n, inp), Y_l (n c, s): layers' inputs, and their signals, sketched or not
 Reference   the kernel: Cho, Saul, Kernel methods for deep learning (NeurIPS 2009); the Hadamard form: `nearlin.nn.jacobian`
 Cost        2 d + 9 flops an entry of K; Σ_l (2 inp / c + 2 s + 2) - 1 an entry of G in a slice of rows
-Deviations  1. Cosines above 1 - 8 eps are 1: near there acos loses half of the digits, and equal rows would differ.
+Deviations  1. Cosines above 1 - max(8, 5 √d / 2) eps are 1: near there acos loses half of the digits, and equal rows would
+               differ by the rounding of their products.
 """
 
 import math
@@ -32,7 +33,8 @@ class KernelEntries:
         xp, x, norms = _array.namespace(self.x), self.x, self.norms
         K = _taken(x, rows) @ xp.matrix_transpose(_taken(x, columns))
         cosine = K / (_taken(norms, rows)[:, None] * _taken(norms, columns)[None, :])
-        K *= closeness(xp.where(cosine > 1 - 8 * float(xp.finfo(K.dtype).eps), 1.0, cosine))
+        rounding = max(8.0, 2.5 * math.sqrt(x.shape[1])) * float(xp.finfo(K.dtype).eps)
+        K *= closeness(xp.where(cosine > 1 - rounding, 1.0, cosine))
         return K
 
 

@@ -72,6 +72,16 @@ def test_of_few_distinct_rows_each_is_taken_once(dtype, distinct):
         assert (P.rank, P.exhausted) == (distinct, True)
 
 
+@pytest.mark.parametrize("d", [256, 785, 3072])
+def test_long_rows_of_alike_numbers_are_equal_to_themselves_beyond_their_rounding(d):
+    """Sums of d products of one sign carry up to 54 eps in float32, by which such a row would lie apart from itself."""
+    x = (0.1 + np.random.default_rng(0).random((64, 1)) * np.ones((64, d))).astype("float32")
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    source = KernelEntries(x)
+    np.testing.assert_allclose(np.diagonal(source.entries(slice(0, 64), np.arange(64))), source.diagonal, rtol=1e-5)
+    assert PivotedCholesky(source, 0).grow(8).rank == 1
+
+
 def test_a_row_of_zeros_gives_zeros():
     source = KernelEntries(np.asarray([[0.0, 0.0], [1.0, 1.0]]))
     np.testing.assert_allclose(source.entries(slice(0, 2), np.arange(2)), [[0, 0], [0, 1]])
