@@ -2,9 +2,9 @@
 
 Float32 on two cores and two threads. The contestants of a row take turns, each for some calls at a time; the least time of a call
 counts, and the ratio is to the fastest peer. PyTorch (extra ``test``) holds its parameters as it would by itself, in either
-memory format; JAX is compiled, and left out where it is not installed. ``--only vgg11,adam`` runs some groups; ``--base DIR``
-adds an earlier checkout, beside which the steps of the wide network stand; ``--seconds S`` is the time of a group. The last
-column is what is asked for.
+memory format; JAX is compiled, and left out where it is not installed. All of them keep freed memory, as the command line does,
+but where an earlier checkout may stand beside. ``--only vgg11,adam`` runs some groups; ``--base DIR`` adds an earlier checkout,
+beside which the steps of the wide network stand; ``--seconds S`` is the time of a group. The last column is what is asked for.
 """
 
 import argparse
@@ -218,6 +218,8 @@ def run_here(name, base, seconds):
     """The rows of one group, on the first two cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    if name not in BESIDE_BASE:
+        nl.keep_freed_memory()
     GROUPS[name](*((base,) if name in BESIDE_BASE else ()), seconds)
 
 

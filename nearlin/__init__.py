@@ -4,13 +4,13 @@ from importlib import import_module
 from importlib.metadata import version
 
 from nearlin import curvature, data, linalg, nn, optim, sketch, steps
-from nearlin._array import BackendError, asarray, fold_in, synchronize, to_numpy
+from nearlin._array import BackendError, asarray, fold_in, keep_freed_memory, synchronize, to_numpy
 
 __version__ = version("nearlin")
 
 __all__ = [
     "complexity", "curvature", "data", "experiments", "linalg", "nn", "optim", "sketch", "steps",
-    "BackendError", "asarray", "fold_in", "synchronize", "to_numpy",
+    "BackendError", "asarray", "fold_in", "keep_freed_memory", "synchronize", "to_numpy",
     "__version__",
 ]  # fmt: skip
 

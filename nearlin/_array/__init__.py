@@ -80,6 +80,7 @@ from nearlin._array.factor import (
     svd,
     tridiagonal_extremes,
 )
+from nearlin._array.memory import keep_freed_memory
 from nearlin._array.pool import (
     blas_threads,
     by_one_worker,
@@ -108,5 +109,5 @@ __all__ = [
     "normalization_gradients", "where_positive", "strided_windows", "row_windows",
     "CPU_BLOCK_BYTES", "block_length", "even_step", "pack_mask", "slices", "unpack_mask",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
-    "workers",
+    "workers", "keep_freed_memory",
 ]  # fmt: skip

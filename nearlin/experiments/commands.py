@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from nearlin._array import keep_freed_memory
 from nearlin.data import NAMES
 from nearlin.experiments import cost_report, folders, options, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
@@ -90,6 +91,7 @@ def cli(debug):
 
     Exit codes: 0 done, 1 the loss became infinite or NaN or a claim failed, 2 an error in the input, 130 interrupted.
     """
+    keep_freed_memory()
 
 
 @cli.command(
