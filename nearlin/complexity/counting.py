@@ -199,8 +199,13 @@ class Array:
         raise BufferError("a counting array is not exported; nearlin.to_numpy is the way back")
 
 
+PLAIN = {bool, int, float, complex, str, slice, type(None), type(...)}  # by far the most
+
+
 def _bare(x):
     """The NumPy arrays inside of arguments; arrays and scalars of other backends, NumPy's included, are refused."""
+    if type(x) in PLAIN:
+        return x
     if isinstance(x, Array):
         return x._a
     if isinstance(x, tuple | list):
@@ -220,13 +225,15 @@ def _counting(result):
     return result
 
 
-def _leaves(x):
-    """The NumPy arrays and scalars inside of arguments or results."""
-    if isinstance(x, np.ndarray | np.generic):
-        yield np.asarray(x)
-    elif isinstance(x, tuple | list):
-        for item in x:
-            yield from _leaves(item)
+def _leaves(items):
+    """The NumPy arrays and scalars among arguments or results."""
+    found = []
+    for x in items:
+        if isinstance(x, np.ndarray | np.generic):
+            found.append(np.asarray(x))
+        elif isinstance(x, tuple | list):
+            found += _leaves(x)
+    return found
 
 
 def _call(name, function, flops, moved, *args, **kwargs):
@@ -234,7 +241,7 @@ def _call(name, function, flops, moved, *args, **kwargs):
     args, kwargs = _bare(args), {key: _bare(value) for key, value in kwargs.items()}
     result = function(*args, **kwargs)
     if _active:
-        given, made = list(_leaves((*args, *kwargs.values()))), list(_leaves(result))
+        given, made = _leaves((*args, *kwargs.values())), _leaves((result,))
         _record(name, flops(given, made, **kwargs), moved(given, made))
     return _counting(result)
 
