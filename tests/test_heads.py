@@ -50,6 +50,7 @@ def convolution(n, c, f, kernel, side):
 # -------------------------------------------------------------------------------------------------- what a problem is made of
 
 
+@functools.cache
 def inverse(k):
     """Flops of one `block_inverse`, counted."""
     with count() as tally:

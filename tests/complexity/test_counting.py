@@ -289,7 +289,7 @@ class Recorder:
                 result = function(*args, **kwargs)
             finally:
                 self._inside = False
-            given, made = list(_leaves(bare((*args, *kwargs.values())))), list(_leaves(bare(result)))
+            given, made = _leaves(bare((*args, *kwargs.values()))), _leaves(bare((result,)))
             if given and result is not NotImplemented:
                 self.flops[name] += model(given, made, **{key: value for key, value in kwargs.items() if key == "axis"})
             return result

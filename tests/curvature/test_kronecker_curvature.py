@@ -92,8 +92,8 @@ def test_the_diagonal_of_a_convolution_is_exact_by_central_differences(be, loss)
     """One output: the mean over samples of h (df/dθ)², each derivative from two forward passes."""
     point, layers = at(be, CONV_ONE, loss)
     found = curvature.diagonal_curvature(point, layers, 3).layers
-    f = lambda params: be.numpy(CONV_ONE.forward(tuple(map(be.array, params)), point.x)[0])[:, 0].astype(np.float64)  # noqa: E731
-    params, step = [be.numpy(W).astype(np.float64) for W in point.params], be.eps ** (1 / 3)
+    x, *params = (be.numpy(a).astype(np.float64) for a in (point.x, *point.params))
+    f, step = lambda params: CONV_ONE.forward(tuple(params), x)[0][:, 0], be.eps ** (1 / 3)
     p = 1 / (1 + np.exp(-f(params)))
     h = p * (1 - p) if loss == "sigmoid" else np.ones_like(p)
     for l in (0, 1):

@@ -6,6 +6,12 @@ from nearlin.experiments.run_folder import RunFolder
 
 
 @pytest.fixture
-def without_pictures(monkeypatch):
-    """Runs draw none: tests of pictures ask for them, and elsewhere they would be most of the time."""
-    monkeypatch.setattr(RunFolder, "_draw", lambda self, result: None)
+def pictures():
+    """Tests of pictures ask for them: elsewhere runs draw none, which would be most of their time."""
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(request, monkeypatch):
+    """See `pictures`."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(RunFolder, "_draw", lambda self, result: None)

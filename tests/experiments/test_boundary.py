@@ -8,8 +8,6 @@ import pytest
 import nearlin as nl
 from nearlin.experiments import compare, predict, train
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 
 @pytest.fixture
 def data():

@@ -16,8 +16,6 @@ from nearlin.experiments.training import begin, set_up
 
 report = pytest.importorskip("nearlin.experiments.report")
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 INPUTS = Path(__file__).parents[1] / "data" / "inputs"
 QUIET = {"progress": False, "width": 128}
 RNG = np.random.default_rng(2)

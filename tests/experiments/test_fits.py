@@ -81,6 +81,7 @@ def test_without_test_rows_the_validation_rows_judge_and_then_the_training_rows(
         assert f"kinds, {part} rows: " in figures[-1].get_suptitle()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_writes_its_fit_and_draws_its_validation(tmp_path):
     result = train(KINDS, hidden=4, steps=3, progress=False, out=tmp_path / "run")
     assert (tmp_path / "run" / "fit.png").read_bytes()[:4] == b"\x89PNG"

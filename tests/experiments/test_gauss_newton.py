@@ -96,7 +96,6 @@ NIGHTLY = ("planned", "sketched", "averaged", "low rank")
         ("digits-cnn", "momentum"),
     ],
 )
-@pytest.mark.usefixtures("without_pictures")
 def test_resuming_continues_bit_for_bit(tmp_path, name, settings):
     options = {**FEW, "settings": tuple(SETTINGS[settings].items())}
     whole = train(name, steps=4, **options)
@@ -182,6 +181,7 @@ def printed(result):
     return stream.getvalue()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_prints_its_curvature_in_lines_that_can_be_read(tmp_path):
     pytest.importorskip("matplotlib")
     result = train("digits", steps=1, settings=(("plan", "class-averaged"),), out=tmp_path / "run", **FEW)
@@ -194,6 +194,7 @@ def test_a_run_prints_its_curvature_in_lines_that_can_be_read(tmp_path):
     assert max(map(len, text.split("\nloss ")[0].splitlines())) <= 120
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("name", ["planned", "by passes"])
 def test_the_curvature_is_drawn(tmp_path, name):
     pytest.importorskip("matplotlib")

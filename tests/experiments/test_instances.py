@@ -17,8 +17,6 @@ from nearlin.linalg import Rates
 from nearlin.steps import StepDecay
 from tests.optim.test_laws import OPTIMIZERS as LAWS
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 SMALL = {"width": 8, "steps": 3, "progress": False}
 
 

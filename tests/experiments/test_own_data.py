@@ -12,8 +12,6 @@ from nearlin.data import Dataset, Preprocessing, load
 from nearlin.experiments import Config, build, predict, stopping, train, training
 from nearlin.experiments.networks import as_numbers
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(160, 3)) * [1.0, 100.0, 0.01] + [0, 50, 3]
 LABELS = (X[:, 0] > 0).astype(int) + (X[:, 1] > 80)

@@ -10,8 +10,6 @@ from nearlin._array import unusable
 from nearlin.data import DataError
 from nearlin.experiments import Config, Prediction, build, predict, prediction, train
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 X, _ = nl.data.sphere(n=30, d=3, seed=1)
 Y = 50 + 10 * X[:, 0]
 

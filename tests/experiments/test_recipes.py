@@ -62,7 +62,6 @@ def test_the_entropy_of_the_digits_is_what_is_known():
 
 @pytest.mark.parametrize("name", ["digits-ae", "digits-cnn"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.usefixtures("without_pictures")
 def test_resuming_continues_bit_for_bit(tmp_path, name, optimizer):
     """Also with running statistics, and with a schedule."""
     options = {"optimizer": optimizer, "lr": 0.01, "lr_factor": 0.5, "lr_period": 1, "progress": False}
@@ -428,6 +427,7 @@ def test_tune_and_compare_from_the_command_line(tmp_path, monkeypatch):
     assert (tmp_path / "c" / "compare.png").exists()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_layers_that_dsgd_has_changed_are_recorded_and_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("rich")

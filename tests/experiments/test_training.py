@@ -98,6 +98,7 @@ def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("pictures")
 def test_files(tmp_path):
     pytest.importorskip("matplotlib")
     result = train(SPHERE, steps=2, scale=False, normalize=True, out=tmp_path / "run", **SMALL)
@@ -114,7 +115,6 @@ def test_files(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"optimizer": name} for name in OPTIMIZERS] + [{"batch_size": 12}])
-@pytest.mark.usefixtures("without_pictures")
 def test_resuming_continues_bit_for_bit(tmp_path, options):
     options = {**options, **SMALL, "tol": 0}
     whole = train(SPHERE, steps=6, **options)
@@ -182,7 +182,6 @@ DEFAULT = {  # of the optimizers and of data of one's own, where the option itse
 
 
 @pytest.mark.parametrize("option", EXPLICIT)
-@pytest.mark.usefixtures("without_pictures")
 def test_an_option_given_on_resuming_counts_though_it_equals_a_default(tmp_path, option):
     """Left out, or None where that is the default, it is the checkpoint's."""
     value, says = EXPLICIT[option]
@@ -197,7 +196,6 @@ def test_an_option_given_on_resuming_counts_though_it_equals_a_default(tmp_path,
     np.testing.assert_array_equal(rest.params[0], whole.params[0])
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_a_tolerance_given_on_resuming_counts_though_it_equals_the_default(tmp_path):
     half = train(SPHERE, steps=1, tol=0, out=tmp_path / "run", **SMALL)
     default, left = (train(SPHERE, resume=half.checkpoint, steps=30, progress=False, **o) for o in ({"tol": 1e-8}, {}))
