@@ -24,7 +24,6 @@ from nearlin._array.backends import (
     on_gpu,
     prototype,
     refuse_masked,
-    same,
     synchronize,
     to_numpy,
     unguarded,
@@ -41,6 +40,7 @@ from nearlin._array.checks import (
     check_range,
     check_square,
     check_system,
+    finite_squares,
     flag,
     having,
     integer,
@@ -94,6 +94,7 @@ from nearlin._array.pool import (
     workers,
 )
 from nearlin._array.random import fold_in, generator, normal, permutation, signs, uniform
+from nearlin._array.reading import checked_together, look, read, read_flag, read_number, same, side_by_side
 
 __all__ = [
     "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "clipped", "copies", "cupy_unusable", "describe",
@@ -102,6 +103,7 @@ __all__ = [
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
     "settle", "square_sum", "step_size", "within",
+    "checked_together", "finite_squares", "look", "read", "read_flag", "read_number", "side_by_side",
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",

@@ -1,5 +1,6 @@
 """What is refused at a public boundary, once and in one sentence: arrays, systems, and hyper-parameters."""
 
+import contextlib
 import math
 import operator
 from numbers import Integral, Real
@@ -7,7 +8,8 @@ from numbers import Integral, Real
 import array_api_compat as compat
 import numpy as np
 
-from nearlin._array.backends import BackendError, describe, device, is_array, namespace, refuse_masked, unguarded
+from nearlin._array.backends import BackendError, describe, device, is_array, namespace, on_gpu, refuse_masked, unguarded
+from nearlin._array.reading import checked_together, look, read
 
 
 def check(ndim=None, finite=True, beside=None, **arrays):
@@ -34,6 +36,12 @@ def check(ndim=None, finite=True, beside=None, **arrays):
         A wrong number of dimensions, an empty array, or a value that is not finite.
     """
     first_name, first = beside or next(iter(arrays.items()))
+    with checked_together() if on_gpu(first) else contextlib.nullcontext():
+        _check(first_name, first, ndim or {}, finite, arrays)
+    return namespace(first)
+
+
+def _check(first_name, first, ndim, finite, arrays):
     for name, x in arrays.items():
         refuse_masked(name, x)
         if not is_array(x):
@@ -49,10 +57,9 @@ def check(ndim=None, finite=True, beside=None, **arrays):
         if x.dtype != first.dtype:
             found = f"{first_name} has dtype {first.dtype}, {name} has {x.dtype}"
             raise BackendError(f"{found}: expected the same; nothing is cast silently")
-        _check_shape(name, x, (ndim or {}).get(name))
+        _check_shape(name, x, ndim.get(name))
         if finite:
             check_finite(name, x)
-    return namespace(first)
 
 
 def _check_dtype(name, x):
@@ -76,23 +83,36 @@ def _check_shape(name, x, ndim):
 
 def check_finite(name, x):
     """Raise `ValueError` naming ``name`` and the number of NaN or Inf entries, if there are any."""
-    if math.isfinite(square_sum(x)):
+    if type(x) is np.ndarray and math.isfinite(square_sum(x)):
         return
-    xp = namespace(x)  # squares of finite numbers may overflow
-    bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int64)))
-    if bad:
-        raise ValueError(f"{name} holds {bad} NaN or Inf value(s) among {compat.size(x)}; expected finite numbers")
+
+    def judge(square):
+        if math.isfinite(square):
+            return
+        xp = namespace(x)  # squares of finite numbers may overflow
+        bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int64)))
+        if bad:
+            raise ValueError(f"{name} holds {bad} NaN or Inf value(s) among {compat.size(x)}; expected finite numbers")
+
+    look(judge, square_sum(x))
 
 
 def square_sum(x):
-    """The sum of squares of ``x`` as a float, by one dot product on NumPy; finite only where all entries are.
+    """The sum of squares of ``x``, a 0-d array, by one dot product on NumPy; finite only where all entries are.
 
     2 p - 1 flops for p entries.
     """
     if type(x) is np.ndarray:
-        return float(np.vdot(x, x))
+        return np.vdot(x, x)
     with unguarded():
-        return float(namespace(x).sum(x * x))
+        return namespace(x).sum(x * x)
+
+
+def finite_squares(*arrays):
+    """Whether the sums of squares of all ``arrays`` are finite; one synchronisation on a GPU."""
+    if on_gpu(arrays[0]):
+        return all(map(math.isfinite, read(*map(square_sum, arrays))))
+    return all(math.isfinite(square_sum(x)) for x in arrays)
 
 
 def check_range(name, x):
@@ -123,9 +143,12 @@ def check_indices(name, x, like, below=None):
     _check_shape(name, x, 1)
     if below is None:
         return
-    least, most = int(xp.min(x)), int(xp.max(x))
-    if least < 0 or most >= below:
-        raise ValueError(f"{name} holds {least if least < 0 else most}; expected integers in [0, {below})")
+
+    def judge(least, most):
+        if least < 0 or most >= below:
+            raise ValueError(f"{name} holds {least if least < 0 else most:.0f}; expected integers in [0, {below})")
+
+    look(judge, xp.min(x), xp.max(x))
 
 
 def check_square(name, matrix, *, finite=False, stack=True):
@@ -204,7 +227,7 @@ def integer(least, why=""):
 
 
 def one_of(*known):
-    """The kind of these texts and numbers, and of None where it is among them."""
+    """The kind of these texts and read, and of None where it is among them."""
     words = list(map(repr, known))
     expected = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
 

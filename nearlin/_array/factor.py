@@ -9,6 +9,7 @@ import scipy.linalg
 
 from nearlin._array.backends import device, is_numpy, namespace
 from nearlin._array.pool import FEW, SMALL, crowded, pooled, scipy_on_one_thread
+from nearlin._array.reading import read, read_flag
 
 
 class NotPositiveDefinite(ArithmeticError):
@@ -39,7 +40,7 @@ def cholesky(a, shift=0.0):
     shifted = a + shift * xp.eye(a.shape[0], dtype=a.dtype, device=device(a))
     with _failing_as(NotPositiveDefinite, a):
         lower = xp.linalg.cholesky(shifted)
-    if not bool(xp.all(xp.isfinite(lower))):
+    if not read_flag(xp.all(xp.isfinite(lower))):
         raise NotPositiveDefinite("not finite")
     return xp.matrix_transpose(lower)
 
@@ -55,7 +56,7 @@ def spd_inverse(a, shift=0.0):
         return xp.spd_inverse(a, float(shift))
     r = cholesky(a, shift)
     pivots = xp.linalg.diagonal(r) ** 2
-    if not bool(xp.all(pivots > float(xp.finfo(a.dtype).eps) * (xp.linalg.diagonal(a) + shift))):
+    if not read_flag(xp.all(pivots > float(xp.finfo(a.dtype).eps) * (xp.linalg.diagonal(a) + shift))):
         raise NotPositiveDefinite("a pivot is rounding error")
     if is_numpy(a):
         (potri,) = scipy.linalg.get_lapack_funcs(("potri",), (r,))
@@ -84,7 +85,7 @@ def eigh(a):
     xp = namespace(a)
     with _failing_as(NotConverged, a), pooled(a) if a.shape[-1] > FEW and crowded() else contextlib.nullcontext():
         values, vectors = _eigh_in_float32(a) if is_numpy(a) and a.dtype == np.float32 and a.ndim == 2 else xp.linalg.eigh(a)
-    if not bool(xp.all(xp.isfinite(values))) or not bool(xp.all(xp.isfinite(vectors))):
+    if not all(read(xp.all(xp.isfinite(values)), xp.all(xp.isfinite(vectors)))):
         raise NotConverged("not finite")
     if is_numpy(vectors):  # where units have no inputs LAPACK leaves denormal entries, which make products 15 times slower
         vectors[np.abs(vectors) < float(np.finfo(vectors.dtype).eps) ** 2] = 0
@@ -118,7 +119,7 @@ def _decomposed(a, decompose):
     xp = namespace(a)
     with _failing_as(NotConverged, a):
         parts = decompose(xp)
-    if not all(bool(xp.all(xp.isfinite(part))) for part in parts):
+    if not all(read(*(xp.all(xp.isfinite(part)) for part in parts))):
         raise NotConverged("not finite")
     return parts
 

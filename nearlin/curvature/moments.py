@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from nearlin._array import namespace, unguarded
+from nearlin._array import namespace, read_number, side_by_side, unguarded
 from nearlin.nn.convolution import ConvTrace
 
 ROUNDING = 32  # a mean that changes by fewer ε of what it averages shows rounding: 0.4 or less was measured, and 3e3 else
@@ -64,12 +64,13 @@ def observe(point, layers, gram=True):
 
     One backward pass. ``gram`` is here the mean over samples of the sum of a aᵀ over a sample's rows.
     """
-    grads, seen = [], []
-    for trace, spec in zip(point.traces(), layers, strict=True):
+
+    def look(trace, spec):
         one = None if spec.kind == "norm" else moments(trace, gram)
-        grads.append((trace.grad() if one is None else one.grad) / point.samples)
-        seen.append(one._replace(gram=one.gram / point.samples) if one is not None and gram else one)
-    return tuple(grads), seen
+        grad = (trace.grad() if one is None else one.grad) / point.samples
+        return grad, one._replace(gram=one.gram / point.samples) if one is not None and gram else one
+
+    return tuple(zip(*side_by_side(look, point.traces(), layers, like=point.outputs), strict=True))
 
 
 def means(trace):
@@ -89,7 +90,7 @@ def _squared(G):
 
 
 def _root(squared, rows):
-    return math.sqrt(float(squared) / rows)
+    return math.sqrt(read_number(squared) / rows)
 
 
 def change(W, before, W_new, after):

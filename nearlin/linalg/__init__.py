@@ -24,7 +24,7 @@ from nearlin.linalg.kronecker import KroneckerEigenbasis, KroneckerInverse, damp
 from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowrank_solve, lowrank_step, lowrank_update
 from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.nystrom import Nystrom, columns, nystrom
-from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, safe_norm
+from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, norms, safe_norm
 from nearlin.linalg.pivoted_blocks import PivotedBlocks, nearby_groups, pivoted_blocks, second_level
 from nearlin.linalg.pivoted_cholesky import PivotedCholesky, PivotedPreconditioner
 from nearlin.linalg.precision import eps_of
@@ -33,7 +33,7 @@ from nearlin.linalg.solve_info import Exit, SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
-    "DenseOperator", "LinearOperator", "axpy", "dot_test", "eps_of", "inner", "norm", "safe_norm",
+    "DenseOperator", "LinearOperator", "axpy", "dot_test", "eps_of", "inner", "norm", "norms", "safe_norm",
     "Exit", "SolveInfo", "SlowProgress", "cg", "identity",
     "LeastNorm", "craig", "lsqr",
     "Nystrom", "columns", "nystrom",

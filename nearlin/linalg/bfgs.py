@@ -18,7 +18,7 @@ import math
 from enum import StrEnum
 from typing import NamedTuple
 
-from nearlin._array import check, integer, namespace, positive, solve_triangular, unguarded, within
+from nearlin._array import check, integer, namespace, positive, read, read_flag, solve_triangular, unguarded, within
 
 CURVATURE = 1e-4  # a pair is skipped where sᵀy <= CURVATURE sᵀs ||g||
 
@@ -64,9 +64,10 @@ def _tiny(x):
     return float(namespace(x).finfo(x.dtype).smallest_normal)
 
 
-def _dot(u, v):
+def _dots(*pairs):
+    """Inner products of pairs, read at once."""
     with unguarded():
-        return float(namespace(u, v).vecdot(u, v))
+        return read(*(namespace(u, v).vecdot(u, v) for u, v in pairs))
 
 
 def powell_damping(s, y, Hy, mu=0.2):
@@ -89,7 +90,7 @@ def powell_damping(s, y, Hy, mu=0.2):
     -----
     4n flops, and 3n where it damps.
     """
-    sy, yHy = _dot(s, y), _dot(y, Hy)
+    sy, yHy = _dots((s, y), (y, Hy))
     if word := _unusable(y, sy, yHy):
         return DampedPair(s, y, word)
     if sy > mu * yHy:
@@ -103,7 +104,7 @@ def minimal_damping(s, y, mu):
 
     ``mu`` is positive; else, and in cost, as `powell_damping`.
     """
-    sy, ss = _dot(s, y), _dot(s, s)
+    sy, ss = _dots((s, y), (s, s))
     if word := _unusable(s, sy, ss):
         return DampedPair(s, y, word)
     if sy > mu * ss:
@@ -154,7 +155,7 @@ def double_damping(s, y, Hy, mu1, mu2, noise=0.0):
     first = powell_damping(s, y, Hy, mu1)
     if not first.usable:
         return first
-    if _dot(y, y) <= noise**2:
+    if _dots((y, y))[0] <= noise**2:
         return DampedPair(s, y, Pairing.NO_CURVATURE)
     second = minimal_damping(first.s, first.y, mu2)
     if not second.usable:
@@ -165,7 +166,7 @@ def double_damping(s, y, Hy, mu1, mu2, noise=0.0):
 
 def _refused(s, y, gradient_norm):
     """Why a pair does not go into an update, or None."""
-    sy, ss = _dot(s, y), _dot(s, s)
+    sy, ss = _dots((s, y), (s, s))
     if not math.isfinite(sy) or not math.isfinite(ss):
         return Pairing.NON_FINITE
     if ss <= _tiny(s):
@@ -202,11 +203,11 @@ def bfgs_update(H, s, y, gradient_norm=0.0):
         return H, word
     with unguarded():
         Hy = H @ y
-        sy, yHy = _dot(s, y), _dot(y, Hy)
+        sy, yHy = _dots((s, y), (y, Hy))
         if word := _unusable(y, sy, yHy):
             return H, word
         new = _updated(H, s, Hy, 1 / sy, yHy)
-    return (new, Pairing.UPDATED) if bool(namespace(new).all(namespace(new).isfinite(new))) else (H, Pairing.NON_FINITE)
+    return (new, Pairing.UPDATED) if read_flag(namespace(new).all(namespace(new).isfinite(new))) else (H, Pairing.NON_FINITE)
 
 
 def track_inverse(H, matrix, damping, v):
@@ -233,7 +234,7 @@ def track_inverse(H, matrix, damping, v):
     with unguarded():
         s = H @ v
         y = matrix @ s + damping * s
-    return bfgs_update(H, s, y, math.sqrt(_dot(v, v)))
+    return bfgs_update(H, s, y, math.sqrt(_dots((v, v))[0]))
 
 
 def _updated(H, s, Hy, rho, yHy):
@@ -340,7 +341,7 @@ def two_loop_product(pairs, M):
     if S is None:
         return M
     xp, h = namespace(S, M), S.shape[0]
-    rho, alpha = [1 / _dot(S[i, :], Y[i, :]) for i in range(h)], [None] * h
+    rho, alpha = [1 / dot for dot in _dots(*((S[i, :], Y[i, :]) for i in range(h)))], [None] * h
     Q = M if M.ndim == 2 else M[:, None]
     for i in reversed(range(h)):
         alpha[i] = rho[i] * (S[i, :] @ Q)

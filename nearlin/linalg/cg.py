@@ -15,8 +15,8 @@ Deviations  1. Stops on ||r|| <= rtol ||b||, then recomputes the true residual (
 
 import math
 
-from nearlin._array import check, check_system, namespace, require, tridiagonal_extremes
-from nearlin.linalg.operators import inner, norm, normalized
+from nearlin._array import check, check_system, namespace, read, require, tridiagonal_extremes
+from nearlin.linalg.operators import inner, norm, normalized, product
 from nearlin.linalg.solve_info import Exit, SolveInfo
 
 
@@ -92,10 +92,12 @@ def cg(
         if not size > rtol * target:
             reason = Exit.CONVERGED if math.isfinite(size) else Exit.NON_FINITE
     z = p = preconditioner(r)
-    rz = inner(r, z)
+    rz, previous = product(r, z), None
     while reason == Exit.MAXITER and len(alphas) < maxiter:
         q = matvec(p)
-        curvature = inner(p, q)
+        curvature, rz = read(product(p, q), rz)
+        if alphas:
+            betas.append(rz / previous)
         if not math.isfinite(curvature) or not math.isfinite(rz):
             reason = Exit.NON_FINITE
         elif curvature <= 0 or rz <= 0:
@@ -111,9 +113,8 @@ def cg(
                 reason = Exit.CONVERGED if math.isfinite(size) else Exit.NON_FINITE
                 break
             z = preconditioner(r)
-            rz, previous = inner(r, z), rz
-            betas.append(rz / previous)
-            p = z + betas[-1] * p  # p ← z + β p
+            rz, previous = product(r, z), rz
+            p = z + rz / previous * p  # p ← z + β p
     products, x = len(alphas) + (started and rest is None), start + lifted(x) if started else lifted(x)
     residual = size / target if target else 0.0
     if certify and target:

@@ -146,7 +146,7 @@ def inverse_root(matrix, p, damping, method="eigh", *, tol=1e-6, maxiter=100, na
         error += float(xp.finfo(matrix.dtype).eps) / 2
         with _array.unguarded():
             root = xp.astype(root, matrix.dtype)
-        if not bool(xp.all(xp.isfinite(root))):
+        if not _array.read_flag(xp.all(xp.isfinite(root))):
             raise _singular(matrix, damping, name)
     return root, RootInfo(error, iterations, reason)
 
@@ -156,7 +156,7 @@ def _by_eigenvalues(matrix, p, damping, name):
     xp = _array.namespace(matrix)
     with _array.unguarded():
         powers = (values + damping) ** (-0.5 / p)
-    if not bool(xp.all(xp.isfinite(powers))):
+    if not _array.read_flag(xp.all(xp.isfinite(powers))):
         raise _singular(matrix, damping, name)
     half = vectors * powers[..., None, :]  # a product with its own transpose is symmetric, and half the work of a BLAS
     return half @ xp.matrix_transpose(half)
@@ -192,7 +192,7 @@ def _error(X, matrix, damping, p):
         for _ in range(left):
             image = X @ image
         square = xp.sum((image - once) ** 2, axis=(-2, -1)) / len(PROBES)
-        return float(xp.max(xp.sqrt(square / xp.sum(X * X, axis=(-2, -1)))))
+        return _array.read_number(xp.max(xp.sqrt(square / xp.sum(X * X, axis=(-2, -1)))))
 
 
 # ---------------------------------------------------------------------------------------------------------- coupled Newton

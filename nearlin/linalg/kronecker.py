@@ -14,7 +14,7 @@ Deviations  none
 import math
 from typing import NamedTuple
 
-from nearlin._array import check, namespace, not_negative
+from nearlin._array import check, namespace, not_negative, read, side_by_side
 from nearlin.linalg.block_inverse import block_inverse
 from nearlin.linalg.inverse_root import symmetric_eigh
 from nearlin.linalg.precision import wide_enough
@@ -51,7 +51,8 @@ def trace_balance(A, G):
     """π = √((tr A / D) / (tr G / o)), which makes π-damped directions independent of how A ⊗ G is split; 1 where a trace is not
     positive or not finite. D + o flops."""
     xp = namespace(A, G)
-    a, g = float(xp.linalg.trace(A)) / A.shape[0], float(xp.linalg.trace(G)) / G.shape[0]
+    a, g = read(xp.linalg.trace(A), xp.linalg.trace(G))
+    a, g = a / A.shape[0], g / G.shape[0]
     return math.sqrt(a / g) if 0 < a < math.inf and 0 < g < math.inf else 1.0
 
 
@@ -92,8 +93,7 @@ def damped_factors(A, G, damping, pi=False, names=("input factor", "output facto
     damping = not_negative("damping", damping)
     share, root = trace_balance(A, G) if pi else 1.0, math.sqrt(damping)
     old = (None, None) if previous is None else (previous.A, previous.G)
-    left = block_inverse(A, share * root, names[0], old[0])
-    right = block_inverse(G, root / share, names[1], old[1])
+    left, right = side_by_side(block_inverse, (A, G), (share * root, root / share), names, old, like=A)
     notes = tuple(filter(None, (left.sentence(), right.sentence())))
     return KroneckerInverse(left.inverse, right.inverse, share, notes, len(left.kept) + len(right.kept))
 

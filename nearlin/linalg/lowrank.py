@@ -177,9 +177,9 @@ def lowrank_step(curvature, h, v, decay, inverse, weight=None):
     with _array.unguarded():
         met = _meet(curvature.U, h, v)
         rest = _remainder(curvature.U, h, v, met.w)
-        length = math.sqrt(float(met.w @ met.w) + rest.square)
-        limits = _array.namespace(h).finfo(h.dtype)
-        if not length * length + met.square < float(limits.max):  # σ and the image are kept in this dtype
+        inside, outside, *square = _array.read(met.w @ met.w, rest.square, *(() if v is None else (met.square,)))
+        length, rest, limits = math.sqrt(inside + outside), rest._replace(square=outside), _array.namespace(h).finfo(h.dtype)
+        if not sum(square, inside + outside) < float(limits.max):  # σ and the image are kept in this dtype
             return LowRankStep(curvature, None, 0.0, False)
         if k == 0:
             x = None if v is None else _image(curvature.U, v, inverse._terms(_wide(curvature.sigma), met.inner, d), inverse)
@@ -226,7 +226,7 @@ def _basis(met, rest, new):
     """The basis, with p where it is more than rounding and more than what U lacks in orthonormality leaves of h."""
     xp, R = _array.namespace(met.w), _array.cholesky(met.gram)
     side = _array.solve_triangular(R, rest.w, trans=True)
-    pivot = rest.square - float(side @ side)  # squared length of the part of p that is orthogonal to U
+    pivot = rest.square - _array.read_number(side @ side)  # squared length of the part of p that is orthogonal to U
     if not new or pivot <= INSIDE * rest.square:
         return _Basis(R, met.w + _array.solve_triangular(R, side), met.inner, False)
     last = xp.ones((1,), dtype=R.dtype, device=_array.device(R))
@@ -244,7 +244,7 @@ def _turn(sigma, basis, decay, weight):
     v = R @ basis.v
     e, V = _array.eigh((R * grown) @ xp.matrix_transpose(R) + (weight * v)[:, None] * v[None, :])
     e, C = xp.maximum(e, xp.zeros_like(e)), xp.matrix_transpose(_array.solve_triangular(R, V))
-    return (e[1:], C[1:, :], float(e[0])) if basis.new else (e, C, 0.0)
+    return (e[1:], C[1:, :], _array.read_number(e[0])) if basis.new else (e, C, 0.0)
 
 
 # ----------------------------------------------------------------------------------------------------- passes over U
@@ -274,7 +274,7 @@ def _meet(U, h, v):
         return _gram(A), A @ h[b], *(() if v is None else (v[b] @ v[b], A @ v[b]))
 
     gram, w, *more = _sums(products, U)
-    return _Meeting(gram, w, *(() if v is None else (float(more[0]), more[1])))
+    return _Meeting(gram, w, *more)
 
 
 def _remainder(U, h, v, w):
@@ -288,7 +288,7 @@ def _remainder(U, h, v, w):
         return A @ part, part @ part, *(() if v is None else (part @ v[b],))
 
     inner, square, *more = _sums(products, U)
-    return _Remainder(p, inner, float(square), *more)
+    return _Remainder(p, inner, square, *more)
 
 
 def _write(U, p, C, v, terms, inverse):

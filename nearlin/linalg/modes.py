@@ -9,7 +9,7 @@ Cost        2 N Nⱼ flops either way, as one matrix product; N entries in T. A 
 import math
 from typing import NamedTuple
 
-from nearlin._array import namespace
+from nearlin._array import namespace, read_number, side_by_side
 
 
 class Modes(NamedTuple):
@@ -47,7 +47,7 @@ def average_grams(grams, T, old, new):
     N_0 - 1 flops more.
     """
     xp, mixed = namespace(T), mix_grams(grams, T, old, new)
-    if math.isfinite(float(xp.linalg.trace(mixed[0]))):  # no entry is larger than the trace
+    if math.isfinite(read_number(xp.linalg.trace(mixed[0]))):  # no entry is larger than the trace
         return mixed, True
     return tuple(grams) or tuple(map(xp.zeros_like, mixed)), False
 
@@ -72,12 +72,14 @@ def average_modes(modes, tensors, weights, names):
     lost : list of str
         A sentence for each variable whose statistic is not finite and was left out.
     """
-    made, lost = [], []
-    for name, variable, T in zip(names, modes or [Modes()] * len(tensors), tensors, strict=True):
+
+    def average(variable, T):
         grams, finite = average_grams(variable.grams, T, *weights(variable.count))
-        made.append(variable._replace(grams=grams, count=variable.count + finite))
-        lost += [f"{name}: the statistic holds NaN or Inf, left out"] * (not finite)
-    return tuple(made), lost
+        return variable._replace(grams=grams, count=variable.count + finite), finite
+
+    made, finite = zip(*side_by_side(average, modes or [Modes()] * len(tensors), tensors, like=tensors[0]), strict=True)
+    lost = [f"{name}: the statistic holds NaN or Inf, left out" for name, fine in zip(names, finite, strict=True) if not fine]
+    return made, lost
 
 
 def mode_product(T, X, mode):

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from nearlin._array import fold_in, namespace, normal, unguarded
+from nearlin._array import fold_in, namespace, normal, on_gpu, read, read_number, unguarded
 
 
 class LinearOperator(Protocol):
@@ -45,9 +45,26 @@ class DenseOperator:
 
 def inner(a, b):
     """Inner product of two arrays, or of two tuples of arrays, as a float (one synchronisation)."""
-    if isinstance(a, tuple):
+    if isinstance(a, tuple) and any(isinstance(part, tuple) for part in a):
         return sum(inner(u, v) for u, v in zip(a, b, strict=True))
-    return float(namespace(a, b).sum(a * b))
+    if isinstance(a, tuple):
+        return sum(read(*map(product, a, b)))
+    return read_number(namespace(a, b).sum(a * b))
+
+
+def product(a, b):
+    """The inner product of two arrays, to be looked at by `nearlin._array.read`: a float, and a 0-d array on a GPU."""
+    found = namespace(a, b).sum(a * b)
+    return found if on_gpu(found) else float(found)
+
+
+def norms(*arrays, beside=()):
+    """The values of the 0-d arrays ``beside``, and the norms of several arrays; one synchronisation."""
+    found = read(*beside, *(product(a, a) for a in arrays))
+    values, squares = found[: len(beside)], found[len(beside) :]
+    return values + [
+        square**0.5 if square >= _least_square(a) else _scaled_norm(a) for square, a in zip(squares, arrays, strict=True)
+    ]
 
 
 def norm(a):

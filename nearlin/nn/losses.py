@@ -3,7 +3,19 @@
 import math
 from dataclasses import dataclass
 
-from nearlin._array import check, check_indices, describe, flag, is_integer, namespace, normal, settle, unguarded_methods, uniform
+from nearlin._array import (
+    check,
+    check_indices,
+    describe,
+    flag,
+    is_integer,
+    look,
+    namespace,
+    normal,
+    settle,
+    unguarded_methods,
+    uniform,
+)
 from nearlin.nn.activations import activation
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot
 from nearlin.nn.polynomials import derivative, product, supremum
@@ -22,10 +34,12 @@ def _same_shape(y, outputs):
 
 
 def _check_between(y, low, high):
+    def judge(least, most):
+        if least < low or most > high:
+            raise ValueError(f"y lies in [{least:.4g}, {most:.4g}]; expected numbers in [{low}, {high}]")
+
     xp = namespace(y)
-    least, most = float(xp.min(y)), float(xp.max(y))
-    if least < low or most > high:
-        raise ValueError(f"y lies in [{least:.4g}, {most:.4g}]; expected numbers in [{low}, {high}]")
+    look(judge, xp.min(y), xp.max(y))
 
 
 def _weighed(values, weights):

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
-from nearlin._array import BackendError, check, namespace, not_negative, settle, unguarded, unguarded_methods
+from nearlin._array import (
+    BackendError,
+    check,
+    checked_together,
+    look,
+    namespace,
+    not_negative,
+    settle,
+    unguarded,
+    unguarded_methods,
+)
 from nearlin.linalg import axpy, eps_of
 from nearlin.nn.losses import SquaredLoss
 from nearlin.nn.network import chain
@@ -100,12 +110,13 @@ class Objective:
             raise ValueError(f"batch is a {type(batch).__name__}, not a pair; expected (x, y), or (x, y, w) with sample weights")
         self._check_params(params)
         x, y, *weights = batch
-        self.network.check_inputs(x, params)
-        self.loss.check_targets(y, params)
-        if y.shape[0] != x.shape[0]:
-            raise ValueError(f"y has {y.shape[0]} rows, x has {x.shape[0]}; expected the same number of samples")
-        for w in weights:
-            self._check_weights(w, x, params)
+        with checked_together():
+            self.network.check_inputs(x, params)
+            self.loss.check_targets(y, params)
+            if y.shape[0] != x.shape[0]:
+                raise ValueError(f"y has {y.shape[0]} rows, x has {x.shape[0]}; expected the same number of samples")
+            for w in weights:
+                self._check_weights(w, x, params)
         return tuple(params), x, y, *weights
 
     def _check_weights(self, w, x, params):
@@ -114,11 +125,14 @@ class Objective:
         check(ndim={"w": 1}, beside=("params[0]", params[0]), w=w)
         if w.shape[0] != x.shape[0]:
             raise ValueError(f"w has {w.shape[0]} entries, x has {x.shape[0]} rows; expected a weight for every sample")
+
+        def judge(least, mean):
+            if least < 0 or abs(mean - 1) > MEAN * eps_of(w):
+                found = f"w holds {least:g}" if least < 0 else f"w has mean {mean:.8g}"
+                raise ValueError(f"{found}; expected sample weights of at least 0 and mean 1, such as w / mean(w)")
+
         xp = namespace(w)
-        least, mean = float(xp.min(w)), float(xp.mean(w))
-        if least < 0 or abs(mean - 1) > MEAN * eps_of(w):
-            found = f"w holds {least:g}" if least < 0 else f"w has mean {mean:.8g}"
-            raise ValueError(f"{found}; expected sample weights of at least 0 and mean 1, such as w / mean(w)")
+        look(judge, xp.min(w), xp.mean(w))
 
     def _check_params(self, params):
         if not isinstance(params, tuple | list):

@@ -39,9 +39,22 @@ Deviations  1. The matrix is updated and truncated, not its inverse. In exact ar
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from nearlin._array import check, flag, integer, namespace, not_negative, one_of, optional, positive, settle
+from nearlin._array import (
+    check,
+    flag,
+    integer,
+    namespace,
+    not_negative,
+    one_of,
+    optional,
+    positive,
+    read_number,
+    settle,
+    side_by_side,
+)
 from nearlin.linalg import Inverse, lowrank, lowrank_solve, lowrank_step, norm
 from nearlin.nn import ravel, unravel
 from nearlin.steps import decay, label_key, public_step, rate, settle_shared
@@ -186,7 +199,7 @@ class Ginger:
         if not math.isfinite(norm(trial)):
             return params, state, Info(float(point.loss), False, "rejected: the step is not finite")
         kept = "; ".join(f"{self._name(i)}: {LOST}, left as it is" for i in lost)
-        stiffness = max(map(self._stiffness, after.blocks))
+        stiffness = max(side_by_side(self._stiffness, after.blocks, like=trial[0]))
         return trial, after, Info(float(point.loss), True, "accepted", refreshed=due, kept=kept, stiffness=stiffness)
 
     def update(self, state, grads, h=None):
@@ -224,13 +237,13 @@ class Ginger:
         if [g.shape[0] for g in vectors] != [block.m.shape[0] for block in blocks]:
             found, expected = [g.shape[0] for g in vectors], [block.m.shape[0] for block in blocks]
             raise ValueError(f"grads have {found} entries; expected {expected}, from the state")
-        made = [self._advance(*of, lr) for of in zip(blocks, vectors, curved or (None,) * len(blocks), strict=True)]
+        made = side_by_side(partial(self._advance, lr), blocks, vectors, curved or (None,) * len(blocks), like=vectors[0])
         lost = [i for i, (x, _) in enumerate(made) if x is None]
         steps = tuple(namespace(g).zeros_like(g) if x is None else x for (x, _), g in zip(made, vectors, strict=True))
         increments = unravel(steps[0], grads) if whole else tuple(map(_shaped, steps, (g.shape for g in grads)))
         return increments, State(state.t + 1, tuple(block for _, block in made), state.skipped + len(lost)), lost
 
-    def _advance(self, block, g, h, lr):
+    def _advance(self, lr, block, g, h):
         """The increment of one tensor and what is kept for it; None and the old block where g or h is not finite."""
         m, t, seen = self.momentum * block.m + (1 - self.momentum) * g, block.t + 1, block.seen + (h is not None)
         scale = -lr / (1 - self.momentum**t)
@@ -251,7 +264,7 @@ class Ginger:
         """The largest σ / γ of one tensor."""
         if not self.rank:
             return 0.0
-        sigma = self._amplify(block.seen) * float(block.curvature.sigma[-1])
+        sigma = self._amplify(block.seen) * read_number(block.curvature.sigma[-1])
         return sigma / max(self.damping, self.relative_damping * sigma)
 
     def _vector(self, point, grads, key):

@@ -47,7 +47,7 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin import steps
-from nearlin._array import integer, namespace, one_of, settle, within
+from nearlin._array import integer, namespace, one_of, settle, side_by_side, within
 from nearlin.curvature import change, means, observe
 from nearlin.linalg import LimitedMemory, axpy, bfgs_update, block_inverse, double_damping, norm, remember, track_inverse
 
@@ -137,7 +137,7 @@ class KBFGS:
             weights = partial(steps.mean_weights, self.decay, warm=state.warm or self.start == "zero")
             weights, size = steps.weighted(weights, state.statistics, point.samples, size)
             factors, kept = _statistics(factors, seen, weights)
-        factors = tuple(f and self._started(f, spec) for f, spec in zip(factors, layers, strict=True))
+        factors = tuple(side_by_side(self._started, factors, layers, like=point.outputs))
         direction = tuple(self._product(f.Hg, u) @ f.Ha if f else u for f, u in zip(factors, v, strict=True))
         trial = axpy(-lr, direction, steps.decay(params, layers, lr * self.weight_decay, self.exempt_bias))
         if not math.isfinite(norm(trial)):
@@ -154,7 +154,7 @@ class KBFGS:
 
     def _started(self, f, spec):
         """The factors of a layer; before its first step Ha = (A + √damping I)⁻¹ and Hg = I."""
-        if f.Ha is not None:
+        if f is None or f.Ha is not None:
             return f
         return f._replace(
             Ha=block_inverse(f.A, math.sqrt(self.damping), "input factor").inverse, Hg=self._identity(f.A, spec.out)
@@ -174,18 +174,21 @@ class KBFGS:
 
     def _update(self, factors, seen, params, trial, after):
         """The factors of all layers with the pairs of this step, and what happened to each factor, in a word."""
-        made, words = [], []
-        for i, (f, one, W, W_new, trace) in enumerate(zip(factors, seen, params, trial, after.traces(), strict=True)):
-            if f is not None:
-                f, inner, outer = self._update_layer(f, one, W, W_new, means(trace))
-                words += [(f"layer {i}: input factor", inner), (f"layer {i}: output factor", outer)]
-            made.append(f)
-        return tuple(made), words
+        found = side_by_side(self._update_layer, factors, seen, params, trial, after.traces(), like=trial[0])
+        words = [
+            (f"layer {i}: {side} factor", word)
+            for i, (f, *both) in enumerate(found)
+            for side, word in zip(("input", "output"), both, strict=True)
+            if f is not None
+        ]
+        return tuple(f for f, *_ in found), words
 
-    def _update_layer(self, f, one, W, W_new, after):
-        """One layer with its pair, from the means ``one`` before the step and those ``after`` it."""
+    def _update_layer(self, f, one, W, W_new, trace):
+        """One layer with its pair, from the means ``one`` before the step and its ``trace`` after it; what befell its factors."""
+        if f is None:
+            return None, "", ""
         old, mu = self.pair_decay, math.sqrt(self.damping)
-        parts = zip((f.s, f.y, f.noise), change(W, one, W_new, after), strict=True)
+        parts = zip((f.s, f.y, f.noise), change(W, one, W_new, means(trace)), strict=True)
         s, y, noise = (old * kept + (1 - old) * new for kept, new in parts)
         pair = double_damping(s, y, self._product(f.Hg, y), self.powell, mu, noise)
         Hg, outer = self._renewed(f.Hg, pair.s, pair.y, norm(one.signals)) if pair.usable else (f.Hg, pair.word)
@@ -223,11 +226,13 @@ class KBFGSL(KBFGS):
 
 def _statistics(factors, seen, weights):
     """Every A averaged with mean(a aᵀ) by the ``weights`` of a count, and a sentence for each layer where that is not finite."""
-    made, lost = [], []
-    for i, (f, one) in enumerate(zip(factors or [Factors()] * len(seen), seen, strict=True)):
-        if one is not None:
-            A, finite = steps.average(f.A, one.gram, *weights(f.count))
-            f = f._replace(A=A, count=f.count + finite)
-            lost += [f"layer {i}: the statistic holds NaN or Inf, left out"] * (not finite)
-        made.append(f if one is not None else None)
-    return tuple(made), lost
+
+    def average(f, one):
+        if one is None:
+            return None, True
+        A, finite = steps.average(f.A, one.gram, *weights(f.count))
+        return f._replace(A=A, count=f.count + finite), finite
+
+    like = next((one.gram for one in seen if one is not None), None)
+    made, finite = zip(*side_by_side(average, factors or [Factors()] * len(seen), seen, like=like), strict=True)
+    return made, [f"layer {i}: the statistic holds NaN or Inf, left out" for i, fine in enumerate(finite) if not fine]

@@ -67,7 +67,7 @@ from functools import partial, reduce
 from typing import NamedTuple
 
 from nearlin import steps
-from nearlin._array import block_length, flag, namespace, one_of, slices
+from nearlin._array import block_length, flag, namespace, one_of, read, read_number, side_by_side, slices
 from nearlin.curvature import factor_sums
 from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis
 from nearlin.nn import join_groups, split_groups, ungrouped
@@ -208,36 +208,38 @@ class KFAC:
     def _observe(self, layers, specs, traces, point, weights):
         """Layers with A ← old A + new Σ a aᵀ / n and G alike, by the ``weights`` of a count, and a sentence for each whose
         statistic is not finite."""
-        made, lost = [], []
-        for i, (layer, spec, (trace, *others)) in enumerate(zip(layers, specs, traces, strict=True)):
-            if spec.kind != "norm":
-                old, new = weights(layer.count)
-                A, G = factor_sums(trace, point.root_weights)
-                for other in others:
-                    G = G + other.accumulate(_signal_squares)
-                A, G = new / point.samples * A, new / trace.rows * G
-                finite = all(math.isfinite(float(namespace(X).linalg.trace(X))) for X in (A, G))  # no entry is larger
-                if not finite:
-                    lost.append(f"layer {i}: the statistic holds NaN or Inf, left out")
-                    A, G = (namespace(X).zeros_like(X) for X in (A, G))
-                A, G = _blend(layer.A, A, old, finite), _blend(layer.G, G, old, finite)
-                layer = layer._replace(A=A, G=G, count=layer.count + finite)
-            made.append(layer)
-        return tuple(made), lost
+
+        def observe(layer, spec, traces):
+            if spec.kind == "norm":
+                return layer, True
+            (old, new), (trace, *others) = weights(layer.count), traces
+            A, G = factor_sums(trace, point.root_weights)
+            for other in others:
+                G = G + other.accumulate(_signal_squares)
+            A, G = new / point.samples * A, new / trace.rows * G
+            finite = all(map(math.isfinite, read(*(namespace(X).linalg.trace(X) for X in (A, G)))))  # no entry is larger
+            if not finite:
+                A, G = (namespace(X).zeros_like(X) for X in (A, G))
+            A, G = _blend(layer.A, A, old, finite), _blend(layer.G, G, old, finite)
+            return layer._replace(A=A, G=G, count=layer.count + finite), finite
+
+        made, finite = zip(*side_by_side(observe, layers, specs, traces, like=traces[0][0].signals), strict=True)
+        return made, [f"layer {i}: the statistic holds NaN or Inf, left out" for i, fine in enumerate(finite) if not fine]
 
     def _invert(self, layers, t):
         """Layers with new inverses, a sentence for each that needed help, and how many inverses were kept."""
-        made, notes, kept = [], [], 0
-        for i, layer in enumerate(layers):
-            if layer.A is not None:
-                names = (f"layer {i}, input factor", f"layer {i}, output factor")
-                inverse, why, lost = self._inverse(layer, names)
-                since = f" (of step {layer.made})" if lost else ""
-                notes += [why + since] * bool(why)
-                kept += lost
-                layer = layer._replace(inverse=inverse, made=layer.made if lost else t, S=layer.S if lost else None)
-            made.append(layer)
-        return tuple(made), notes, kept
+
+        def invert(i, layer):
+            if layer.A is None:
+                return layer, "", 0
+            inverse, why, lost = self._inverse(layer, (f"layer {i}, input factor", f"layer {i}, output factor"))
+            since = f" (of step {layer.made})" if lost else ""
+            made = layer._replace(inverse=inverse, made=layer.made if lost else t, S=layer.S if lost else None)
+            return made, why and why + since, lost
+
+        like = next((layer.A for layer in layers if layer.A is not None), None)
+        made, notes, kept = zip(*side_by_side(invert, range(len(layers)), layers, like=like), strict=True)
+        return made, list(filter(None, notes)), sum(kept)
 
     def _inverse(self, layer, names):
         """A new inverse, a sentence on what it needed, and how many of its parts are old."""
@@ -256,7 +258,7 @@ class KFAC:
         if layer.inverse is None:
             return layer
         S = reduce(operator.add, (_second_moments(trace, layer.inverse, samples) for trace in traces))
-        if not math.isfinite(float(namespace(S).sum(S))):
+        if not math.isfinite(read_number(namespace(S).sum(S))):
             S = layer.inverse.scaling() if layer.S is None else layer.S
         return layer._replace(S=_blend(layer.S, S if layer.S is None else (1 - self.decay) * S, self.decay, True))
 

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nearlin import steps
-from nearlin._array import namespace, one_of
+from nearlin._array import namespace, one_of, read, side_by_side
 from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 
@@ -128,29 +128,29 @@ class Shampoo:
 
     def _roots(self, modes, t, called):
         """The variables with new roots, a sentence for each that keeps its old ones, and one for each root that Newton missed."""
-        made, kept, replaced = [], [], []
-        for name, variable in zip(called, modes, strict=True):
-            variable, why, missed = self._root(variable, t)
-            made.append(variable)
-            kept += [f"{name}: {why}, roots of step {variable.made} kept"] * bool(why)
-            replaced += [f"{name}, {what}" for what in missed]
-        return tuple(made), kept, replaced
+        found = side_by_side(partial(self._root, t=t), modes, like=modes[0].grams[0])
+        named = list(zip(called, found, strict=True))
+        kept = [f"{name}: {why}, roots of step {variable.made} kept" for name, (variable, why, _) in named if why]
+        replaced = [f"{name}, {what}" for name, (*_, missed) in named for what in missed]
+        return tuple(variable for variable, *_ in found), kept, replaced
 
     def _root(self, variable, t):
         """One variable with new roots, why it keeps those it has, and which of its roots are not Newton's."""
         grams, p = variable.grams, 2 * len(variable.grams)
-        if variable.matrices and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
+        if variable.matrices and not all(map(math.isfinite, read(*(namespace(H).sum(H) for H in grams)))):
             return variable, "statistics hold NaN or Inf", []
-        roots, missed = [], []
+
+        def root(axis, H):
+            root, info = inverse_root(H, p, self.damping, self.root)
+            if info.reason in ("eigh", "converged"):
+                return root, ""
+            why = f"axis {axis}: Newton {info.reason}, error {info.error:.1e}, root by eigendecomposition"
+            return inverse_root(H, p, self.damping)[0], why
+
         try:
-            for axis, H in enumerate(grams):
-                root, info = inverse_root(H, p, self.damping, self.root)
-                if info.reason not in ("eigh", "converged"):
-                    missed.append(f"axis {axis}: Newton {info.reason}, error {info.error:.1e}, root by eigendecomposition")
-                    root, _ = inverse_root(H, p, self.damping)
-                roots.append(root)
+            roots, missed = zip(*side_by_side(root, range(len(grams)), grams, like=grams[0]), strict=True)
         except FactorizationError as error:
             if not variable.matrices:
                 raise
             return variable, str(error), []
-        return variable._replace(matrices=tuple(roots), made=t), "", missed
+        return variable._replace(matrices=roots, made=t), "", list(filter(None, missed))

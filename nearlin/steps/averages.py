@@ -3,7 +3,7 @@
 import math
 from functools import partial
 
-from nearlin._array import fold_in, namespace, require
+from nearlin._array import fold_in, namespace, read_number, require
 
 _WARM = 0x7761726D  # keeps the draws of a warm start apart from those of the steps
 _LABELS = 0x6C6162656C73  # and both apart from the weights, where these were drawn from the same key
@@ -84,6 +84,6 @@ def warmed(state, batches, at, observe, start=None, power=1):
 def average(X, statistic, old, new):
     """``old`` X + ``new`` S and True; where S, symmetric and semidefinite, is not finite X and False. None stands for zeros."""
     S = new * statistic
-    if not math.isfinite(float(namespace(S).linalg.trace(S))):  # no entry is larger than the trace
+    if not math.isfinite(read_number(namespace(S).linalg.trace(S))):  # no entry is larger than the trace
         return namespace(S).zeros_like(S) if X is None else X, False
     return S if X is None else old * X + S, True

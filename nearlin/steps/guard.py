@@ -10,7 +10,7 @@ Deviations  none
 import math
 from typing import NamedTuple
 
-from nearlin.linalg import Exit, SolveInfo, eps_of, norm
+from nearlin.linalg import Exit, SolveInfo, eps_of, norms
 from nearlin.steps.info import StepExit, StepInfo
 from nearlin.steps.levenberg_marquardt import CEILING, judge, least_damping
 
@@ -67,26 +67,28 @@ class Guard:
     """
 
     def __init__(self, point, on=True, squared=True):
-        self._point, self._loss, self._on, self.size, self.why_unmoved = point, float(point.loss), on, math.nan, ""
+        self._point, self._on, self.size, self.why_unmoved = point, on, math.nan, ""
         self.damping, self.accepted, self.attempts, self._at_rounding, self._at_ceiling = None, False, 0, False, False
+        alone = point.l2 or not squared
+        sizes = () if alone else (point.residual, point.weighed(point.outputs), point.weighed(point.y))
+        self._loss, *sizes = norms(*sizes, beside=(point.loss,))
         if not math.isfinite(self._loss):
             self.why_unmoved = StepExit.REJECTED.because("the loss is not finite")
             return
-        left = self._left(squared)
+        left = self._left(*sizes)
         self._little = left <= LITTLE
         if left <= NOTHING:
             self.why_unmoved = StepExit.STALLED.because("the residual is rounding")
 
-    def _left(self, squared):
+    def _left(self, *sizes):
         """The residual in rounding errors of the outputs; of other losses than least squares 0 where they are 0, else Inf.
 
         With a penalty it is Inf: the weights may still shrink.
         """
-        point = self._point
-        if point.l2 or not squared:
-            return math.inf if point.l2 or self._loss else 0.0
-        self.size = norm(point.residual)
-        rounding = eps_of(point.outputs) * (norm(point.weighed(point.outputs)) + norm(point.weighed(point.y)))
+        if not sizes:
+            return math.inf if self._point.l2 or self._loss else 0.0
+        self.size, outputs, targets = sizes
+        rounding = eps_of(self._point.outputs) * (outputs + targets)
         return self.size / rounding if rounding else math.inf if self.size else 0.0
 
     def attempts_from(self, damping):
@@ -117,7 +119,7 @@ class Guard:
 
     def info(self, trial, solve, *more):
         """The `StepInfo` after the last attempt; ``more`` are its last fields."""
-        new_loss = float(trial.point.loss) if self.accepted else self._loss
+        new_loss = trial.loss if self.accepted else self._loss
         reason = StepExit.ACCEPTED if self.accepted else self._why_not(solve)
         return StepInfo(self._loss, new_loss, self.accepted, reason, self.used, trial.ratio, self.attempts, solve, *more)
 

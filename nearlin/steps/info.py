@@ -1,11 +1,10 @@
 """What a step reports."""
 
-import math
 import re
 from enum import StrEnum
 from typing import NamedTuple
 
-from nearlin._array import square_sum
+from nearlin._array import finite_squares
 from nearlin.linalg import SolveInfo
 
 
@@ -65,7 +64,7 @@ def taken_if_finite(old, new, loss, beside=(), **more):
     It goes nowhere, and says so, where the new parameters are not finite, or one of the arrays ``beside`` them. ``loss`` is that
     before the step, ``more`` are other fields of the `Info`. 2 p - L flops for p numbers in L arrays.
     """
-    if not all(map(math.isfinite, map(square_sum, (*new[0], *beside)))):
+    if not finite_squares(*new[0], *beside):
         return *old, Info(float(loss), False, StepExit.REJECTED.because("the step is not finite"))
     return *new, Info(float(loss), True, StepExit.ACCEPTED, **more)
 

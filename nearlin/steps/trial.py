@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
-from nearlin._array import copies, is_array, same
-from nearlin.linalg import axpy, norm
+from nearlin._array import copies, is_array, read, same
+from nearlin.linalg import axpy, norms
 from nearlin.nn import Point
 
 
@@ -67,11 +67,12 @@ def attempt(objective, point, batch, step, image, lr):
     One forward pass.
     """
     params = axpy(-lr, step, point.params)
-    if not all(math.isfinite(norm(W)) for W in params):
-        return Trial(point.params, None, math.nan, math.nan, math.nan)
     r = point.residual
-    predicted = (norm(r) ** 2 - norm(r - lr * image) ** 2) / (2 * point.x.shape[0])
+    before, modelled, *sizes = norms(r, r - lr * image, *params)
+    if not all(map(math.isfinite, sizes)):
+        return Trial(point.params, None, math.nan, math.nan, math.nan)
+    predicted = (before**2 - modelled**2) / (2 * point.x.shape[0])
     new = objective.at(params, batch)
-    after = float(new.loss)
-    actual = float(point.loss) - after
+    loss, after = read(point.loss, new.loss)
+    actual = loss - after
     return Trial(params, new, after, predicted, actual / predicted if predicted > 0 else math.nan)

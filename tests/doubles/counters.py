@@ -55,10 +55,11 @@ def from_host(name):
 
 
 def _place():
-    """The innermost lines of nearlin that are running: of _array, and of what called it."""
+    """The innermost three lines of nearlin that are running, above _array."""
     frame, found = sys._getframe(2), []
-    while frame and (not found or "_array" in found[-1]):
-        if "/nearlin/" in (path := frame.f_code.co_filename) and "/tests/" not in path:
-            found.append(f"{path.rpartition('/nearlin/')[2]}:{frame.f_lineno}")
+    while frame and len(found) < 3:
+        path = frame.f_code.co_filename.rpartition("/nearlin/")[2]
+        if path != frame.f_code.co_filename and not path.startswith("_array"):
+            found.append(f"{path}:{frame.f_lineno}")
         frame = frame.f_back
     return " < ".join(found)

@@ -120,10 +120,18 @@ def qr(a, mode="reduced"):
 
 
 def inv(a):
-    """The inverse."""
+    """The inverse; matrices of a stack do not notice each other."""
     (x,) = _arrays(a)
     _square(x)
-    return _computed("getrf", lambda: np.linalg.inv(x), x, x.shape)
+    counters.launch("getrf")
+    inverse, failed = np.full_like(x, np.nan), False
+    for i in np.ndindex(x.shape[:-2]):
+        try:
+            inverse[i] = np.linalg.inv(x[i]) if np.isfinite(x[i]).all() else np.nan
+        except LinAlgError:
+            inverse[i], failed = np.inf, True
+    _ask("getrf", failed)
+    return made(inverse)
 
 
 def solve(a, b):

@@ -140,6 +140,38 @@ def test_what_is_written_by_hand_takes_the_parameters_of_cupy():
 # ------------------------------------------------------------------------------------------------ nearlin on CuPy's terms
 
 
+def test_what_has_no_factor_is_noticed():
+    indefinite = cp.asarray(np.array([[1.0, 2.0], [2.0, 1.0]]))
+    for matrix in (indefinite, indefinite * cp.nan):
+        with pytest.raises(_array.NotPositiveDefinite):
+            _array.cholesky(matrix)
+    with pytest.raises(_array.NotPositiveDefinite):
+        _array.cholesky_pivots(indefinite[None])
+    with pytest.raises(_array.NotConverged):
+        _array.eigh(indefinite * cp.nan)
+
+
+def test_transposed_solves_and_the_way_back():
+    r, b = np.triu(np.arange(1.0, 10).reshape(3, 3)), np.arange(3.0)
+    for trans in (False, True):
+        found = nl.to_numpy(_array.solve_triangular(cp.asarray(r), cp.asarray(b), trans=trans))
+        np.testing.assert_allclose(found, np.linalg.solve(r.T if trans else r, b), atol=1e-14)
+
+
+def test_curvature_that_overflows_in_float32_is_left_out():
+    """Sums are made in float64."""
+    h = cp.asarray(np.array([1.0, 1e30, 2.0], dtype=np.float32))
+    kept = nl.linalg.lowrank(3, 2, h)
+    assert nl.linalg.lowrank_step(kept, h, None, 0.9, nl.linalg.Inverse(1.0)).curvature is kept
+
+
+def test_a_clip_reads_nothing_back(x):
+    with counted() as counts:
+        found = _array.clipped(x, 1.0, 3.0)
+    assert (counts.synchronizations.total(), counts.launches.total(), counts.from_host.total()) == (0, 2, 0)
+    assert found.tolist() == [[1.0, 1.0, 2.0], [3.0, 3.0, 3.0]]
+
+
 @pytest.mark.parametrize("kind", [cp.cuda.runtime.CUDARuntimeError, MemoryError])
 @pytest.mark.parametrize("call", ["cholesky", "cholesky_pivots", "eigh", "svd", "spd_inverse"])
 def test_a_device_that_fails_is_not_a_matrix_that_does(monkeypatch, kind, call):

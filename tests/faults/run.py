@@ -44,8 +44,16 @@ def run(root, *args, limit):
 
 
 def failed_test(root, tests, limit):
-    """The first test that fails, or None."""
-    done = run(root, "pytest", "-x", "-q", "-p", "no:cacheprovider", "--backend", "numpy", *tests, limit=limit)
+    """The first test that fails, or None; those of the double of CuPy run on it, all others on NumPy."""
+    double = [test for test in tests if test.startswith("tests/doubles")]
+    others = [test for test in tests if test not in double]
+    failed = failed_on(root, ["--backend", "cupy", "--double"], double, limit) if double else None
+    return failed or (failed_on(root, ["--backend", "numpy"], others, limit) if others else None)
+
+
+def failed_on(root, backend, tests, limit):
+    """The first test that fails on a backend, or None."""
+    done = run(root, "pytest", "-x", "-q", "-p", "no:cacheprovider", *backend, *tests, limit=limit)
     if done.returncode == 0:
         return None
     failed = re.search(r"^FAILED (\S+)", done.stdout, flags=re.MULTILINE)
