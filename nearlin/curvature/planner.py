@@ -9,9 +9,11 @@ Deviations  none
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from nearlin._array import namespace, unguarded
+from nearlin.curvature.pivoted_rows import first_rank, most_columns, next_rank
 from nearlin.curvature.preconditioning import too_rough
 from nearlin.curvature.routes import PARAMETER, ROUTES
 from nearlin.linalg import Exit, Rates, eps_of
@@ -20,6 +22,8 @@ from nearlin.nn import Point
 HORIZON = 4  # steps that a preconditioner is expected to serve where it can be kept
 TWICE = 2  # by how much more iterations a preconditioner is expected to take on its second step, until that has been seen
 AGAIN = ", again"
+PIVOTED = 3  # times fewer iterations than plain CG that the first pivoted columns are expected to leave
+UNBOUNDED = "a target's probability is below √eps"
 
 
 class Plan(NamedTuple):
@@ -45,11 +49,14 @@ class Experience(NamedTuple):
         that served a second time.
     growth : int
         How many times its default size the next sketch is.
+    columns : int or None
+        Of the next pivoted factor; None: k₀.
     """
 
     kept: object = None
     efforts: tuple = ()
     growth: int = 1
+    columns: int | None = None
 
     def effort(self, name, default=None):
         """What was measured under ``name``."""
@@ -104,26 +111,31 @@ class Planner:
         """
         if reason := ROUTES[name].obstacle(self.J):
             raise ValueError(f"plan is {name!r}, and {reason}; expected 'auto' or another route")
-        if not self.squared and ROUTES[name].side == "sample":
-            with unguarded():
-                r = self.point.residual
-            if not float(namespace(r).max(namespace(r).abs(r))) < eps_of(r) ** -0.25:  # NaN and Inf are not below
-                return Plan("kfac", f"kfac: a target's probability is below √eps, where the residual of {name!r} has no bound")
+        if ROUTES[name].side == "sample" and not self.bounded:
+            return Plan("kfac", f"kfac: {UNBOUNDED}, where the residual of {name!r} has no bound")
         return Plan(name, f"{name}: by name")
 
     def cheapest(self, experience, ratio):
         """The `Plan` with the least predicted time; ``ratio`` is σ/λ, the size of the curvature over the damping."""
         seconds = {route.name: self.seconds(route, experience, ratio) for route in self.candidates()}
         best, *others = sorted(seconds, key=seconds.get)
-        words = f"{best}: {seconds[best]:.2g} s predicted"
-        return Plan(best, words + (f", next {others[0]} {seconds[others[0]]:.2g} s" if others else ""))
+        words = f"{best}: {seconds[best]:.2g} s predicted" + (f", next {others[0]} {seconds[others[0]]:.2g} s" if others else "")
+        return Plan(best, words)
+
+    @cached_property
+    def bounded(self):
+        """Whether the residual of the sample side is: no target's probability is below √eps."""
+        if self.squared or self.point is None:
+            return True
+        with unguarded():
+            r = self.point.residual
+        return float(namespace(r).max(namespace(r).abs(r))) < eps_of(r) ** -0.25  # NaN and Inf are not below
 
     def candidates(self):
         """The routes that fit the network, the loss and the memory."""
-        N, p = self.J.shape
         if not self.J.layered:
             routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", "cg")]
-        elif self.squared and p > N and not self.J.coupling and not self._in_units:
+        elif self.squared and self._has_sample_side:
             routes = [ROUTES[name] for name in ("exact", "sketch", "class-averaged", "cg")]
         else:
             routes = PARAMETER
@@ -131,9 +143,10 @@ class Planner:
         return [route for route in routes if not route.obstacle(self.J) and route.bytes(self.J) <= self.memory]
 
     @property
-    def _in_units(self):
-        """Whether there is a penalty that the sample side cannot hold: on a first layer with an input scale."""
-        return self.point is not None and bool(self.point.l2 and self.point.layers[0].input_scale)
+    def _has_sample_side(self):
+        """Fewer rows than parameters, rows of single samples, and no penalty on a first layer with an input scale."""
+        in_units = self.point is not None and self.point.l2 and self.point.layers[0].input_scale
+        return self.J.shape[0] < self.J.shape[1] and not self.J.coupling and not in_units
 
     def seconds(self, route, experience, ratio):
         """Predicted time of a step's linear algebra by this route."""
@@ -142,7 +155,8 @@ class Planner:
             iterations, build = self._again(kept, experience), 0.0
         else:
             effort = experience.effort(route.name, self._prior(route, ratio))
-            iterations, build = effort * self._digits, self._build(route) / (HORIZON if self.reuse else 1)
+            build = self._build(route, experience) / (HORIZON if self.reuse and route.keeps else 1)
+            iterations = effort * self._digits
         return build + iterations * self._each(route) + self._time(self.J.product_work())
 
     def serving(self, route, kept):
@@ -154,7 +168,7 @@ class Planner:
         route = ROUTES[kept.route]
         if route.unchanging:
             return self.maxiter
-        new = self._build(route) / self._each(route) + kept.fresh
+        new = self._build(route, Experience()) / self._each(route) + kept.fresh
         return min(self.maxiter, 2 * math.ceil(new) + 2)
 
     def learn(self, experience, kept, fresh, solve):
@@ -168,12 +182,14 @@ class Planner:
         efforts, growth = dict(experience.efforts), experience.growth
         if uses <= 2 and math.isfinite(solve.residual):
             efforts[route.name + (AGAIN if uses == 2 else "")] = _effort(solve)
-        after = Experience(kept, tuple(sorted(efforts.items())), growth)
+        after = experience._replace(kept=kept, efforts=tuple(sorted(efforts.items())))
+        if route.pivoted:
+            after = after._replace(columns=self._next_columns(experience, solve.iterations))
         if fresh and route.grows and too_rough(solve.iterations, self.epsilon, growth):
             return after._replace(kept=None, growth=2 * growth)
         if route.unchanging:
             return after
-        new = self._build(route) + kept.fresh * self._each(route)
+        new = self._build(route, after) + kept.fresh * self._each(route)
         old = self._again(kept, after) * self._each(route)
         serves = self.reuse and not old > new and solve.reason == Exit.CONVERGED
         return after if serves and route.keeps else after._replace(kept=None)
@@ -184,7 +200,8 @@ class Planner:
 
     def _prior(self, route, ratio):
         """Iterations per factor e of a route that has not been tried: plain CG takes √κ/2 with κ <= 1 + σ/λ."""
-        return min(route.effort, 0.5 * math.sqrt(1 + ratio)) if route.name == "cg" and self.J.layered else route.effort
+        plain = 0.5 * math.sqrt(1 + ratio) / (PIVOTED if route.pivoted else 1)
+        return min(route.effort, plain) if route.pivoted or (route.name == "cg" and self.J.layered) else route.effort
 
     def _again(self, kept, experience):
         """Iterations that a kept preconditioner is expected to take next: as last time, or, the first time, as others did."""
@@ -193,9 +210,17 @@ class Planner:
         others = experience.effort(kept.route + AGAIN)
         return max(kept.last, TWICE * kept.last if others is None else others * self._digits)
 
-    def _build(self, route):
+    def columns(self, experience):
+        """Columns of a pivoted factor."""
+        return min(experience.columns or first_rank(self.J), most_columns(self.J, self.memory))
+
+    def _next_columns(self, experience, iterations):
+        build = lambda k: self._time(ROUTES["pivoted"].build_work(self.J, k))  # noqa: E731
+        return next_rank(self.columns(experience), iterations, build, self._time(self.J.product_work()))
+
+    def _build(self, route, experience):
         """Predicted time of making the route's preconditioner."""
-        return self._time(route.build_work(self.J, self.rows))
+        return self._time(route.build_work(self.J, self.columns(experience) if route.pivoted else self.rows))
 
     def _each(self, route):
         """Predicted time of one iteration."""

@@ -8,10 +8,11 @@ from typing import NamedTuple
 from nearlin._array import fold_in
 from nearlin.curvature.kronecker_curvature import KroneckerCurvature
 from nearlin.curvature.sides import Accuracy
-from nearlin.linalg import Exit, Nystrom, TriangularBlocks
+from nearlin.linalg import Exit, Nystrom, PivotedPreconditioner, TriangularBlocks
 from nearlin.nn import Point
 
 SLOW = 6  # iterations to ε = 1/6 (and their equivalent at smaller ε) above which a new sketch is too rough
+LOW_RANK = (Nystrom, PivotedPreconditioner)  # they serve every damping
 _PROBES = 0x70726F6265  # keeps the probes of the effective dimension apart from the parts of a sketch
 
 
@@ -33,6 +34,8 @@ class Setting:
         Of all draws.
     accuracy : Accuracy
         Its inner dtype is that of the factors.
+    columns : int
+        Of the route "pivoted".
     """
 
     jacobian: object
@@ -42,6 +45,7 @@ class Setting:
     rows: int
     key: int
     accuracy: Accuracy
+    columns: int = 1
 
     @cached_property
     def J(self):
@@ -60,7 +64,7 @@ class Kept(NamedTuple):
     Attributes
     ----------
     route : str
-    source : TriangularBlocks, Nystrom, KroneckerCurvature or None
+    source : TriangularBlocks, Nystrom, PivotedPreconditioner, KroneckerCurvature or None
     x : array or None
         The inputs it was made for; None: it serves any.
     strength : float
@@ -99,7 +103,7 @@ class Applied:
 
     def __init__(self, kept, n, strength, exact=False):
         source, self._strength, self.exact = kept.source, strength, exact
-        self._source = source.with_damping(n * strength) if isinstance(source, Nystrom) else source
+        self._source = source.with_damping(n * strength) if isinstance(source, LOW_RANK) else source
 
     def __call__(self, r):
         """M⁻¹ r for r (n c,)."""
@@ -122,7 +126,7 @@ class Applied:
             return math.nan
         if isinstance(source, KroneckerCurvature):
             return source.effective_dimension(self._strength)
-        return source.effective_dimension() if isinstance(source, Nystrom) else source.effective_dimension(fold_in(key, _PROBES))
+        return source.effective_dimension() if isinstance(source, LOW_RANK) else source.effective_dimension(fold_in(key, _PROBES))
 
 
 class Preconditioning:

@@ -1,8 +1,8 @@
 """The ways to precondition a damped Gauss-Newton system: of each what stands in its way, what it costs, and how it is made.
 
 Formula     M ≈ K Kᵀ + n s I on the sample side, JᵀHJ/n + s I on the parameter side, at a strength s = λ + ω; n s is the shift
-Reference   arXiv:2006.11648 (sketches, the limit kernel, and from there the mean over classes); Nyström: arXiv:2110.02820; K-FAC:
-            arXiv:1503.05671; the diagonal: Martens, ICML 2010
+Reference   arXiv:2006.11648 (sketches, the limit kernel, and from there the mean over classes); Nyström: arXiv:2110.02820;
+            pivoted columns: arXiv:2304.12465; K-FAC: arXiv:1503.05671; the diagonal: Martens, ICML 2010
 Cost        `Route.build_work` and `Route.apply_work`, in the primitives of `nearlin.linalg.Rates`
 Deviations  none
 
@@ -16,6 +16,7 @@ from typing import ClassVar
 from nearlin._array import copies, namespace, same
 from nearlin.curvature.direct import direct_factor, direct_matrices
 from nearlin.curvature.kronecker_curvature import diagonal_curvature, kronecker_curvature
+from nearlin.curvature.pivoted_rows import columns_work, dense, factor_bytes, first_rank, pivoted_rows
 from nearlin.curvature.preconditioning import Kept, near
 from nearlin.linalg import TriangularBlocks, Work, columns, nystrom, sketch_factor
 
@@ -42,6 +43,7 @@ class Route:
     whole: ClassVar[bool] = True  # one triangular factor of the whole system, or none at all
     grows: ClassVar[bool] = False  # a larger one would be better
     keeps: ClassVar[bool] = True  # it may serve later steps
+    pivoted: ClassVar[bool] = False  # its size is a number of columns
 
     def obstacle(self, J):
         """Why it cannot be taken, in words, or nothing."""
@@ -93,7 +95,7 @@ class Gram(Route):
     unchanging = False
 
     def obstacle(self, J):
-        return f"{J.coupling}: there are no rows of single samples" if J.coupling else ""
+        return _no_rows(J)
 
     def _sizes(self, J):
         """How many matrices, and the rows of each: all of J Jᵀ, or its blocks."""
@@ -250,6 +252,36 @@ class RandomNystrom(Route):
         return Kept(self.name, P, self._inputs(setting), strength, how=f"nystrom of rank {P.rank}")
 
 
+class Pivoted(Route):
+    """A few columns of K Kᵀ, made from its rows (sample, output) in every step: those of a deep network age in one."""
+
+    unchanging = whole = keeps = False
+    pivoted = True
+
+    def obstacle(self, J):
+        if not J.layered:
+            return "the two-layer network's columns are those of NearLinearGaussNewton(preconditioner='pivoted')"
+        return _no_rows(J)
+
+    def bytes(self, J):
+        return factor_bytes(J)
+
+    def build_work(self, J, rows):
+        """Of ``rows`` columns."""
+        return columns_work(J, rows)
+
+    def apply_work(self, J):
+        k = first_rank(J)
+        return super().apply_work(J) + Work(triangular=2 * k**2, memory=2 * J.item * J.shape[0] * k)
+
+    def make(self, setting):
+        return pivoted_rows(setting.J, setting.columns, setting.sketch, setting.key, setting.like)
+
+    def factor(self, made, setting, strength):
+        P = made.preconditioner(setting.point.samples * strength)
+        return Kept(self.name, P, self._inputs(setting), strength, how=f"{self.name}, {P.rank} columns")
+
+
 class ByLayers(Route):
     """The diagonal of the curvature, at signs drawn once: made of averages, it serves batches that it was not made on."""
 
@@ -290,10 +322,7 @@ class Direct(Route):
     def obstacle(self, J):
         if not J.layered:
             return "the two-layer network has the route 'exact'"
-        if J.coupling:
-            return f"{J.coupling}: there are no rows of single samples"
-        dense = all(isinstance(shape, tuple) for shape in J.factor_shapes) and set(J.rows) == {J.samples}
-        return "" if dense else "there are layers that are not dense"
+        return _no_rows(J) or ("" if dense(J) else "there are layers that are not dense")
 
     def bytes(self, J):
         """The matrix, its part of biases, and the factor."""
@@ -324,6 +353,10 @@ class Direct(Route):
         return kept.strength == strength
 
 
+def _no_rows(J):
+    return f"{J.coupling}: there are no rows of single samples" if J.coupling else ""
+
+
 def _matrices(J):
     """(rows, o, D) of the layers with two Kronecker factors."""
     return [(rows, *shape) for rows, shape in zip(J.rows, J.factor_shapes, strict=True) if not isinstance(shape, int)]
@@ -337,6 +370,7 @@ SAMPLE = (
     PerClass("per-class", 4),
     Frozen("frozen", 1.5),
     RandomNystrom("nystrom", 2),
+    Pivoted("pivoted", 10 / 3),
     Route("cg", 10),
 )
 PARAMETER = (

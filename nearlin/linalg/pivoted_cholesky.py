@@ -26,6 +26,7 @@ from nearlin.linalg.operators import norm
 LEAST, MOST = 16, 512  # proposals of a round: an eighth of the rank within these
 NOISE = 10  # d_i below NOISE + √k units of rounding of A_ii is none
 CANCELS = 32  # μ is at least so many eps λ₁(FᵀF): r - F w has that much rounding
+ROWS = 1024  # of a block, where they fit: FᵀF is read and written once a block
 STEPS = 10  # of the power method for λ₁(FᵀF)
 
 
@@ -91,13 +92,15 @@ class PivotedCholesky:
         """k."""
         return len(self.pivots)
 
-    def grow(self, rank):
+    def grow(self, rank, least=LEAST):
         """The same with ``rank`` columns, or fewer where it is exhausted: no column is made twice, and this one stays as it is.
 
         Parameters
         ----------
         rank : int
             At most n.
+        least : int
+            Proposals of a round at least: more where the source takes long for a few columns. The law of the pivots is the same.
 
         Returns
         -------
@@ -119,9 +122,10 @@ class PivotedCholesky:
         if rank <= self.rank or self.exhausted:
             return self
         work = _Growth(self, rank)
-        block = min(max(rank // 8, LEAST), MOST)
-        while work.rank < rank and not work.exhausted:
-            work.round(block)
+        block = min(max(rank // 8, least), MOST)
+        with _array.pooled(work.F):  # or BLAS libraries' threads wait for each other
+            while work.rank < rank and not work.exhausted:
+                work.round(block)
         return work.grown()
 
     def first(self, rank):
@@ -349,7 +353,8 @@ class _Growth:
             self.gram[: k + t, k : k + t] += xp.astype(made[0], self.gram.dtype, copy=False)
             squares.append(made[1])
 
-        length = _array.block_length(_array.itemsize(self.F.dtype) * (k + 3 * t), self.F)
+        row = _array.itemsize(self.F.dtype) * (k + 3 * t)
+        length = max(_array.block_length(row, self.F, parts=8), min(ROWS, _array.block_length(row, self.F)))
         _array.fold_blocks(columns, _array.slices(n, length), add, self.F)
         self.gram[k : k + t, :k] = xp.matrix_transpose(self.gram[:k, k : k + t])
         self._subtract(_host(xp.concat(squares)))

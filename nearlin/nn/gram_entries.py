@@ -58,12 +58,12 @@ class FactorEntries:
         sizes = {"A": next((A.shape[0] for A, _ in pairs if A is not None), first.shape[0]), "Y": first.shape[0]}
         for layer, pair in enumerate(pairs):
             given = {name: a for name, a in zip("AY", pair, strict=True) if a is not None}
-            xp = _array.check(ndim=dict.fromkeys(given, 2), beside=("the first Y", first), **given)
+            xp = _array.check(ndim=dict.fromkeys(given, 2), finite=False, beside=("the first Y", first), **given)
             if any(a.shape[0] != sizes[name] for name, a in given.items()) or sizes["Y"] % sizes["A"]:
                 found = f"pair {layer} has shapes {' and '.join(str(tuple(a.shape)) for a in given.values())}"
                 raise ValueError(f"{found}; expected (n, inp) and (n c, s) with the same n and c in all pairs")
         self.pairs, self.outputs = pairs, sizes["Y"] // sizes["A"]
-        squares = [[None if a is None else xp.sum(a * a, axis=1) for a in pair] for pair in pairs]
+        squares = [[None if a is None else xp.vecdot(a, a) for a in pair] for pair in pairs]
         self.diagonal = sum(Y if A is None else xp.repeat(A, self.outputs) * Y for A, Y in squares)
 
     @classmethod

@@ -258,6 +258,10 @@ class Jacobian:
         """The `Work` of one product with J Jᵀ or JᵀJ."""
         raise NotImplementedError
 
+    def rows_work(self):
+        """The `Work` of making the factors of all rows; none where J has them."""
+        return Work()
+
     def class_work(self, mean):
         """The `Work` of `mean_gram`, or of `class_grams`."""
         n, c = self.samples, self.outputs

@@ -122,8 +122,9 @@ class NetworkJacobian(Jacobian):
         root = self.root if whole else self.root[rows]
         xp, (b, c) = namespace(tape.outputs), tape.outputs.shape
         units = xp.eye(c, dtype=tape.outputs.dtype, device=tape.outputs.device)
-        passes = [self.network.traces(self.params, tape, xp.broadcast_to(units[k, :], (b, c))) for k in range(c)]
-        return tuple(_block(traces, root) for traces in zip(*passes, strict=True))
+        C = root.adjoint(xp.broadcast_to(units, (b, c, c)))  # transposed: rows of Cᵀ J are pulled back from the columns of C
+        passes = [self.network.traces(self.params, tape, C[:, k, :]) for k in range(c)]
+        return tuple(map(_block, zip(*passes, strict=True)))
 
     def _samples_at_a_time(self, matrices=1):
         """So many that the largest layer's rows, or all signals, stay within the budget, in ``matrices`` chunks at a time."""
@@ -196,7 +197,7 @@ class NetworkJacobian(Jacobian):
         own = sum(2 * rows * spec.out * (2 * spec.fan_in + spec.bias * (spec.kind != "conv")) for spec, rows in self._layers)
         return 2 * self.signals_work() + Work(matmul=own) + 2 * self._moved()
 
-    def _row_work(self, shapes=None):
+    def rows_work(self, shapes=None):
         """The `Work` of all rows: c backward passes, and the rows of convolutions, where ``shapes`` has them as rows."""
         layers = zip(self.network.layers, self.rows, shapes or self._row_shapes, strict=True)
         flops = sum(2 * rows * shape for spec, rows, shape in layers if spec.kind == "conv" and isinstance(shape, int))
@@ -208,22 +209,26 @@ class NetworkJacobian(Jacobian):
         chunks = math.ceil(n / self._samples_at_a_time(matrices=2))
         forward = sum(2 * rows * spec.out * spec.fan_in for spec, rows in self._layers) if chunks > 1 else 0
         flops = self._gram_flops(N * N, n * n) + (chunks + 1) / 2 * forward
-        return (chunks + 1) / 2 * self._row_work() + Work(matmul=flops, memory=6 * N * N * self.item * len(self.params))
+        return (chunks + 1) / 2 * self.rows_work() + Work(matmul=flops, memory=6 * N * N * self.item * len(self.params))
 
     def sketch_work(self, s):
-        """The `Work` of a `KroneckerSRHT` with four times oversampling."""
-        N, flops, moved, shapes = self.shape[0], self.shape[0] ** 2 * s, 0, self.sketch_shapes(s, 4)
+        """The `Work` of `sketch_gram` by a `KroneckerSRHT` with four times oversampling."""
+        return self.sketch_rows_work(s) + Work(matmul=self.shape[0] ** 2 * s)
+
+    def sketch_rows_work(self, s):
+        """The `Work` of `sketch` by the same."""
+        N, flops, moved, shapes = self.shape[0], 0, 0, self.sketch_shapes(s, 4)
         for shape, rows in zip(shapes, self.rows, strict=True):
             if isinstance(shape, int):
                 moved += 24 * N * shape
             else:  # of a convolution every position
                 moved += self.outputs * rows * (sum(k * math.log2(k) for k in map(next_power_of_two, shape)) + 20 * s)
                 flops += self.outputs * rows * sum(map(transform_flops, shape))
-        return self._row_work(shapes) + Work(matmul=flops, memory=self.item * moved, calls=200 * len(self.params))
+        return self.rows_work(shapes) + Work(matmul=flops, memory=self.item * moved, calls=200 * len(self.params))
 
     def class_work(self, mean):
         """The `Work` of `mean_gram`, or of `class_grams`."""
-        return self._row_work() + super().class_work(mean)
+        return self.rows_work() + super().class_work(mean)
 
     def sketch_gram(self, S):
         """As for every Jacobian, but `ValueError` for a sketch of neurons alone: it takes a Jacobian in factors."""
@@ -246,11 +251,11 @@ def _through(spec, rows):
     return 2 * rows * spec.fan_in * (spec.out + (rows if spec.kind == "graph" else 0))
 
 
-def _block(traces, root):
-    """The rows of one layer from its traces at the c unit output gradients."""
+def _block(traces):
+    """The rows of one layer from its traces at c output gradients."""
     first = traces[0]
     xp = namespace(first.signals)
-    signals = root.adjoint(xp.stack([trace.signals for trace in traces], axis=1))
+    signals = xp.stack([trace.signals for trace in traces], axis=1)
     if isinstance(first, Trace):
         return Factor(first.homogeneous(), signals)
     b, c, channels = signals.shape[:3]
@@ -259,7 +264,7 @@ def _block(traces, root):
         both = [xp.sum(signals * inputs, axis=3), xp.sum(signals, axis=3)]
         return Rows(xp.reshape(xp.stack(both, axis=3), (b, c, -1)))
     if first.spec.groups > 1:
-        groups = [_block(traces, root) for traces in zip(*(trace.by_group() for trace in traces), strict=True)]
+        groups = [_block(traces) for traces in zip(*(trace.by_group() for trace in traces), strict=True)]
         return Rows(xp.concat([group.summed().values for group in groups], axis=2))
     patches = xp.reshape(unfold(first.inputs, first.spec), (first.spec.fan_in, b, -1))
     patches = xp.permute_dims(patches, (1, 2, 0))

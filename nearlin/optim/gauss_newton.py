@@ -45,7 +45,7 @@ Oracles     step: 1 jacobian
             fresh R, plan = "sketch": 1 sketch
             fresh R, plan = "class-averaged": 1 mean_gram
             fresh R, plan = "per-class": 1 class_grams
-            fresh R, plan = "exact" or "sketch" or "class-averaged" or "per-class" or "direct", c > 4: c backward
+            fresh R, plan = "exact" or "sketch" or "class-averaged" or "per-class" or "direct" or "pivoted", c > 4: c backward
             fresh R, plan = "kfac" or "diagonal": 1 backward
 Deviations  1. The sample side where n c < p, the loss is squared and no layer couples samples, and always for the two-layer
                network; else the parameter side. By name (``plan``) cross-entropies go to the sample side too; where a target's
@@ -153,7 +153,8 @@ class GaussNewton:
         Regularise towards μ times the last δ on the parameter side too.
     plan : str
         ``"auto"``: the route with the least predicted time; or one of "exact", "sketch", "kernel" (two-layer ReLU networks),
-        "class-averaged", "per-class", "frozen" (the first exact factor, in all steps), "nystrom", "cg"; on the parameter side
+        "class-averaged", "per-class", "frozen" (the first exact factor, in all steps), "nystrom", "pivoted" (a few columns of
+        K Kᵀ, anew in every step, for networks of layers; its cost: `nearlin.curvature.pivoted_rows`), "cg"; on the parameter side
         "kfac", "diagonal", "parameter-cg", "direct" (the inverse itself: for dense layers and some 1000 rows or parameters).
     solver : str
         ``"cg"``; on the sample side also ``"lsqr"`` or ``"craig"``, which square no condition number.
@@ -236,7 +237,7 @@ class GaussNewton:
         bounds = state.bounds or self._bounds(J, system, point)
         if not 0 < bounds.size < math.inf:
             return params, state, unmoved(point, _no_curvature(bounds), state.damping)
-        setting = self._setting(J, point, state.experience.growth, key)
+        setting = self._setting(J, point, state.experience.growth, key, planner.columns(state.experience) if J.layered else 1)
         P = self._preconditioning(planner, ROUTES[plan.route], state.experience.kept, setting)
         for damping in guard.attempts_from(state.damping or Damping(self.damping or _first(J, bounds))):
             solution = P.solve(system, damping)
@@ -316,8 +317,8 @@ class GaussNewton:
         kept = planner.serving(route, kept)
         return Preconditioning(route, kept, setting, planner.limit(kept) if kept else self.maxiter, self.maxiter)
 
-    def _setting(self, J, point, growth, key):
-        return Setting(J, point, point.layers, self._distribution(J), self._rows(J, growth), key, self._accuracy)
+    def _setting(self, J, point, growth, key, columns=1):
+        return Setting(J, point, point.layers, self._distribution(J), self._rows(J, growth), key, self._accuracy, columns)
 
     def _rows(self, J, growth):
         """Of a sketch, ``growth`` times its default size."""

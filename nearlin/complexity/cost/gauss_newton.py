@@ -5,7 +5,7 @@ what is held, and for what is at work multiples of the sizes it is made of, fitt
 """
 
 from itertools import pairwise
-from math import ceil, log
+from math import ceil, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -123,6 +123,14 @@ def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, p
     return {name: int(flops) for name, flops in parts.items() if flops}
 
 
+def _columns(n, sizes):
+    """k₀ of the route "pivoted", and the flops of an entry of K Kᵀ; see `nearlin.curvature.pivoted_rows`."""
+    c, p, q = sizes[-1], _parameters(sizes), (sizes[0] + 1) * sizes[1]
+    entry = sum(2 * o + 2 * D / c for o, D in _matrices(sizes))
+    product = (4 * p if c <= FEW_OUTPUTS else 8 * p - 4 * q) / c
+    return max(1, round((sqrt(entry * entry + 8 * product) - entry) / 4)), entry
+
+
 def _matrices(sizes):
     """(o, D) of every layer."""
     return [(out, inp + 1) for inp, out in pairwise(sizes)]
@@ -149,6 +157,9 @@ def _build(route, net, sizes):
         return rows + net.gram + factorisation(N)
     if route == "sketch":
         return rows + net.kronecker(ceil(KroneckerSRHT.oversampling * N)) + factorisation(N)
+    if route == "pivoted":
+        k, entry = _columns(n, sizes)
+        return rows + N * k * entry + 2 * N * k * k + k**3 / 3
     if route == "class-averaged":
         return rows + sum(2 * n * n * (D + c * o) for o, D in layers) + factorisation(n)
     return 0
@@ -161,6 +172,9 @@ def _application(route, n, sizes):
         return sum(4 * o * D * (o + D) for o, D in _matrices(sizes))
     if route in ("exact", "sketch"):
         return triangular_solves(n * c)
+    if route == "pivoted":
+        k = _columns(n, sizes)[0]
+        return 4 * n * c * k + 2 * k * k
     return c * triangular_solves(n) if route == "class-averaged" else 0
 
 
@@ -199,6 +213,9 @@ def _preconditioner(route, n, sizes, item):
         return N * N, max(2.3 * _share(n, sizes, 2 * item) ** 2, 1) * N * N + rows
     if route == "sketch":
         return N * N, (3 + 16 * share) * N * N + rows
+    if route == "pivoted":
+        k = _columns(n, sizes)[0]
+        return 0, N * (2 * k + (sum(sizes[1:]) if sizes[-1] > FEW_OUTPUTS else 0)) + n * sum(sizes[:-1])
     return (n * n, 0.8 * n * n + rows) if route == "class-averaged" else (0, 0)
 
 
