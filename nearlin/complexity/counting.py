@@ -37,11 +37,13 @@ class Tally:
         All flops.
     live, peak : int
         Bytes of the arrays made inside the block that are alive now, and the most that ever were.
+    largest : int
+        Bytes of the largest of them.
     """
 
     def __init__(self):
         self.flops, self.bytes, self.calls = Counter(), Counter(), Counter()
-        self.live = self.peak = 0
+        self.live = self.peak = self.largest = 0
 
     @property
     def total(self):
@@ -64,6 +66,7 @@ class Tally:
 
     def _grow(self, nbytes):
         self.live += nbytes
+        self.largest = max(self.largest, nbytes)
         self.peak = max(self.peak, self.live)
 
     def _shrink(self, nbytes):

@@ -9,8 +9,8 @@ import functools
 from importlib import import_module
 
 FAMILIES = (
-    "outer", "natural_gradient", "kernel", "sketch", "inner", "deep", "damped", "pivoted", "cost", "timing", "layerwise",
-    "layerwise_rates", "ginger", "dsgd",
+    "outer", "natural_gradient", "kernel", "sketch", "inner", "deep", "damped", "pivoted", "pivoted_steps", "cost", "timing",
+    "layerwise", "layerwise_rates", "ginger", "dsgd",
 )  # fmt: skip
 
 __all__ = ["CLAIMS", "FAMILIES", "select"]

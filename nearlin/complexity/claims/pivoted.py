@@ -74,9 +74,9 @@ def system(x, m):
     return J.gram_matvec, 1e-5 * J.mean_square(), data.labels(len(x), 1)
 
 
-def iterations(product, damping, b, P=identity):
-    """Iterations of CG for (A + λ I) u = b to ε = 1/6, given the product with A."""
-    return cg(lambda v: product(v) + damping * v, b, rtol=1 / 6, maxiter=500, preconditioner=P)[1].iterations
+def iterations(product, damping, b, P=identity, rtol=1 / 6):
+    """Iterations of CG for (A + λ I) u = b to ε, given the product with A."""
+    return cg(lambda v: product(v) + damping * v, b, rtol=rtol, maxiter=500, preconditioner=P)[1].iterations
 
 
 def at_k0(full, make=flat, m=8192, sizes=(1024, 2048, 4096)):
