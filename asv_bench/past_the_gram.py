@@ -236,7 +236,7 @@ LONG = {
 
 
 def plot(kept, path):
-    """Seconds a step against n for the three methods, and where an n x n matrix needs 1, 4 and 16 GB."""
+    """Seconds a step against n for the three methods, and where an n x n matrix needs 1, 4, 16 and 64 GiB."""
     from matplotlib.figure import Figure
 
     points = [one for name, found in kept.items() if name.startswith(("curve", "sketch-")) for one in found]
@@ -261,10 +261,11 @@ def plot(kept, path):
         panel.text(n * 0.97, 0.98, f"n × n: {wall} GiB", rotation=90, va="top", ha="right", color="0.4", fontsize=8,
                    transform=panel.get_xaxis_transform())  # fmt: skip
     panel.set(xscale="log", yscale="log", xlabel="samples n = neurons m", ylabel="seconds a step")
-    panel.set_xticks([p[0] for p in by["pivoted"]], [f"{p[0]}" for p in by["pivoted"]])
+    ticks = sorted({n for some in by.values() for n, _ in some}.union(beyond))
+    panel.set_xticks(ticks, list(map(str, ticks)))
     panel.minorticks_off()
     panel.grid(True, alpha=0.35)
-    panel.legend(frameon=False, loc="lower right", bbox_to_anchor=(0.62, 0.55))
+    panel.legend(frameon=False, loc="upper left")
     panel.set_title(f"One Gauss-Newton step of a two-layer network, d = {D}, float32, two cores", fontsize=11)
     figure.savefig(path, dpi=120)
 
