@@ -214,12 +214,12 @@ SHORT = {
     "ratio": partial(over_ratio, rows=RATIOS),
     "inputs": partial(over_ratio, rows=[(4096, 16 * 4096 // d, d, "float32") for d in (4, 16, 64)]),
     "levels": partial(second, sizes=(2048, 4096)),
-    "mnist": partial(digits, n=5000, m=20000),
     "curve": partial(curve, sizes=(1024, 2048, 4096), methods=("exact", "sketch", "pivoted")),
     "curve-8192": partial(curve, sizes=(8192,), methods=("sketch", "pivoted")),
     "curve-16384": partial(curve, sizes=(16384,), methods=("pivoted",)),
 }
 LONG = {
+    "mnist": partial(digits, n=5000, m=20000),
     "n65536": partial(pivoted, n=65536, m=65536, target=">= 80, < 2.5 GB"),
     "whole-steps-long": partial(whole_steps, sizes=tuple(2**k for k in range(12, 17))),
     "iterations-long": partial(over_ratio, rows=[(16384, 16384, D, t) for t in ("float32", "float64")]),
