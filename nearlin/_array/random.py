@@ -1,13 +1,18 @@
-"""Random draws: by key, on the host, from one counter-based generator, so that every backend gets the same."""
+"""Random draws: by key, from one counter-based generator, so that every backend gets the same.
+
+Uniform draws and signs are made where they are needed, on CuPy by `nearlin._array.philox`; all others on the host.
+"""
 
 import hashlib
 
+import array_api_compat as compat
 import numpy as np
 
-from nearlin._array.backends import asarray
+from nearlin._array import philox
+from nearlin._array.backends import asarray, device, namespace
 from nearlin._array.checks import integer
 
-_KEY = integer(0)
+_KEY, MOST = integer(0), 1 - 2**-24
 
 
 def fold_in(key, *data):
@@ -18,7 +23,7 @@ def fold_in(key, *data):
 
 
 def generator(key):
-    """A NumPy generator on the counter-based Philox stream of ``key``; all draws are made on the host."""
+    """A NumPy generator, on the host, on the counter-based Philox stream of ``key``."""
     return np.random.Generator(np.random.Philox(key=fold_in(key)))
 
 
@@ -27,7 +32,9 @@ def uniform(key, shape, like):
 
     Float32 would round what is above that to 1.
     """
-    return asarray(np.minimum(generator(key).random(shape), 1 - 2**-24), like=like)
+    if compat.is_cupy_array(like):
+        return philox.uniform(fold_in(key), MOST, namespace(like).empty(shape, dtype=like.dtype, device=device(like)))
+    return asarray(np.minimum(generator(key).random(shape), MOST), like=like)
 
 
 def normal(key, shape, like):
@@ -37,6 +44,8 @@ def normal(key, shape, like):
 
 def signs(key, n, like):
     """``n`` independent signs +1 or -1, next to ``like``."""
+    if compat.is_cupy_array(like):
+        return philox.signs(fold_in(key), namespace(like).empty((n,), dtype=like.dtype, device=device(like)))
     return asarray(generator(key).integers(0, 2, size=n, dtype=np.int8) * 2 - 1, like=like)
 
 

@@ -11,7 +11,7 @@ import types
 
 import numpy as np
 
-from tests.doubles import arrays, devices, functions, linalg, operators, signatures
+from tests.doubles import arrays, devices, functions, kernels, linalg, operators, signatures
 
 
 def _module(name, members):
@@ -47,7 +47,13 @@ def modules():
         _module("cupyx.scipy.linalg", {"solve_triangular": linalg.solve_triangular}),
     ]
     by_name = {module.__name__: module for module in found}
-    cupy = names | {"ndarray": arrays.ndarray, "newaxis": None, "cuda": cuda, "__version__": f"{signatures.version()}.double"}
+    cupy = names | {
+        "ndarray": arrays.ndarray,
+        "newaxis": None,
+        "cuda": cuda,
+        "ElementwiseKernel": kernels.ElementwiseKernel,
+        "__version__": f"{signatures.version()}.double",
+    }
     cupy |= {"linalg": by_name["cupy.linalg"], "fft": by_name["cupy.fft"]}
     return by_name | {"cupy": _module("cupy", cupy)}
 

@@ -165,6 +165,18 @@ def test_curvature_that_overflows_in_float32_is_left_out():
     assert nl.linalg.lowrank_step(kept, h, None, 0.9, nl.linalg.Inverse(1.0)).curvature is kept
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("key", [0, 7, 2**63 + 5])
+def test_uniform_draws_and_signs_are_those_of_numpy_bit_for_bit(dtype, key):
+    host = np.empty(0, dtype=dtype)
+    with counted() as counts:
+        draws = _array.uniform(key, (5, 101), cp.asarray(host)), _array.signs(key, 1003, cp.asarray(host))
+    assert (counts.from_host["array"], counts.synchronizations.total(), counts.launches.total()) == (2, 0, 2)  # of ``like``
+    for found, expected in zip(draws, (_array.uniform(key, (5, 101), host), _array.signs(key, 1003, host)), strict=True):
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found.get(), expected)
+
+
 def test_a_clip_reads_nothing_back(x):
     with counted() as counts:
         found = _array.clipped(x, 1.0, 3.0)
