@@ -59,7 +59,7 @@ def gemm_gram(J):
     """The Gram matrix by general products: a copy keeps NumPy from seeing that the two factors are one."""
     counts = 0.0
     for group in J._groups(bytes_each=2**27):
-        B = np.concatenate([J._slope(i) for i in group], axis=1)
+        B = np.concatenate([J._slope(i, slice(0, J.samples), nl._array.Scratch()) for i in group], axis=1)
         counts = counts + B @ B.copy().T
     counts *= (J.x @ J.x.T) / J.W.shape[0]
     return counts

@@ -259,3 +259,19 @@ def test_networks_give_the_same_bits_with_any_number_of_workers(monkeypatch, rng
         outputs, tape = net.forward(params, x)
         found.append((outputs, *net.grads(params, tape, dy), net.jvp(params, tape, params)))
     assert all(np.array_equal(a, b) for one in found[1:] for a, b in zip(found[0], one, strict=True))
+
+
+def test_workers_unpack_masks_into_memory_of_their_own(rng, count):
+    """Masks of any width come out whole; those that several threads hold at once do not meet."""
+    masks = [rng.random((8, width)) > 0.5 for width in (8, 13, 8, 5, 16) * 4]
+    packed, scratch, meeting = [_array.pack_mask(mask) for mask in masks], _array.Scratch(), threading.Barrier(count, timeout=60)
+
+    def held(i):
+        mask = scratch.unpack_mask(packed[i], masks[i].shape[1], HOST.dtype)
+        if i < count:
+            meeting.wait()
+        return mask.dtype == HOST.dtype and np.array_equal(mask, masks[i])
+
+    assert all(_array.map_blocks(held, range(len(masks)), HOST))
+    assert np.shares_memory(*(scratch.unpack_mask(packed[0], 8, HOST.dtype) for _ in range(2)))
+    assert scratch.unpack_mask(packed[0], 8, np.dtype("float32")).dtype == "float32"

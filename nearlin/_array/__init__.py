@@ -31,7 +31,7 @@ from nearlin._array.backends import (
     unusable,
     widest,
 )
-from nearlin._array.blocks import CPU_BLOCK_BYTES, block_length, even_step, pack_mask, slices, unpack_mask
+from nearlin._array.blocks import CPU_BLOCK_BYTES, Scratch, block_length, even_step, joined, pack_mask, slices
 from nearlin._array.checks import (
     betas,
     check,
@@ -109,7 +109,7 @@ __all__ = [
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",
     "brings_image_layers", "convolution_gradients", "convolve", "max_pooled_gradient",
     "normalization_gradients", "where_positive", "strided_windows", "row_windows",
-    "CPU_BLOCK_BYTES", "block_length", "even_step", "pack_mask", "slices", "unpack_mask",
+    "CPU_BLOCK_BYTES", "Scratch", "block_length", "even_step", "joined", "pack_mask", "slices",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
     "workers", "keep_freed_memory",
 ]  # fmt: skip

@@ -149,11 +149,11 @@ class Estimate:
         if self.hidden:
             sizes = (self.features, *self.hidden, self.outputs)
             return cost.gauss_newton_step(sizes, self.rows, self.route.name, self.solve, phi=self.activation, **kind)
-        block = cost.neurons_per_block(self.rows, self.dtype)
-        net = cost.two_layer(self.rows, self.features, self.width, block, self.activation, self.outputs)
+        net = cost.two_layer(self.rows, self.features, self.width, None, self.activation, self.outputs, self.dtype)
         if self.optimizer == "gauss-newton":
-            sizes, more = (self.rows, self.features, self.width), {"outputs": self.outputs, "phi": self.activation}
-            return cost.wide_gauss_newton_step(*sizes, self.route.name, self.solve, block=block, **more, **kind)
+            sizes = self.rows, self.features, self.width
+            more = {"outputs": self.outputs, "phi": self.activation, "dtype": self.dtype}
+            return cost.wide_gauss_newton_step(*sizes, self.route.name, self.solve, **more, **kind)
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_step(net, self.iterations, **kind, replaced=kind["fresh"] and kind["recalled"])
         if self.optimizer in cost.LAYERS:

@@ -12,17 +12,14 @@ n m / 8 bytes in all; for other activations phi'(X W_bᵀ) is made anew in every
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 from nearlin._array import (
     abs_in_place,
-    block_length,
     check,
-    even_step,
     fold_in,
     integer,
-    itemsize,
+    joined,
     namespace,
     normal,
     pack_mask,
@@ -34,9 +31,9 @@ from nearlin._array import (
 )
 from nearlin.nn.activations import activation
 from nearlin.nn.layers import LayerSpec, Trace
-from nearlin.nn.two_layer_jacobian import TwoLayerJacobian, blocks_by_output, neuron_signs
+from nearlin.nn.two_layer_blocks import blocks_by_output, blocks_of_neurons, neuron_signs, tiles_of_samples, width_of_block
+from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 
-NARROW = 256  # neurons of a block with which products run at full speed
 DRAW = 2**16  # neurons per draw, so that a weight depends on the key and its neuron's index alone
 
 
@@ -126,7 +123,7 @@ class TwoLayer:
         masks = [None] * len(blocks)
 
         def part(i):
-            f, masks[i] = _forward_block(x, W, phi, blocks[i])
+            f, masks[i] = _forward_block(x, W[blocks[i], :], neuron_signs(blocks[i], x), phi)
             return f
 
         f = sums_of_blocks(part, blocks_by_output(blocks, self.width, self.outputs), x)
@@ -161,35 +158,17 @@ class TwoLayer:
         return (Trace(tape.jacobian.x, tape.jacobian.signals(dy), False),)
 
 
-def width_of_block(x):
-    """Neurons per block, a multiple of 8 (bits): as a core's own cache holds (2 MB), or `NARROW` where 8 MB hold them."""
-    row = x.shape[0] * itemsize(x.dtype)
-    return max(8, block_length(row, x, parts=4) // 8 * 8, min(NARROW, block_length(row, x) // 8 * 8))
+def _forward_block(x, W, a, phi):
+    """f (n,) of some neurons, and for ReLU the mask phi' (n, w), by tiles of samples."""
+    xp, relu = namespace(x), phi.name == "relu"
+    aW = a @ W if relu else None
 
-
-def shares(width, outputs):
-    """The neurons of each output, as slices."""
-    return [slice(start, stop) for start, stop in pairwise(k * width // outputs for k in range(outputs + 1))]
-
-
-def block_width(own, length):
-    """Neurons of a block of an output's ``own`` ones: at most ``length``, a multiple of 8 where there are several blocks."""
-    return min(own, even_step(own, length, multiple=8))
-
-
-def blocks_of_neurons(width, outputs, length):
-    """Slices of at most ``length`` neurons, a multiple of 8, in order and even, none with neurons of two outputs."""
-    return [
-        slice(own.start + s.start, own.start + s.stop)
-        for own in shares(width, outputs)
-        for s in slices(own.stop - own.start, block_width(own.stop - own.start, length))
-    ]
-
-
-def _forward_block(x, W, phi, block):
-    xp = namespace(x)
-    z, a = x @ xp.matrix_transpose(W[block, :]), neuron_signs(block, x)
-    if phi.name == "relu":  # relu(z) = (|z| + z)/2, and z a = x (Wᵀa): one pass over z instead of two
+    def tile(rows):
+        z = x[rows, :] @ xp.matrix_transpose(W)
+        if not relu:
+            return phi.function(z) @ a, None
         mask = pack_mask(z > 0)
-        return 0.5 * (abs_in_place(z) @ a + x @ (a @ W[block, :])), mask
-    return phi.function(z) @ a, None
+        return 0.5 * (abs_in_place(z) @ a + x[rows, :] @ aW), mask  # relu(z) = (|z| + z)/2: one pass over z instead of two
+
+    f, masks = zip(*map(tile, tiles_of_samples(x, W.shape[0])), strict=True)
+    return joined(f), joined(masks) if relu else None

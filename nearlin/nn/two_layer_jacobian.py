@@ -1,6 +1,7 @@
 """The Jacobian of the wide two-layer network, by walks over blocks of its neurons.
 
-With M_ir = a_r phi'(w_r . x_i) / sqrt(m), a block M_b (n, w) exists only inside its step of the walk:
+With M_ir = a_r phi'(w_r . x_i) / sqrt(m), a block M_b (n, w) exists only inside its step of the walk, and of many samples only a
+tile of it at a time, which is made anew for M (Mᵀ(u ∘ X)) once the sum over the samples is complete:
 
     J v   = rowsum(X ∘ (M V))                                      2 n m d flops
     Jᵀ u  = Mᵀ (u ∘ X)                                             2 n m d flops
@@ -14,34 +15,18 @@ walk costs what it does with one output. J Jᵀ is block-diagonal by outputs, to
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 
-from nearlin._array import fold_blocks, map_blocks, namespace, slices, sum_blocks, sums_of_blocks, unpack_mask
+from nearlin._array import Scratch, fold_blocks, joined, map_blocks, namespace, slices, sum_blocks, sums_of_blocks
 from nearlin.linalg import Work
 from nearlin.nn.activations import Activation
 from nearlin.nn.gram_entries import closeness
 from nearlin.nn.jacobian import Factor, Jacobian
 from nearlin.nn.output_root import ScaledIdentity, WeightedRoot
+from nearlin.nn.two_layer_blocks import blocks_by_output, neuron_signs, owners, tiles_of_samples, undivided
 
 GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram matrix takes
-
-
-def owners(blocks, width, outputs):
-    """For each block the output that its neurons belong to."""
-    return tuple(((block.start + 1) * outputs - 1) // width for block in blocks)
-
-
-def blocks_by_output(blocks, width, outputs):
-    """For each output the indices of its blocks, a range."""
-    owned = owners(blocks, width, outputs)
-    return [range(owned.index(k), owned.index(k) + owned.count(k)) for k in range(outputs)]
-
-
-def neuron_signs(block, like):
-    """a_r = (-1)^r for the neurons of a block."""
-    xp = namespace(like)
-    r = xp.arange(block.start, block.stop, dtype=xp.int64, device=like.device)
-    return xp.astype(1 - 2 * (r % 2), like.dtype)
 
 
 @dataclass(frozen=True)
@@ -93,13 +78,33 @@ class TwoLayerJacobian(Jacobian):
     def _owners(self):
         return owners(self.blocks, self.W.shape[0], self.outputs)
 
-    def _slope(self, i, dtype=None):
-        """phi' (n, w) of block i, without signs and scale."""
+    @cached_property
+    def _tiles(self):
+        """Slices of samples."""
+        return tiles_of_samples(self.x, self.blocks[0].stop)
+
+    def _slope(self, i, rows, scratch, dtype=None):
+        """phi' of block i for samples ``rows``, without signs and scale; it may be in the memory of ``scratch``."""
         xp = namespace(self.x)
         block, dtype = self.blocks[i], dtype or self.x.dtype
         if self.masks[i] is not None:
-            return unpack_mask(self.masks[i], block.stop - block.start, dtype)
-        return xp.astype(self.phi.derivative(self.x @ xp.matrix_transpose(self.W[block, :])), dtype, copy=False)
+            return scratch.unpack_mask(self.masks[i][rows, :], block.stop - block.start, dtype)
+        z = self.x[rows, :] @ xp.matrix_transpose(self.W[block, :])
+        return xp.astype(self.phi.derivative(z), dtype, copy=False)
+
+    def _by_sample(self, f, i, scratch):
+        """f(phi') of block i for an f that acts on each sample: by tiles."""
+        return joined([f(self._slope(i, rows, scratch)) for rows in self._tiles])
+
+    def _adjoint_and_image(self, i, ux, scratch, image=True):
+        """T = phi'ᵀ ux (w, d) of block i, and phi' T (n, d): from the same slopes, or by tiles."""
+        transposed = namespace(self.x).matrix_transpose
+        if undivided(self.x):
+            B = self._slope(i, slice(0, self.samples), scratch)
+            T = transposed(B) @ ux
+            return T, B @ T if image else None
+        T = reduce(add, (transposed(self._slope(i, rows, scratch)) @ ux[rows, :] for rows in self._tiles))
+        return T, self._by_sample(lambda B: B @ T, i, scratch) if image else None
 
     @cached_property
     def _by_output(self):
@@ -112,10 +117,12 @@ class TwoLayerJacobian(Jacobian):
     def matvec(self, v):
         """J v (n c,) for ``v`` = (V,), V (m, d); 2 n m d flops."""
         namespace(self.x, *v)  # of one backend
+        scratch = Scratch()
 
         def product(i):
             V = v[0][self.blocks[i], :]
-            return self._slope(i) @ (V * neuron_signs(self.blocks[i], V)[:, None])
+            signed = V * neuron_signs(self.blocks[i], V)[:, None]
+            return self._by_sample(lambda B: B @ signed, i, scratch)
 
         return self._contracted(self._sums(product))
 
@@ -132,10 +139,11 @@ class TwoLayerJacobian(Jacobian):
 
     def rmatvec(self, u):
         """Jᵀ u, the tuple (U,) with U (m, d), for ``u`` (n c,); 2 n m d flops."""
-        ux, adjoint = self._spread(u), self._adjoint()
+        ux, adjoint, scratch = self._spread(u), self._adjoint(), Scratch()
 
         def product(i):
-            self._write(adjoint, i, namespace(self.x).matrix_transpose(self._slope(i)) @ ux[self._owners[i]])
+            T, _ = self._adjoint_and_image(i, ux[self._owners[i]], scratch, image=False)
+            self._write(adjoint, i, T)
 
         map_blocks(product, range(len(self.blocks)), self.x)
         return (adjoint,)
@@ -149,12 +157,10 @@ class TwoLayerJacobian(Jacobian):
 
     def gram_matvec_with_adjoint(self, u):
         """J Jᵀ u (n c,) and Jᵀ u in one walk; 4 n m d flops."""
-        ux, adjoint = self._spread(u), self._adjoint()
+        ux, adjoint, scratch = self._spread(u), self._adjoint(), Scratch()
 
         def product(i):
-            B = self._slope(i)
-            T = namespace(self.x).matrix_transpose(B) @ ux[self._owners[i]]
-            image = B @ T
+            T, image = self._adjoint_and_image(i, ux[self._owners[i]], scratch)
             self._write(adjoint, i, T)
             return image
 
@@ -189,7 +195,7 @@ class TwoLayerJacobian(Jacobian):
         xp, counts = namespace(self.x), 0.0
         kind = None if dtype is None else getattr(xp, dtype)
         for group in self._groups(GROUP_BYTES, output):
-            B = xp.concat([self._slope(i, kind) for i in group], axis=1)
+            B = xp.concat([self._slope(i, slice(0, self.samples), Scratch(), kind) for i in group], axis=1)
             counts = counts + B @ xp.matrix_transpose(B)
         return counts
 
@@ -227,11 +233,7 @@ class TwoLayerJacobian(Jacobian):
     def _signals(self, rows):
         """M (rows, w), block by block."""
         for i, block in enumerate(self.blocks):
-            yield self._part(i, rows) * neuron_signs(block, self.x) * self._scale
-
-    def _part(self, i, rows):
-        mask = None if self.masks[i] is None else self.masks[i][rows, :]
-        return replace(self, x=self.x[rows, :], blocks=(self.blocks[i],), masks=(mask,))._slope(0)
+            yield self._slope(i, rows, Scratch()) * neuron_signs(block, self.x) * self._scale
 
     def weigh(self, root):
         """Cᵀ J for the root C of a squared loss, a multiple of the identity by samples: J Jᵀ stays block-diagonal."""
@@ -255,7 +257,8 @@ class TwoLayerJacobian(Jacobian):
     def mean_square(self):
         """tr(J Jᵀ) / (n c): the mean squared norm of a row, (1/n) Σ ||x_i||² Σ_r phi'(w_r·x_i)² / m; one walk."""
         xp = namespace(self.x)
-        slopes = sum_blocks(lambda i: xp.sum(self._slope(i) ** 2, axis=1), range(len(self.blocks)), self.x)
+        squares, scratch = lambda B: xp.sum(B**2, axis=1), Scratch()
+        slopes = sum_blocks(lambda i: self._by_sample(squares, i, scratch), range(len(self.blocks)), self.x)
         return float(xp.sum(xp.sum(self.inputs * self.inputs, axis=1) * slopes)) * self._scale**2 / self.shape[0]
 
     @property
@@ -269,7 +272,8 @@ class TwoLayerJacobian(Jacobian):
 
     def product_work(self):
         """The `Work` of one product with J Jᵀ: 4 n m d flops."""
-        return self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * len(self.blocks))
+        passes, tiles = (1, 1) if undivided(self.x) else (2, len(self._tiles))
+        return passes * self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * len(self.blocks) * tiles)
 
     def gram_work(self):
         """The `Work` of `class_grams`, and of unpacking the masks."""
@@ -296,16 +300,18 @@ class TwoLayerJacobian(Jacobian):
     def fold_left(self, layer, S):
         """M' = M S₁ᵀ (n c, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds."""
         xp, shape = namespace(self.x), (self.samples, self.outputs, S.left_rows(layer))
-        folded = xp.zeros(shape, dtype=self.x.dtype, device=self.x.device)
+        folded, scratch = xp.zeros(shape, dtype=self.x.dtype, device=self.x.device), Scratch()
+        tiles = tiles_of_samples(self.x, self.blocks[0].stop, parts=4)  # a sketch is many calls, for which workers take turns
 
         def fold(i):
-            return S.left(layer, self._slope(i), self.blocks[i].start)  # a_r times a random sign is a random sign: a_r dropped
+            start = self.blocks[i].start  # a_r times a random sign is a random sign: a_r dropped
+            return [(rows, *S.left(layer, self._slope(i, rows, scratch), start)) for rows in tiles]
 
-        def add(i, made):
-            columns, values = made
-            folded[:, self._owners[i], columns] += values
+        def put(i, made):
+            for rows, columns, values in made:
+                folded[rows, self._owners[i], columns] += values
 
-        fold_blocks(fold, range(len(self.blocks)), add, self.x)
+        fold_blocks(fold, range(len(self.blocks)), put, self.x)
         folded *= self._scale
         return xp.reshape(folded, (-1, shape[2]))
 

@@ -11,6 +11,7 @@ import threadpoolctl
 import nearlin as nl
 from nearlin import _array
 from nearlin.complexity import cost, count, counting_like, degree, leading_term, wrap
+from nearlin.nn import two_layer_blocks
 from nearlin.sketch.kronecker import _mixed
 
 LIKE = counting_like()
@@ -24,7 +25,8 @@ def blocks(monkeypatch):
     """Sets the number of neurons per block for n samples."""
 
     def fix(n, neurons=BLOCK):
-        monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 8 * n * neurons)
+        monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 4 * 8 * n * neurons)
+        monkeypatch.setattr(two_layer_blocks, "NARROW", 8)
 
     return fix
 
@@ -184,7 +186,7 @@ def test_walks_cost_what_the_formulas_say(blocks, n, d, m, activation, neurons, 
     assert found == {
         "forward": cost.forward(n, d, m, neurons, activation, outputs),
         "matvec": cost.matvec(n, d, m, neurons, activation, outputs),
-        "rmatvec": cost.rmatvec(n, d, m, activation, outputs),
+        "rmatvec": cost.rmatvec(n, d, m, neurons, activation, outputs),
         "gram_matvec": cost.gram_matvec(n, d, m, neurons, activation, outputs),
         "gram": cost.gram(n, d, m, neurons, activation, outputs),
     }

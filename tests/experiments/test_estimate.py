@@ -452,7 +452,7 @@ def test_leading_flops_of_gauss_newton_on_the_wide_network_are_near_the_count(ro
     for recalled in (False, True):
         with counting.count() as tally:
             params, state, info = opt.step(params, state, objective, batch, key=1)
-        kind = {"fresh": info.solve.refreshed, "recalled": recalled, "outputs": outputs, "block": cost.neurons_per_block(n)}
+        kind = {"fresh": info.solve.refreshed, "recalled": recalled, "outputs": outputs}
         parts = cost.wide_gauss_newton_step(n, d, m, route, info.solve.iterations, **kind)
         assert info.attempts == 1
         assert 0.965 <= sum(parts.values()) / tally.total <= 1.0

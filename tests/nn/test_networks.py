@@ -255,6 +255,56 @@ def test_blocks_of_neurons_do_not_change_the_numbers(numpy_backend, width, outpu
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [64, 65, 128, 193])  # tiles of 64 samples
+@pytest.mark.parametrize(("activation", "outputs"), [("relu", 1), ("relu", 3), ("tanh", 2)])
+def test_tiles_of_samples_and_neurons_make_the_dense_products(be, monkeypatch, n, activation, outputs):
+    """Against J from its definition, row (i, k): a_r phi'(w_r·x_i) x_i √(c/m) at the neurons r of output k."""
+    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 8 * 64 * 64)
+    monkeypatch.setattr(nn.two_layer_blocks, "WIDE", 24)
+    draw, d, m = np.random.default_rng(5), 4, 100
+    x, W, u = draw.standard_normal((n, d)), draw.standard_normal((m, d)), draw.standard_normal(n * outputs)
+    z, a = x @ W.T, 1.0 - 2 * (np.arange(m) % 2)
+    phi, slope = (np.tanh(z), 1 - np.tanh(z) ** 2) if activation == "tanh" else (np.maximum(z, 0), 1.0 * (z > 0))
+    own = np.array([[k * m // outputs <= r < (k + 1) * m // outputs for r in range(m)] for k in range(outputs)])
+    scale = np.sqrt(outputs / m)
+    f = scale * np.einsum("ir,kr->ik", phi * a, own)
+    J = scale * np.einsum("ir,kr,ij->ikrj", slope * a, own, x).reshape(n * outputs, m * d)
+    params = (be.array(W),)
+    made, tape = nn.TwoLayer(d, m, activation, outputs).forward(params, be.array(x))
+    close = lambda found, want: np.testing.assert_allclose(be.numpy(found), want, atol=be.tol(1e-11))  # noqa: E731
+    found = tape.jacobian
+    assert not nn.two_layer_blocks.undivided(found.x)
+    assert len(found._tiles) == -(-n // 64)
+    image, (adjoint,) = found.gram_matvec_with_adjoint(be.array(u))
+    close(made, f)
+    close(image, J @ (J.T @ u))
+    close(adjoint, (J.T @ u).reshape(m, d))
+    close(found.rmatvec(be.array(u))[0], (J.T @ u).reshape(m, d))
+    close(found.matvec(params), J @ W.ravel())
+    assert found.mean_square() == pytest.approx(np.mean(np.sum(J * J, axis=1)), rel=be.tol(1e-12))
+    S = sketch.NeuronSigns().sample(0, 9, found.factor_shapes, like=be.like)
+    folded = be.numpy(S.left(0, be.array(scale * slope), 0)[1])
+    wanted = np.zeros((n, outputs, folded.shape[1]))
+    for k in range(outputs):
+        wanted[:, k] = be.numpy(S.left(0, be.array(scale * slope * own[k]), 0)[1])
+    close(found.fold_left(0, S), wanted.reshape(n * outputs, -1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_tiles_make_the_same_bits_with_any_number_of_workers(monkeypatch, count):
+    monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 8 * 64 * 64)
+    monkeypatch.setattr(nn.two_layer_blocks, "WIDE", 24)
+    x, u = (np.random.default_rng(6).standard_normal(shape) for shape in ((193, 4), 193))
+    net = nn.TwoLayer(4, 1000)
+    results = []
+    for workers in (1, count):
+        monkeypatch.setattr(_array.pool, "blas_threads", lambda workers=workers: workers)
+        f, tape = net.forward(net.init(0, x), x)
+        image, (adjoint,) = tape.jacobian.gram_matvec_with_adjoint(u)
+        results.append((f, image, adjoint))
+    assert all(map(np.array_equal, *results))
+
+
 def test_a_weight_depends_on_the_key_and_its_neuron_alone(be):
     small, large = (be.numpy(nn.TwoLayer(3, m).init(1, be.like)[0]) for m in (100, 70000))
     assert np.array_equal(small, large[:100])

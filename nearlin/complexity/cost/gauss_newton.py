@@ -227,12 +227,12 @@ def _share(n, sizes, item):
     return min(1.0, BUDGET / (item * sizes[-1] * (sum(sizes[1:]) + largest)) / n)
 
 
-def wide_gauss_newton_step(n, d, m, route, iterations, *, block, outputs=1, phi="relu", **kind):
+def wide_gauss_newton_step(n, d, m, route, iterations, *, outputs=1, phi="relu", dtype="float64", **kind):
     """Flops of a `GaussNewton` step on the two-layer network by part: `near_linear_step` with the preconditioner of ``route``.
 
     Without its certificate, for which the residual is not computed anew.
     """
-    net = two_layer(n, d, m, block, phi, outputs)
+    net = two_layer(n, d, m, None, phi, outputs, dtype)
     parts = near_linear_step(net, max(iterations, 1), **kind) | {"certificate": 0}
     made = {"exact": net.gram, "kernel": 2 * n * n * d + 9 * n * n, "cg": 0}
     if route in made and kind["fresh"]:

@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 
 from nearlin.linalg.hadamard import factor_bits, next_power_of_two
-from nearlin.nn.two_layer import blocks_of_neurons, shares, width_of_block
+from nearlin.nn.two_layer_blocks import blocks_of_neurons, shares, tiles_of_samples, undivided, width_of_block
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import KroneckerSRHT
 
@@ -22,6 +22,12 @@ def neurons_per_block(n, dtype="float64"):
 def walked(n, m, block=None, outputs=1):
     """Slices of neurons that one walk over all ``m`` goes by."""
     return blocks_of_neurons(m, outputs, block or neurons_per_block(n))
+
+
+def tiles_in_sums(n, m, block=None, outputs=1, dtype="float64"):
+    """Tiles of samples of which a sum over all of them is made."""
+    x = np.empty((n, 0), dtype=dtype)
+    return 1 if undivided(x) else len(tiles_of_samples(x, walked(n, m, block, outputs)[0].stop))
 
 
 def slope_flops(n, d, m, activation):
@@ -61,15 +67,20 @@ def matvec(n, d, m, block=None, activation="relu", outputs=1):
     return 2 * n * m * d + m * d + 3 * m + sums * n * d + slope_flops(n, d, m, activation)
 
 
-def rmatvec(n, d, m, activation="relu", outputs=1):
-    """Jᵀ u: 2 n m d + m d + 3 m + c (n d + n)."""
-    return 2 * n * m * d + m * d + 3 * m + outputs * (n * d + n) + slope_flops(n, d, m, activation)
+def rmatvec(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"):
+    """Jᵀ u: 2 n m d + t m d + 3 m + c (n d + n) for sums of t `tiles_in_sums`."""
+    tiles = tiles_in_sums(n, m, block, outputs, dtype)
+    return 2 * n * m * d + tiles * m * d + 3 * m + outputs * (n * d + n) + slope_flops(n, d, m, activation)
 
 
-def gram_matvec(n, d, m, block=None, activation="relu", outputs=1):
-    """J Jᵀ u, and Jᵀ u: 4 n m d + m d + 3 m + (blocks + 2 c) n d + n c, in one walk."""
-    sums = len(walked(n, m, block, outputs)) + 2 * outputs
-    return 4 * n * m * d + m * d + 3 * m + sums * n * d + n * outputs + slope_flops(n, d, m, activation)
+def gram_matvec(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"):
+    """J Jᵀ u, and Jᵀ u: 4 n m d + t m d + 3 m + (blocks + 2 c) n d + n c, in one walk; see `rmatvec`.
+
+    Slopes that are not read from masks are made twice where t > 1.
+    """
+    sums, tiles = len(walked(n, m, block, outputs)) + 2 * outputs, tiles_in_sums(n, m, block, outputs, dtype)
+    slopes = min(tiles, 2) * slope_flops(n, d, m, activation)
+    return 4 * n * m * d + tiles * m * d + 3 * m + sums * n * d + n * outputs + slopes
 
 
 def gram(n, d, m, block=None, activation="relu", outputs=1):

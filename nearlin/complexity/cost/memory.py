@@ -10,7 +10,7 @@ from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons
 from nearlin.complexity.cost.layerwise import LAYERS
 from nearlin.complexity.cost.pivoted import first_rank, rounds_of
 from nearlin.nn.layers import LayerSpec
-from nearlin.nn.two_layer import block_width
+from nearlin.nn.two_layer_blocks import block_width, tiles_of_samples, undivided
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
 from nearlin.steps import SLICE
@@ -24,28 +24,35 @@ class Memory(NamedTuple):
     masks: int
     square: int
     block: int
+    tile: int
     rows: int
+    images: int
     item: int
     in_place: bool
     kept: bool
 
     @property
     def walk(self):
-        """A forward walk: z, the mask, and phi(z) of the blocks in flight, which for ReLU NumPy writes over z."""
-        return (2 - self.in_place) * self.block + self.block // self.item
+        """A forward walk: z, its mask, and phi(z), which for ReLU NumPy writes over z, of tiles, and masks of blocks."""
+        masks = 2 * (self.block // self.item // (8 if self.in_place else 1) if self.kept else 0)
+        return (2 - self.in_place) * self.tile + self.tile // self.item + masks
 
     @property
     def slopes(self):
-        """A walk over slopes: phi'(z) of the blocks in flight with their masks in bytes, or z, and rows of W."""
-        return self.block + (self.block // self.item if self.kept else self.block) + self.rows
+        """A walk over slopes: phi' of what is in flight with its mask in bytes, or z, rows of W, and images."""
+        return self.block + (self.block // self.item if self.kept else self.block) + self.rows + self.images
 
 
 def _memory(n, d, m, dtype, packed, workers, activation, outputs=1):
     item, relu = np.dtype(dtype).itemsize, activation == "relu"
     width = block_width(m // outputs, neurons_per_block(n, dtype))  # no list of blocks: a width may be out of all reach
     masks = n * (ceil(m / 8) if packed else m) if relu else 0
+    x = np.empty((n, 0), dtype=dtype)
+    tile = tiles_of_samples(x, width)[0].stop
+    block, images = (n, 0) if undivided(x) else (tile, 3 * n * d)
     sizes = item * n * (d + outputs), item * m * d, masks, item * n * n
-    return Memory(*sizes, workers * item * n * width, workers * item * width * d, item, packed and relu, relu)
+    parts = workers * item * block * width, workers * item * tile * width, workers * item * width * d
+    return Memory(*sizes, *parts, workers * item * images, item, packed and relu, relu)
 
 
 def near_linear_memory(
@@ -88,7 +95,7 @@ def near_linear_memory(
         kept, build = _pivoted(n, d, first_rank(m * d, n) if rank is None else rank, made, size.item, workers)
     else:
         rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows)
-        factors = max(2 * size.square, 2 * size.block + size.block // size.item) - size.square
+        factors = max(2 * size.square, size.block + 2 * size.tile + size.tile // size.item) - size.square
         build = size.item * n * rows + size.item * m + factors
         kept = (1 + (fresh and recalled)) * (size.square + inputs)
     iterations = max(5 * size.weights, 4 * size.weights + size.slopes) + (outputs - 1) * inputs

@@ -53,13 +53,15 @@ class NetworkCost(NamedTuple):
         return self.rows // self.blocks
 
 
-def two_layer(n, d, m, block=None, activation="relu", outputs=1):
+def two_layer(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"):
     """The `NetworkCost` of `nn.TwoLayer` with ``d`` inputs and ``m`` neurons on ``n`` samples."""
+    block = block or kernels.neurons_per_block(n, dtype)
     sizes = {"block": block, "activation": activation, "outputs": outputs}
-    adjoint = kernels.rmatvec(n, d, m, activation, outputs)
+    adjoint = kernels.rmatvec(n, d, m, **sizes, dtype=dtype)
     return NetworkCost(
         n, n * outputs, n * d, m * d, 1, kernels.forward(n, d, m, **sizes), 2 * n * d, adjoint,
-        kernels.matvec(n, d, m, **sizes), adjoint, kernels.gram_matvec(n, d, m, **sizes), kernels.gram(n, d, m, **sizes),
+        kernels.matvec(n, d, m, **sizes), adjoint, kernels.gram_matvec(n, d, m, **sizes, dtype=dtype),
+        kernels.gram(n, d, m, **sizes),
         partial(_two_layer_neurons, n, d, m, block, activation, outputs), partial(_two_layer_kronecker, n, d, m, activation),
         3 * n * m + 3 * m + kernels.slope_flops(n, d, m, activation), blocks=outputs,
     )  # fmt: skip

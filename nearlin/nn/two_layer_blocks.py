@@ -1,0 +1,67 @@
+"""How a walk over the wide two-layer network is cut: blocks of neurons, none with those of two outputs, and tiles of samples.
+
+A block of all samples is what a core's cache holds (2 MB), or `NARROW` neurons, for which products run at full speed. Where 8 MB
+do not hold these, blocks are `WIDE`, and sums over samples go by tiles. What acts on each sample goes by tiles wherever it is.
+"""
+
+from itertools import pairwise
+
+from nearlin._array import block_length, even_step, itemsize, namespace, slices
+
+NARROW, WIDE = 256, 512
+ROWS = 64  # samples of a tile are a multiple of it: kernels of products take so many at a time, and each comes out as in a whole
+
+
+def undivided(x):
+    """Whether a block holds all samples in sums over them."""
+    return block_length(x.shape[0] * itemsize(x.dtype), x) >= NARROW
+
+
+def width_of_block(x):
+    """Neurons per block, a multiple of 8 (bits)."""
+    if not undivided(x):
+        return WIDE
+    return max(NARROW, block_length(x.shape[0] * itemsize(x.dtype), x, parts=4) // 8 * 8)
+
+
+def tiles_of_samples(x, width, parts=8):
+    """Slices of samples, even, which make 1 MB with ``width`` neurons, or 8 MB in so many ``parts``."""
+    n, length = x.shape[0], block_length(width * itemsize(x.dtype), x, parts)
+    return slices(n, even_step(n, max(ROWS, length // ROWS * ROWS), multiple=ROWS))
+
+
+def shares(width, outputs):
+    """The neurons of each output, as slices."""
+    return [slice(start, stop) for start, stop in pairwise(k * width // outputs for k in range(outputs + 1))]
+
+
+def block_width(own, length):
+    """Neurons of a block of an output's ``own`` ones: at most ``length``, a multiple of 8 where there are several blocks."""
+    return min(own, even_step(own, length, multiple=8))
+
+
+def blocks_of_neurons(width, outputs, length):
+    """Slices of at most ``length`` neurons, a multiple of 8, in order and even, none with neurons of two outputs."""
+    return [
+        slice(own.start + s.start, own.start + s.stop)
+        for own in shares(width, outputs)
+        for s in slices(own.stop - own.start, block_width(own.stop - own.start, length))
+    ]
+
+
+def owners(blocks, width, outputs):
+    """For each block the output that its neurons belong to."""
+    return tuple(((block.start + 1) * outputs - 1) // width for block in blocks)
+
+
+def blocks_by_output(blocks, width, outputs):
+    """For each output the indices of its blocks, a range."""
+    owned = owners(blocks, width, outputs)
+    return [range(owned.index(k), owned.index(k) + owned.count(k)) for k in range(outputs)]
+
+
+def neuron_signs(block, like):
+    """a_r = (-1)^r for the neurons of a block."""
+    xp = namespace(like)
+    r = xp.arange(block.start, block.stop, dtype=xp.int64, device=like.device)
+    return xp.astype(1 - 2 * (r % 2), like.dtype)
