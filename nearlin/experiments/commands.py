@@ -11,20 +11,18 @@ from nearlin._array import keep_freed_memory
 from nearlin.data import NAMES
 from nearlin.experiments import cost_report, folders, options, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
-from nearlin.experiments.comparison import FILE, ON_RECIPES, compare
+from nearlin.experiments.comparison import ON_RECIPES, compare
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.measuring import MEASUREMENTS, check_out, measure_rates, write_rates
 from nearlin.experiments.prediction import predict
 from nearlin.experiments.progress import bar
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.run_folder import LOG
-from nearlin.experiments.training import run
-from nearlin.experiments.tuning import FILE as TUNED
+from nearlin.experiments.training import result_of, run
 from nearlin.experiments.tuning import RUNS, SHARE, listed, tune
-from nearlin.experiments.verification import JSON, select, verify
+from nearlin.experiments.verification import select, verify
 
-INTERRUPTED, USER_ERROR, NOT_FINITE, CLAIM_FAILED = 130, 2, 1, 1
+INTERRUPTED, USER_ERROR, NOT_FINITE, CLAIM_FAILED, UNWRITTEN = 130, 2, 1, 1, 1
 
 
 class _Failure(click.ClickException):
@@ -89,7 +87,8 @@ def cli(debug):
       nearlin verify
       nearlin estimate digits-4v9 --width 65536
 
-    Exit codes: 0 done, 1 the loss became infinite or NaN or a claim failed, 2 an error in the input, 130 interrupted.
+    Exit codes: 0 done, 1 the loss became infinite or NaN, a claim failed or a file could not be written, 2 an error in the
+    input, 130 interrupted.
     """
     keep_freed_memory()
 
@@ -133,7 +132,7 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
     if data is None and resume is None:
         raise click.UsageError(f"name the DATA: one of {', '.join(NAMES)}, or a file; or --resume a checkpoint", ctx)
     if out is None and resume is None:
-        out = lambda config: _free(LOG, folders.slug(data), config.optimizer, config.seed)  # noqa: E731
+        out = lambda config: _free(folders.slug(data), config.optimizer, config.seed)  # noqa: E731
     elif out is None:
         out = resume.parent
     given = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
@@ -143,6 +142,26 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
     report.print_result(result)
     if result.ended == "non-finite":
         ctx.exit(NOT_FINITE)
+    if result.unwritten:
+        ctx.exit(UNWRITTEN)
+
+
+@cli.command("report", short_help="Print and draw a run again.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("data", required=False)
+@click.pass_context
+def report_command(ctx, folder, data):
+    """Print the table of the run in FOLDER as far as its checkpoint goes, and make the end of its log and its plots again.
+
+    \b
+    DATA is where the file that it was trained on lies now.
+    Example:
+      nearlin report runs/houses
+    """
+    result = result_of(folder, data)
+    report.print_result(result)
+    if result.unwritten:
+        ctx.exit(UNWRITTEN)
 
 
 def _name_them(command):
@@ -155,9 +174,9 @@ def _name_them(command):
 _name_them(train_command)
 
 
-def _free(marker, *names):
-    """A folder under ``runs`` that holds no earlier run."""
-    return folders.free(Path("runs") / folders.slug("-".join(map(str, names))), marker)
+def _free(*names):
+    """A folder under ``runs`` that is not taken."""
+    return folders.Free(Path("runs") / folders.slug("-".join(map(str, names))))
 
 
 @cli.command("compare", short_help="Compare optimizers on one problem.")
@@ -182,7 +201,7 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
       nearlin compare digits-4v9 --optimizers near-linear-gauss-newton,gram-gauss-newton,adam --lr adam=0.01
       nearlin compare digits-ae --seeds 3 --time-limit 60
     """
-    out = out or _free(FILE, "compare", folders.slug(data), given["seed"])
+    out = out or _free("compare", folders.slug(data), given["seed"])
     comparison = compare(data, optimizers, lr=lr, damping=damping, out=out, **given)
     report.print_comparison(comparison)
     for sentence in comparison.failures.values():
@@ -218,7 +237,7 @@ def tune_command(data, optimizers, out, **given):
       nearlin tune digits-ae --optimizers kfac,adam --out runs/tuned
       nearlin compare digits-ae --optimizers kfac,adam --tuned runs/tuned/tune.json --time-limit 60 --seeds 3
     """
-    out = out or _free(TUNED, "tune", folders.slug(data), given["seed"])
+    out = out or _free("tune", folders.slug(data), given["seed"])
 
     def announce(optimizer, number, settings):
         click.echo(f"{optimizer}, run {number}: {listed(settings)}", err=True)
@@ -287,7 +306,7 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     claims = select(only or (), backend, from_asv)
     if backend != "numpy" and from_asv is None:
         click.echo(f"Note: claims are counted and measured on NumPy; times on {backend} are judged by --from-asv.", err=True)
-    out = out or _free(JSON, "verify", "asv" if from_asv is not None else "quick" if quick else "full")
+    out = out or _free("verify", "asv" if from_asv is not None else "quick" if quick else "full")
     with bar(len(claims), shown=progress) as show:
         done = itertools.count()
         found = verify(only or (), not quick, backend, from_asv, out, before=lambda claim: show(next(done), claim.id))

@@ -95,10 +95,15 @@ def compare(
     found = (best_of(tuned, data, optimizers) if tuned is not None else {}) | own
     hyper = {"epsilon": epsilon, "lr": lr, "damping": damping}
     configs = _configs(problem, config, filled, optimizers, hyper, found)
-    folder = None if out is None else folders.claim(out, FILE)
+    with folders.claimed(out, FILE) as folder:
+        return _compared(problem, configs, range(config.seed, config.seed + seeds), folder, progress)
+
+
+def _compared(problem, configs, seeds, folder, progress):
+    """The `Comparison` of all runs, written into ``folder``."""
     runs, failures, name = {}, {}, None
     try:
-        for seed in range(config.seed, config.seed + seeds):
+        for seed in seeds:
             params = problem.init(seed)
             for name, one in configs.items():
                 try:

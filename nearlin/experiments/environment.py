@@ -17,6 +17,13 @@ def versions():
     return {"nearlin": nearlin_version(), "python": platform.python_version()} | {name: _version(name) for name in PACKAGES[:3]}
 
 
+def threads(backend):
+    """The threads of each library that computes on the host, by name and version: the last bits of sums depend on them."""
+    kinds = ("blas", "openmp") if backend == "torch" else ("blas",)
+    found = [library for library in threadpool_info() if library["user_api"] in kinds]
+    return {f"{one['internal_api']} {one.get('version') or ''}".strip(): one["num_threads"] for one in found}
+
+
 def nearlin_version():
     """Version of the installed package, or of the source tree that is imported."""
     return getattr(nearlin, "__version__", None) or _version("nearlin")

@@ -1,49 +1,137 @@
-"""Where a run writes: never over another run, and known to be writable before anything is computed."""
+"""Where a run writes: never over another run, alone, and known to be writable before anything is computed."""
 
 import contextlib
+import errno
+import itertools
 import json
 import os
 import tempfile
 from pathlib import Path
 
+from nearlin.experiments import locks
+from nearlin.experiments.locks import Taken
 
-def claim(folder, marker):
-    """Make ``folder`` and prove that it can be written; it must not hold the file ``marker`` of an earlier run.
+
+class Free:
+    """The first of ``base``, ``base-2``, ``base-3``, ... that nothing and nobody has taken."""
+
+    def __init__(self, base):
+        self.base = Path(base)
+
+    def names(self):
+        """The names to try."""
+        yield self.base
+        yield from (self.base.with_name(f"{self.base.name}-{number}") for number in itertools.count(2))
+
+
+class Claim:
+    """A folder that is this process's own until it is released; what writes that never ended have left there is swept.
+
+    ``found(folder)`` names what of an earlier run lies there, if anything does.
 
     Raises
     ------
-    ValueError
-        It holds an earlier run.
+    Taken
+        It holds an earlier run, or another process works there.
     OSError
         It cannot be made or written.
     """
-    folder = Path(folder)
-    if (folder / marker).exists():
-        hint = f", or --resume {folder / 'checkpoint.npz'} continues that one" if (folder / "checkpoint.npz").exists() else ""
-        raise ValueError(f"the folder {folder} holds an earlier run ({marker}); choose another one with --out{hint}")
-    return writable(folder)
+
+    def __init__(self, folder, found):
+        self.path, self._release = Path(folder), lambda: None
+        self._refuse(found)
+        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            writable(self.path)
+            with _named(self.path):
+                self._release = locks.hold(self.path)
+            self._refuse(found)  # another process may have been there in between
+        except BaseException:
+            self.release()
+            self._remove_made()
+            raise
+        for part in self.path.glob(".*.part"):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+    def release(self):
+        """Let others in."""
+        with contextlib.suppress(OSError):
+            self._release()
+
+    def discard(self):
+        """Release it, and remove the folders that were made for it, where they are empty."""
+        with contextlib.suppress(OSError):
+            (self.path / locks.LOCK).unlink()
+        self.release()
+        self._remove_made()
+
+    def _remove_made(self):
+        with contextlib.suppress(OSError):
+            for path in self._made:
+                path.rmdir()
+
+    def _refuse(self, found):
+        if held := found(self.path):
+            hint = (
+                f", or --resume {self.path / 'checkpoint.npz'} continues that one"
+                if (self.path / "checkpoint.npz").exists()
+                else ""
+            )
+            raise Taken(f"the folder {self.path} holds an earlier run ({held}); choose another one with --out{hint}")
 
 
-def free(base, marker):
-    """The first of ``base``, ``base-2``, ``base-3``, ... that does not hold the file ``marker`` of an earlier run."""
-    folder, number = Path(base), 1
-    while (folder / marker).exists():
-        number += 1
-        folder = Path(base).with_name(f"{Path(base).name}-{number}")
-    return folder
+def claim(out, found):
+    """A `Claim` of the folder ``out``, or of the first one that a `Free` finds; the same errors."""
+    names = out.names() if isinstance(out, Free) else iter((out,))
+    while True:
+        try:
+            return Claim(next(names), found)
+        except Taken:
+            if not isinstance(out, Free):
+                raise
+
+
+@contextlib.contextmanager
+def claimed(out, marker):
+    """A context that yields the folder ``out``, claimed, or None for None.
+
+    It must not hold the file ``marker``; where that is not made in the context either, nothing is left.
+    """
+    if out is None:
+        yield None
+        return
+    own = claim(out, lambda folder: marker if (folder / marker).exists() else None)
+    try:
+        yield own.path
+    finally:
+        own.release() if (own.path / marker).exists() else own.discard()
 
 
 def writable(folder):
     """``folder``, made where it is missing and proven to be writable; `OSError` otherwise."""
     folder = Path(folder)
-    try:
+    with _named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle, probe = tempfile.mkstemp(dir=folder)
         os.close(handle)
         os.unlink(probe)
-    except OSError as error:
-        raise OSError(f"cannot write into the folder {folder} (--out): {error.strerror or error}") from error
+        _flush(folder.parent)
     return folder
+
+
+@contextlib.contextmanager
+def _named(folder):
+    """An `OSError` in this context names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write into the folder {folder} (--out): {reason(error)}") from error
+
+
+def reason(error):
+    """What an `OSError` says, without number and path."""
+    return error.strerror or str(error)
 
 
 def slug(text):
@@ -51,13 +139,13 @@ def slug(text):
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(text).stem) or "data"
 
 
-def read_header(path):
-    """The header of a ``run.jsonl``, or None."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.loads(file.readline())
-    except (OSError, ValueError):
-        return None
+def read_lines(path):
+    """The lines of a ``run.jsonl`` as dicts, up to one that was not completed; none where there is no such file."""
+    found = []
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+        for text in file:
+            found.append(json.loads(text))
+    return found
 
 
 def write_atomically(path, write):
@@ -70,9 +158,24 @@ def write_atomically(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+        _flush(path.parent)
     finally:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):
             aside.unlink()
+
+
+def _flush(folder):
+    """The names in a folder are on disk on return, where the file system can do that."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path, content):

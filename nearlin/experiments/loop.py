@@ -14,7 +14,7 @@ from nearlin import nn
 from nearlin._array import fold_in, namespace, synchronize, unguarded
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
-from nearlin.experiments.environment import versions
+from nearlin.experiments.environment import threads, versions
 from nearlin.experiments.problems import Problem
 from nearlin.experiments.progress import bar
 from nearlin.experiments.records import Record, gradients, line, no_way_on, relative, told
@@ -65,6 +65,7 @@ class Trainer:
         return {
             "started": datetime.now(UTC).isoformat(),
             "versions": versions(),
+            "threads": threads(self.config.backend),
             "config": self.config.to_dict(),
             "optimizer": {"text": repr(self.optimizer), "fields": fields(self.optimizer)},
             "data": self.problem.describe(),
@@ -78,24 +79,30 @@ class Trainer:
         folder.begin(self.records)
 
     @unguarded()
-    def run(self, progress=True):
-        """Take the steps that are left; returns the `Result`, raises `Interrupted` on Ctrl-C."""
+    def run(self, progress=True, ended=None):
+        """Take the steps that are left, none where it has ``ended``; returns the `Result`, raises `Interrupted` on Ctrl-C."""
         try:
             with _live(self, progress) as live:
-                ended = self._reached() or self._steps(live)
-            return self._finish(ended)
+                ended = ended or self._reached() or self._steps(live)
         except KeyboardInterrupt:
-            with _shielded():
-                result = self._finish("interrupted")
-            raise Interrupted(result) from None
+            ended = ended or "interrupted"
         except Exception as error:
-            if self.folder is not None and not self.snapshot.step:
-                self.folder.discard()
-            elif self.folder is not None:
+            if self.folder is not None and self.snapshot.step:
                 with contextlib.suppress(Exception):
-                    self._save()
-                    error.add_note(f"(the checkpoint of the {self.snapshot.step} complete steps is {self.folder.checkpoint})")
+                    path = self.folder.save_last(**self._tree())
+                    error.add_note(f"(the checkpoint of the {self.snapshot.step} complete steps is {path})")
             raise
+        with _shielded():
+            result = self._finish(ended)
+        if ended == "interrupted":
+            raise Interrupted(result)
+        return result
+
+    @unguarded()
+    def again(self, ended):
+        """The `Result` of the steps so far, with log and plots made again; the checkpoint is there."""
+        result = self._result(ended, self.folder.checkpoint)
+        return self.folder.finish(result)
 
     def _steps(self, live):
         while self.snapshot.step < self.config.steps:
@@ -106,7 +113,7 @@ class Trainer:
             self._note(record, after)
             live(record)
             if self.folder is not None and self.folder.every and after.step % self.folder.every == 0:
-                self._save()
+                self.folder.save(**self._tree())
             if ended := self._reached():
                 return ended
             if self._stalled():
@@ -188,24 +195,26 @@ class Trainer:
         last = self.records[-self.batches.per_epoch :]
         return len(last) == self.batches.per_epoch and all(map(no_way_on, last))
 
-    def _save(self):
-        self.folder.save(
+    def _tree(self, ended=None):
+        """What the checkpoint holds beside the header."""
+        return {
             **self.snapshot._asdict(),
-            seed=self.config.seed,
-            config=self.config.to_dict(),
-            preprocessing=self.problem.preprocessing.to_dict(),
-            records=self.records,
-        )
+            "seed": self.config.seed,
+            "config": self.config.to_dict(),
+            "preprocessing": self.problem.preprocessing.to_dict(),
+            "records": self.records,
+            "ended": None if ended == "interrupted" else ended,
+        }
 
     def _finish(self, ended):
         del self.records[self.snapshot.step :]  # of a step that was interrupted between its record and its snapshot
-        if self.folder is not None:
-            self._save()
-        result = self._result(ended)
-        return result if self.folder is None or ended == "interrupted" else self.folder.finish(result)
+        if self.folder is None or (ended == "interrupted" and not self.snapshot.step):
+            return self._result(ended)
+        result = self._result(ended, self.folder.save_last(**self._tree(ended)))
+        return self.folder.finish(result, draw=ended != "interrupted")
 
-    def _result(self, ended):
-        (step, params, statistics), folder = self.snapshot.kept, self.folder
+    def _result(self, ended, checkpoint=None):
+        step, params, statistics = self.snapshot.kept
         problem = self.evaluated(statistics)
         known = self.records and step == self.snapshot.step and self.records[-1]["loss_after"]
         loss = known if known and math.isfinite(known) else training_loss(problem, params)
@@ -229,7 +238,8 @@ class Trainer:
             final_test_loss=problem.loss(params, problem.test) if problem.recipe else None,
             statistics=statistics,
             seconds=sum(record["seconds"] for record in self.records),
-            **({} if folder is None else {"folder": folder.path, "checkpoint": folder.checkpoint, "log": folder.log}),
+            folder=None if self.folder is None else self.folder.path,
+            checkpoint=checkpoint,
         )
         return dataclasses.replace(result, message=message(result, self.batches))
 

@@ -12,6 +12,7 @@ from nearlin.data import DataError, Dataset, Preprocessing, load_features
 from nearlin.data.dataset import check_inputs
 from nearlin.data.frames import is_frame
 from nearlin.experiments import checkpoint, folders
+from nearlin.experiments.archive import next_to
 from nearlin.experiments.networks import network
 from nearlin.experiments.problems import values_of
 from nearlin.experiments.recipes import RECIPES
@@ -113,7 +114,7 @@ def predict(path, data, out=None, target=None, backend="numpy"):
     x = _inputs(data, target, facts)
     steps = Preprocessing.from_dict(saved["preprocessing"])
     like = prototype(backend, config["dtype"])
-    params = checkpoint.next_to(saved["best"].params if saved.get("best") else saved["params"], like)
+    params = next_to(saved["best"].params if saved.get("best") else saved["params"], like)
     z = asarray(steps.inputs(x, str(data) if isinstance(data, str | Path) else "x", keep_zero=True), like=like)
     net = network({"hidden": None, **config}, z.shape[1], facts.get("outputs", 1))
     values = values_of(net.forward(params, z)[0], steps)

@@ -155,7 +155,7 @@ def print_result(result, stream=None):
         ("plan", _plans(result.records)),
         ("wrote", _written(result)),
     )
-    say(out, sentence, *(f"From the data: {limit}." for limit in limits(result)), result.message)
+    say(out, sentence, *(f"From the data: {limit}." for limit in limits(result)), result.message, *result.unwritten)
 
 
 def _validation(result):
@@ -179,7 +179,7 @@ def _plans(records):
 
 
 def _written(result):
-    names = [path.name for path in (result.log, result.checkpoint, result.plot) if path is not None]
+    names = [path.name for path in (result.log, result.checkpoint, result.plot) if path and path.parent == result.folder]
     if result.plot is not None:
         names += [FIT] * (not result.problem.recipe)
         names += [LAYERS] * has(result.records, "layer") + [CURVATURE] * damped(result.records)

@@ -24,7 +24,8 @@ class Result:
     ``"non-finite"``, ``"time limit"`` or ``"interrupted"``, and ``message`` says it in a sentence. With validation, ``params``
     and all errors are those after ``best_step`` steps, where it was best; ``state`` is that of the last one.
     ``records`` are plain dicts with the fields of `Record`.
-    ``folder``, ``checkpoint``, ``log`` and ``plot`` are paths, or None where nothing was written.
+    ``folder``, ``checkpoint``, ``log`` and ``plot`` are paths, or None where nothing was written; ``unwritten`` holds a sentence
+    for each file that could not be, and for a checkpoint that lies elsewhere.
     """
 
     config: Config
@@ -50,6 +51,7 @@ class Result:
     checkpoint: Path | None = None
     log: Path | None = None
     plot: Path | None = None
+    unwritten: tuple = ()
 
     def predict(self, x):
         """Network outputs (n,) or (n, c) in the units of the data, for NumPy inputs (n, d) in the units of the data.
@@ -122,9 +124,10 @@ def message(result, batches):
     if result.ended == "time limit":
         return f"Stopped after {steps} steps at the time limit of {config.time_limit:g} s of processor time: {at}."
     if result.ended == "interrupted":
-        where = (
-            f"the checkpoint is {path}; continue with --resume {path}" if path else "nothing was written, as no folder was given"
-        )
+        if not steps:
+            return "Interrupted before the first step; nothing was written"
+        nothing = "nothing was written, as no folder was given" if result.folder is None else "no checkpoint could be written"
+        where = f"the checkpoint is {path}; continue with --resume {path}" if path else nothing
         return f"Interrupted after {steps} complete steps; {where}"
     return f"Took all {steps} steps; {at}{aim}."
 

@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
+import tempfile
+import warnings
 from pathlib import Path
 
 from nearlin.experiments import checkpoint, folders
@@ -12,57 +15,99 @@ PLOT, LAYERS, CURVATURE, FIT = "run.png", "layers.png", "curvature.png", "fit.pn
 
 
 class RunFolder:
-    """``path`` holds the run whose head is ``header``; the checkpoint is written every ``every`` steps besides the end, 0: never.
+    """The folder of the run whose head is ``header``, claimed for the time of a context.
+
+    ``out`` is its path, or a `folders.Free`. The checkpoint is written every ``every`` steps besides the end, 0: never. A new run
+    that leaves the context before its first step leaves nothing.
 
     Raises
     ------
-    ValueError
-        It holds an earlier run, which is not the one that is resumed.
+    Taken
+        It holds an earlier run, which is not the one that is resumed, or another process works there.
     OSError
         It cannot be made or written.
     """
 
-    def __init__(self, path, header, every=0, resume=None):
-        own = resume is not None and Path(resume).resolve().parent == Path(path).resolve()
-        found = folders.read_header(Path(path) / LOG)
-        own = own and found is not None and found.get("started") == header["started"]
-        self.path = folders.writable(path) if own else folders.claim(path, LOG)
-        self.every, self._new = every, resume is None
+    def __init__(self, out, header, every=0, resume=None):
+        self._header, self.every, self.unwritten = header, every, ()
+        self._claim = folders.claim(out, lambda folder: self._found(folder, resume))
+        self.path = self._claim.path
         self.log, self.checkpoint = self.path / LOG, self.path / CHECKPOINT
-        self._header = header
+        self._begun, self._appends = resume is not None, True
 
     def __str__(self):
         return str(self.path)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._begun:
+            self._claim.release()
+            return
+        with contextlib.suppress(OSError):
+            self.log.unlink()
+        self._claim.discard()
+
+    def _found(self, folder, resume):
+        """What lies in ``folder`` of a run other than the one that is resumed."""
+        head = next(iter(folders.read_lines(folder / LOG)), None)
+        own = resume is not None and Path(resume).resolve().parent == folder.resolve()
+        return None if own and (head is None or head.get("started") == self._header["started"]) else _found(folder)
+
     def begin(self, records):
         """Write the log's header, and the steps there are already."""
-        lines = [("header", self._header), *(("step", record) for record in records)]
-        self.log.write_text("".join(folders.line(*one) for one in lines), encoding="utf-8")
+        try:
+            self._write_log(records)
+        except OSError as error:
+            raise OSError(f"cannot write {self.log}: {folders.reason(error)}") from error
 
     def note(self, record):
-        """Write the line of a step."""
-        self._append("step", record)
+        """Write the line of a step; it is not flushed to disk, as the checkpoint holds it, too."""
+        self._begun = True
+        if not self._appends:
+            return
+        try:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(folders.line("step", record))
+        except OSError as error:
+            self._appends = False  # part of the line may be there: the end writes all of them anew
+            _warn(self.log, error)
 
     def save(self, **tree):
-        """Write the checkpoint."""
-        checkpoint.save(self.checkpoint, header=self._header, **tree)
+        """Write the checkpoint in the middle of the run, which goes on where that fails."""
+        try:
+            checkpoint.save(self.checkpoint, header=self._header, **tree)
+        except OSError as error:
+            _warn(self.checkpoint, error)
 
-    def finish(self, result):
-        """Write the end line and the plots; the `Result` with its plot."""
-        self._append("end", result.summary())
-        return dataclasses.replace(result, plot=self._draw(result))
+    def save_last(self, **tree):
+        """Write the checkpoint at the end, where the folder cannot take it into another one; its path, or None."""
+        self._begun = True
+        for path in itertools.chain((self.checkpoint,), _elsewhere(self.path.name)):
+            try:
+                checkpoint.save(path, header=self._header, **tree)
+            except OSError as error:
+                self._missed(path, error)
+            else:
+                if path != self.checkpoint:
+                    self.unwritten += (f"The checkpoint is {path}.",)
+                return path
+        return None
 
-    def discard(self):
-        """Leave nothing of a new run whose first step is refused."""
-        if self._new:
-            with contextlib.suppress(OSError):
-                self.log.unlink()
-                self.path.rmdir()
+    def finish(self, result, draw=True):
+        """Write the log with its end line, and the plots; the `Result` with what is there, and sentences on what is not."""
+        end = None if result.ended == "interrupted" else result.summary()
+        try:
+            self._write_log(result.records, end)
+        except OSError as error:
+            self._missed(self.log, error)
+        plot = self._draw(result) if draw else None
+        return dataclasses.replace(result, log=self.log if self.log.exists() else None, plot=plot, unwritten=self.unwritten)
 
-    def _append(self, kind, content):
-        """Write a line, which is in the file on return."""
-        with open(self.log, "a", encoding="utf-8") as file:
-            file.write(folders.line(kind, content))
+    def _write_log(self, records, end=None):
+        lines = [("header", self._header), *(("step", record) for record in records), *([("end", end)] if end else [])]
+        folders.write_atomically(self.log, lambda file: file.writelines(folders.line(*one).encode() for one in lines))
 
     def _draw(self, result):
         try:
@@ -70,9 +115,36 @@ class RunFolder:
             from nearlin.experiments.plots import plot_curvature, plot_layers, plot_result
         except ImportError:
             return None
-        if has(result.records, "layer"):
-            plot_layers(result, self.path / LAYERS)
-        if damped(result.records):
-            plot_curvature(result, self.path / CURVATURE)
-        plot_fit(result, self.path / FIT)
-        return plot_result(result, self.path / PLOT)
+        plots = {LAYERS: plot_layers} if has(result.records, "layer") else {}
+        plots |= {CURVATURE: plot_curvature} if damped(result.records) else {}
+        for name, plot in (plots | {FIT: plot_fit, PLOT: plot_result}).items():
+            try:
+                plot(result, self.path / name)
+            except Exception as error:  # a picture costs no run its result
+                self._missed(self.path / name, error)
+        return self.path / PLOT if (self.path / PLOT).exists() else None
+
+    def _missed(self, path, error):
+        why = folders.reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        self.unwritten += (f"{path} could not be written: {why}.",)
+
+
+def _found(folder):
+    """What lies in ``folder`` of a run that has taken a step."""
+    if (folder / CHECKPOINT).exists():
+        return CHECKPOINT
+    return LOG if len(folders.read_lines(folder / LOG)) > 1 else None
+
+
+def _elsewhere(name):
+    """Checkpoints in folders made for them, where those of the system and of the user are."""
+    for parent in (tempfile.gettempdir, Path.home):
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = Path(tempfile.mkdtemp(prefix=f"nearlin-{name}-", dir=parent()))
+            yield folder / CHECKPOINT
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _warn(path, error):
+    warnings.warn(f"{path} could not be written: {folders.reason(error)}; the run goes on, and its end tries again", stacklevel=2)

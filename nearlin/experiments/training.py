@@ -1,11 +1,17 @@
 """`train`: from options to a run, from the start or from a checkpoint."""
 
+import contextlib
 import dataclasses
+import warnings
+from pathlib import Path
 
 from nearlin._array import fold_in, integer, unguarded
 from nearlin.experiments import checkpoint
+from nearlin.experiments.archive import next_to
 from nearlin.experiments.building import build
 from nearlin.experiments.config import Config, differences, explicit, source, takes_options
+from nearlin.experiments.environment import threads
+from nearlin.experiments.folders import read_lines
 from nearlin.experiments.loop import Setup, Snapshot, Trainer
 from nearlin.experiments.registry import (
     LEAST_SQUARES,
@@ -18,7 +24,7 @@ from nearlin.experiments.registry import (
     options_of,
     takes_schedules,
 )
-from nearlin.experiments.run_folder import RunFolder
+from nearlin.experiments.run_folder import CHECKPOINT, LOG, RunFolder
 from nearlin.steps import StepDecay
 
 _WARM = 0x7761726D  # keeps this stream apart from other users of the same seed
@@ -61,7 +67,8 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
     resume : str or path, optional
         A checkpoint to continue; it brings its options. Options that are given here and contradict it are refused, also those
         that equal a default; steps, epochs, time_limit, tol and where the data lies may change. The continuation equals an
-        uninterrupted run bit for bit on the same backend and machine.
+        uninterrupted run bit for bit on the same backend, machine and number of threads; a warning tells where the threads are
+        others. Of a run that is complete, log and plots are made again.
     progress : bool
         A live line on a terminal (needs rich).
     OPTIONS
@@ -91,18 +98,49 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
 def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True, announce=None):
     """`train`, with the options that were given as the dict ``given``; ``announce(trainer)`` is called before the first step.
 
-    ``out`` may also be a function of the `Config` that is run.
+    ``out`` may also be a function of the `Config` that is run, and it or its value a `folders.Free`.
     """
     if integer(0)("checkpoint_every", checkpoint_every) and out is None:
         raise ValueError("checkpoint_every needs a folder: give out")
     given = _with_fields(given)
-    trainer = _resumed(resume, data, given) if resume else _started(data, Config(**given, **source(data)))
+    if resume:
+        trainer, ended = _resumed(resume, data, given)
+    else:
+        trainer, ended = _started(data, Config(**given, **source(data))), None
     out = out(trainer.config) if callable(out) else out
-    if out is not None:
-        trainer.write_to(RunFolder(out, trainer.header, checkpoint_every, resume))
-    if announce is not None:
-        announce(trainer)
-    return trainer.run(progress)
+    with contextlib.nullcontext() if out is None else RunFolder(out, trainer.header, checkpoint_every, resume) as folder:
+        if folder is not None:
+            trainer.write_to(folder)
+        if announce is not None:
+            announce(trainer)
+        return trainer.run(progress, ended)
+
+
+@unguarded()
+def result_of(folder, data=None):
+    """The `Result` of the run in a folder as far as its checkpoint goes, with its log's end and its plots made again.
+
+    Parameters
+    ----------
+    folder : str or path
+        What `train` was given as ``out``.
+    data : optional
+        As for `train`, where the checkpoint knows neither name nor file, or the file lies elsewhere now.
+
+    Raises
+    ------
+    CheckpointError
+        There is no checkpoint, or it is damaged.
+    ValueError, OSError
+        The data are others than those of the run, another process works in the folder, or it cannot be written.
+    """
+    path = Path(folder) / CHECKPOINT
+    if not path.exists():
+        steps = len([one for one in read_lines(path.with_name(LOG)) if one["kind"] == "step"])
+        raise checkpoint.CheckpointError(f"{folder} has no {CHECKPOINT}" + (f", and a log of {steps} steps" if steps else ""))
+    trainer, ended = _resumed(path, data, {})
+    with RunFolder(folder, trainer.header, resume=path) as trainer.folder:
+        return trainer.again(ended or "interrupted")
 
 
 def _with_fields(given):
@@ -170,7 +208,7 @@ def begin(setup, params):
 
 
 def _resumed(path, data, given):
-    """A `Trainer` where the checkpoint at ``path`` left off."""
+    """A `Trainer` where the checkpoint at ``path`` left off, and how the run ended where it is complete."""
     saved = checkpoint.load(path)
     config = _resumed_config(path, saved, given)
     data = config.data if data is None else data
@@ -183,13 +221,25 @@ def _resumed(path, data, given):
         raise ValueError(f"{problem.name} is not the data that {path} was trained on (fingerprint {found}, expected {expected})")
     if fields(setup.optimizer) != saved["header"]["optimizer"]["fields"]:
         raise ValueError(f"{path} was trained by {saved['header']['optimizer']['text']}; this version has {setup.optimizer!r}")
-    if config.steps <= saved["step"]:
+    if config.steps < saved["step"]:
         raise ValueError(
             f"{path} stands at step {saved['step']} of {config.steps}; give a larger total number of steps (--steps)"
         )
-    saved = checkpoint.next_to(saved, problem.like)
-    snapshot = Snapshot(saved["step"], saved["params"], saved["state"], saved["statistics"] or (), saved.get("best"))
-    return Trainer(setup, snapshot, saved["header"], saved["records"])
+    _compare_threads(path, saved["header"]["threads"], threads(config.backend))
+    saved = next_to(saved, problem.like)
+    trainer = Trainer(setup, Snapshot(*(saved[name] for name in Snapshot._fields)), saved["header"], saved["records"])
+    return trainer, saved["ended"] if config.to_dict() == saved["config"] else None
+
+
+def _compare_threads(path, before, now):
+    """Warn where a library that computes has other threads now: sums are then taken in another order."""
+    other = [
+        f"{name} has {now[name]} threads, and had {before[name]}" for name in before if now.get(name, 0) not in (0, before[name])
+    ]
+    if before and not set(before) & set(now):
+        other = [f"{', '.join(now)} computes, and {', '.join(before)} did"]
+    if other:
+        warnings.warn(f"the continuation of {path} may differ in the last bits: {'; '.join(other)}", stacklevel=2)
 
 
 def _resumed_config(path, saved, given):

@@ -129,7 +129,15 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     problem, config = build(data, config)
     optimizers = optimizers or checked(default_for(problem))
     params = problem.init(config.seed)
-    folder, searches, name = None if out is None else folders.claim(out, FILE), {}, None
+    with folders.claimed(out, FILE) as folder:
+        return _tuned(
+            problem, optimizers, folder, lambda name, note: _search(name, problem, config, params, runs, progress, before, note)
+        )
+
+
+def _tuned(problem, optimizers, folder, search):
+    """The `Tuning` of all searches, written into ``folder``."""
+    searches, name = {}, None
 
     def note(search):
         searches[name] = search
@@ -137,7 +145,7 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
 
     try:
         for name in optimizers:
-            _search(name, problem, config, params, runs, progress, before, note)
+            search(name, note)
     except KeyboardInterrupt:
         done = sum(len(search.runs) for search in searches.values())
         where = "nothing was written, as no folder was given" if folder is None else f"they are in {folder / FILE}"

@@ -102,12 +102,12 @@ def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, before
     """
     claims, source = _table(backend, from_asv)
     claims = table.select(only, claims)
-    folder = None if out is None else folders.claim(out, JSON)
-    start = time.perf_counter()
-    results, interrupted = run(claims, full or from_asv is not None, before, after)
-    header = _header("asv" if from_asv is not None else "full" if full else "quick", source, time.perf_counter() - start)
-    verification = Verification(results, header, interrupted)
-    return verification if folder is None else write(verification, folder)
+    with folders.claimed(out, JSON) as folder:
+        start = time.perf_counter()
+        results, interrupted = run(claims, full or from_asv is not None, before, after)
+        header = _header("asv" if from_asv is not None else "full" if full else "quick", source, time.perf_counter() - start)
+        verification = Verification(results, header, interrupted)
+        return verification if folder is None else write(verification, folder)
 
 
 def select(only=(), backend="numpy", from_asv=None):

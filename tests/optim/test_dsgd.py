@@ -11,7 +11,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import count, wrap
-from nearlin.experiments import checkpoint
+from nearlin.experiments import archive
 from nearlin.optim import DSGD
 from tests.optim.given import Given
 
@@ -596,8 +596,8 @@ def test_the_state_comes_back_from_a_checkpoint(numpy_backend, tmp_path):
     objective, params, batch = problem(numpy_backend, *NETS["softmax"])
     opt = DSGD(form="stochastic", lr=0.5)
     half, state, _ = descend(opt, objective, params, batch, 3)
-    checkpoint.save(tmp_path / "c.npz", params=half, state=state, step=3, seed=0)
-    back = checkpoint.load(tmp_path / "c.npz")["state"]
+    archive.write(tmp_path / "c.npz", {"params": half, "state": state})
+    back = archive.read(tmp_path / "c.npz")["state"]
     assert back.norms is None
     assert back.seen.inputs == state.seen.inputs
     a, b = (descend(opt, objective, half, batch, 3, one)[0] for one in (state, back))

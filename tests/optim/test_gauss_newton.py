@@ -10,7 +10,7 @@ import pytest
 import nearlin as nl
 from nearlin import nn
 from nearlin.curvature import AGAIN, ROUTES, Applied, Experience, Kept
-from nearlin.experiments import checkpoint, records
+from nearlin.experiments import archive, records
 from nearlin.linalg import Rates
 from nearlin.optim.gauss_newton import RITZ, State
 from nearlin.steps import judge
@@ -1151,8 +1151,8 @@ def test_a_run_continues_from_a_checkpoint_to_the_bit(tmp_path, numpy_backend, p
     opt = GaussNewton(plan=plan, momentum=momentum, epsilon=0.3)
     whole, last, infos = run(opt, objective, params, batch, 6)
     half, state, _ = run(opt, objective, params, batch, 3)
-    checkpoint.save(tmp_path / "c.npz", params=half, state=state, step=3, seed=0)
-    saved = checkpoint.load(tmp_path / "c.npz", like=numpy_backend.like)
+    archive.write(tmp_path / "c.npz", {"params": half, "state": state})
+    saved = archive.read(tmp_path / "c.npz", like=numpy_backend.like)
     assert isinstance(saved["state"], State)
     assert saved["state"].recall is None
     resumed, end, again = run(opt, objective, saved["params"], batch, 3, saved["state"], first=3)
@@ -1166,8 +1166,8 @@ def test_a_kept_preconditioner_in_a_checkpoint_serves(tmp_path, numpy_backend):
     objective, params, batch = mlp(numpy_backend)
     for plan in ("exact", "class-averaged", "per-class", "nystrom", "kfac", "diagonal"):
         new, state, _ = GaussNewton(plan=plan, epsilon=0.5).step(params, lasting(plan), objective, batch)
-        checkpoint.save(tmp_path / "c.npz", params=new, state=state, step=1, seed=0)
-        saved = checkpoint.load(tmp_path / "c.npz", like=numpy_backend.like)
+        archive.write(tmp_path / "c.npz", {"params": new, "state": state})
+        saved = archive.read(tmp_path / "c.npz", like=numpy_backend.like)
         kept = saved["state"].experience.kept
         assert type(kept.source) is type(state.experience.kept.source)
         point = objective.at(saved["params"], batch)

@@ -11,7 +11,7 @@ import pytest
 import nearlin as nl
 from nearlin._array import BackendError
 from nearlin.complexity import count, wrap
-from nearlin.experiments import checkpoint
+from nearlin.experiments import archive
 from nearlin.nn import LayerSpec
 from nearlin.optim import Ginger
 from tests.optim.given import Given
@@ -378,8 +378,8 @@ def test_a_state_survives_a_checkpoint_to_the_bit(numpy_backend, tmp_path, block
     objective, params, batch = small(numpy_backend, nl.nn.SquaredLoss(), n=17)
     opt = dataclasses.replace(EDGES, block=block)
     params, state, _ = steps(opt, objective, params, batch, 5)
-    checkpoint.save(tmp_path / "run.npz", params=params, state=state, step=5, seed=0)
-    loaded = checkpoint.load(tmp_path / "run.npz")
+    archive.write(tmp_path / "run.npz", {"params": params, "state": state})
+    loaded = archive.read(tmp_path / "run.npz")
     whole, _, _ = steps(opt, objective, params, batch, 3, state)
     resumed, _, _ = steps(opt, objective, loaded["params"], batch, 3, loaded["state"])
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.experiments import checkpoint
+from nearlin.experiments import archive
 from tests.optim.replay import cnn
 
 METHODS = {
@@ -157,8 +157,8 @@ def test_a_state_survives_a_checkpoint(opt, rng, tmp_path):
     if hasattr(opt, "warm_start"):
         state = opt.warm_start(params, state, objective, [batch, batch], 5)
     params, state, _ = run(opt, objective, params, batch, 3, state)
-    checkpoint.save(tmp_path / "run.npz", params=params, state=state, step=3, seed=0)
-    loaded = checkpoint.load(tmp_path / "run.npz")
+    archive.write(tmp_path / "run.npz", {"params": params, "state": state})
+    loaded = archive.read(tmp_path / "run.npz")
     assert all(batch[0].shape[0] not in a.shape for a in arrays(state))
     whole, _, _ = run(opt, objective, params, batch, 2, state)
     resumed, _, _ = run(opt, objective, loaded["params"], batch, 2, loaded["state"])

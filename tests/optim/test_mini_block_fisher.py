@@ -6,7 +6,7 @@ import pytest
 import nearlin as nl
 from nearlin import _array
 from nearlin.curvature.mini_blocks import blend_outer, sample_moment
-from nearlin.experiments.checkpoint import load, save
+from nearlin.experiments import archive
 from nearlin.nn import BatchNorm, Conv2d, Dense, Flatten, GraphNetwork, Objective, Sequential, SoftmaxCrossEntropy, SquaredLoss
 from nearlin.nn.layers import Trace
 from nearlin.optim import MiniBlockFisher
@@ -473,8 +473,8 @@ def test_a_state_survives_a_checkpoint(numpy_backend, rng, tmp_path):
     objective, data = edge_network(), (rng.standard_normal((5, 1, 4, 4)), rng.standard_normal(5))
     params, opt = objective.network.init(0, np.empty(0)), MiniBlockFisher(lr=1e-4)
     _, state, _ = opt.step(params, opt.init(params, objective), objective, data)
-    save(tmp_path / "state.npz", params=params, state=state, step=1, seed=0)
-    again = opt.step(params, load(tmp_path / "state.npz")["state"], objective, data)
+    archive.write(tmp_path / "state.npz", state)
+    again = opt.step(params, archive.read(tmp_path / "state.npz"), objective, data)
     assert all(np.array_equal(a, b) for a, b in zip(again[0], opt.step(params, state, objective, data)[0], strict=True))
 
 

@@ -9,7 +9,7 @@ import pytest
 import nearlin as nl
 from nearlin.curvature import PivotedColumns
 from nearlin.curvature.pivoted_gram import Form
-from nearlin.experiments import checkpoint
+from nearlin.experiments import archive
 
 NearLinear = nl.optim.NearLinearGaussNewton
 PIVOTED = NearLinear(preconditioner="pivoted")
@@ -254,8 +254,8 @@ def test_groups_serve_near_duplicates_and_are_kept_near_a_damping(numpy_backend)
 def test_a_state_comes_back_from_a_checkpoint(tmp_path, numpy_backend):
     objective, params, batch = problem(numpy_backend)
     params, state, _ = PIVOTED.step(params, PIVOTED.init(params, objective), objective, batch, key=0)
-    checkpoint.save(tmp_path / "run.npz", params=params, state=state, step=1, seed=0)
-    loaded = checkpoint.load(tmp_path / "run.npz", like=batch[0])["state"]
+    archive.write(tmp_path / "run.npz", {"params": params, "state": state})
+    loaded = archive.read(tmp_path / "run.npz", like=batch[0])["state"]
     (W,), _, info = PIVOTED.step(params, loaded, objective, batch, key=1)
     (V,), _, same = PIVOTED.step(params, state, objective, batch, key=1)
     assert not info.solve.refreshed

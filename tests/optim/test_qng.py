@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.experiments import checkpoint
+from nearlin.experiments import archive
 from nearlin.optim import QNG
 from tests.optim.given import Given
 from tests.optim.replay import cnn, oracle
@@ -139,8 +139,8 @@ def test_a_state_survives_a_checkpoint_to_the_bit(rng, tmp_path):
     objective, params, batch = small(rng, n=19)
     opt = QNG(lr=0.05, rank=4)
     params, state = steps(opt, objective, params, batch, 6)
-    checkpoint.save(tmp_path / "run.npz", params=params, state=state, step=6, seed=0)
-    loaded = checkpoint.load(tmp_path / "run.npz")
+    archive.write(tmp_path / "run.npz", {"params": params, "state": state})
+    loaded = archive.read(tmp_path / "run.npz")
     whole, _ = steps(opt, objective, params, batch, 3, state)
     resumed, _ = steps(opt, objective, loaded["params"], batch, 3, loaded["state"])
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))

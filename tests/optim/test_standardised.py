@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nearlin import nn
-from nearlin.experiments import checkpoint
+from nearlin.experiments import archive
 from nearlin.optim import GaussNewton
 
 UNITS, ORIGINS = np.array([0.5, 1.0, 512.0]), np.array([0.0, 3.0, 2048.0])
@@ -235,8 +235,8 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
     state = opt.init(params, objective)
     step = partial(opt.step, objective=objective, batch=batch)
     params, state, _ = step(params, state, key=0)
-    checkpoint.save(tmp_path / "one.npz", params=params, state=state, step=1, seed=0)
-    found = checkpoint.load(tmp_path / "one.npz")
+    archive.write(tmp_path / "one.npz", {"params": params, "state": state})
+    found = archive.read(tmp_path / "one.npz")
     assert found["state"].variables == state.variables != nn.Standardised()
     for t in (1, 2, 3):
         params, state, _ = step(params, state, key=t)
