@@ -40,7 +40,14 @@ def run(records=(), task="labels", recipe=True, **fields):
         whole_batch=True, batch_size=None, optimizer="sgd", activation="tanh", dtype="float64", width=16, hidden=None
     )
     known |= dict.fromkeys(("optimizer", "folder", "log", "checkpoint", "plot", "validation_error", "best_step"))
-    known |= {"steps": len(records), "seconds": 0.25 * len(records), "params": (), "records": tuple(records), "problem": problem}
+    known |= {
+        "unwritten": (),
+        "steps": len(records),
+        "seconds": 0.25 * len(records),
+        "params": (),
+        "records": tuple(records),
+        "problem": problem,
+    }
     problem.describe = lambda: {"features": 5, "train_rows": 23}
     return SimpleNamespace(**(known | fields))
 
