@@ -169,7 +169,6 @@ EVERY = pytest.mark.parametrize("every", [2, pytest.param(1, marks=pytest.mark.n
 
 @pytest.mark.parametrize("fault", ["full", "broken"])
 @EVERY
-@pytest.mark.usefixtures("without_pictures")
 def test_a_disk_that_fails_at_any_call_costs_no_result(tmp_path, elsewhere, reference, fault, every):
     for out, result, error in attempts(tmp_path, fault, every):
         if error is not None:  # before the first step
@@ -190,7 +189,6 @@ def test_a_disk_that_fails_at_any_call_costs_no_result(tmp_path, elsewhere, refe
 
 
 @EVERY
-@pytest.mark.usefixtures("without_pictures")
 def test_a_process_that_ends_at_any_call_leaves_a_run_that_can_be_made_again(tmp_path, elsewhere, reference, every):
     for out, result, error in attempts(tmp_path, "dead", every):
         assert result is None
@@ -234,7 +232,6 @@ def test_an_interrupt_after_the_last_step_changes_nothing(tmp_path, monkeypatch)
     assert (result.ended, kinds(result.log)) == ("steps", WHOLE)
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_a_complete_run_is_made_again_by_resuming_it_or_by_report(tmp_path):
     first = run(tmp_path / "run")
     text = first.log.read_text()
@@ -251,6 +248,7 @@ def test_a_complete_run_is_made_again_by_resuming_it_or_by_report(tmp_path):
         training.result_of(tmp_path / "none")
 
 
+@pytest.mark.usefixtures("pictures")
 def test_each_part_of_the_end_may_fail_and_the_others_happen(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
 
@@ -334,7 +332,6 @@ def test_starts_at_the_same_time_take_folders_of_their_own(tmp_path):
     assert found == sorted(process.pid for process in started)
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_equal_threads_resume_to_the_bit_and_others_warn(tmp_path):
     options = {"optimizer": "gram-gauss-newton", "width": 256}
     with threadpool_limits(2, user_api="blas"):
@@ -350,7 +347,6 @@ def test_equal_threads_resume_to_the_bit_and_others_warn(tmp_path):
         training._compare_threads(half.checkpoint, {"mkl 1": 1}, {"openblas 3": 1})
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_the_documented_save_makes_what_resume_and_predict_take(tmp_path):
     done = run(tmp_path / "run")
     path = tmp_path / "own.npz"
@@ -370,6 +366,7 @@ def test_the_documented_save_makes_what_resume_and_predict_take(tmp_path):
     assert np.array_equal(train((X, Y), resume=path, steps=4, progress=False).params[0], whole.params[0])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_report_prints_and_draws_again(tmp_path):
     pytest.importorskip("matplotlib")
     testing, commands = pytest.importorskip("click.testing"), pytest.importorskip("nearlin.experiments.commands")
