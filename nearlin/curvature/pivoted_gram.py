@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import copies, namespace, same
+from nearlin.curvature.pivoted_rows import columns_work, first_rank, most_columns
 from nearlin.curvature.planner import HORIZON
 from nearlin.curvature.preconditioning import near, too_rough
 from nearlin.linalg import PivotedBlocks, PivotedCholesky, Rates, Work, nearby_groups, pivoted_blocks, second_level
@@ -24,8 +25,6 @@ from nearlin.nn import KernelEntries
 EFFORT = 2.2  # iterations per factor e of the residual that are expected at the first rank
 FEW = 8  # m d / n below which few columns do not help
 DEAR = 2  # times what further columns take that the iterations of one step take before there are more
-PASSES = 10  # over an entry of the kernel while it is made
-CALLS = 600  # of the array library while F is made
 
 
 class Form(NamedTuple):
@@ -78,10 +77,7 @@ class PivotedGram(NamedTuple):
 
     def operator(self, rows):
         """r → P⁻¹ r for r (n c,), the same P for every output; ``rows`` is n c."""
-        n = self.M.factor.remainder.shape[0]
-        if rows == n:
-            return self.M
-        return lambda r: namespace(r).reshape(self.M(namespace(r).reshape(r, (n, rows // n))), (rows,))
+        return self.M
 
 
 @dataclass(frozen=True)
@@ -127,12 +123,12 @@ class PivotedColumns:
     @property
     def most(self):
         """Columns that n and the memory allow."""
-        return max(1, min(self.J.samples, int(self.memory / (2 * self.J.item * self.J.samples))))
+        return most_columns(self.J, self.memory)
 
     @property
     def first(self):
         """The `Form` of the first step: k₀ columns."""
-        return Form(min(self.most, math.ceil(math.sqrt(2 * self.J.shape[1]))))
+        return Form(min(self.most, first_rank(self.J)))
 
     # ------------------------------------------------------------------------------------------------------------------- making
 
@@ -202,10 +198,7 @@ class PivotedColumns:
 
     def _build(self, k, made=0):
         """Predicted time of going on to k columns from those that are made."""
-        n, d = self.J.samples, self.J.factor_shapes[0][1]
-        flops = 2 * n * (k - made) * d + 2 * n * (k**2 - made**2)
-        memory = PASSES * self.J.item * n * (k - made)
-        return self._time(Work(matmul=flops, cholesky=k**3 / 3, memory=memory, calls=CALLS))
+        return self._time(columns_work(self.J, k) + (-1 * columns_work(self.J, made) if made else Work()))
 
     def _each(self, form):
         """Predicted time of an iteration."""

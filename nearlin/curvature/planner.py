@@ -134,7 +134,7 @@ class Planner:
     def candidates(self):
         """The routes that fit the network, the loss and the memory."""
         if not self.J.layered:
-            routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", "cg")]
+            routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", "pivoted", "cg")]
         elif self.squared and self._has_sample_side:
             routes = [ROUTES[name] for name in ("exact", "sketch", "class-averaged", "cg")]
         else:
@@ -150,23 +150,33 @@ class Planner:
 
     def seconds(self, route, experience, ratio):
         """Predicted time of a step's linear algebra by this route."""
-        kept = self.serving(route, experience.kept)
+        kept = self.serving(route, experience)
         if kept:
             iterations, build = self._again(kept, experience), 0.0
         else:
             effort = experience.effort(route.name, self._prior(route, ratio))
-            build = self._build(route, experience) / (HORIZON if self.reuse and route.keeps else 1)
+            build = self._build(route, experience) / (HORIZON if self.reuse and route.keeps(self.J) else 1)
             iterations = effort * self._digits
         return build + iterations * self._each(route) + self._time(self.J.product_work())
 
-    def serving(self, route, kept):
-        """The kept preconditioner, if it is this route's and serves these inputs; else None."""
+    def serving(self, route, experience):
+        """The kept preconditioner, if it is this route's, serves these inputs, and has the columns that are wanted; else None."""
+        kept = experience.kept
+        if route.pivoted and kept and kept.route == route.name and self._lacks_columns(kept.source, experience):
+            return None
         return kept if self.reuse and kept is not None and route.serves(kept, self.point.x) else None
+
+    def _stays(self, route):
+        """Whether what is kept of this route never ages."""
+        return route.unchanging or (route.pivoted and route.keeps(self.J))
+
+    def _lacks_columns(self, source, experience):
+        return source.rank < self.columns(experience) and not source.factor.exhausted
 
     def limit(self, kept):
         """Iterations before a kept preconditioner is given up: twice what a new one would cost in all."""
         route = ROUTES[kept.route]
-        if route.unchanging:
+        if self._stays(route):
             return self.maxiter
         new = self._build(route, Experience()) / self._each(route) + kept.fresh
         return min(self.maxiter, 2 * math.ceil(new) + 2)
@@ -187,12 +197,12 @@ class Planner:
             after = after._replace(columns=self._next_columns(experience, solve.iterations))
         if fresh and route.grows and too_rough(solve.iterations, self.epsilon, growth):
             return after._replace(kept=None, growth=2 * growth)
-        if route.unchanging:
+        if self._stays(route):
             return after
         new = self._build(route, after) + kept.fresh * self._each(route)
         old = self._again(kept, after) * self._each(route)
         serves = self.reuse and not old > new and solve.reason == Exit.CONVERGED
-        return after if serves and route.keeps else after._replace(kept=None)
+        return after if serves and route.keeps(self.J) else after._replace(kept=None)
 
     @property
     def _digits(self):
@@ -216,7 +226,9 @@ class Planner:
 
     def _next_columns(self, experience, iterations):
         build = lambda k: self._time(ROUTES["pivoted"].build_work(self.J, k))  # noqa: E731
-        return next_rank(self.columns(experience), iterations, build, self._time(self.J.product_work()))
+        columns = self.columns(experience)
+        wanted = next_rank(columns, iterations, build, self._time(self.J.product_work()))
+        return max(wanted, columns) if self._stays(ROUTES["pivoted"]) else wanted
 
     def _build(self, route, experience):
         """Predicted time of making the route's preconditioner."""

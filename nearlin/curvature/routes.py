@@ -16,7 +16,7 @@ from typing import ClassVar
 from nearlin._array import copies, namespace, same
 from nearlin.curvature.direct import direct_factor, direct_matrices
 from nearlin.curvature.kronecker_curvature import diagonal_curvature, kronecker_curvature
-from nearlin.curvature.pivoted_rows import columns_work, dense, factor_bytes, first_rank, pivoted_rows
+from nearlin.curvature.pivoted_rows import closed, columns_work, dense, factor_bytes, first_rank, pivoted_rows
 from nearlin.curvature.preconditioning import Kept, near
 from nearlin.linalg import TriangularBlocks, Work, columns, nystrom, sketch_factor
 
@@ -42,12 +42,15 @@ class Route:
     any_batch: ClassVar[bool] = False  # it serves batches that it was not made on
     whole: ClassVar[bool] = True  # one triangular factor of the whole system, or none at all
     grows: ClassVar[bool] = False  # a larger one would be better
-    keeps: ClassVar[bool] = True  # it may serve later steps
     pivoted: ClassVar[bool] = False  # its size is a number of columns
 
     def obstacle(self, J):
         """Why it cannot be taken, in words, or nothing."""
         return ""
+
+    def keeps(self, J):
+        """Whether it may serve later steps."""
+        return True
 
     def bytes(self, J):
         """What its matrices take."""
@@ -253,15 +256,16 @@ class RandomNystrom(Route):
 
 
 class Pivoted(Route):
-    """A few columns of K Kᵀ, made from its rows (sample, output) in every step: those of a deep network age in one."""
+    """A few columns of K Kᵀ. Those of the closed-form kernel stay for the run; others age in one step, and are made anew."""
 
-    unchanging = whole = keeps = False
+    unchanging = whole = False
     pivoted = True
 
     def obstacle(self, J):
-        if not J.layered:
-            return "the two-layer network's columns are those of NearLinearGaussNewton(preconditioner='pivoted')"
-        return _no_rows(J)
+        return _no_rows(J) if J.layered else ""
+
+    def keeps(self, J):
+        return closed(J)
 
     def bytes(self, J):
         return factor_bytes(J)
@@ -272,7 +276,7 @@ class Pivoted(Route):
 
     def apply_work(self, J):
         k = first_rank(J)
-        return super().apply_work(J) + Work(triangular=2 * k**2, memory=2 * J.item * J.shape[0] * k)
+        return super().apply_work(J) + Work(triangular=2 * k**2, memory=2 * J.item * J.pooled().shape[0] * k)
 
     def make(self, setting):
         return pivoted_rows(setting.J, setting.columns, setting.sketch, setting.key, setting.like)
@@ -317,7 +321,10 @@ class KroneckerFactors(ByLayers):
 class Direct(Route):
     """The inverse itself, made anew in every step and at every strength."""
 
-    unchanging = whole = keeps = False
+    unchanging = whole = False
+
+    def keeps(self, J):
+        return False
 
     def obstacle(self, J):
         if not J.layered:

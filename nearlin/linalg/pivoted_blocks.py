@@ -89,14 +89,16 @@ class PivotedBlocks:
     R: object
 
     def __call__(self, r):
-        """P⁻¹ r for r (n,) or (n, c)."""
-        q = self._blocks(r)
-        if self.R is None:
-            return q
-        F, R = self.factor.F, self.R
-        inner = _array.namespace(F).matrix_transpose(F) @ q
-        w = _array.solve_triangular(R, _array.solve_triangular(R, inner, trans=True))
-        return self._blocks(r - F @ w)
+        """P⁻¹ r for r (n,), or (n c,): the same P for c columns, in order (row, column)."""
+        xp, columns = _array.namespace(r), r
+        if r.shape[0] > self.places.shape[0]:
+            columns = xp.reshape(r, (self.places.shape[0], -1))
+        q = self._blocks(columns)
+        if self.R is not None:
+            F, R = self.factor.F, self.R
+            w = _array.solve_triangular(R, _array.solve_triangular(R, xp.matrix_transpose(F) @ q, trans=True))
+            q = self._blocks(columns - F @ w)
+        return xp.reshape(q, r.shape)
 
     def _blocks(self, r):
         """B⁻¹ r."""

@@ -204,13 +204,13 @@ class PivotedPreconditioner:
     R: object
 
     def __call__(self, r):
-        """P⁻¹ r for r (n,) or (n, c)."""
+        """P⁻¹ r for r (n,), or (n c,): the same P for c columns, in order (row, column)."""
         if self.R is None:
             return r / self.shift
-        F, R = self.factor.F, self.R
-        inner = _array.namespace(F).matrix_transpose(F) @ r
-        w = _array.solve_triangular(R, _array.solve_triangular(R, inner, trans=True))
-        return (r - F @ w) / self.shift
+        F, R, xp = self.factor.F, self.R, _array.namespace(r)
+        columns = r if r.shape[0] == F.shape[0] else xp.reshape(r, (F.shape[0], -1))
+        w = _array.solve_triangular(R, _array.solve_triangular(R, xp.matrix_transpose(F) @ columns, trans=True))
+        return xp.reshape(columns - F @ w, r.shape) / self.shift
 
     @property
     def rank(self):

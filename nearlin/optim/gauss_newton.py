@@ -237,8 +237,8 @@ class GaussNewton:
         bounds = state.bounds or self._bounds(J, system, point)
         if not 0 < bounds.size < math.inf:
             return params, state, unmoved(point, _no_curvature(bounds), state.damping)
-        setting = self._setting(J, point, state.experience.growth, key, planner.columns(state.experience) if J.layered else 1)
-        P = self._preconditioning(planner, ROUTES[plan.route], state.experience.kept, setting)
+        setting = self._setting(J, point, state.experience.growth, key, planner.columns(state.experience))
+        P = self._preconditioning(planner, ROUTES[plan.route], state.experience, setting)
         for damping in guard.attempts_from(state.damping or Damping(self.damping or _first(J, bounds))):
             solution = P.solve(system, damping)
             trial = self._attempt(objective, params, point, batch, solution, variables)
@@ -313,8 +313,8 @@ class GaussNewton:
         ratio = state.bounds.size / state.damping.value if state.bounds and state.damping else 100.0
         return planner.cheapest(state.experience, ratio)
 
-    def _preconditioning(self, planner, route, kept, setting):
-        kept = planner.serving(route, kept)
+    def _preconditioning(self, planner, route, experience, setting):
+        kept = planner.serving(route, experience)
         return Preconditioning(route, kept, setting, planner.limit(kept) if kept else self.maxiter, self.maxiter)
 
     def _setting(self, J, point, growth, key, columns=1):

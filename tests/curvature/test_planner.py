@@ -74,11 +74,11 @@ def test_what_is_worn_or_rough_is_not_kept_and_what_would_not_change_is(planner,
 
 def test_what_is_kept_serves_its_inputs_alone_and_only_where_preconditioners_are_reused(planner):
     one, other = kept(planner, "exact"), kept(planner, "exact", x=planner.point.x + 1e-9)
-    assert planner.serving(ROUTES["exact"], one) is one
-    assert planner.serving(ROUTES["exact"], other) is planner.serving(ROUTES["sketch"], one) is None
-    assert dataclasses.replace(planner, reuse=False).serving(ROUTES["exact"], one) is None
+    assert planner.serving(ROUTES["exact"], Experience(one)) is one
+    assert planner.serving(ROUTES["exact"], Experience(other)) is planner.serving(ROUTES["sketch"], Experience(one)) is None
+    assert dataclasses.replace(planner, reuse=False).serving(ROUTES["exact"], Experience(one)) is None
     anywhere = kept(planner, "kfac", x=None)
-    assert planner.serving(ROUTES["kfac"], anywhere) is anywhere
+    assert planner.serving(ROUTES["kfac"], Experience(anywhere)) is anywhere
 
 
 def test_a_route_that_has_triangular_factors_is_planned_for_lsqr_alone(planner):

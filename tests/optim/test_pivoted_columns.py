@@ -46,7 +46,7 @@ def test_the_step_is_the_dense_one(be, numpy_backend, outputs):
     opt = NearLinear(preconditioner="pivoted", epsilon=1e-12, damping=1e-6, guard=False)
     (W,), _, info = opt.step(params, opt.init(params, objective), objective, batch, key=7)
     assert info.solve.reason == "converged"
-    assert info.solve.preconditioner == "pivoted, 40 columns"  # √(2 m d) = 39.2
+    assert info.solve.preconditioner == "pivoted, 39 columns"  # √(2 m d) = 39.2
     np.testing.assert_allclose(be.numpy(W), want, atol=1e-8)
 
 
@@ -261,3 +261,53 @@ def test_a_state_comes_back_from_a_checkpoint(tmp_path, numpy_backend):
     assert not info.solve.refreshed
     assert info == same
     np.testing.assert_array_equal(W, V)
+
+
+# ------------------------------------------------------------------------------------------------------------ in GaussNewton
+
+
+@pytest.mark.parametrize(("activation", "outputs"), [("relu", 1), ("relu", 3), ("tanh", 1)])
+def test_gauss_newton_takes_the_dense_step_by_columns(be, numpy_backend, activation, outputs):
+    if be.eps > 1e-10:
+        pytest.skip("needs float64")
+    sizes = {"width": 96, "activation": activation, "outputs": outputs}
+    want = dense_step(*problem(numpy_backend, **sizes), damping=64e-6)
+    objective, params, batch = problem(be, **sizes)
+    opt = nl.optim.GaussNewton(plan="pivoted", epsilon=1e-12, damping=1e-6, guard=False, maxiter=200)
+    (W,), _, info = opt.step(params, opt.init(params, objective), objective, batch, key=7)
+    assert (info.solve.reason, info.solve.preconditioner) == (
+        "converged",
+        f"pivoted, {39 if activation == 'relu' else 48} columns",
+    )
+    np.testing.assert_allclose(be.numpy(W), want, atol=1e-7)
+
+
+@pytest.mark.parametrize(("activation", "made"), [("relu", [True, False, False]), ("tanh", [True] * 3)])
+def test_gauss_newton_keeps_the_columns_of_the_kernel_alone(numpy_backend, activation, made):
+    infos = run(nl.optim.GaussNewton(plan="pivoted"), *problem(numpy_backend, activation=activation), 3)[2]
+    assert [info.solve.refreshed for info in infos] == made
+    assert all(info.accepted for info in infos)
+
+
+def test_gauss_newton_takes_more_columns_where_products_are_slow(numpy_backend):
+    objective, params, batch = problem(numpy_backend)
+    opt, found = nl.optim.GaussNewton(plan="pivoted", rates=nl.linalg.Rates(thin=(1e6, 1e6))), []
+    state = opt.init(params, objective)
+    state = state._replace(experience=state.experience._replace(columns=16))
+    for t in range(4):
+        params, state, info = opt.step(params, state, objective, batch, key=t)
+        found.append((info.solve.preconditioner, info.solve.refreshed))
+    assert found == [
+        ("pivoted, 16 columns", True),
+        ("pivoted, 32 columns", True),
+        ("pivoted, 64 columns", True),
+        ("pivoted, 64 columns", False),
+    ]
+
+
+def test_gauss_newton_plans_columns_where_matrices_do_not_fit(numpy_backend):
+    info = run(nl.optim.GaussNewton(memory=64 * 64 * 8), *problem(numpy_backend, width=64), 1)[2][0]
+    assert info.plan.partition(":")[0] in ("pivoted", "cg")
+    slow = nl.linalg.Rates(thin=(1e6, 1e6))
+    info = run(nl.optim.GaussNewton(memory=64 * 64 * 8 + 1, rates=slow), *problem(numpy_backend, width=64), 1)[2][0]
+    assert info.plan.startswith("pivoted: ")
