@@ -134,9 +134,9 @@ class PivotedCholesky:
         if rank >= self.rank:
             return self
         F, pivots = self.F[:, :rank], self.pivots[:rank]
-        d = _host(self.source.diagonal) - _host(_array.namespace(F).sum(F * F, axis=1))
-        d[d <= _noise(rank, self._eps, _host(self.source.diagonal))] = 0
-        d[list(pivots)] = 0
+        diagonal = _host(self.source.diagonal)
+        d = diagonal - _host(_array.namespace(F).sum(F * F, axis=1))
+        d[d <= _noise(rank, self._eps, diagonal)] = 0
         return replace(self, F=F, gram=self.gram[:rank, :rank], remainder=d, pivots=pivots, exhausted=False)
 
     def preconditioner(self, damping, shift=None):
@@ -367,9 +367,7 @@ class _Growth:
             i = lost.argmax()
             if not math.isfinite(self.d[i]):
                 raise ValueError(f"row {i} of the matrix holds NaN or Inf, or squares that overflow; expected finite numbers")
-            found = (
-                f"a Schur complement has {self.d[i]:.3g} on its diagonal at row {i}, beside {self.diagonal[i]:.3g} in the matrix"
-            )
+            found = f"a Schur complement has {self.d[i]:.3g} on its diagonal at row {i}, beside {self.diagonal[i]:.3g} in the matrix"
             raise FactorizationError(f"{found}; expected a positive semidefinite matrix whose diagonal is that of the source")
 
 

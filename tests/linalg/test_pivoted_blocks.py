@@ -160,3 +160,14 @@ def test_another_matrix_in_the_blocks_is_noticed_where_it_is_no_remainder():
     object.__setattr__(factor.source, "x", factor.source.x * np.where(np.arange(4) < 2, -3.0, 1.0))
     with pytest.raises(FactorizationError, match=r"^group 0 .* is not positive definite"):
         pivoted_blocks(factor, 1e-9, [np.arange(40)])
+
+
+def test_several_columns_are_solved_for_as_each_of_them(be):
+    """r (n c,) in order (row, column), by both levels, and without any columns of A."""
+    x = be.array(clusters(64, 3))
+    flat, empty = factored(x, 24).preconditioner(1e-2), PivotedCholesky(KernelEntries(x), 0)
+    groups = nearby_groups(x, 0, size=16)
+    r = np.random.default_rng(0).standard_normal((64, 3))
+    for P in (flat, pivoted_blocks(flat.factor, 1e-2, groups), empty.preconditioner(1.0), pivoted_blocks(empty, 1.0, groups)):
+        want = np.stack([be.numpy(P(be.array(r[:, k].copy()))) for k in range(3)], axis=1)
+        np.testing.assert_allclose(be.numpy(P(be.array(r.reshape(-1)))), want.reshape(-1), rtol=be.tol(1e-9), atol=be.tol(1e-9))

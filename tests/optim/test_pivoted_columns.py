@@ -284,8 +284,13 @@ def test_gauss_newton_takes_the_dense_step_by_columns(be, numpy_backend, activat
 
 @pytest.mark.parametrize(("activation", "made"), [("relu", [True, False, False]), ("tanh", [True] * 3)])
 def test_gauss_newton_keeps_the_columns_of_the_kernel_alone(numpy_backend, activation, made):
-    infos = run(nl.optim.GaussNewton(plan="pivoted"), *problem(numpy_backend, activation=activation), 3)[2]
+    _, state, infos = run(nl.optim.GaussNewton(plan="pivoted"), *problem(numpy_backend, activation=activation), 3)
     assert [info.solve.refreshed for info in infos] == made
+    kept = state.experience.kept
+    assert (kept is not None) == (activation == "relu")
+    if kept is not None:
+        assert isinstance(kept.source.factor.source, nl.nn.KernelEntries)
+        assert state.experience.columns == kept.source.rank
     assert all(info.accepted for info in infos)
 
 
