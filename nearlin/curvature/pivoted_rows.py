@@ -41,13 +41,18 @@ def first_rank(J):
     """k₀, for which 2 k² + e k are the flops of a product a row."""
     work, e = J.product_work(), _entry(J)
     product = (work.matmul + work.thin) / _size(J)
-    return max(1, round((math.sqrt(e * e + 8 * product) - e) / 4))
+    return math.ceil((math.sqrt(e * e + 8 * product) - e) / 4)
 
 
 def factor_bytes(J):
     """What the factors of the rows take, or J Sᵀ at the first rank."""
     left, right = _widths(J, first_rank(J))
     return 0 if closed(J) else J.item * (_size(J) * left + J.samples * right)
+
+
+def least_bytes(J):
+    """Those, and what the fewest columns take, twice as they grow."""
+    return factor_bytes(J) + 2 * J.item * _size(J) * min(FEWEST, _size(J))
 
 
 def _size(J):

@@ -134,7 +134,8 @@ class Planner:
     def candidates(self):
         """The routes that fit the network, the loss and the memory."""
         if not self.J.layered:
-            routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", "pivoted", "cg")]
+            few = 2 * first_rank(self.J) <= self.J.samples  # else columns are no fewer than a matrix
+            routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", *["pivoted"] * few, "cg")]
         elif self.squared and self._has_sample_side:
             routes = [ROUTES[name] for name in ("exact", "sketch", "class-averaged", "cg")]
         else:

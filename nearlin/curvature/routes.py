@@ -16,7 +16,7 @@ from typing import ClassVar
 from nearlin._array import copies, namespace, same
 from nearlin.curvature.direct import direct_factor, direct_matrices
 from nearlin.curvature.kronecker_curvature import diagonal_curvature, kronecker_curvature
-from nearlin.curvature.pivoted_rows import closed, columns_work, dense, factor_bytes, first_rank, pivoted_rows
+from nearlin.curvature.pivoted_rows import closed, columns_work, dense, first_rank, least_bytes, pivoted_rows
 from nearlin.curvature.preconditioning import Kept, near
 from nearlin.linalg import TriangularBlocks, Work, columns, nystrom, sketch_factor
 
@@ -268,7 +268,8 @@ class Pivoted(Route):
         return closed(J)
 
     def bytes(self, J):
-        return factor_bytes(J)
+        """With the fewest columns."""
+        return least_bytes(J)
 
     def build_work(self, J, rows):
         """Of ``rows`` columns."""

@@ -367,7 +367,8 @@ class _Growth:
             i = lost.argmax()
             if not math.isfinite(self.d[i]):
                 raise ValueError(f"row {i} of the matrix holds NaN or Inf, or squares that overflow; expected finite numbers")
-            found = f"a Schur complement has {self.d[i]:.3g} on its diagonal at row {i}, beside {self.diagonal[i]:.3g} in the matrix"
+            left, whole = self.d[i], self.diagonal[i]
+            found = f"a Schur complement has {left:.3g} on its diagonal at row {i}, beside {whole:.3g} in the matrix"
             raise FactorizationError(f"{found}; expected a positive semidefinite matrix whose diagonal is that of the source")
 
 

@@ -86,14 +86,7 @@ def test_k0_columns_take_a_product_and_memory_caps_them(digits):
     k, entry = first_rank(J), sum(2 * o + 2 * D / 10 for o, D in J.factor_shapes)
     assert J.shape[0] * (2 * k * k + entry * k) == pytest.approx(J.product_work().matmul, rel=0.05)
     bare = most_columns(J, 1e12)
-    assert (bare, most_columns(J, ROUTES["pivoted"].bytes(J) + 2 * 4 * 4000 * 7)) == (J.shape[0], 7)
+    assert (bare, most_columns(J, ROUTES["pivoted"].bytes(J) + 2 * 4 * 4000 * 2)) == (J.shape[0], 18)  # the fewest, 16, and 2
     planner = GaussNewton(plan="pivoted").planner(J, objective.at(params, batch), False)
-    few = dataclasses.replace(planner, memory=ROUTES["pivoted"].bytes(J) + 2 * 4 * 4000 * 7)
-    assert (planner.columns(Experience()), planner.columns(Experience(columns=5)), few.columns(Experience())) == (k, 5, 7)
-
-
-def test_rows_of_a_two_layer_network_are_those_of_another_method(digits):
-    objective = nn.Objective(nn.TwoLayer(64, 128), nn.SquaredLoss())
-    params, batch = objective.network.init(0, digits[0]), (digits[0], digits[1].astype("float32"))
-    with pytest.raises(ValueError, match=r"^plan is 'pivoted', and the two-layer network's columns"):
-        GaussNewton(plan="pivoted").step(params, GaussNewton().init(params, objective), objective, batch)
+    few = dataclasses.replace(planner, memory=ROUTES["pivoted"].bytes(J) + 2 * 4 * 4000 * 2)
+    assert (planner.columns(Experience()), planner.columns(Experience(columns=5)), few.columns(Experience())) == (k, 5, 18)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import re
+import types
 
 import numpy as np
 import pytest
@@ -302,7 +303,7 @@ def test_the_plan_is_the_route_that_was_cheapest_by_the_operations_it_made(tally
     cases = [(None, *SERVED["a third time"]), *((plan, *how) for plan in found for how in SERVED.values())]
     for rates, (served, uses, again, kept) in itertools.product(TABLES.values(), cases):
         efforts = {plan: effort for plan, (effort, *_) in found.items()} | ({f"{served}, again": again} if again else {})
-        old = served and Kept(served, None, None, 1.0, 3, 3, uses)
+        old = served and Kept(served, types.SimpleNamespace(rank=math.inf), None, 1.0, 3, 3, uses)
         state = State(experience=Experience(old, tuple(sorted(efforts.items()))))
         for reuse in (True, False)[: 1 if kept > 3 else 2]:
             costs = {plan: cost(plan, rates, 4 if reuse else 1, kept if plan == served and reuse else None) for plan in found}

@@ -27,13 +27,26 @@ RATIO = 100.0  # of the curvature to the first damping, as the planner has it be
 BOUNDS = 4  # products that measure the bounds of the damping in the first step
 
 
+class _Blocks:
+    """Slices of ``step`` neurons, none of which is made before it is asked for: a width may be out of all reach."""
+
+    def __init__(self, width, step):
+        self.width, self.step = width, step
+
+    def __len__(self):
+        return ceil(self.width / self.step)
+
+    def __getitem__(self, i):
+        return slice(i * self.step, min((i + 1) * self.step, self.width))
+
+
 def outline(network, n, dtype):
     """The Jacobian of a two-layer network or perceptron on ``n`` samples, its arrays without memory: for its sizes alone."""
     hollow = lambda *shape: np.broadcast_to(np.zeros((), dtype), shape)  # noqa: E731
     if isinstance(network, TwoLayer):
         x, step = hollow(n, network.inputs), neurons_per_block(n, dtype)
-        blocks = tuple(slice(i, min(i + step, network.width)) for i in range(0, network.width, step))
-        masks = (x if network.activation == "relu" else None,) * len(blocks)
+        blocks = _Blocks(network.width, step)
+        masks = (x if network.activation == "relu" else None,)
         W = hollow(network.width, network.inputs)
         return TwoLayerJacobian(x, x, W, activation(network.activation), blocks, masks, network.outputs)
     specs, c = network.layers, network.layers[-1].out
@@ -128,7 +141,7 @@ def _columns(n, sizes):
     c, p, q = sizes[-1], _parameters(sizes), (sizes[0] + 1) * sizes[1]
     entry = sum(2 * o + 2 * D / c for o, D in _matrices(sizes))
     product = (4 * p if c <= FEW_OUTPUTS else 8 * p - 4 * q) / c
-    return max(1, round((sqrt(entry * entry + 8 * product) - entry) / 4)), entry
+    return ceil((sqrt(entry * entry + 8 * product) - entry) / 4), entry
 
 
 def _matrices(sizes):
