@@ -228,7 +228,10 @@ def test_an_interrupt_after_the_last_step_changes_nothing(tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "_live", live)
-    result = run(tmp_path / "run")
+    try:
+        result = run(tmp_path / "run")
+    except Interrupted as interrupted:
+        result = interrupted.result
     assert (result.ended, kinds(result.log)) == ("steps", WHOLE)
 
 
