@@ -1,4 +1,4 @@
-"""How long a block of a walk is, what is kept for the next one, slices, and masks in bits."""
+"""How long a block of a walk is, slices, and masks in bits."""
 
 import functools
 import math
@@ -9,10 +9,6 @@ import numpy as np
 from nearlin._array.backends import is_numpy, namespace, on_gpu
 
 CPU_BLOCK_BYTES = 8 * 2**20
-
-# The C library of Linux gives freed memory back above a threshold, and its pages are made anew by the next block. The threshold
-# grows with the largest array that was freed, of up to 32 MB: this one, which is never written to.
-np.empty(2**25 - 2**13, dtype=np.uint8)
 
 
 def block_length(row_bytes, like, parts=1):

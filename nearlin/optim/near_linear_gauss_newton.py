@@ -206,10 +206,11 @@ class NearLinearGaussNewton:
         way, why = self._way(J, point, state, key)
         known, made, fresh = way.known(state.preconditioner), None, False
         epsilon = self._forcing_term(guard.size, state.previous if known else 0.0, eps)
-        P = known if self.reuse else None
-        if P is None or way.at(P, state.damping.value) is None:
-            made, fresh = way.make(P), True
-            P = way.factor(made, self._first(way, made, state, eps), P)
+        kept = known if self.reuse else None
+        P = kept and way.at(kept, state.damping.value)
+        if P is None:
+            made, fresh = way.make(kept), True
+            P = way.factor(made, self._first(way, made, state, eps), kept)
         least = least_damping(eps) * P.scale
         for damping in guard.attempts_from(state.damping or Damping(P.damping)):
             solution, served = None, way.at(P, damping)

@@ -100,7 +100,7 @@ def _pivoted(net, K, fresh, recalled, rank, made, rounds, moved):
     k = first_rank(net.parameters, n) if rank is None else rank
     return {
         "columns": pivoted_columns(n, d, k, rounds, made) if fresh else 0,
-        "factorisation": (fresh + 2 * moved) * pivoted_root(k),  # once to see whether P serves
+        "factorisation": (fresh + moved) * pivoted_root(k),
         "applications": K * pivoted_application(n, k, net.blocks),
         "scale": (4 if fresh and not recalled else 3) * n,
     }
