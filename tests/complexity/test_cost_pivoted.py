@@ -11,7 +11,7 @@ from nearlin.linalg import PivotedCholesky, pivoted_cholesky
 from nearlin.nn import KernelEntries
 from tests.complexity.test_cost import counted, peak, two_layer
 
-PIVOTED = NearLinearGaussNewton(preconditioner="pivoted", rates=nl.linalg.Rates(thin=(1e15, 1e15)))  # no more columns
+PIVOTED = nl.optim.NearLinearGaussNewton(preconditioner="pivoted", rates=nl.linalg.Rates(thin=(1e15, 1e15)))  # no more columns
 
 
 @pytest.fixture
