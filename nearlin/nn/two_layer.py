@@ -120,10 +120,10 @@ class TwoLayer:
         (W,) = params
         phi = activation(self.activation)
         blocks = tuple(blocks_of_neurons(self.width, self.outputs, width_of_block(x)))
-        masks = [None] * len(blocks)
+        signs, masks = neuron_signs(blocks, x), [None] * len(blocks)
 
         def part(i):
-            f, masks[i] = _forward_block(x, W[blocks[i], :], neuron_signs(blocks[i], x), phi)
+            f, masks[i] = _forward_block(x, W[blocks[i], :], signs[i], phi)
             return f
 
         f = sums_of_blocks(part, blocks_by_output(blocks, self.width, self.outputs), x)

@@ -60,8 +60,9 @@ def blocks_by_output(blocks, width, outputs):
     return [range(owned.index(k), owned.index(k) + owned.count(k)) for k in range(outputs)]
 
 
-def neuron_signs(block, like):
-    """a_r = (-1)^r for the neurons of a block."""
+def neuron_signs(blocks, like):
+    """a_r = (-1)^r for the neurons of each block: views of one array, of one sign more than the longest block has neurons."""
     xp = namespace(like)
-    r = xp.arange(block.start, block.stop, dtype=xp.int64, device=like.device)
-    return xp.astype(1 - 2 * (r % 2), like.dtype)
+    r = xp.arange(max(block.stop - block.start for block in blocks) + 1, dtype=xp.int64, device=like.device)
+    signs = xp.astype(1 - 2 * (r % 2), like.dtype)
+    return [signs[block.start % 2 : block.start % 2 + block.stop - block.start] for block in blocks]

@@ -117,11 +117,10 @@ class TwoLayerJacobian(Jacobian):
     def matvec(self, v):
         """J v (n c,) for ``v`` = (V,), V (m, d); 2 n m d flops."""
         namespace(self.x, *v)  # of one backend
-        scratch = Scratch()
+        signs, scratch = self._signs(), Scratch()
 
         def product(i):
-            V = v[0][self.blocks[i], :]
-            signed = V * neuron_signs(self.blocks[i], V)[:, None]
+            signed = v[0][self.blocks[i], :] * signs[i][:, None]
             return self._by_sample(lambda B: B @ signed, i, scratch)
 
         return self._contracted(self._sums(product))
@@ -139,11 +138,12 @@ class TwoLayerJacobian(Jacobian):
 
     def rmatvec(self, u):
         """Jᵀ u, the tuple (U,) with U (m, d), for ``u`` (n c,); 2 n m d flops."""
-        ux, adjoint, scratch = self._spread(u), self._adjoint(), Scratch()
+        ux, adjoint, signs, scratch = self._spread(u), self._adjoint(), self._signs(), Scratch()
 
         def product(i):
             T, _ = self._adjoint_and_image(i, ux[self._owners[i]], scratch, image=False)
-            self._write(adjoint, i, T)
+            T *= signs[i][:, None]
+            adjoint[self.blocks[i], :] = T
 
         map_blocks(product, range(len(self.blocks)), self.x)
         return (adjoint,)
@@ -151,17 +151,18 @@ class TwoLayerJacobian(Jacobian):
     def _adjoint(self):
         return namespace(self.x).empty(self.W.shape, dtype=self.x.dtype, device=self.x.device)
 
-    def _write(self, adjoint, i, T):
-        T *= neuron_signs(self.blocks[i], self.x)[:, None]
-        adjoint[self.blocks[i], :] = T
+    def _signs(self):
+        """a_r of each block."""
+        return neuron_signs(self.blocks, self.x)
 
     def gram_matvec_with_adjoint(self, u):
         """J Jᵀ u (n c,) and Jᵀ u in one walk; 4 n m d flops."""
-        ux, adjoint, scratch = self._spread(u), self._adjoint(), Scratch()
+        ux, adjoint, signs, scratch = self._spread(u), self._adjoint(), self._signs(), Scratch()
 
         def product(i):
             T, image = self._adjoint_and_image(i, ux[self._owners[i]], scratch)
-            self._write(adjoint, i, T)
+            T *= signs[i][:, None]
+            adjoint[self.blocks[i], :] = T
             return image
 
         return self._contracted(self._sums(product)), (adjoint,)
@@ -232,8 +233,8 @@ class TwoLayerJacobian(Jacobian):
 
     def _signals(self, rows):
         """M (rows, w), block by block."""
-        for i, block in enumerate(self.blocks):
-            yield self._slope(i, rows, Scratch()) * neuron_signs(block, self.x) * self._scale
+        for i, signs in enumerate(self._signs()):
+            yield self._slope(i, rows, Scratch()) * signs * self._scale
 
     def weigh(self, root):
         """Cᵀ J for the root C of a squared loss, a multiple of the identity by samples: J Jᵀ stays block-diagonal."""

@@ -30,13 +30,18 @@ def tiles_in_sums(n, m, block=None, outputs=1, dtype="float64"):
     return 1 if undivided(x) else len(tiles_of_samples(x, walked(n, m, block, outputs)[0].stop))
 
 
+def sign_flops(n, m, block=None, outputs=1):
+    """3 w + 3 for the signs of one walk, blocks of at most w neurons."""
+    return 3 * max(neurons.stop - neurons.start for neurons in walked(n, m, block, outputs)) + 3
+
+
 def slope_flops(n, d, m, activation):
     """Flops of phi' of all neurons, which ReLU reads from its masks and others make anew."""
     return 0 if activation == "relu" else 2 * n * m * d + DERIVATIVE[activation] * n * m
 
 
 def forward(n, d, m, block=None, activation="relu", outputs=1):
-    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 m + blocks (2 n d + 3 n) for ReLU.
+    """Outputs and masks: 2 n m d + 4 n m + 2 m d + 3 w + 3 + blocks (2 n d + 3 n) for ReLU, w the neurons of a block.
 
     Parameters
     ----------
@@ -51,36 +56,38 @@ def forward(n, d, m, block=None, activation="relu", outputs=1):
     Returns
     -------
     int
-        Flops. The terms are x Wᵀ; |z|, |z| a and z > 0; a W and the signs; x (a W) and the sums; and the scale.
+        Flops. The terms are x Wᵀ; |z|, |z| a and z > 0; a W and the signs (`sign_flops`); x (a W) and the sums; and the scale.
     """
     blocks = len(walked(n, m, block, outputs))
     if activation == "relu":
-        walk = 2 * n * m * d + 4 * n * m + 2 * m * d + 3 * m + blocks * (2 * n * d + 3 * n)
+        walk = 2 * n * m * d + 4 * n * m + 2 * m * d + blocks * (2 * n * d + 3 * n)
     else:
-        walk = 2 * n * m * d + (FUNCTION[activation] + 2) * n * m + 3 * m + blocks * n
-    return walk  # the sums of c outputs save what the scale costs them
+        walk = 2 * n * m * d + (FUNCTION[activation] + 2) * n * m + blocks * n
+    return walk + sign_flops(n, m, block, outputs)  # the sums of c outputs save what the scale costs them
 
 
 def matvec(n, d, m, block=None, activation="relu", outputs=1):
-    """J v: 2 n m d + m d + 3 m + (blocks + c) n d."""
+    """J v: 2 n m d + m d + 3 w + 3 + (blocks + c) n d."""
     sums = len(walked(n, m, block, outputs)) + outputs
-    return 2 * n * m * d + m * d + 3 * m + sums * n * d + slope_flops(n, d, m, activation)
+    beside = sign_flops(n, m, block, outputs) + slope_flops(n, d, m, activation)
+    return 2 * n * m * d + m * d + sums * n * d + beside
 
 
 def rmatvec(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"):
-    """Jᵀ u: 2 n m d + t m d + 3 m + c (n d + n) for sums of t `tiles_in_sums`."""
+    """Jᵀ u: 2 n m d + t m d + 3 w + 3 + c (n d + n) for sums of t `tiles_in_sums`."""
     tiles = tiles_in_sums(n, m, block, outputs, dtype)
-    return 2 * n * m * d + tiles * m * d + 3 * m + outputs * (n * d + n) + slope_flops(n, d, m, activation)
+    beside = sign_flops(n, m, block, outputs) + slope_flops(n, d, m, activation)
+    return 2 * n * m * d + tiles * m * d + outputs * (n * d + n) + beside
 
 
 def gram_matvec(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"):
-    """J Jᵀ u, and Jᵀ u: 4 n m d + t m d + 3 m + (blocks + 2 c) n d + n c, in one walk; see `rmatvec`.
+    """J Jᵀ u, and Jᵀ u: 4 n m d + t m d + 3 w + 3 + (blocks + 2 c) n d + n c, in one walk; see `rmatvec`.
 
     Slopes that are not read from masks are made twice where t > 1.
     """
     sums, tiles = len(walked(n, m, block, outputs)) + 2 * outputs, tiles_in_sums(n, m, block, outputs, dtype)
-    slopes = min(tiles, 2) * slope_flops(n, d, m, activation)
-    return 4 * n * m * d + tiles * m * d + 3 * m + sums * n * d + n * outputs + slopes
+    beside = sign_flops(n, m, block, outputs) + min(tiles, 2) * slope_flops(n, d, m, activation)
+    return 4 * n * m * d + tiles * m * d + sums * n * d + n * outputs + beside
 
 
 def gram(n, d, m, block=None, activation="relu", outputs=1):

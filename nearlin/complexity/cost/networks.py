@@ -62,8 +62,9 @@ def two_layer(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"
         n, n * outputs, n * d, m * d, 1, kernels.forward(n, d, m, **sizes), 2 * n * d, adjoint,
         kernels.matvec(n, d, m, **sizes), adjoint, kernels.gram_matvec(n, d, m, **sizes, dtype=dtype),
         kernels.gram(n, d, m, **sizes),
-        partial(_two_layer_neurons, n, d, m, block, activation, outputs), partial(_two_layer_kronecker, n, d, m, activation),
-        3 * n * m + 3 * m + kernels.slope_flops(n, d, m, activation), blocks=outputs,
+        partial(_two_layer_neurons, n, d, m, block, activation, outputs),
+        partial(_two_layer_kronecker, n, d, m, block, activation, outputs),
+        3 * n * m + kernels.sign_flops(n, m, block, outputs) + kernels.slope_flops(n, d, m, activation), blocks=outputs,
     )  # fmt: skip
 
 
@@ -75,9 +76,9 @@ def _two_layer_neurons(n, d, m, block, activation, outputs, s):
     )
 
 
-def _two_layer_kronecker(n, d, m, activation, s, oversample=KroneckerSRHT.oversample):
+def _two_layer_kronecker(n, d, m, block, activation, outputs, s, oversample=KroneckerSRHT.oversample):
     chunks = ceil(n / max(1, 2**23 // (m + d)))  # samples are sketched some at a time, and signs made for each
-    factors = 2 * n * m + 3 * m * chunks + kernels.slope_flops(n, d, m, activation)
+    factors = 2 * n * m + chunks * kernels.sign_flops(n, m, block, outputs) + kernels.slope_flops(n, d, m, activation)
     again = (chunks - 1) * (kernels.transform(m, 0) + kernels.transform(d, 0))  # the transforms' factors, for each
     return factors + again + oversample * s + kernels.kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
 
