@@ -133,7 +133,7 @@ class PivotedCholesky:
         rank = _array.integer(1)("rank", rank)
         if rank >= self.rank:
             return self
-        F, pivots = self.F[:, :rank], self.pivots[:rank]
+        (F,), pivots = _array.copies((self.F[:, :rank],)), self.pivots[:rank]  # not a view: the others' memory is free
         diagonal = _host(self.source.diagonal)
         d = diagonal - _host(_array.namespace(F).sum(F * F, axis=1))
         d[d <= _noise(rank, self._eps, diagonal)] = 0
