@@ -28,7 +28,9 @@ def lines(path):
 @contextlib.contextmanager
 def started(*arguments, **options):
     """A process that does not outlive the test."""
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the tests have: a run that goes on with others is warned
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*COMMAND, *arguments], text=True, env=env, **pipes, **options)
     try:
         yield process
     finally:
