@@ -260,6 +260,7 @@ def test_blocks_of_neurons_do_not_change_the_numbers(numpy_backend, width, outpu
 def test_tiles_of_samples_and_neurons_make_the_dense_products(be, monkeypatch, n, activation, outputs):
     """Against J from its definition, row (i, k): a_r phi'(w_r·x_i) x_i √(c/m) at the neurons r of output k."""
     monkeypatch.setattr(_array.blocks, "CPU_BLOCK_BYTES", 8 * 64 * 64)
+    monkeypatch.setattr(_array.blocks, "on_gpu", lambda like: False)  # whose blocks are larger than anything here
     monkeypatch.setattr(nn.two_layer_blocks, "WIDE", 24)
     draw, d, m = np.random.default_rng(5), 4, 100
     x, W, u = draw.standard_normal((n, d)), draw.standard_normal((m, d)), draw.standard_normal(n * outputs)
