@@ -2,9 +2,9 @@ r"""A few columns of J Jᵀ in the place of an n x n matrix, for the two-layer n
 
 Formula     P = F Fᵀ + μ I ≈ J Jᵀ + λ I,  F (n, k) of pivoted columns of the closed-form kernel of ReLU
             first rank k₀ = √(2 m d): making F costs about one product with J Jᵀ, 4 n m d flops
-            the next step takes 2 k columns where K products took longer than 2 (B(2 k) - B(k)), for K iterations and B(k) the
-            time of making k columns; groups of near rows beside F (`linalg.second_level`) where K was above 6
-            either is undone, for good, where the next solve takes longer
+            the next step takes 2 k columns by the rule of `nearlin.curvature.pivoted_rows`, and groups of near rows beside F
+            (`linalg.second_level`) where there were more than 6 iterations; either is undone, for good, where the next solve
+            takes longer
 Reference   `nearlin.linalg.pivoted_cholesky`, `nearlin.linalg.pivoted_blocks`; the rules are measured
 Cost        B(k): n k (2 d + 9) + 2 n k² + k³/3 flops;  an application 4 n k + 2 k²;  memory n k numbers, twice while F grows
 Deviations  1. The kernel does not change with the weights, and one F serves a run: it may lack columns, but is never drawn anew.
@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import copies, namespace, same
-from nearlin.curvature.pivoted_rows import columns_work, first_rank, most_columns
+from nearlin.curvature.pivoted_rows import columns_work, few_neurons, first_rank, most_columns, next_rank
 from nearlin.curvature.planner import HORIZON
 from nearlin.curvature.preconditioning import near, too_rough
+from nearlin.curvature.routes import ROUTES
 from nearlin.linalg import PivotedBlocks, PivotedCholesky, Rates, Work, nearby_groups, pivoted_blocks, second_level
 from nearlin.nn import KernelEntries
 
-EFFORT = 2.2  # iterations per factor e of the residual that are expected at the first rank
-FEW = 8  # m d / n below which few columns do not help
-DEAR = 2  # times what further columns take that the iterations of one step take before there are more
+PASSED = 128  # numbers of its groups that a row is passed by in an application: 64, forth and back
 
 
 class Form(NamedTuple):
@@ -67,8 +66,7 @@ class PivotedGram(NamedTuple):
     @property
     def scale(self):
         """The mean of the kernel's diagonal."""
-        diagonal = self.M.factor.source.diagonal
-        return float(namespace(diagonal).mean(diagonal))
+        return _mean_diagonal(self.M.factor)
 
     @property
     def described(self):
@@ -115,10 +113,7 @@ class PivotedColumns:
     @property
     def few_neurons(self):
         """A sentence where the network has too few neurons for its samples, or nothing."""
-        share = self.J.shape[1] / self.J.shape[0]
-        if share >= FEW:
-            return ""
-        return f"m d is {share:.2g} n, few neurons for so many samples: below {FEW} n iterations grow, and a wider network helps"
+        return few_neurons(self.J)
 
     @property
     def most(self):
@@ -162,7 +157,7 @@ class PivotedColumns:
 
     def scale(self, factor):
         """The mean of the kernel's diagonal."""
-        return float(namespace(factor.source.diagonal).mean(factor.source.diagonal))
+        return _mean_diagonal(factor)
 
     def _groups(self, factor):
         return nearby_groups(factor.source.x, self.key)
@@ -187,24 +182,28 @@ class PivotedColumns:
         """The `Form` that is worth a trial, or None."""
         if P.form.groups is None and too_rough(iterations, epsilon, 1):
             return P.form._replace(groups=True)
-        rank = min(2 * P.form.rank, self.most)
-        products, more = iterations * self._time(self.J.product_work()), rank > P.form.rank and not P.M.factor.exhausted
-        return P.form._replace(rank=rank) if more and products > DEAR * self._build(rank, P.form.rank) else None
+        rank = min(next_rank(P.form.rank, iterations, self._build, self._time(self.J.product_work())), self.most)
+        return P.form._replace(rank=rank) if rank > P.form.rank and not P.M.factor.exhausted else None
 
     def seconds(self, P, epsilon):
         """Predicted time of a step's linear algebra."""
-        effort, form = (EFFORT, self.first) if P is None else (P.effort, P.form)
+        effort, form = (ROUTES["pivoted"].effort, self.first) if P is None else (P.effort, P.form)
         return self._build(form.rank) / HORIZON + effort * math.log(1 / epsilon) * self._each(form)
 
-    def _build(self, k, made=0):
-        """Predicted time of going on to k columns from those that are made."""
-        return self._time(columns_work(self.J, k) + (-1 * columns_work(self.J, made) if made else Work()))
+    def _build(self, k):
+        """Predicted time of making k columns."""
+        return self._time(columns_work(self.J, k))
 
     def _each(self, form):
         """Predicted time of an iteration."""
         n, k = self.J.samples, form.rank
-        memory = self.J.item * self.J.outputs * n * (2 * k + (128 if form.groups else 0))
+        memory = self.J.item * self.J.outputs * n * (2 * k + (PASSED if form.groups else 0))
         return self._time(self.J.product_work() + Work(memory=memory, triangular=2 * k**2, calls=20))
 
     def _time(self, work):
         return self.rates.seconds(work, self.J.dtype)
+
+
+def _mean_diagonal(factor):
+    diagonal = factor.source.diagonal
+    return float(namespace(diagonal).mean(diagonal))

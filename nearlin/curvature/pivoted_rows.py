@@ -3,8 +3,8 @@ r"""A few columns of K Kᵀ, pivoted over rows (sample, output): what they are m
 Formula     P = F Fᵀ + μ I ≈ K Kᵀ + n s I,  F (n c, k) of columns of K Kᵀ = Σ_l (A_l A_lᵀ ⊗ 1 1ᵀ) ∘ (Δ̂_l Δ̂_lᵀ) at drawn pivots
             first rank k₀: 2 k² + e k flops a row of F, e an entry of K Kᵀ, are those of one product with K Kᵀ; √(2 m d) for the
             two-layer network
-            2 k columns follow where K products took longer than 2 (B(2 k) - B(k)), k/2 where they took less than B(k) - B(k/2),
-            for K iterations and B(k) the time of making k columns
+            2 k columns follow where t products took longer than 2 (B(2 k) - B(k)), k/2 where they took less than B(k) - B(k/2),
+            for t iterations and B(k) the time of making k columns
             where rows are sums over positions (convolutions): columns of K SᵀS Kᵀ, for a sketch S of 4 k rows
             the two-layer network: columns of the closed-form kernel of ReLU, else of sums over neurons, 4 k of them
 Reference   `nearlin.linalg.pivoted_cholesky`, `nearlin.nn.gram_entries`; the rules are measured
@@ -25,6 +25,7 @@ ROUND = 192  # proposals of a round at least: a round reads all factors
 FEWEST = 16  # columns, below which they are not halved
 CALLS = 120  # of the array library in a round
 PASSES = 20  # over an entry of F while it is made
+FEW = 8  # m d / n below which few columns do not help
 
 
 def closed(J):
@@ -42,6 +43,14 @@ def first_rank(J):
     work, e = J.product_work(), _entry(J)
     product = (work.matmul + work.thin) / _size(J)
     return math.ceil((math.sqrt(e * e + 8 * product) - e) / 4)
+
+
+def few_neurons(J):
+    """A sentence where a two-layer network has too few neurons for its samples, or nothing."""
+    share = J.shape[1] / J.shape[0]
+    if J.layered or share >= FEW:
+        return ""
+    return f"m d is {share:.2g} n, few neurons for so many samples: below {FEW} n iterations grow, and a wider network helps"
 
 
 def factor_bytes(J):
@@ -67,7 +76,7 @@ def most_columns(J, memory):
 
 def columns_work(J, k):
     """The `Work` of making k columns and their preconditioner."""
-    N, block, (left, right) = _size(J), max(ROUND, k // 8), _widths(J, k)
+    N, block, (left, right) = _size(J), min(k, max(ROUND, k // 8)), _widths(J, k)
     rows = _rows_work(J, k)
     flops = N * k * (2 * left + 2 * right * J.samples / N + 2 * k + block)
     memory = J.item * N * (left * k / block + PASSES * k)
@@ -80,7 +89,7 @@ def _rows_work(J, k):
         return J.rows_work()
     if closed(J):
         return Work()
-    return J.sketch_rows_work(SKETCHED * k) if J.layered else Work(memory=J.item * J.samples * J.shape[1] / J.factor_shapes[0][1])
+    return J.sketch_rows_work(SKETCHED * k)
 
 
 def _entry(J):

@@ -9,11 +9,10 @@ Deviations  none
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from nearlin._array import namespace, unguarded
-from nearlin.curvature.pivoted_rows import first_rank, most_columns, next_rank
+from nearlin.curvature.pivoted_rows import few_neurons, first_rank, most_columns, next_rank
 from nearlin.curvature.preconditioning import too_rough
 from nearlin.curvature.routes import PARAMETER, ROUTES
 from nearlin.linalg import Exit, Rates, eps_of
@@ -22,8 +21,6 @@ from nearlin.nn import Point
 HORIZON = 4  # steps that a preconditioner is expected to serve where it can be kept
 TWICE = 2  # by how much more iterations a preconditioner is expected to take on its second step, until that has been seen
 AGAIN = ", again"
-PIVOTED = 3  # times fewer iterations than plain CG that the first pivoted columns are expected to leave
-UNBOUNDED = "a target's probability is below √eps"
 
 
 class Plan(NamedTuple):
@@ -111,32 +108,30 @@ class Planner:
         """
         if reason := ROUTES[name].obstacle(self.J):
             raise ValueError(f"plan is {name!r}, and {reason}; expected 'auto' or another route")
-        if ROUTES[name].side == "sample" and not self.bounded:
-            return Plan("kfac", f"kfac: {UNBOUNDED}, where the residual of {name!r} has no bound")
-        return Plan(name, f"{name}: by name")
+        if not self.squared and ROUTES[name].side == "sample":
+            with unguarded():
+                r = self.point.residual
+            if not float(namespace(r).max(namespace(r).abs(r))) < eps_of(r) ** -0.25:  # NaN and Inf are not below
+                return Plan("kfac", f"kfac: a target's probability is below √eps, where the residual of {name!r} has no bound")
+        return Plan(name, f"{name}: by name" + self._few_neurons(name))
 
     def cheapest(self, experience, ratio):
         """The `Plan` with the least predicted time; ``ratio`` is σ/λ, the size of the curvature over the damping."""
         seconds = {route.name: self.seconds(route, experience, ratio) for route in self.candidates()}
         best, *others = sorted(seconds, key=seconds.get)
-        words = f"{best}: {seconds[best]:.2g} s predicted" + (f", next {others[0]} {seconds[others[0]]:.2g} s" if others else "")
-        return Plan(best, words)
+        words = f"{best}: {seconds[best]:.2g} s predicted"
+        return Plan(best, words + (f", next {others[0]} {seconds[others[0]]:.2g} s" if others else "") + self._few_neurons(best))
 
-    @cached_property
-    def bounded(self):
-        """Whether the residual of the sample side is: no target's probability is below √eps."""
-        if self.squared or self.point is None:
-            return True
-        with unguarded():
-            r = self.point.residual
-        return float(namespace(r).max(namespace(r).abs(r))) < eps_of(r) ** -0.25  # NaN and Inf are not below
+    def _few_neurons(self, name):
+        return f"; {few_neurons(self.J)}" if ROUTES[name].pivoted and few_neurons(self.J) else ""
 
     def candidates(self):
         """The routes that fit the network, the loss and the memory."""
+        N, p = self.J.shape
         if not self.J.layered:
             few = 2 * first_rank(self.J) <= self.J.samples  # else columns are no fewer than a matrix
             routes = [ROUTES[name] for name in ("exact", "sketch", "kernel", *["pivoted"] * few, "cg")]
-        elif self.squared and self._has_sample_side:
+        elif self.squared and p > N and not self.J.coupling and not self._in_units:
             routes = [ROUTES[name] for name in ("exact", "sketch", "class-averaged", "cg")]
         else:
             routes = PARAMETER
@@ -144,10 +139,9 @@ class Planner:
         return [route for route in routes if not route.obstacle(self.J) and route.bytes(self.J) <= self.memory]
 
     @property
-    def _has_sample_side(self):
-        """Fewer rows than parameters, rows of single samples, and no penalty on a first layer with an input scale."""
-        in_units = self.point is not None and self.point.l2 and self.point.layers[0].input_scale
-        return self.J.shape[0] < self.J.shape[1] and not self.J.coupling and not in_units
+    def _in_units(self):
+        """Whether there is a penalty that the sample side cannot hold: on a first layer with an input scale."""
+        return self.point is not None and bool(self.point.l2 and self.point.layers[0].input_scale)
 
     def seconds(self, route, experience, ratio):
         """Predicted time of a step's linear algebra by this route."""
@@ -211,8 +205,7 @@ class Planner:
 
     def _prior(self, route, ratio):
         """Iterations per factor e of a route that has not been tried: plain CG takes √κ/2 with κ <= 1 + σ/λ."""
-        plain = 0.5 * math.sqrt(1 + ratio) / (PIVOTED if route.pivoted else 1)
-        return min(route.effort, plain) if route.pivoted or (route.name == "cg" and self.J.layered) else route.effort
+        return min(route.effort, 0.5 * math.sqrt(1 + ratio)) if route.name == "cg" and self.J.layered else route.effort
 
     def _again(self, kept, experience):
         """Iterations that a kept preconditioner is expected to take next: as last time, or, the first time, as others did."""

@@ -45,7 +45,7 @@ class Setting:
     rows: int
     key: int
     accuracy: Accuracy
-    columns: int = 1
+    columns: int
 
     @cached_property
     def J(self):

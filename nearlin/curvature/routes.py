@@ -378,7 +378,7 @@ SAMPLE = (
     PerClass("per-class", 4),
     Frozen("frozen", 1.5),
     RandomNystrom("nystrom", 2),
-    Pivoted("pivoted", 10 / 3),
+    Pivoted("pivoted", 2.2),
     Route("cg", 10),
 )
 PARAMETER = (

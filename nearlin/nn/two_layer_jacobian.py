@@ -290,8 +290,12 @@ class TwoLayerJacobian(Jacobian):
         """The `Work` of `NeuronSigns`, pooled."""
         n, (m, d) = self.samples, self.W.shape
         sums = math.ceil(m / max(1, m // s))  # neurons in equal groups: s or more sums
-        update = n * n * (sums + d) + 2 * n * m
-        return self._slope_work() + Work(matmul=update, memory=self.item * n * (m + 8 * n), calls=12 * len(self.blocks))
+        return self.sketch_rows_work(s) + Work(matmul=n * n * (sums + d), memory=8 * self.item * n * n)
+
+    def sketch_rows_work(self, s):
+        """The `Work` of its sums over neurons."""
+        n, m = self.samples, self.W.shape[0]
+        return self._slope_work() + Work(matmul=2 * n * m, memory=self.item * n * m, calls=12 * len(self.blocks))
 
     def kernel_work(self):
         """The `Work` of `kernel_gram`."""

@@ -74,6 +74,9 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                of inputs with their means m and deviations s of the first batch taken away: λ (||W diag(s)||² + ||b + W m||²). The
                penalty stays that of W: D is 1/s² there. As the sample side has I for D, with a penalty the parameter side is
                taken.
+            10. "pivoted" has F Fᵀ + μ I of k columns of K Kᵀ and no matrix of (n c)² entries; its cost stands in
+               `nearlin.curvature.pivoted_rows`. A ReLU network of two layers has those of the closed-form kernel, which stay for
+               the run; others are made anew in every step. The planner takes them by itself for two layers alone.
 """
 
 import math
@@ -154,7 +157,7 @@ class GaussNewton:
     plan : str
         ``"auto"``: the route with the least predicted time; or one of "exact", "sketch", "kernel" (two-layer ReLU networks),
         "class-averaged", "per-class", "frozen" (the first exact factor, in all steps), "nystrom", "pivoted" (a few columns of
-        K Kᵀ, anew in every step, for networks of layers; its cost: `nearlin.curvature.pivoted_rows`), "cg"; on the parameter side
+        K Kᵀ: deviation 10), "cg"; on the parameter side
         "kfac", "diagonal", "parameter-cg", "direct" (the inverse itself: for dense layers and some 1000 rows or parameters).
     solver : str
         ``"cg"``; on the sample side also ``"lsqr"`` or ``"craig"``, which square no condition number.
@@ -317,7 +320,7 @@ class GaussNewton:
         kept = planner.serving(route, experience)
         return Preconditioning(route, kept, setting, planner.limit(kept) if kept else self.maxiter, self.maxiter)
 
-    def _setting(self, J, point, growth, key, columns=1):
+    def _setting(self, J, point, growth, key, columns):
         return Setting(J, point, point.layers, self._distribution(J), self._rows(J, growth), key, self._accuracy, columns)
 
     def _rows(self, J, growth):

@@ -6,9 +6,9 @@ Update      W ← W - lr Jᵀg,   ||r - (J Jᵀ + λ I) g|| <= ε ||r||
             J (n c, p) Jacobian of the outputs, r (n c,) residual f - y, g (n c,)
             R (n c, n c) with RᵀR = G̃ + λ I, G̃ = J SᵀS Jᵀ sketched; PCG on J Jᵀ + λ I with M⁻¹ = R⁻¹R⁻ᵀ
 Notation    paper → code:  A = Jᵀ → J transposed,  R → R⁻¹,  ε₀ → epsilon,  G_t → J Jᵀ,  λ_min of the kernel → not needed
-Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, s sketched neurons (default
-              3 n/2), K inner iterations, B floats of a block of neurons (2 MB, or 256 neurons up to 8 MB; to the flop:
-              `nearlin.complexity.cost.near_linear_step`):
+Cost        with R, and a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, s sketched neurons
+              (default 3 n/2), K inner iterations, B floats of a block of neurons (2 MB, or 256 neurons up to 8 MB, else 512 by
+              tiles of samples; to the flop: `nearlin.complexity.cost.near_linear_step`):
             leading K (4 N + 2 n²) flops per step: products and triangular solves
             leading 2 N flops per step: certificate
             leading 2 N + 4 n m flops per step: guard, which is the next step's forward pass
@@ -33,7 +33,8 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
             8. Several outputs of the two-layer network (one in the paper) have neurons of their own, and J Jᵀ a block for each.
                One R (n, n), of a sketch of all neurons that estimates the mean of the blocks, preconditions them all.
             9. Where R would take longer or does not fit the memory (``preconditioner``), F Fᵀ + μ I of k pivoted columns of the
-               closed-form kernel stands for it, with no array of n² entries: `nearlin.curvature.pivoted_gram`.
+               closed-form kernel stands for it, with no array of n² entries, for a whole run and at every λ:
+               `nearlin.curvature.pivoted_gram`, its cost too. tr(G) is that of the kernel then.
 """
 
 from dataclasses import dataclass

@@ -599,7 +599,7 @@ def test_a_rough_sketch_is_made_larger_in_the_next_step(numpy_backend):
     assert (state.experience.growth, state.experience.kept) == (2, None)
     point = objective.at(params, batch)
     J = point.jacobian(weighted=True)
-    rows = [ROUTES["sketch"].make(opt._setting(J, point, growth, 0))[1].shape[1] for growth in (1, 2)]
+    rows = [ROUTES["sketch"].make(opt._setting(J, point, growth, 0, 1))[1].shape[1] for growth in (1, 2)]
     assert rows == [5, 10]
 
 
@@ -966,7 +966,7 @@ def test_a_float64_residual_repairs_float32(solver):
         opt = exactly("sketch", solver=solver, damping=damping, residual_dtype=residual_dtype, epsilon=1e-9, maxiter=3000)
         point = objective.at(params, batch)
         J = point.jacobian(weighted=True)
-        route, setting = ROUTES[opt.plan], opt._setting(J, point, 1, 0)
+        route, setting = ROUTES[opt.plan], opt._setting(J, point, 1, 0, 1)
         kept = route.factor(route.make(setting), setting, damping)
         system = opt._system(route.side, J, point, None)
         step, _, _, info = system.solve(damping, Applied(kept, 60, damping), opt.maxiter)

@@ -220,7 +220,7 @@ def parts(opt, plan, objective, params, batch, J=None):
     J, strength, route = point.jacobian(weighted=True), 1e-2, ROUTES[plan]
 
     def build():
-        setting = opt._setting(J, point, 1, 3)
+        setting = opt._setting(J, point, 1, 3, opt.planner(J, point, True).columns(Experience()))
         return route.factor(route.make(setting), setting, strength)
 
     applied = Applied(build(), point.samples, strength)
@@ -247,6 +247,16 @@ def test_a_route_does_the_work_that_it_announces(tally, name, plan):
         assert work.triangular == pytest.approx(counted["triangular"] / J.outputs, rel=0.1)
         work = nl.linalg.Work(triangular=work.triangular + work.matmul)
     check(work, counted)
+
+
+@pytest.mark.parametrize(("name", "n"), [("two-layer", 1000), ("two-layer-tanh", 1000), ("factors", 300), ("passes", 300)])
+def test_columns_of_many_rows_are_about_the_work_that_is_announced(tally, name, n):
+    """Within a quarter: proposals that are refused, and their minors, are not announced."""
+    opt = GaussNewton(plan="pivoted")
+    J, build, *_ = parts(opt, "pivoted", *problem(name, n=n))
+    k = opt.planner(J, None, True).columns(Experience())
+    announced, counted = sum(arithmetic(ROUTES["pivoted"].build_work(J, k)).values()), sum(tally(build).values())
+    assert 0.75 * counted < announced < 1.1 * counted
 
 
 FREE = {"memory": (1e30, 1e30), "calls": 1e30}
