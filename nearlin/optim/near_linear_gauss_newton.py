@@ -204,7 +204,7 @@ class NearLinearGaussNewton:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
         J = self._jacobian(point, objective)
         self._check_inner(J)
-        way, why = self._way(J, point, state, key)
+        way, why = self.way(J, point.x, state, key)
         known, made, fresh = way.known(state.preconditioner), None, False
         epsilon = self._forcing_term(guard.size, state.previous if known else 0.0, eps)
         kept = known if self.reuse else None
@@ -238,10 +238,13 @@ class NearLinearGaussNewton:
 
     # ------------------------------------------------------------------------------------------------ the preconditioner
 
-    def _way(self, J, point, state, key):
-        """How J Jᵀ + λ I is preconditioned in this step, and why where there was a choice."""
+    def way(self, J, x, state, key):
+        """How J Jᵀ + λ I is preconditioned in a step: `Sketches` or `PivotedColumns`, and why where there was a choice.
+
+        Sizes alone decide in a first step, and arrays are not looked at.
+        """
         inner = self._accuracy.inner(J)
-        sketched = Sketches(inner, point.x, self.sketch, self.size, state.growth, key, self.maxiter)
+        sketched = Sketches(inner, x, self.sketch, self.size, state.growth, key, self.maxiter)
         pivoted = PivotedColumns(inner, fold_in(key, 0), self.rates, self.memory, self.maxiter)
         if self.preconditioner == "pivoted":
             if pivoted.obstacle:

@@ -101,7 +101,9 @@ SLOW = nl.linalg.Rates(cholesky=(1e3, 1e3))
 
 
 @pytest.mark.parametrize(("n", "width"), [(64, 64), (64, 4096), (300, 600)])
-@pytest.mark.parametrize("options", [{}, {"rates": SLOW}, {"memory": 1e5}, {"preconditioner": "pivoted"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"rates": SLOW}, {"memory": 1e5}, {"preconditioner": "pivoted"}, {"rates": SLOW, "sketch_size": 2.0}]
+)
 def test_the_planned_preconditioner_is_the_one_that_a_step_takes(n, width, options):
     opt = nl.optim.NearLinearGaussNewton(maxiter=1, guard=False, **options)
     x, y = nl.data.sphere(n=n, d=8, seed=1)

@@ -14,7 +14,7 @@ from nearlin.complexity.cost import memory
 from nearlin.complexity.cost.kernels import factorisation, neurons_per_block, triangular_solves
 from nearlin.complexity.cost.networks import mlp, two_layer
 from nearlin.complexity.cost.steps import near_linear_step
-from nearlin.curvature import ROUTES, Experience, PivotedColumns, Sketches
+from nearlin.curvature import ROUTES, Experience, PivotedColumns
 from nearlin.nn import TwoLayer, activation
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.network import FEW_OUTPUTS, Tape
@@ -85,16 +85,9 @@ class Preconditioner(NamedTuple):
 
 def planned_preconditioner(network, n, dtype, optimizer=None):
     """The `Preconditioner` of the first step of ``optimizer`` (`NearLinearGaussNewton()`) on a two-layer network, by sizes."""
-    optimizer = optimizer or NearLinearGaussNewton()
-    J = outline(network, n, dtype)
-    columns = PivotedColumns(J, 0, optimizer.rates, optimizer.memory, optimizer.maxiter)
-    sketch = Sketches(J, J.x, optimizer.sketch, optimizer.size, 1, 0, optimizer.maxiter)
-    chosen = optimizer.preconditioner
-    if chosen == "auto":
-        fits, epsilon = sketch.bytes <= optimizer.memory, optimizer.epsilon
-        as_fast = fits and sketch.seconds(optimizer.rates, epsilon) <= columns.seconds(None, epsilon)
-        chosen = "sketch" if columns.obstacle or as_fast else "pivoted"
-    return Preconditioner(chosen) if chosen == "sketch" else Preconditioner(chosen, columns.first.rank, columns.most)
+    optimizer, J = optimizer or NearLinearGaussNewton(), outline(network, n, dtype)
+    way, _ = optimizer.way(J, J.x, optimizer.init(None, None), 0)
+    return Preconditioner("pivoted", way.first.rank, way.most) if isinstance(way, PivotedColumns) else Preconditioner("sketch")
 
 
 def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, phi="relu"):
