@@ -42,7 +42,7 @@ def flops(full, optimizer=fixed):
             yield {"step": f"in {name}", "size": size, "flops": tally.total}
 
 
-def memory(full, optimizer=BY_NAME, sizes=(1024, 2048, 3072, 4096), m=1024):
+def memory(full, optimizer=BY_NAME, sizes=(1536, 2304, 3072, 3840), m=1024):
     """Bytes of the largest array of a whole step with k₀ = √(2 m d) columns, and of all at the peak, beside n² floats."""
     for n in sizes:
         p = problem(n, D, m, counting=True)
@@ -173,7 +173,8 @@ CLAIMS = (
         "K iterations and k columns fixed; k = 4, which one round makes", flops,
         Bound("flops", equal=1, over="size", by="step", reduce="degree"), how="count"),
     claim("pivoted-step-memory", 0, PIVOTED, "derived",
-        "A whole step makes no array of n² entries, and its peak is linear in the samples.", "m and k₀ = √(2 m d) fixed", memory,
+        "A whole step makes no array of n² entries, and its peak is linear in the samples.",
+        "m and k₀ = √(2 m d) fixed; so many samples that walks go by tiles of them", memory,
         Bound("largest", equal=1, over="n", reduce="degree"), Bound("peak", equal=1, over="n", reduce="degree"),
         Bound("peak", high=0.25, over="n", per="n² floats", reduce="last"), how="memory"),
     claim("pivoted-inputs", 0, PIVOTED, "derived",
