@@ -76,6 +76,26 @@ def test_a_batch_changed_in_place_is_noticed(numpy_backend):
     assert PIVOTED.step(params, state, objective, (x, y), key=1)[2].solve.refreshed
 
 
+def test_columns_are_not_drawn_anew_where_they_do_not_converge(numpy_backend):
+    """The kernel has no others to give."""
+    infos = run(NearLinear(preconditioner="pivoted", maxiter=1, epsilon=1e-3), *problem(numpy_backend, width=96), 2)[2]
+    assert [info.solve.refreshed for info in infos] == [True, False]
+    assert all(info.solve.reason.startswith("max") for info in infos)
+
+
+def test_other_keys_draw_other_pivots(numpy_backend):
+    objective, params, batch = problem(numpy_backend, width=64)
+    start = PIVOTED.init(params, objective)
+    pivots = [PIVOTED.step(params, start, objective, batch, key=k)[1].preconditioner.M.factor.pivots for k in (0, 0, 1)]
+    assert pivots[0] == pivots[1] != pivots[2]
+    steps = [
+        nl.optim.GaussNewton(plan="pivoted").step(params, nl.optim.GaussNewton().init(params, objective), objective, batch, k)
+        for k in (0, 0, 1)
+    ]
+    pivots = [state.experience.kept.source.factor.pivots for _, state, _ in steps]
+    assert pivots[0] == pivots[1] != pivots[2]
+
+
 def test_without_reuse_every_step_makes_one(numpy_backend):
     opt = NearLinear(preconditioner="pivoted", reuse=False)
     assert all(info.solve.refreshed for info in run(opt, *problem(numpy_backend), 3)[2])
@@ -96,6 +116,12 @@ def test_the_route_with_the_least_predicted_time_is_taken_and_named(numpy_backen
         words = re.fullmatch(rf"{taken}: (\S+) s predicted, {other} (\S+) s", info.plan)
         assert float(words[1]) <= float(words[2])
         assert info.solve.preconditioner.startswith("pivoted" if taken == "pivoted" else "NeuronSigns")
+
+
+def test_what_is_made_is_expected_to_serve_four_steps(numpy_backend):
+    """Where factors alone take time: n³/3 flops of R, n = 64, and k₀³/3 of 32 columns, at 1000 a second."""
+    plan = first(NearLinear(rates=SLOW_FACTORS), *problem(numpy_backend, width=64)).plan
+    assert plan == f"pivoted: {32**3 / 3 / 4000:.2g} s predicted, sketch {64**3 / 3 / 4000:.2g} s"
 
 
 def test_a_sketch_that_does_not_fit_the_memory_is_not_made(numpy_backend):
