@@ -1,5 +1,6 @@
 """Which backend an array belongs to, where it lives, and the ways between backends and NumPy."""
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -127,6 +128,24 @@ def to_numpy(x):
     if hasattr(x, "to_numpy"):
         return x.to_numpy()
     return np.asarray(x)
+
+
+def current_stream(x):
+    """The stream by which this thread gives the GPU of ``x`` its work; each thread has a device and a stream of its own."""
+    if compat.is_cupy_array(x):
+        return importlib.import_module("cupy").cuda.get_current_stream()
+    return importlib.import_module("torch").cuda.current_stream(x.device)
+
+
+@contextlib.contextmanager
+def on_stream(stream, x):
+    """A context in which this thread works on the GPU of ``x`` by ``stream``."""
+    if compat.is_torch_array(x):
+        with importlib.import_module("torch").cuda.stream(stream):
+            yield
+    else:
+        with x.device, stream:
+            yield
 
 
 def synchronize(x):

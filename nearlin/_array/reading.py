@@ -4,10 +4,9 @@ import contextlib
 import contextvars
 import threading
 
-import array_api_compat as compat
 import numpy as np
 
-from nearlin._array.backends import device, namespace, on_gpu
+from nearlin._array.backends import current_stream, device, namespace, on_gpu, on_stream
 
 _here = threading.local()  # call: the `_Call` that this thread runs; waiting: what `checked_together` is to look at
 
@@ -88,19 +87,24 @@ def side_by_side(f, *lists, like):
     """``list(map(f, *lists))``; where ``like`` lives on a GPU, numbers that all calls wait for are read at once.
 
     Calls take turns, one at a time and in order: each goes on until it asks for numbers (`read`) or ends. What each allocates
-    until then is held by all of them. The first error is raised when every call has ended.
+    until then is held by all of them. The first error is raised when every call has ended; where a reading fails, or
+    is interrupted, the calls are given up.
     """
     given = list(zip(*lists, strict=True))
     if len(given) < 2 or not on_gpu(like):
         return [f(*args) for args in given]
     calls = [_Call(f, args, like) for args in given]
-    while open_ := [call for call in calls if not call.ended]:
-        for call in open_:
-            call.go_on()
-        asking = [call for call in open_ if not call.ended]
-        found = iter(read(*(x for call in asking for x in call.asked)))
-        for call in asking:
-            call.told = [next(found) for _ in call.asked]
+    try:
+        while open_ := [call for call in calls if not call.ended]:
+            for call in open_:
+                call.go_on()
+            asking = [call for call in open_ if not call.ended]
+            found = iter(read(*(x for call in asking for x in call.asked)))
+            for call in asking:
+                call.told = [next(found) for _ in call.asked]
+    finally:
+        for call in calls:
+            call.give_up()
     for call in calls:
         if call.error:
             raise call.error
@@ -112,29 +116,39 @@ class _Call:
 
     def __init__(self, f, args, like):
         self.ended, self.error, self.asked, self.told = False, None, (), ()
-        self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._turn, self._back, self._given_up = threading.Semaphore(0), threading.Semaphore(0), False
         run = contextvars.copy_context().run  # NumPy's error state
-        threading.Thread(target=run, args=(self._run, f, args, like), daemon=True).start()
+        threading.Thread(target=run, args=(self._run, f, args, like, current_stream(like)), daemon=True).start()
 
-    def _run(self, f, args, like):
-        self._turn.acquire()
+    def _run(self, f, args, like, stream):
         _here.call = self
         try:
-            with like.device if compat.is_cupy_array(like) else contextlib.nullcontext():  # each thread has its own
+            self._await_turn()
+            with on_stream(stream, like):
                 self.result = f(*args)
         except BaseException as error:
             self.error = error
         self.ended = True
         self._back.release()
 
+    def _await_turn(self):
+        self._turn.acquire()
+        if self._given_up:
+            raise SystemExit  # frees what the call holds
+
     def go_on(self):
         """Run until the call asks for numbers, or ends."""
         self._turn.release()
         self._back.acquire()
 
+    def give_up(self):
+        """Let the call end where it is, unless it has ended."""
+        self._given_up = True
+        self._turn.release()
+
     def read(self, arrays):
         """The numbers, when all other calls have asked for theirs."""
         self.asked = arrays
         self._back.release()
-        self._turn.acquire()
+        self._await_turn()
         return self.told

@@ -2,10 +2,11 @@
 
 `install` puts it where ``import cupy`` finds it, under the real wrapper of array_api_compat. Names and parameters are those of
 the real package (cupy_signatures.txt); what differs from NumPy is written out in `arrays`, `functions` and `linalg`; `counters`
-counts launches, synchronisations and copies, `recorder` the forms of calls.
+counts launches, synchronisations and copies. Elementwise kernels are compiled by a C compiler, ``cc``.
 """
 
 import importlib.util
+import shutil
 import sys
 import types
 
@@ -23,15 +24,14 @@ def _module(name, members):
 
 def modules():
     """Name -> module, for ``sys.modules``."""
-    stream = types.SimpleNamespace(synchronize=lambda: devices.Device().synchronize())
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: devices.DEVICES, CUDARuntimeError=devices.CUDARuntimeError, runtimeGetVersion=lambda: 12090,
         driverGetVersion=lambda: 12090, getDeviceProperties=lambda device: {"name": b"double"},
     )  # fmt: skip
     cuda = _module(
         "cupy.cuda",
-        {"Device": devices.Device, "Stream": type(stream), "is_available": lambda: True, "runtime": runtime}
-        | {"get_current_stream": lambda device_id=None: stream},
+        {"Device": devices.Device, "Stream": devices.Stream, "is_available": lambda: True, "runtime": runtime}
+        | {"get_current_stream": devices.current_stream},
     )
     algebra = {own.__name__: own for own in linalg.OWN} | {"LinAlgError": linalg.LinAlgError}
     names = functions.namespace()
@@ -59,7 +59,9 @@ def modules():
 
 
 def install():
-    """Put the double where ``import cupy`` finds it; `RuntimeError` where a real CuPy is."""
+    """Put the double where ``import cupy`` finds it; `RuntimeError` where a real CuPy is, or no C compiler."""
     if importlib.util.find_spec("cupy"):
         raise RuntimeError("a real CuPy is installed; expected none beside the double")
+    if not shutil.which("cc"):
+        raise RuntimeError("there is no C compiler cc; expected one, for the elementwise kernels")
     sys.modules.update(modules())

@@ -21,6 +21,29 @@ class OutOfMemoryError(MemoryError):
 _thread = threading.local()
 
 
+class Stream:
+    """A stream, entered by ``with``; each thread has a current one."""
+
+    def __enter__(self):
+        self._before = current_stream()
+        _thread.stream = self
+        return self
+
+    def __exit__(self, *error):
+        _thread.stream = self._before
+
+    def synchronize(self):
+        counters.synchronize("synchronize")
+
+
+NULL = Stream()
+
+
+def current_stream(device_id=None):
+    """The current stream of this thread."""
+    return getattr(_thread, "stream", NULL)
+
+
 def current():
     """The number of the current device of this thread."""
     return getattr(_thread, "device", 0)

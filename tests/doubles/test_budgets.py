@@ -1,6 +1,9 @@
 """What a step asks of a GPU, counted on the double: synchronisations besides one a factorisation, and launches."""
 
 import dataclasses
+import importlib
+import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from tests.doubles import devices
 from tests.doubles.counters import counted
 
 cp = pytest.importorskip("cupy")
-AUTOENCODER = {"SGD": 3, "Adam": 3, "KFAC": 8, "Ginger": 10, "Shampoo": 10, "KBFGS": 24}
+AUTOENCODER = {"SGD": 3, "Adam": 3, "KFAC": 6, "Ginger": 9, "Shampoo": 9, "KBFGS": 19}
 
 
 def autoencoder(rng, sizes=(64, 40, 20, 10, 6), samples=100):
@@ -70,16 +73,16 @@ def test_many_blocks_are_inverted_by_as_many_launches_as_one(rng, blocks):
 
 
 def asked(x, times):
-    """The sum of ``x`` read so many times, and the device that it was read on."""
-    return [_array.read_number(cp.sum(x) + k) for k in range(times)], devices.current()
+    """The sum of ``x`` read so many times, and the device and the stream that it was read on."""
+    return [_array.read_number(cp.sum(x) + k) for k in range(times)], devices.current(), devices.current_stream()
 
 
 def test_calls_side_by_side_read_together_and_go_their_own_ways():
-    with cp.cuda.Device(1):
+    with cp.cuda.Device(1), cp.cuda.Stream() as stream:
         xs = [cp.ones(n) for n in (1, 2, 3)]
         with counted() as counts:
             found = _array.side_by_side(asked, xs, (2, 0, 4), like=xs[0])
-    assert found == [([1.0, 2.0], 1), ([], 1), ([3.0, 4.0, 5.0, 6.0], 1)]
+    assert found == [([1.0, 2.0], 1, stream), ([], 1, stream), ([3.0, 4.0, 5.0, 6.0], 1, stream)]
     assert counts.synchronizations.total() == 4
 
 
@@ -106,6 +109,54 @@ def test_the_error_of_one_call_is_raised_when_the_others_have_ended():
     with pytest.raises(nl.BackendError, match="it failed"):
         _array.side_by_side(call, [cp.ones(1)] * 3, (False, True, False), like=cp.ones(1))
     assert ended == [True, True]
+
+
+def began_since(before):
+    """The threads that are there besides those of ``before``, after a while for them to end."""
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+    return set(threading.enumerate()) - before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, cp.cuda.runtime.CUDARuntimeError])
+def test_calls_whose_numbers_cannot_be_read_are_given_up(monkeypatch, error):
+    before, ended, tolist, readings = set(threading.enumerate()), [], cp.ndarray.tolist, itertools.count()
+
+    def fail(x):
+        if next(readings):
+            raise error
+        return tolist(x)
+
+    def call(x):
+        ended.append(asked(x, 2))
+
+    monkeypatch.setattr(cp.ndarray, "tolist", fail)
+    with pytest.raises(error):
+        _array.side_by_side(call, [cp.ones(1)] * 3, like=cp.ones(1))
+    assert (began_since(before), ended) == (set(), [])
+
+
+def test_a_step_that_runs_out_of_memory_leaves_everything_as_it_was(rng, monkeypatch):
+    params, objective, batch = autoencoder(rng)
+    optimizer, before, calls = nl.optim.KFAC(), set(threading.enumerate()), itertools.count()
+    state = optimizer.init(params, objective)
+    expected, *_ = optimizer.step(params, state, objective, batch, key=0)
+    algebra = importlib.import_module("array_api_compat.cupy").linalg
+    cholesky = algebra.cholesky
+
+    def fail(x):
+        if next(calls) == 3:
+            raise devices.OutOfMemoryError
+        return cholesky(x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(algebra, "cholesky", fail)
+        with pytest.raises(devices.OutOfMemoryError):
+            optimizer.step(params, state, objective, batch, key=0)
+    assert next(calls) > 4  # the other calls went on
+    assert not began_since(before)
+    for W, W_expected in zip(optimizer.step(params, state, objective, batch, key=0)[0], expected, strict=True):
+        np.testing.assert_array_equal(W.get(), W_expected.get())
 
 
 # ------------------------------------------------------------------------------------------------------- equal iterates
