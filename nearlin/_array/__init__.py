@@ -53,7 +53,6 @@ from nearlin._array.checks import (
     positive,
     require,
     settle,
-    square_sum,
     step_size,
     within,
 )
@@ -102,7 +101,7 @@ __all__ = [
     "unguarded", "unguarded_methods", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
-    "settle", "square_sum", "step_size", "within",
+    "settle", "step_size", "within",
     "checked_together", "finite_squares", "look", "read", "read_flag", "read_number", "side_by_side",
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",

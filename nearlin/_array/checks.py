@@ -227,7 +227,7 @@ def integer(least, why=""):
 
 
 def one_of(*known):
-    """The kind of these texts and read, and of None where it is among them."""
+    """The kind of these texts and numbers, and of None where it is among them."""
     words = list(map(repr, known))
     expected = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
 

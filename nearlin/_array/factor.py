@@ -73,7 +73,7 @@ def spd_inverse(a, shift=0.0):
 def cholesky_pivots(stack):
     """Squared diagonals (n, k) of the Cholesky factors of finite (n, k, k); `NotPositiveDefinite` if one has none. n k³/3 flops.
 
-    A matrix that holds NaN has no factor either, and NaN for pivots where its backend does not say so (CuPy).
+    A matrix with NaN or Inf has no factor either; where its backend does not say so (CuPy, OpenBLAS) not all pivots are finite.
     """
     xp = namespace(stack)
     with _failing_as(NotPositiveDefinite, stack):

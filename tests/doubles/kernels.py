@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import hashlib
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,11 +19,11 @@ HEAD = """
 @functools.cache
 def compiled(source):
     """The function ``run`` of a C source."""
-    folder = Path(tempfile.gettempdir()) / f"nearlin_double_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
-    folder.mkdir(exist_ok=True)
-    (folder / "kernel.c").write_text(source)
-    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", "kernel.so", "kernel.c"], cwd=folder, check=True)
-    return ctypes.CDLL(str(folder / "kernel.so")).run
+    with tempfile.TemporaryDirectory() as folder:  # its own: processes of one run compile at the same time
+        library = Path(folder) / "kernel.so"
+        command = ["cc", "-O2", "-shared", "-fPIC", "-o", library, "-x", "c", "-"]
+        subprocess.run(command, input=source, text=True, check=True)
+        return ctypes.CDLL(str(library)).run
 
 
 class ElementwiseKernel:
