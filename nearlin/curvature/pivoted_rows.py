@@ -39,10 +39,14 @@ def dense(J):
 
 
 def first_rank(J):
-    """k₀, for which 2 k² + e k are the flops of a product a row."""
-    work, e = J.product_work(), _entry(J)
-    product = (work.matmul + work.thin) / _size(J)
-    return math.ceil((math.sqrt(e * e + 8 * product) - e) / 4)
+    """k₀."""
+    work = J.product_work()
+    return rank_of((work.matmul + work.thin) / _size(J), _entry(J))
+
+
+def rank_of(product, entry=0):
+    """k for which 2 k² + e k, e an ``entry`` of K Kᵀ, are the flops of a ``product``, both a row of F."""
+    return math.ceil((math.sqrt(entry * entry + 8 * product) - entry) / 4)
 
 
 def few_neurons(J):

@@ -5,7 +5,7 @@ what is held, and for what is at work multiples of the sizes it is made of, fitt
 """
 
 from itertools import pairwise
-from math import ceil, log, sqrt
+from math import ceil, log
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from nearlin.complexity.cost.kernels import factorisation, neurons_per_block, tr
 from nearlin.complexity.cost.networks import mlp, two_layer
 from nearlin.complexity.cost.steps import near_linear_step
 from nearlin.curvature import ROUTES, Experience, PivotedColumns
+from nearlin.curvature.pivoted_rows import rank_of
 from nearlin.nn import TwoLayer, activation
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.network import FEW_OUTPUTS, Tape
@@ -134,7 +135,7 @@ def _columns(n, sizes):
     c, p, q = sizes[-1], _parameters(sizes), (sizes[0] + 1) * sizes[1]
     entry = sum(2 * o + 2 * D / c for o, D in _matrices(sizes))
     product = (4 * p if c <= FEW_OUTPUTS else 8 * p - 4 * q) / c
-    return ceil((sqrt(entry * entry + 8 * product) - entry) / 4), entry
+    return rank_of(product, entry), entry
 
 
 def _matrices(sizes):

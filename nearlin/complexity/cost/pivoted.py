@@ -1,19 +1,20 @@
 """Flops of pivoted columns of the closed-form kernel, to the flop where the rounds that make them are known."""
 
-from math import ceil, sqrt
+from math import ceil
 
 import numpy as np
 
 from nearlin._array import block_length
 from nearlin.complexity.cost.kernels import factorisation
+from nearlin.curvature.pivoted_rows import rank_of
 from nearlin.linalg.pivoted_cholesky import LEAST, MOST, STEPS
 
 ENTRY = 9  # flops of an entry beside 2 d
 
 
 def first_rank(p, n):
-    """k₀ = √(2 p), p = m d, at most n: columns whose making takes about one product."""
-    return min(n, ceil(sqrt(2 * p)))
+    """k₀ = √(2 p), p = m d, at most n: columns whose making takes about one product, 4 n p flops."""
+    return min(n, rank_of(4 * p))
 
 
 def rounds_of(rank, made=0):
