@@ -57,7 +57,7 @@ def print_estimate(estimate, stream=None):
             f"{_network(estimate)}, {estimate.parameters} parameters",
         ),
         ("optimizer", estimate.optimizer + (f", {estimate.solve} inner iterations" if estimate.solve else "")),
-        ("route", f"{estimate.route.name}, as planned for the first step" if estimate.route else None),
+        ("route", _route(estimate.route)),
         ("preconditioner", _preconditioner(estimate.preconditioner)),
         ("backend", f"{estimate.backend}, {estimate.dtype}"),
     )
@@ -71,6 +71,12 @@ def print_estimate(estimate, stream=None):
         "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
         "Bytes are the arrays of a step, without the interpreter.",
     )
+
+
+def _route(planned):
+    if planned is None:
+        return None
+    return f"{planned.name}{f', {planned.rank} columns' if planned.rank else ''}, as planned for the first step"
 
 
 def _preconditioner(planned):

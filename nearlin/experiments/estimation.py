@@ -128,21 +128,25 @@ class Estimate:
         if self.optimizer not in ("near-linear-gauss-newton", "gauss-newton"):
             return {"every step": {}}
         first = {"fresh": True, "recalled": False}
-        if self.preconditioner and self.preconditioner.name == "pivoted":
-            return self._pivoted_kinds(first)
+        planned = self.preconditioner or self.route
+        if planned.name == "pivoted":
+            return self._pivoted_kinds(planned, first)
         if self.always_fresh:
             return {"every step (R fresh)": first}
         fresh, reused = {"fresh": True, "recalled": True}, {"fresh": False, "recalled": True}
         return {"first step": first, "later, R fresh": fresh, "later, R reused": reused}
 
-    def _pivoted_kinds(self, first):
-        """As many columns as the first step takes, and twice as many where that is allowed."""
-        rank, most = self.preconditioner[1:]
-        first, more = {"preconditioner": "pivoted", "rank": rank, **first}, min(2 * rank, most)
+    def _pivoted_kinds(self, planned, first):
+        """As many columns as the first step takes, and twice as many where that is allowed; sums over neurons are made anew."""
+        first, more = {**first, "rank": planned.rank}, min(2 * planned.rank, planned.most)
         if self.always_fresh:
             return {"every step (columns fresh)": first}
-        doubled = {"later, more columns": {**first, "recalled": True, "rank": more, "made": rank}} if more > rank else {}
-        return {"first step": first, **doubled, "later, columns kept": {**first, "fresh": False, "recalled": True}}
+        later, kept = {**first, "recalled": True}, self.activation == "relu"
+        grown = {**later, "rank": more, "made": planned.rank if kept else 0}
+        grown = {"later, more columns": grown} if more > planned.rank else {}
+        if kept:
+            return {"first step": first, **grown, "later, columns kept": {**later, "fresh": False}}
+        return {"first step": first, **grown, "later, columns anew": later}
 
     def _flops(self, **kind):
         """Flops by part; a fresh R of a later step replaces one that was looked at and served no longer."""
@@ -155,7 +159,8 @@ class Estimate:
             more = {"outputs": self.outputs, "phi": self.activation, "dtype": self.dtype}
             return cost.wide_gauss_newton_step(*sizes, self.route.name, self.solve, **more, **kind)
         if self.optimizer == "near-linear-gauss-newton":
-            return cost.near_linear_step(net, self.iterations, **kind, replaced=kind["fresh"] and kind["recalled"])
+            kind |= {"preconditioner": self.preconditioner.name, "replaced": kind["fresh"] and kind["recalled"]}
+            return cost.near_linear_step(net, self.iterations, **kind)
         if self.optimizer in cost.LAYERS:
             parts = cost.layerwise_step(self.optimizer, net, TwoLayer(self.features, self.width).layers, **kind)
             return {name: flops for name, flops in parts.items() if flops}
@@ -169,7 +174,7 @@ class Estimate:
         options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation,
                    "outputs": self.outputs}  # fmt: skip
         if self.optimizer == "near-linear-gauss-newton":
-            return cost.near_linear_memory(*sizes, **options, **kind)
+            return cost.near_linear_memory(*sizes, preconditioner=self.preconditioner.name, **options, **kind)
         if self.optimizer == "gauss-newton":
             return cost.wide_gauss_newton_memory(*sizes[:3], self.route.name, dtype=self.dtype, **options, **kind)
         if self.optimizer in cost.LAYERS:

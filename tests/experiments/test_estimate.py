@@ -3,6 +3,7 @@
 import gc
 import re
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -456,6 +457,59 @@ def test_leading_flops_of_gauss_newton_on_the_wide_network_are_near_the_count(ro
         parts = cost.wide_gauss_newton_step(n, d, m, route, info.solve.iterations, **kind)
         assert info.attempts == 1
         assert 0.965 <= sum(parts.values()) / tally.total <= 1.0
+
+
+def wide_steps(route, activation, n, d, m, wrapped=lambda a: a):
+    """(flops, peak bytes, what `cost` takes) of three Gauss-Newton steps on the two-layer network."""
+    x = np.random.default_rng(0).normal(size=(n, d))
+    batch, network = (wrapped(x), wrapped(np.sin(x[:, 0]))), nl.nn.TwoLayer(d, m, activation)
+    objective, opt = nl.nn.Objective(network, nl.nn.SquaredLoss()), GaussNewton(plan=route)
+    params = network.init(0, batch[0])
+    state, made = opt.init(params, objective), 0
+    for recalled in (False, True, True):
+        tracemalloc.reset_peak()
+        with counting.count() as tally:
+            params, state, info = opt.step(params, state, objective, batch, key=1)
+        kind = {"fresh": info.solve.refreshed, "recalled": recalled}
+        if route == "pivoted":
+            kind["rank"] = int(info.solve.preconditioner.split()[1])
+            kind["made"], made = (made if kind["fresh"] and activation == "relu" else 0), kind["rank"]
+        assert info.attempts == 1
+        yield tally.total, tracemalloc.get_traced_memory()[1], info.solve.iterations, kind
+
+
+FREE = [("pivoted", "relu"), ("pivoted", "tanh"), ("cg", "relu")]  # routes without a matrix, and activations
+
+
+@pytest.mark.parametrize(("route", "activation"), FREE)
+def test_leading_flops_of_wide_gauss_newton_without_a_matrix_are_near_the_count(route, activation):
+    sizes = 512, 8, 256
+    for counted, _, iterations, kind in wide_steps(route, activation, *sizes, counting.wrap):
+        parts = cost.wide_gauss_newton_step(*sizes, route, iterations, phi=activation, **kind)
+        assert 0.965 <= sum(parts.values()) / counted <= 1.005
+
+
+@pytest.mark.parametrize(("route", "activation"), FREE)
+def test_bytes_of_wide_gauss_newton_without_a_matrix_are_those_that_are_traced(route, activation):
+    sizes = 2048, 16, 512
+    gc.collect()
+    tracemalloc.start()
+    for _, peak, _, kind in wide_steps(route, activation, *sizes):
+        parts = cost.wide_gauss_newton_memory(*sizes, route, activation=activation, **kind)
+        assert 0.75 <= sum(parts.values()) / peak <= 1.25
+    tracemalloc.stop()
+
+
+def test_wide_gauss_newton_on_many_samples_is_estimated_by_columns():
+    for activation, last, most in (("relu", "later, columns kept", GIB), ("tanh", "later, columns anew", 2 * GIB)):
+        found = estimate(rows=20000, features=16, width=65536, activation=activation, optimizer="gauss-newton", dtype="float32")
+        assert list(found.steps) == ["first step", "later, more columns", last]
+        assert found.route.name == "pivoted"
+        assert found.peak < most
+        batch = replace(found, always_fresh=True)
+        assert list(batch.steps) == ["every step (columns fresh)"]
+    done = nearlin("--rows", 65536, "--features", 16, "--width", 65536, "--optimizer", "gauss-newton")
+    assert "pivoted, 1449 columns, as planned for the first step" in done.stdout
 
 
 @pytest.mark.parametrize("case", PERCEPTRONS)

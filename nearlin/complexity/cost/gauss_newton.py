@@ -4,6 +4,7 @@ Flops are the leading terms that stand in the head of `GaussNewton`, products A 
 what is held, and for what is at work multiples of the sizes it is made of, fitted to traced peaks of steps in float64.
 """
 
+from functools import partial
 from itertools import pairwise
 from math import ceil, log
 from typing import NamedTuple
@@ -11,15 +12,24 @@ from typing import NamedTuple
 import numpy as np
 
 from nearlin.complexity.cost import memory
-from nearlin.complexity.cost.kernels import factorisation, neurons_per_block, triangular_solves
+from nearlin.complexity.cost.kernels import (
+    factorisation,
+    neuron_sketch,
+    neurons_per_block,
+    sketched_neurons,
+    slope_flops,
+    triangular_solves,
+)
 from nearlin.complexity.cost.networks import mlp, two_layer
+from nearlin.complexity.cost.pivoted import first_rank, pivoted_columns, rounds_of
 from nearlin.complexity.cost.steps import near_linear_step
 from nearlin.curvature import ROUTES, Experience, PivotedColumns
-from nearlin.curvature.pivoted_rows import rank_of
+from nearlin.curvature.pivoted_rows import ROUND, SKETCHED, most_columns, rank_of
 from nearlin.nn import TwoLayer, activation
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.network import FEW_OUTPUTS, Tape
 from nearlin.nn.network_jacobian import BUDGET, NetworkJacobian
+from nearlin.nn.two_layer_blocks import WIDE
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 from nearlin.optim import GaussNewton, NearLinearGaussNewton
 from nearlin.sketch import KroneckerSRHT
@@ -59,11 +69,13 @@ def outline(network, n, dtype):
 
 
 class Route(NamedTuple):
-    """What is planned for a first step: a route by name, iterations of a solve, and seconds at the default rates."""
+    """What is planned for a first step: a route by name, iterations of a solve, and seconds at the optimizer's rates."""
 
     name: str
     iterations: int
     seconds: float
+    rank: int | None = None  # columns of the route "pivoted"
+    most: int | None = None  # that there may be later
 
 
 def planned_route(network, n, dtype, squared, optimizer=None):
@@ -73,7 +85,8 @@ def planned_route(network, n, dtype, squared, optimizer=None):
     plan = planner.cheapest(Experience(), RATIO) if optimizer.plan == "auto" else planner.named(optimizer.plan)
     route = ROUTES[plan.route]
     iterations = min(optimizer.maxiter, max(1, ceil(route.effort * log(1 / optimizer.epsilon))))
-    return Route(plan.route, iterations, planner.seconds(route, Experience(), RATIO))
+    columns = (planner.columns(Experience()), most_columns(planner.J, planner.memory)) if route.pivoted else ()
+    return Route(plan.route, iterations, planner.seconds(route, Experience(), RATIO), *columns)
 
 
 class Preconditioner(NamedTuple):
@@ -237,10 +250,13 @@ def _share(n, sizes, item):
 def wide_gauss_newton_step(n, d, m, route, iterations, *, outputs=1, phi="relu", dtype="float64", **kind):
     """Flops of a `GaussNewton` step on the two-layer network by part: `near_linear_step` with the preconditioner of ``route``.
 
-    Without its certificate, for which the residual is not computed anew.
+    Without its certificate, for which the residual is not computed anew. Pivoted columns are factored at every λ, and tell the
+    effective dimension by 4 k³/3 flops.
     """
     net = two_layer(n, d, m, None, phi, outputs, dtype)
-    parts = near_linear_step(net, max(iterations, 1), **kind) | {"certificate": 0}
+    if route == "pivoted":
+        kind |= {"preconditioner": route, "rank": kind.get("rank") or first_rank(m * d, n), "moved": not kind["fresh"]}
+    parts = near_linear_step(net, max(iterations, 1), **kind) | {"certificate": 0, "scale": 0}
     made = {"exact": net.gram, "kernel": 2 * n * n * d + 9 * n * n, "cg": 0}
     if route in made and kind["fresh"]:
         parts["sketch"] = made[route]
@@ -248,12 +264,35 @@ def wide_gauss_newton_step(n, d, m, route, iterations, *, outputs=1, phi="relu",
         parts["factorisation"] *= outputs
     if route == "cg":
         parts |= {"factorisation": 0, "triangular solves": 0}
-    return {"preconditioner" if name == "sketch" else name: flops for name, flops in parts.items() if flops}
+    if route == "pivoted":
+        parts["columns"] = _wide_columns(n, d, m, kind["rank"], outputs, phi, dtype) if kind["fresh"] else 0
+        parts["factorisation"] += 4 * kind["rank"] ** 3 // 3
+    return {"preconditioner" if name in ("sketch", "columns") else name: flops for name, flops in parts.items() if flops}
 
 
-def wide_gauss_newton_memory(n, d, m, route, *, fresh=True, recalled=True, **options):
-    """Bytes of one `GaussNewton` step on the two-layer network by part: of J Jᵀ, where the route makes it, or of a sketch."""
-    sketched = memory.near_linear_memory(n, d, m, fresh=fresh, recalled=recalled, **options)
+def _wide_columns(n, d, m, k, outputs, phi, dtype):
+    """Flops of k columns, all of them anew: of the closed-form kernel, or of sums over neurons and what these take."""
+    rounds = tuple(rounds_of(k, least=ROUND))
+    if phi == "relu":
+        return pivoted_columns(n, d, k, rounds, dtype=dtype)
+    sums = neuron_sketch(n, m, SKETCHED * k, neurons_per_block(n, dtype), outputs) + slope_flops(n, d, m, phi)
+    return sums + pivoted_columns(n, d + sketched_neurons(m, SKETCHED * k), k, rounds, dtype=dtype, entry=1)
+
+
+def wide_gauss_newton_memory(n, d, m, route, *, fresh=True, recalled=True, rank=None, made=0, **options):
+    """Bytes of one `GaussNewton` step on the two-layer network by part: of J Jᵀ, where the route makes it, of ``rank`` pivoted
+    columns beside those ``made`` before, of nothing for "cg", or of a sketch.
+    """
+    held = partial(memory.near_linear_memory, n, d, m, recalled=recalled, **options)
+    if route == "cg":
+        return held(fresh=False) | {"preconditioner": 0}
+    if route == "pivoted":
+        k, item = first_rank(m * d, n) if rank is None else rank, np.dtype(options.get("dtype", "float64")).itemsize
+        parts = held(fresh=fresh, preconditioner=route, rank=k, made=made)
+        if options.get("activation", "relu") == "relu":
+            return parts
+        sums, blocks = item * n * sketched_neurons(m, SKETCHED * k), 2 * item * n * min(m, WIDE)
+        return parts | {"preconditioner": parts["preconditioner"] + sums, "work": max(parts["work"], blocks)}
     if route != "exact" or not fresh:
-        return sketched
-    return max(memory.gram_memory(n, d, m, **options), sketched, key=lambda parts: sum(parts.values()))
+        return held(fresh=fresh)
+    return max(memory.gram_memory(n, d, m, **options), held(fresh=fresh), key=lambda parts: sum(parts.values()))

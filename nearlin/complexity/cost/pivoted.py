@@ -9,7 +9,7 @@ from nearlin.complexity.cost.kernels import factorisation
 from nearlin.curvature.pivoted_rows import rank_of
 from nearlin.linalg.pivoted_cholesky import LEAST, MOST, STEPS
 
-ENTRY = 9  # flops of an entry beside 2 d
+ENTRY = 9  # flops of an entry of the kernel beside 2 d: the two norms, cosine, its closeness
 
 
 def first_rank(p, n):
@@ -17,16 +17,16 @@ def first_rank(p, n):
     return min(n, rank_of(4 * p))
 
 
-def rounds_of(rank, made=0):
-    """(proposed, taken) of every round if every proposal were taken: rank/8, 16 to 512, in each but the last."""
-    block, left = min(max(rank // 8, LEAST), MOST), rank - made
+def rounds_of(rank, made=0, least=LEAST):
+    """(proposed, taken) of every round if every proposal were taken: rank/8, ``least`` to 512, in each but the last."""
+    block, left = min(max(rank // 8, least), MOST), rank - made
     while left:
         taken = min(block, left)
         yield min(block, 2 * left + 8), taken
         left -= taken
 
 
-def pivoted_columns(n, d, rank, rounds=None, made=0, dtype="float64"):
+def pivoted_columns(n, d, rank, rounds=None, made=0, dtype="float64", entry=ENTRY):
     """F (n, k) and FᵀF from the kernel of n samples: n k (2 d + 9) + 2 n k² and, for rounds of t columns, about n Σ t².
 
     Parameters
@@ -39,6 +39,8 @@ def pivoted_columns(n, d, rank, rounds=None, made=0, dtype="float64"):
         Columns that there are already.
     dtype : str
         On which blocks of rows depend.
+    entry : int
+        Flops of an entry beside 2 d: 1 of sums over s neurons, which are d + s numbers a sample.
 
     Returns
     -------
@@ -48,18 +50,13 @@ def pivoted_columns(n, d, rank, rounds=None, made=0, dtype="float64"):
     like, k = np.empty(0, dtype), made
     total = 0 if made else 4 * n * d + 6 * n - 3  # x is looked at, norms, the diagonal, which is looked at, its least entry
     for proposed, taken in rounds or rounds_of(rank, made):
-        total += _entries(proposed, proposed, d) + (2 * proposed**2 * k)
+        total += proposed**2 * (2 * d + entry + 2 * k)
         blocks = ceil(n / block_length(like.itemsize * (k + 3 * taken), like))
         before = (2 * k + 1) * n * taken if k else 0
-        total += _entries(n, taken, d) + before + n * taken**2 + 2 * n * (k + taken) * taken
+        total += n * taken * (2 * d + entry) + before + n * taken**2 + 2 * n * (k + taken) * taken
         total += blocks * (k + taken) * taken + (2 * taken - 1) * n
         k += taken
     return total
-
-
-def _entries(rows, columns, d):
-    """Entries of the kernel: x·x', the two norms, cosine, its closeness."""
-    return rows * columns * (2 * d + ENTRY)
 
 
 def pivoted_root(k):
