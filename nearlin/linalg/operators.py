@@ -62,14 +62,16 @@ def norms(*arrays, beside=()):
     """The values of the 0-d arrays ``beside``, and the norms of several arrays; one synchronisation."""
     found = read(*beside, *(product(a, a) for a in arrays))
     values, squares = found[: len(beside)], found[len(beside) :]
-    return values + [
-        square**0.5 if square >= _least_square(a) else _scaled_norm(a) for square, a in zip(squares, arrays, strict=True)
-    ]
+    return values + list(map(_root, squares, arrays))
 
 
 def norm(a):
     """Euclidean norm of an array or a tuple of arrays, as a float: 0 for zeros alone, Inf where the squares overflow."""
-    square = inner(a, a)
+    return _root(inner(a, a), a)
+
+
+def _root(square, a):
+    """The norm of ``a`` from the sum of its squares, unless underflow may show in that."""
     return square**0.5 if square >= _least_square(a) else _scaled_norm(a)
 
 
