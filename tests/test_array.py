@@ -91,6 +91,14 @@ def test_large_finite_numbers_are_not_taken_for_infinite(be):
             _array.check(x=be.array(wrong))
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_array_that_is_not_finite_is_seen_beside_others(be, place):
+    arrays = [be.array([1.0, 2.0]), be.array([[3.0]])]
+    assert _array.finite_squares(*arrays)
+    arrays[place] = be.array([1.0, np.nan])
+    assert not _array.finite_squares(*arrays)
+
+
 @pytest.mark.parametrize("a", [[[1.0, 2.0], [2.0, 1.0]], [[np.nan, 0.0], [0.0, 1.0]]], ids=["indefinite", "nan"])
 def test_cholesky_fails_the_same_way_on_every_backend(be, a):
     with pytest.raises(_array.NotPositiveDefinite):

@@ -69,6 +69,14 @@ def test_many_blocks_are_inverted_by_as_many_launches_as_one(rng, blocks):
     np.testing.assert_allclose(found.inverse.get(), np.linalg.inv(X @ X.mT + 0.1 * np.eye(k)), rtol=1e-9)
 
 
+def test_numbers_of_several_dtypes_are_read_at_once_as_they_are():
+    numbers = [cp.asarray(np.array(x)) for x in (3, 0.5, np.float32(np.nan), True)]
+    with counted() as counts:
+        found = _array.read(*numbers)
+    assert counts.synchronizations.total() == 1
+    np.testing.assert_array_equal(found, [3.0, 0.5, np.nan, 1.0])
+
+
 # --------------------------------------------------------------------------------------------------- calls side by side
 
 

@@ -177,6 +177,11 @@ def test_uniform_draws_and_signs_are_those_of_numpy_bit_for_bit(dtype, key):
         np.testing.assert_array_equal(found.get(), expected)
 
 
+def test_uniform_draws_are_at_most_what_is_asked_for():
+    found = _array.philox.uniform(_array.fold_in(7), 0.5, cp.empty(101))
+    np.testing.assert_array_equal(found.get(), np.minimum(_array.uniform(7, (101,), np.empty(0)), 0.5))
+
+
 def test_a_clip_reads_nothing_back(x):
     with counted() as counts:
         found = _array.clipped(x, 1.0, 3.0)

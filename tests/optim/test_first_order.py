@@ -243,9 +243,10 @@ def test_slices_give_the_same_bits(monkeypatch, opt, rng):
         assert np.array_equal(W, V)
 
 
-def test_nesterovs_steps_are_those_of_sutskever_looking_ahead():
-    """v' ← μ v' - lr g(W' + μ v'), W' ← W' + v': ours are W' + μ v', on a quadratic."""
-    A, opt = np.asarray([[3.0, 1.0], [1.0, 2.0]]), nl.optim.SGD(lr=0.05, momentum=0.8, nesterov=True)
+@pytest.mark.parametrize(("form", "lr"), [("sum", 0.05), ("average", 0.25)])
+def test_nesterovs_steps_are_those_of_sutskever_looking_ahead(form, lr):
+    """v' ← μ v' - lr g(W' + μ v'), W' ← W' + v': ours are W' + μ v', on a quadratic. Averages take 1 - μ times lr."""
+    A, opt = np.asarray([[3.0, 1.0], [1.0, 2.0]]), nl.optim.SGD(lr=lr, momentum=0.8, form=form, nesterov=True)
     W = ahead = np.asarray([[1.0, -2.0]])
     v, state, objective = 0.0, opt.init((W,), Quadratic(A)), Quadratic(A)
     for _ in range(6):

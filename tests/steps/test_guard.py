@@ -13,9 +13,9 @@ from nearlin.steps import Bounds, Damping, Guard, StepExit, Trial, unmoved
 BOUNDS = Bounds(size=1.0, floor=1e-8, ceiling=1e12)
 
 
-def point(loss=1.0, residual=1.0, l2=0.0, weight=1.0):
+def point(loss=1.0, residual=1.0, l2=0.0, weight=1.0, outputs=1.0, y=0.0):
     ones = np.ones(4)
-    facts = {"loss": loss, "outputs": ones, "y": 0 * ones, "residual": residual * ones, "l2": l2}
+    facts = {"loss": loss, "outputs": outputs * ones, "y": y * ones, "residual": residual * ones, "l2": l2}
     return SimpleNamespace(**facts, weighed=lambda a: weight**0.5 * a)
 
 
@@ -65,6 +65,7 @@ def test_without_a_guard_one_attempt_is_taken_unless_its_solve_is_worse_than_non
     [
         (point(loss=math.inf), {}, "rejected: the loss is not finite"),
         (point(residual=1e-16), {}, "stalled: the residual is rounding"),
+        (point(residual=1e-16, outputs=0.0, y=1.0), {}, "stalled: the residual is rounding"),
         (point(residual=1e-14), {}, ""),
         (point(residual=1e-16, weight=1e-6), {}, ""),
         (point(residual=1e-16, l2=0.1), {}, ""),
