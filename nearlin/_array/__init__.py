@@ -8,6 +8,7 @@ bit-packed masks, synchronisation, and the way back to NumPy.
 from nearlin._array.backends import (
     NAMES,
     BackendError,
+    Unmade,
     abs_in_place,
     asarray,
     backend_name,
@@ -79,7 +80,7 @@ from nearlin._array.factor import (
     svd,
     tridiagonal_extremes,
 )
-from nearlin._array.memory import keep_freed_memory
+from nearlin._array.memory import keep_freed_memory, machine_memory, memory_next_to
 from nearlin._array.pool import (
     blas_threads,
     by_one_worker,
@@ -98,7 +99,7 @@ from nearlin._array.reading import checked_together, look, read, read_flag, read
 __all__ = [
     "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "clipped", "copies", "cupy_unusable", "describe",
     "device", "into", "is_array", "is_numpy", "itemsize", "namespace", "on_gpu", "prototype", "same", "synchronize", "to_numpy",
-    "unguarded", "unguarded_methods", "unusable", "widest",
+    "unguarded", "unguarded_methods", "Unmade", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
     "settle", "step_size", "within",
@@ -110,5 +111,5 @@ __all__ = [
     "normalization_gradients", "where_positive", "strided_windows", "row_windows",
     "CPU_BLOCK_BYTES", "Scratch", "block_length", "even_step", "joined", "pack_mask", "slices",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
-    "workers", "keep_freed_memory",
+    "workers", "keep_freed_memory", "machine_memory", "memory_next_to",
 ]  # fmt: skip

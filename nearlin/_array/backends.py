@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+from typing import NamedTuple
 
 import array_api_compat as compat
 import numpy as np
@@ -80,10 +81,20 @@ def into(out, operation, *operands):
         out[...] = getattr(namespace(out), operation)(*operands)
 
 
+class Unmade(NamedTuple):
+    """Stands for an array where only its shape, its dtype, and whether it would live on a GPU matter."""
+
+    shape: tuple
+    dtype: np.dtype
+    on_gpu: bool
+
+
 def on_gpu(x):
     """Whether ``x`` lives on a GPU, where a launch costs more than a small operation and a number read back waits for all."""
     if isinstance(x, np.ndarray | np.generic | float):
         return False
+    if isinstance(x, Unmade):
+        return x.on_gpu
     return compat.is_cupy_array(x) or (compat.is_torch_array(x) and x.device.type == "cuda")
 
 

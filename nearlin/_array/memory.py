@@ -1,6 +1,12 @@
-"""The memory of freed arrays: the C library returns it to the system, which gives pages of zeros to the arrays that follow."""
+"""Memory: of freed arrays, which the C library returns to the system, to be given pages of zeros; and how much there is."""
 
 import ctypes
+import importlib
+import os
+
+import array_api_compat as compat
+
+from nearlin._array.backends import on_gpu
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MOST, MOST_OF_OLD = 2**30, 2**25  # bytes; older versions of glibc refuse a greater threshold than 32 MiB
@@ -20,3 +26,27 @@ def keep_freed_memory():
         return False
     kept = mallopt(MMAP_THRESHOLD, MOST) or mallopt(MMAP_THRESHOLD, MOST_OF_OLD)  # first: the other one ends glibc's own choice
     return bool(kept and mallopt(TRIM_THRESHOLD, MOST))
+
+
+def memory_next_to(like):
+    """Bytes that arrays next to ``like`` can take: free ones of a GPU, physical ones of a host, None where nothing tells.
+
+    What CuPy or PyTorch keep of freed arrays on a GPU is given back first, as others do not see it as free.
+    """
+    if not on_gpu(like):
+        return machine_memory()
+    if compat.is_cupy_array(like):
+        cupy = importlib.import_module("cupy")
+        cupy.get_default_memory_pool().free_all_blocks()
+        return cupy.cuda.Device().mem_info[0]
+    cuda = importlib.import_module("torch").cuda
+    cuda.empty_cache()
+    return cuda.mem_get_info(like.device)[0]
+
+
+def machine_memory():
+    """Bytes of physical memory, or None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from nearlin import nn
-from nearlin._array import asarray, backend_name, check, check_range, device, fold_in, is_array, namespace, prototype, to_numpy
+from nearlin._array import (
+    asarray,
+    backend_name,
+    check,
+    check_range,
+    fold_in,
+    is_array,
+    memory_next_to,
+    namespace,
+    on_gpu,
+    prototype,
+    to_numpy,
+)
 from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load
 from nearlin.data.dataset import class_labels, plain, split_rows
 from nearlin.data.diagnosis import diagnose, equal_rows, least_loss
@@ -312,23 +323,14 @@ def _problem(config, name, task, train, test, preprocessing, outputs):
 def _refuse_too_wide(config, x):
     """The weights, in the copies that a step needs, must fit into memory: finding out by trying can take the machine down."""
     needed = COPIES * config.width * x.shape[1] * (4 if config.dtype == "float32" else 8)
-    there = machine_memory()
-    if "cpu" in str(device(x)).lower() and there and needed > there:
+    there = memory_next_to(x)
+    if there and needed > there:
         weights = f"{COPIES} copies of {config.width} x {x.shape[1]} weights take {needed / 2**30:.3g} GiB"
-        raise ValueError(
-            f"width is {config.width}: {weights} and this machine has {there / 2**30:.3g} GiB; expected a smaller width"
-        )
+        where = "free on the GPU" if on_gpu(x) else "on this machine"
+        raise ValueError(f"width is {config.width}: {weights} and {there / 2**30:.3g} GiB are {where}; expected a smaller width")
 
 
 COPIES = 3  # weights, step, and trial weights
-
-
-def machine_memory():
-    """Bytes of physical memory, or None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _fingerprint(use, *arrays):

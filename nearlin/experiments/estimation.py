@@ -5,10 +5,10 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 
-from nearlin._array import NAMES, BackendError, blas_threads, integer, unusable
+from nearlin._array import NAMES, BackendError, blas_threads, integer, machine_memory, memory_next_to, on_gpu, prototype, unusable
 from nearlin.complexity import cost
 from nearlin.experiments import networks
-from nearlin.experiments.building import choose, machine_memory
+from nearlin.experiments.building import choose
 from nearlin.experiments.config import ALL, Config
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
@@ -84,6 +84,11 @@ class Estimate:
         return networks.network(options, self.features, self.outputs)
 
     @property
+    def on_gpu(self):
+        """Whether the backend's arrays live on a GPU: those of CuPy do, also where it is not at hand."""
+        return self.backend == "cupy" or (not unusable(self.backend) and on_gpu(prototype(self.backend)))
+
+    @property
     def parameters(self):
         """p."""
         return sum(prod(spec.shape) for spec in self.network.layers)
@@ -153,7 +158,8 @@ class Estimate:
         if self.hidden:
             sizes = (self.features, *self.hidden, self.outputs)
             return cost.gauss_newton_step(sizes, self.rows, self.route.name, self.solve, phi=self.activation, **kind)
-        net = cost.two_layer(self.rows, self.features, self.width, None, self.activation, self.outputs, self.dtype)
+        block = cost.neurons_per_block(self.rows, self.dtype, self.on_gpu)
+        net = cost.two_layer(self.rows, self.features, self.width, block, self.activation, self.outputs, self.dtype)
         if self.optimizer == "gauss-newton":
             sizes = self.rows, self.features, self.width
             more = {"outputs": self.outputs, "phi": self.activation, "dtype": self.dtype}
@@ -172,7 +178,7 @@ class Estimate:
             return cost.gauss_newton_memory(sizes, self.rows, self.route.name, self.dtype, self.labels, **kind)
         sizes = (self.rows, self.features, self.width, self.dtype)
         options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation,
-                   "outputs": self.outputs}  # fmt: skip
+                   "outputs": self.outputs, "on_gpu": self.on_gpu}  # fmt: skip
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_memory(*sizes, preconditioner=self.preconditioner.name, **options, **kind)
         if self.optimizer == "gauss-newton":
@@ -218,7 +224,7 @@ def estimate(
     iterations : int, optional
         Inner iterations of a Gauss-Newton method; of the near-linear one 4 by default, else as planned.
     memory : int, optional
-        Bytes that there are; by default, on CPU backends, those of this machine.
+        Bytes that there are; by default those of this machine, or the free ones of its GPU.
 
     Returns
     -------
@@ -245,10 +251,17 @@ def estimate(
         raise BackendError(unusable(backend))
     source, sizes, labels, config = _sizes(data, rows, features, outputs, config)
     result = _estimate(source, *sizes, labels, config, backend, iterations)
-    there = memory if memory is not None else None if backend == "cupy" else machine_memory()
+    there = _there(backend) if memory is None else memory
     if there is not None and result.peak > there:
         raise ValueError(_refusal(result, there))
     return result
+
+
+def _there(backend):
+    """Bytes that arrays of a backend can take here, or None; a CPU backend that is not at hand has this machine's."""
+    if unusable(backend):
+        return None if backend == "cupy" else machine_memory()
+    return memory_next_to(prototype(backend))
 
 
 def _estimate(source, rows, features, outputs, labels, config, backend, iterations):
@@ -303,7 +316,7 @@ def _refusal(estimate, there):
     needs = f"a step of {estimate.optimizer} needs {in_words(estimate.peak)} ({part}: {in_words(largest)})"
     fitting = [f"{words} ({in_words(other.peak)})" for words, other in _alternatives(estimate, there) if other.peak <= there]
     advice = f"what would fit: {'; '.join(fitting)}" if fitting else "no smaller variant fits: expected less data"
-    return f"{needs} and this machine has {in_words(there)}; {advice}"
+    return f"{needs} and {'the GPU' if estimate.on_gpu else 'this machine'} has {in_words(there)}; {advice}"
 
 
 def _alternatives(estimate, there):

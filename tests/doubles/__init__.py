@@ -51,6 +51,7 @@ def modules():
         "ndarray": arrays.ndarray,
         "newaxis": None,
         "cuda": cuda,
+        "get_default_memory_pool": devices.get_default_memory_pool,
         "ElementwiseKernel": kernels.ElementwiseKernel,
         "__version__": f"{signatures.version()}.double",
     }

@@ -88,4 +88,21 @@ class Device:
 
     @property
     def mem_info(self):
-        return MEMORY, MEMORY
+        return MEMORY - POOL.kept, MEMORY
+
+
+class Pool:
+    """The pool that memory comes from: ``kept`` bytes are those of freed arrays, which it has not given back."""
+
+    kept = 0
+
+    def free_all_blocks(self, stream=None):
+        self.kept = 0
+
+
+POOL = Pool()
+
+
+def get_default_memory_pool():
+    """The pool of all devices."""
+    return POOL

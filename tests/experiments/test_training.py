@@ -427,9 +427,9 @@ def test_a_folder_that_is_free_and_numbers_that_json_has(tmp_path):
 def test_three_copies_of_the_weights_must_fit(monkeypatch):
     for dtype, size in (("float64", 8), ("float32", 4)):
         least = 3 * 16 * 7 * size
-        monkeypatch.setattr("nearlin.experiments.building.machine_memory", lambda least=least: least)
+        monkeypatch.setattr("nearlin.experiments.building.memory_next_to", lambda like, least=least: least)
         assert train(SPHERE, width=16, dtype=dtype, steps=1, progress=False).steps == 1
-        monkeypatch.setattr("nearlin.experiments.building.machine_memory", lambda least=least: least - 1)
+        monkeypatch.setattr("nearlin.experiments.building.memory_next_to", lambda like, least=least: least - 1)
         with pytest.raises(ValueError, match="3 copies of 16 x 7 weights"):
             train(SPHERE, width=16, dtype=dtype, steps=1, progress=False)
 

@@ -5,6 +5,7 @@ from math import ceil
 
 import numpy as np
 
+from nearlin._array import Unmade
 from nearlin.linalg.hadamard import factor_bits, next_power_of_two
 from nearlin.nn.two_layer_blocks import blocks_of_neurons, shares, tiles_of_samples, undivided, width_of_block
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
@@ -14,9 +15,9 @@ FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 7, "softplus": 6, "identity": 0}  #
 DERIVATIVE = {"relu": 1, "tanh": 3, "sigmoid": 9, "softplus": 7, "identity": 0}  # and of phi'
 
 
-def neurons_per_block(n, dtype="float64"):
-    """Neurons of one block of the walks on a CPU, for ``n`` samples."""
-    return width_of_block(np.empty((n, 0), dtype=dtype))
+def neurons_per_block(n, dtype="float64", on_gpu=False):
+    """Neurons of one block of the walks, for ``n`` samples."""
+    return width_of_block(Unmade((n, 0), np.dtype(dtype), on_gpu))
 
 
 def walked(n, m, block=None, outputs=1):

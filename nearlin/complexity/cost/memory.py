@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nearlin._array import block_length
-from nearlin.complexity.cost.kernels import neurons_per_block, sketched_neurons
+from nearlin._array import Unmade, block_length
+from nearlin.complexity.cost.kernels import sketched_neurons
 from nearlin.complexity.cost.layerwise import LAYERS
 from nearlin.complexity.cost.pivoted import first_rank, rounds_of
 from nearlin.nn.layers import LayerSpec
-from nearlin.nn.two_layer_blocks import block_width, tiles_of_samples, undivided
+from nearlin.nn.two_layer_blocks import block_width, tiles_of_samples, undivided, width_of_block
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
 from nearlin.steps import SLICE
@@ -30,34 +30,42 @@ class Memory(NamedTuple):
     item: int
     in_place: bool
     kept: bool
+    bits: int
+    on_gpu: bool
 
     @property
     def walk(self):
-        """A forward walk: z, its mask, and phi(z), which for ReLU NumPy writes over z, of tiles, and masks of blocks."""
-        masks = 2 * (self.block // self.item // (8 if self.in_place else 1) if self.kept else 0)
+        """A forward walk: z, its mask, and phi(z), which for ReLU NumPy and CuPy write over z, of tiles, and masks of blocks."""
+        several = self.tile < self.block or not self.on_gpu
+        masks = 2 * (self.block // self.item // self.bits if self.kept and several else 0)
         return (2 - self.in_place) * self.tile + self.tile // self.item + masks
 
     @property
     def slopes(self):
-        """A walk over slopes: phi' of what is in flight with its mask in bytes, or z, rows of W, and images."""
-        return self.block + (self.block // self.item if self.kept else self.block) + self.rows + self.images
+        """A walk over slopes: phi' of what is in flight with its mask in bytes, or z, rows of W, and images.
+
+        What making phi' takes beside z, two more of its size, counts where blocks are those of a GPU.
+        """
+        more = self.block // self.item if self.kept else (3 if self.on_gpu else 1) * self.block
+        return self.block + more + self.rows + self.images
 
 
-def _memory(n, d, m, dtype, packed, workers, activation, outputs=1):
-    item, relu = np.dtype(dtype).itemsize, activation == "relu"
-    width = block_width(m // outputs, neurons_per_block(n, dtype))  # no list of blocks: a width may be out of all reach
+def _memory(n, d, m, dtype, packed, workers, activation, outputs=1, on_gpu=False):
+    item, relu, x = np.dtype(dtype).itemsize, activation == "relu", Unmade((n, 0), np.dtype(dtype), on_gpu)
+    width = block_width(m // outputs, width_of_block(x))  # no list of blocks: a width may be out of all reach
     masks = n * (ceil(m / 8) if packed else m) if relu else 0
-    x = np.empty((n, 0), dtype=dtype)
     tile = tiles_of_samples(x, width)[0].stop
     block, images = (n, 0) if undivided(x) else (tile, 3 * n * d)
     sizes = item * n * (d + outputs), item * m * d, masks, item * n * n
     parts = workers * item * block * width, workers * item * tile * width, workers * item * width * d
-    return Memory(*sizes, *parts, workers * item * images, item, packed and relu, relu)
+    return Memory(
+        *sizes, *parts, workers * item * images, item, (packed or on_gpu) and relu, relu, 8 if packed and relu else 1, on_gpu
+    )
 
 
 def near_linear_memory(
     n, d, m, dtype="float64", packed=True, fresh=True, recalled=True, sketch_rows=None, workers=1, activation="relu", outputs=1,
-    preconditioner="sketch", rank=None, made=0,
+    preconditioner="sketch", rank=None, made=0, on_gpu=False,
 ):  # fmt: skip
     """Bytes of one `NearLinearGaussNewton` step with neuron-mode sketch or pivoted columns on a two-layer network, by part.
 
@@ -82,6 +90,8 @@ def near_linear_memory(
         Of pivoted columns; by default k₀ = √(2 m d).
     made : int
         Of them, those that an earlier step has made.
+    on_gpu : bool
+        Whether blocks are those of a GPU.
 
     Returns
     -------
@@ -89,13 +99,14 @@ def near_linear_memory(
         What is held through the step (data, parameters, recall, masks, preconditioner), and ``work``: the largest of what
         building R, the iterations and the guard need beside it. The sum is near the peak: measured ones are 0 to 25 % smaller.
     """
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
     inputs = size.item * n * d
     if preconditioner == "pivoted":
-        kept, build = _pivoted(n, d, first_rank(m * d, n) if rank is None else rank, made, size.item, workers)
+        kept, build = _pivoted(n, d, first_rank(m * d, n) if rank is None else rank, made, size.item, workers, on_gpu)
     else:
         rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows)
-        factors = max(2 * size.square, size.block + 2 * size.tile + size.tile // size.item) - size.square
+        tiles = (0 if on_gpu else 2 * size.tile) + size.tile // size.item
+        factors = max(2 * size.square, size.block + tiles, size.slopes if on_gpu else 0) - size.square
         build = size.item * n * rows + size.item * m + factors
         kept = (1 + (fresh and recalled)) * (size.square + inputs)
     iterations = max(5 * size.weights, 4 * size.weights + size.slopes) + (outputs - 1) * inputs
@@ -110,7 +121,7 @@ def near_linear_memory(
     }
 
 
-def _pivoted(n, d, k, made, item, workers):
+def _pivoted(n, d, k, made, item, workers, on_gpu):
     """What is kept of k pivoted columns, F, FᵀF, R, inputs and vectors, beside those that were made; what making them takes.
 
     R stands twice where λ has moved. Groups of near rows are not among it.
@@ -118,16 +129,17 @@ def _pivoted(n, d, k, made, item, workers):
     kept = item * (n * k + 2 * k * k + n * d + 2 * n) + 8 * k * k + 8 * n
     older = item * (n * made + made * made) + 8 * made * made + 8 * n
     most = max((taken for _, taken in rounds_of(k, made)), default=0)
-    block = min(n, block_length(item * (k + 3 * most), np.empty(0)))
+    block = min(n, block_length(item * (k + 3 * most), Unmade((n, k), np.dtype(float), on_gpu)))
     return kept + (older if made else 0), workers * (5 * item * block * most + 8 * k * most)
 
 
-def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1):
+def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False):
     """Bytes of one `GramGaussNewton` or `NaturalGradient` step on a two-layer network, by part; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
     floats = size.item * n * ceil(m / outputs)
     group = min(floats, max(GROUP_BYTES * size.item // 8, size.block // workers))
-    form = 2 * group + (size.square if group < floats else 0) - size.square
+    form = 2 * group + (size.square + on_gpu * group if group < floats else 0)
+    form = max(form, size.slopes if on_gpu else 0) - size.square
     guard = 3 * size.weights + size.masks + size.walk
     return {
         "data": size.data,
@@ -147,9 +159,11 @@ FIRST_ORDER = {  # arrays kept, at work on NumPy, and at work elsewhere
 }
 
 
-def first_order_memory(n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu", outputs=1):
+def first_order_memory(
+    n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False
+):
     """Bytes of one step of a method of first order, a key of `FIRST_ORDER`, on a two-layer network; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
     moments, on_numpy, elsewhere = FIRST_ORDER[optimizer]
     held, entries = 2 + moments, size.weights // size.item
     work = (on_numpy if packed else elsewhere) * size.weights
@@ -179,10 +193,11 @@ LAYERWISE = {  # copies at work of the factors and inverses that are kept, of th
 
 
 def layerwise_memory(
-    name, n, d, m, dtype="float64", packed=True, workers=1, activation="relu", statistics_due=True, inverse_due=True, outputs=1
-):
+    name, n, d, m, dtype="float64", packed=True, workers=1, activation="relu", statistics_due=True, inverse_due=True, outputs=1,
+    on_gpu=False,
+):  # fmt: skip
     """Bytes of one step of a layer-wise method, a key of `LAYERS`, on a two-layer network; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs)
+    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
     kept = size.item * LAYERS[name](LayerSpec("dense", m, d, bias=False), n).state - size.weights
     factors, weights, signals = LAYERWISE[name]
     busy = statistics_due or inverse_due or name.startswith("kbfgs")
