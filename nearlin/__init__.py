@@ -5,12 +5,14 @@ from importlib.metadata import version
 
 from nearlin import curvature, data, linalg, nn, optim, sketch, steps
 from nearlin._array import BackendError, asarray, fold_in, keep_freed_memory, synchronize, to_numpy
+from nearlin._ranks import Alone, Diverged, World, together
 
 __version__ = version("nearlin")
 
 __all__ = [
     "complexity", "curvature", "data", "experiments", "linalg", "nn", "optim", "sketch", "steps",
     "BackendError", "asarray", "fold_in", "keep_freed_memory", "synchronize", "to_numpy",
+    "Alone", "Diverged", "World", "together",
     "__version__",
 ]  # fmt: skip
 
