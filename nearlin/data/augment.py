@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nearlin._array import fold_in, generator, integer
+from nearlin._array import asarray, describe, device, fold_in, generator, integer, is_array, namespace
 
 _AUGMENT = 0x61756700  # keeps these draws apart from those of other users of the same key
 
@@ -15,38 +15,45 @@ def augment(x, key, pad=4, flip=True):
 
     Parameters
     ----------
-    x : numpy.ndarray, (n, channels, height, width)
+    x : array, (n, channels, height, width)
         Of any dtype; not changed. Normalise before, so that the zeros are the mean, or after, so that they are black.
     key : int
-        Non-negative; the same key draws the same offsets and flips for every dtype, and the same offsets without ``flip``.
+        Non-negative; the same key draws the same offsets and flips for every dtype and backend, and the same offsets without
+        ``flip``.
     pad : int
         Largest shift in pixels; 0 for none.
     flip : bool
 
     Returns
     -------
-    numpy.ndarray, (n, channels, height, width), a new array of the dtype of ``x``
+    array, (n, channels, height, width), a new one of the dtype of ``x``, next to it
 
     Raises
     ------
     TypeError
-        Not a NumPy array.
+        Not an array.
     ValueError
         Not four dimensions, a negative ``pad``, or a negative key.
 
     Notes
     -----
-    One padded copy of the batch.
+    One padded copy of the batch, and an integer a pixel. The offsets alone are drawn on the host and moved.
     """
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"x is a {type(x).__name__}; expected a NumPy array: images are augmented on the host")
+    if not is_array(x):
+        raise TypeError(f"x is a {describe(x)}; expected an array of images")
     if x.ndim != 4:
-        raise ValueError(f"x has shape {x.shape}; expected (n, channels, height, width)")
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected (n, channels, height, width)")
     pad = integer(0)("pad", pad)
-    (n, _, height, width), draw = x.shape, generator(fold_in(key, _AUGMENT))
+    (n, channels, height, width), draw, xp = x.shape, generator(fold_in(key, _AUGMENT)), namespace(x)
     top, left = draw.integers(0, 2 * pad + 1, size=(2, n))
-    mirrored = draw.integers(0, 2, size=n) == 1
-    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-    shifted = windows[np.arange(n), :, top, left]
-    return np.where(mirrored[:, None, None, None], shifted[..., ::-1], shifted) if flip else shifted
+    mirrored = (draw.integers(0, 2, size=n) == 1)[:, None] & flip
+    tall, wide = height + 2 * pad, width + 2 * pad
+    padded = xp.zeros((n, channels, tall, wide), dtype=x.dtype, device=device(x))
+    padded[:, :, pad : pad + height, pad : pad + width] = x
+    pixel, image = np.arange(width), np.arange(n) * channels * tall * wide
+    rows = image[:, None] + wide * (top[:, None] + np.arange(height))
+    columns = left[:, None] + np.where(mirrored, width - 1 - pixel, pixel)
+    rows, columns = (asarray(place, like=x, dtype="int64") for place in (rows, columns))
+    planes = tall * wide * xp.arange(channels, dtype=xp.int64, device=device(x))
+    places = planes[None, :, None, None] + rows[:, None, :, None] + columns[:, None, None, :]
+    return xp.reshape(xp.take(xp.reshape(padded, (-1,)), xp.reshape(places, (-1,))), x.shape)

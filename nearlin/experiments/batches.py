@@ -1,6 +1,6 @@
 """Which rows a step takes: all of them, or a mini-batch in an order that the seed and the epoch alone determine."""
 
-from nearlin._array import asarray, fold_in, namespace, permutation, to_numpy
+from nearlin._array import fold_in, namespace, permutation
 from nearlin.data import augment
 from nearlin.experiments.config import ALL
 
@@ -46,7 +46,7 @@ class Batches:
         if not self._augment:
             return batch
         x, y = batch
-        return asarray(augment(to_numpy(x), fold_in(self._seed, _AUGMENT, t)), like=x), y
+        return augment(x, fold_in(self._seed, _AUGMENT, t)), y
 
     def in_order(self):
         """The whole batches of the training set as it lies, one after the other."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from nearlin import nn
-from nearlin._array import fold_in, namespace, synchronize, unguarded
+from nearlin._array import fold_in, namespace, on_gpu, synchronize, unguarded
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import threads, versions
@@ -54,7 +54,7 @@ class Trainer:
         self.config, self.problem, self.optimizer, self.batches = setup
         self.snapshot, self.records = snapshot, list(records)
         self.cpu_seconds = sum(record["cpu_seconds"] for record in self.records)  # of the steps so far, all threads together
-        self.objective = nn.Counted(dataclasses.replace(self.problem.objective, statistics=snapshot.statistics))
+        self.objective, self._compiled = self._counted(), not on_gpu(self.problem.like)
         self.header = header or self._header()
         self.initial_loss = self.header["initial_loss"]
         self.folder = None
@@ -124,13 +124,23 @@ class Trainer:
                 return "non-finite"  # the only reason for which a first-order step is refused, and it would be again
         return "steps"
 
-    def _step(self):
-        t, params, state, _, best = self.snapshot
-        batch, asked = self.batches(t), Counter(self.objective.calls)
+    def _counted(self):
+        return nn.Counted(dataclasses.replace(self.problem.objective, statistics=self.snapshot.statistics))
+
+    def _taken(self, objective, batch):
+        """Parameters, state and info of the next step, its seconds, and those of all threads."""
+        t, params, state, *_ = self.snapshot
         begun, cpu = time.perf_counter(), time.process_time()
-        new, state, info = self.optimizer.step(params, state, self.objective, batch, key=fold_in(self.config.seed, t))
+        new, state, info = self.optimizer.step(params, state, objective, batch, key=fold_in(self.config.seed, t))
         synchronize(new[0])
-        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        return new, state, info, time.perf_counter() - begun, time.process_time() - cpu
+
+    def _step(self):
+        t, best = self.snapshot.step, self.snapshot.best
+        batch, asked = self.batches(t), Counter(self.objective.calls)
+        first = None if self._compiled else self._taken(self._counted(), batch)[3]
+        new, state, info, seconds, cpu = self._taken(self.objective, batch)
+        self._compiled = True
         self.objective = self.objective.observe(self.objective.statistics_seen)
         record = Record(
             step=t,
@@ -139,6 +149,7 @@ class Trainer:
             seconds=seconds,
             cpu_seconds=cpu,
             gradients=gradients(self.objective.calls - asked),
+            compilation=None if first is None else max(0.0, first - seconds),
         )
         if improves(self.records, record):
             best = Best(t + 1, new, self.objective.statistics)

@@ -21,7 +21,8 @@ class Record(NamedTuple):
     much it fell, where the method has looked. ``attempts`` counts the solves of a guarded step, the rejected ones included;
     ``side``, ``plan`` and ``effective_dimension`` (None where nothing estimates it) are those of a method that chooses its route.
     ``validation_loss`` is that of the rows held out for validation, at the ends of epochs, and ``validation_wrong`` how many of
-    these are taken for another class.
+    these are taken for another class. On a GPU the first step that a run takes is taken twice, and ``compilation`` is by how many
+    seconds the first time took longer: kernels are compiled then.
     """
 
     step: int
@@ -52,6 +53,7 @@ class Record(NamedTuple):
     effective_dimension: float | None = None
     validation_loss: float | None = None
     validation_wrong: int | None = None
+    compilation: float | None = None
 
 
 def told(info):

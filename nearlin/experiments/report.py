@@ -149,13 +149,18 @@ def print_result(result, stream=None):
         ("test", "no test rows" if result.test_error is None else str(result.test_error)),
         ("validation", _validation(result)),
         ("test loss", None if result.final_test_loss is None else _number(result.final_test_loss)),
-        ("time", f"{result.seconds:.2f} s in {result.steps} steps"),
+        ("time", f"{result.seconds:.2f} s in {result.steps} steps{_compilation(result.records)}"),
         ("preconditioner", _preconditioners(result.records)),
         ("route", "S: on the sample side, P: on the parameter side; d_eff: effective dimension" if planned else None),
         ("plan", _plans(result.records)),
         ("wrote", _written(result)),
     )
     say(out, sentence, *(f"From the data: {limit}." for limit in limits(result)), result.message, *result.unwritten)
+
+
+def _compilation(records):
+    seconds = sum(record.get("compilation") or 0.0 for record in records)
+    return f", and {seconds:.2f} s in which kernels were compiled" if seconds else ""
 
 
 def _validation(result):

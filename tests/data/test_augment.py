@@ -45,6 +45,11 @@ def test_offsets_are_uniform_and_half_are_mirrored():
     np.testing.assert_allclose(np.bincount(columns, minlength=5) / 20000, [1 / 6, 1 / 6, 1 / 3, 1 / 6, 1 / 6], atol=0.02)
 
 
+def test_every_backend_shifts_and_mirrors_alike(be):
+    x = be.array(X[:5])
+    np.testing.assert_array_equal(be.numpy(augment(x, key=7, pad=2)), augment(X[:5], key=7, pad=2))
+
+
 def test_nothing_is_left_to_do_without_pad_and_flip():
     result = augment(X, key=3, pad=0, flip=False)
     np.testing.assert_array_equal(result, X)
@@ -64,7 +69,7 @@ def test_the_key_decides_and_the_input_is_untouched():
 @pytest.mark.parametrize(
     ("x", "arguments", "error", "says"),
     [
-        ([[1]], {}, TypeError, "x is a list; expected a NumPy array"),
+        ([[1]], {}, TypeError, "x is a list; expected an array of images"),
         (X[0], {}, ValueError, r"x has shape \(2, 6, 5\); expected \(n, channels, height, width\)"),
         (X, {"pad": -1}, ValueError, "pad is -1"),
         (X, {"pad": 1.5}, ValueError, "pad is 1.5"),

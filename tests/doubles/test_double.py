@@ -217,3 +217,13 @@ def test_arrays_of_a_device_that_is_not_current_are_refused_in_one_sentence(call
         call(far)
     with far.device:
         assert nl.to_numpy(nl.linalg.cg(lambda v: v, far)[0]).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_indices_out_of_range_are_refused_where_those_of_cupy_wrap(label):
+    network, (x, index) = nl.nn.MLP((4, 3)), (cp.ones((2, 4)), cp.asarray(np.array([0, label])))
+    with pytest.raises(ValueError, match=rf"y holds {label}; expected integers in \[0, 3\)"):
+        nl.nn.Objective(network, nl.nn.SoftmaxCrossEntropy()).at(network.init(key=0, like=x), (x, index))
+    graph = nl.nn.GraphNetwork(cp.eye(3), cp.ones((3, 4)), (2,))
+    with pytest.raises(ValueError, match=rf"x holds {label}; expected integers in \[0, 3\)"):
+        graph.check_inputs(index, graph.init(key=0, like=x))

@@ -2,11 +2,13 @@
 
 import tracemalloc
 
+import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.experiments import building, estimate, train
+from nearlin.experiments import building, compare, estimate, loop, train, tune
 from tests.doubles import devices
+from tests.doubles.counters import counted
 
 cp = pytest.importorskip("cupy")
 NAMES = {"near-linear-gauss-newton": "NearLinearGaussNewton", "gram-gauss-newton": "GramGaussNewton", "sgd": "SGD"}
@@ -15,6 +17,67 @@ NAMES = {"near-linear-gauss-newton": "NearLinearGaussNewton", "gram-gauss-newton
 def sphere(n=40, d=3):
     """Rows of unit length and targets, on the device."""
     return tuple(cp.asarray(a) for a in nl.data.sphere(n=n, d=d, seed=1))
+
+
+# --------------------------------------------------------------------------------------------------------------- the clock
+
+
+class Clock:
+    """Time as a GPU has it that compiles in the first step of an optimizer: 40 s then, and 2 s in every other."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.compiled, self.keys = 0.0, set(), []
+        monkeypatch.setattr(loop.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(loop.time, "process_time", lambda: self.now)
+        for optimizer in (nl.optim.SGD, nl.optim.Adam):
+            monkeypatch.setattr(optimizer, "step", self.timed(optimizer, optimizer.step))
+
+    def timed(self, optimizer, step):
+        def timed(one, params, state, objective, batch, key):
+            self.now += 2.0 if optimizer in self.compiled else 40.0
+            self.compiled.add(optimizer)
+            self.keys.append(key)
+            return step(one, params, state, objective, batch, key)
+
+        return timed
+
+
+OPTIONS = {"width": 16, "steps": 3, "test_fraction": 0, "progress": False}
+
+
+def test_the_first_step_is_timed_without_the_compilation_of_its_kernels(monkeypatch):
+    clock, host = Clock(monkeypatch), tuple(map(nl.to_numpy, sphere()))
+    result = train(sphere(), optimizer="sgd", **OPTIONS)
+    assert [(r["seconds"], r["cpu_seconds"], r["compilation"]) for r in result.records] == [
+        (2, 2, 38),
+        (2, 2, None),
+        (2, 2, None),
+    ]
+    assert (len(clock.keys), clock.keys[0]) == (4, clock.keys[1])
+    expected = train(host, optimizer="sgd", **OPTIONS)
+    assert [r["compilation"] for r in expected.records] == [None] * 3
+    assert len(clock.keys) == 7
+    for field in ("loss", "loss_after", "gradients"):
+        np.testing.assert_allclose(*([r[field] for r in one.records] for one in (result, expected)), rtol=1e-12)
+
+
+def test_a_comparison_and_a_search_charge_no_compilation_to_the_first_optimizer(monkeypatch):
+    Clock(monkeypatch)
+    found = compare(sphere(), ["sgd", "adam"], **OPTIONS)
+    assert {name: result.seconds for name, result in found.results.items()} == {"sgd": 6, "adam": 6}
+    monkeypatch.undo()
+    Clock(monkeypatch)
+    options = OPTIONS | {"steps": None, "time_limit": 5.0}
+    assert {run.steps for run in tune(sphere(), ["sgd"], runs=2, **options).searches["sgd"].runs} == {3}
+
+
+def test_images_are_cropped_and_flipped_on_the_device(rng):
+    images = rng.standard_normal((6, 3, 8, 8))
+    there = cp.asarray(images)
+    with counted() as counts:
+        found = nl.data.augment(there, key=3)
+    assert (counts.synchronizations.total(), counts.from_host.total()) == (0, 2)
+    np.testing.assert_array_equal(found.get(), nl.data.augment(images, key=3))
 
 
 # ----------------------------------------------------------------------------------------------------------------- memory
@@ -49,7 +112,7 @@ def test_a_step_that_does_not_fit_the_gpu_is_refused(monkeypatch):
 
 
 def test_weights_that_do_not_fit_the_gpu_are_refused(monkeypatch):
-    options = {"width": 16, "steps": 1, "test_fraction": 0, "progress": False}
+    options = OPTIONS | {"steps": 1}
     monkeypatch.setattr(devices, "MEMORY", building.COPIES * 16 * 3 * 8)
     monkeypatch.setattr(devices.POOL, "kept", 1000)
     assert train(sphere(), **options).steps == 1
