@@ -12,6 +12,7 @@ from nearlin._array.backends import (
     abs_in_place,
     asarray,
     backend_name,
+    card,
     clipped,
     copies,
     cupy_unusable,
@@ -97,7 +98,7 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 from nearlin._array.reading import checked_together, look, read, read_flag, read_number, same, side_by_side
 
 __all__ = [
-    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "clipped", "copies", "cupy_unusable", "describe",
+    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "card", "clipped", "copies", "cupy_unusable", "describe",
     "device", "into", "is_array", "is_numpy", "itemsize", "namespace", "on_gpu", "prototype", "same", "synchronize", "to_numpy",
     "unguarded", "unguarded_methods", "Unmade", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",

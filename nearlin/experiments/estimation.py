@@ -98,14 +98,14 @@ class Estimate:
         """The `Route` that Gauss-Newton is planned to take first, None of another optimizer."""
         if self.optimizer != "gauss-newton":
             return None
-        return cost.planned_route(self.network, self.rows, self.dtype, not self.labels)
+        return cost.planned_route(self.network, self.rows, self.dtype, not self.labels, on_gpu=self.on_gpu)
 
     @cached_property
     def preconditioner(self):
         """The `Preconditioner` that the near-linear method is planned to take first, None of another optimizer."""
         if self.optimizer != "near-linear-gauss-newton":
             return None
-        return cost.planned_preconditioner(self.network, self.rows, self.dtype)
+        return cost.planned_preconditioner(self.network, self.rows, self.dtype, on_gpu=self.on_gpu)
 
     @property
     def solve(self):

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from nearlin._array import cholesky, device, eigh, itemsize, namespace, normal, prototype, synchronize, widest
+from nearlin._array import card, cholesky, device, eigh, itemsize, namespace, normal, prototype, synchronize, widest
 from nearlin.experiments import folders
 from nearlin.linalg import Rates, TriangularPreconditioner
 from nearlin.linalg.rates import DTYPES, PAIRED
@@ -72,7 +72,7 @@ def rates_of(like, progress=None, sizes=SIZES):
             rates.append(_rate(*BODIES[primitive](getattr(sizes, primitive), one), one))
         found[primitive] = (rates[0], rates[-1])
     progress("calls", DTYPES[0])
-    return Rates(**found, calls=_rate(*_calls(sizes.calls, like), like))
+    return Rates(**found, calls=_rate(*_calls(sizes.calls, like), like), device=card(like) or "cpu")
 
 
 def _rate(amount, body, like):

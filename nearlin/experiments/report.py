@@ -6,6 +6,7 @@ from collections import Counter
 from statistics import median
 from typing import NamedTuple
 
+from nearlin._array import on_gpu
 from nearlin.complexity.cost import planned_route
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import damped, has, route, stalled
@@ -107,8 +108,8 @@ def _time_hint(trainer):
     config, problem = trainer.config, trainer.problem
     if config.optimizer != "gauss-newton" or not config.hidden or not trainer.batches.full:
         return None
-    rows = problem.train[0].shape[0]
-    seconds = planned_route(problem.network, rows, config.dtype, problem.squared, trainer.optimizer).seconds
+    rows, gpu = problem.train[0].shape[0], on_gpu(problem.like)
+    seconds = planned_route(problem.network, rows, config.dtype, problem.squared, trainer.optimizer, gpu).seconds
     if seconds < SLOW:
         return None
     step = f"a step on {rows} rows and {problem.outputs} outputs is predicted to take {seconds:.2g} s"
@@ -130,7 +131,7 @@ def _hyperparameters(optimizer):
 def _value(value):
     """A hyper-parameter, without the 13 numbers of a table of rates."""
     if isinstance(value, Rates):
-        return "default" if value == Rates() else "measured"
+        return f"measured on {value.device}"
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 

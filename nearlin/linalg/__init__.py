@@ -28,7 +28,7 @@ from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_te
 from nearlin.linalg.pivoted_blocks import PivotedBlocks, nearby_groups, pivoted_blocks, second_level
 from nearlin.linalg.pivoted_cholesky import PivotedCholesky, PivotedPreconditioner
 from nearlin.linalg.precision import eps_of
-from nearlin.linalg.rates import Rates, Work
+from nearlin.linalg.rates import Rates, Work, rates_for
 from nearlin.linalg.solve_info import Exit, SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
@@ -49,5 +49,5 @@ __all__ = [
     "Inverse", "LowRank", "LowRankStep", "lowrank", "lowrank_solve", "lowrank_step", "lowrank_update",
     "Modes", "average_grams", "average_modes", "mix_grams", "mode_gram", "mode_product", "mode_products",
     "fwht",
-    "Rates", "Work",
+    "Rates", "Work", "rates_for",
 ]  # fmt: skip

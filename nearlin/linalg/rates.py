@@ -6,10 +6,11 @@ Cost        O(1)
 """
 
 import math
+import warnings
 from dataclasses import dataclass, fields
 from numbers import Real
 
-from nearlin._array import pair, positive, settle
+from nearlin._array import having, on_gpu, pair, positive, settle
 
 DTYPES = ("float32", "float64")
 
@@ -59,6 +60,7 @@ class Work:
 
 PRIMITIVES = tuple(f.name for f in fields(Work))
 PAIRED = PRIMITIVES[:-1]  # with a rate for each dtype
+CPU = "cpu"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Rates:
         Flops per second, of ``memory`` bytes per second, in float32 and float64.
     calls : float
         Calls per second.
+    device : str
+        What they are of: ``"cpu"``, or the name of a GPU.
 
     Raises
     ------
@@ -80,7 +84,7 @@ class Rates:
     Notes
     -----
     Defaults are those of NumPy and SciPy with OpenBLAS on two cores of a server processor with AVX-512, both in use.
-    ``nearlin info --measure`` makes the table of another machine.
+    ``nearlin info --measure`` makes the table of another machine, and `rates_for` has one for GPUs, which is estimated.
     """
 
     matmul: tuple = (3.2e11, 1.5e11)
@@ -90,10 +94,11 @@ class Rates:
     eigh: tuple = (4.8e10, 3.7e10)
     memory: tuple = (1.0e10, 9.9e9)
     calls: float = 7.6e5
+    device: str = CPU
 
     def __post_init__(self):
         rates = pair("two positive numbers, the rates in float32 and float64", lambda x: 0 < x < math.inf)
-        settle(self, **dict.fromkeys(PAIRED, rates), calls=positive)
+        settle(self, **dict.fromkeys(PAIRED, rates), calls=positive, device=having("the name of a device", "split"))
 
     def seconds(self, work, dtype):
         """The time of ``work`` in a dtype, given by name or as a backend has it, in seconds.
@@ -107,18 +112,39 @@ class Rates:
         return sum(parts) + work.calls / self.calls
 
     def to_dict(self):
-        """The rates as plain values: a dict by dtype for every primitive, and a number for ``calls``."""
+        """The rates as plain values: a dict by dtype for every primitive, a number for ``calls``, and the device."""
         pairs = {name: dict(zip(DTYPES, getattr(self, name), strict=True)) for name in PAIRED}
-        return {**pairs, "calls": self.calls}
+        return {**pairs, "calls": self.calls, "device": self.device}
 
     @classmethod
     def from_dict(cls, content):
         """The rates that `to_dict` gave; `ValueError` where a key is missing or unknown, or a rate is no positive number."""
-        _check_keys("rates", content, PRIMITIVES)
+        _check_keys("rates", content, (*PRIMITIVES, "device"))
         for name in PAIRED:
             _check_keys(f"{name} of rates", content[name], DTYPES)
         pairs = {name: tuple(content[name][dtype] for dtype in DTYPES) for name in PAIRED}
-        return cls(**pairs, calls=content["calls"])
+        return cls(**pairs, calls=content["calls"], device=content["device"])
+
+
+ESTIMATED = Rates(
+    matmul=(5e13, 4e13), thin=(1.5e13, 7e12), cholesky=(6e12, 5e12), triangular=(5e10, 2.5e10), eigh=(3e11, 1.5e11),
+    memory=(2.5e12, 2.5e12), calls=1.4e5, device="estimated GPU",
+)  # fmt: skip
+
+
+def rates_for(rates, like):
+    """The `Rates` to plan by next to ``like``: ``rates``, or where these are None the default ones of its kind of device.
+
+    Those of a GPU are estimated, from 3 TB/s, 50 TFlop/s and 7 µs a launch: its own are measured by ``nearlin info --measure``. A
+    CPU's beside an array on a GPU are a warning.
+    """
+    gpu = on_gpu(like)
+    if rates is None:
+        return ESTIMATED if gpu else Rates()
+    if gpu and rates.device == CPU:
+        advice = "measure its own: nearlin info --measure --backend cupy (or torch) --out rates.json"
+        warnings.warn(f"rates are those of a CPU, and the arrays are on a GPU; {advice}", UserWarning, stacklevel=2)
+    return rates
 
 
 def _check_keys(what, content, expected):

@@ -95,7 +95,7 @@ from nearlin.curvature import (
     SampleSide,
     Setting,
 )
-from nearlin.linalg import Exit, Rates, axpy, eps_of, norm
+from nearlin.linalg import Exit, Rates, axpy, eps_of, norm, rates_for
 from nearlin.nn import Dense, SquaredLoss, Standardised, several_units, weights_of
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 from nearlin.steps import Bounds, Damping, Guard, Recall, StepExit, Trial, public_step, recalled, settle_shared, unmoved
@@ -178,8 +178,9 @@ class GaussNewton:
         where the inputs have several units (deviation 9).
     memory : float
         Bytes that one route may take for its matrices; routes that need more are not planned.
-    rates : Rates
-        How fast the machine does each primitive; ``nearlin info --measure`` makes the table.
+    rates : Rates, optional
+        How fast the machine does each primitive; ``nearlin info --measure`` makes the table. None: as `nearlin.linalg.rates_for`
+        has it.
     """
 
     epsilon: float = 0.1
@@ -199,7 +200,7 @@ class GaussNewton:
     guard: bool = True
     standardize: str = "auto"
     memory: float = 4e9
-    rates: Rates = Rates()
+    rates: Rates | None = None
 
     def __post_init__(self):
         settle_shared(self, lr=positive, damping=optional(positive), memory=positive, spring=flag)
@@ -209,7 +210,7 @@ class GaussNewton:
             found = f"solver is {self.solver!r}, which takes one triangular factor of the whole, and {self.plan!r} has none"
             raise ValueError(f"{found}; expected 'cg'")
         sketches = having("a distribution of nearlin.sketch, such as KroneckerSRHT()", "sample", "oversampling")
-        settle(self, sketch=optional(sketches), rates=having("a nearlin.linalg.Rates", "seconds", "calls"))
+        settle(self, sketch=optional(sketches), rates=optional(having("a nearlin.linalg.Rates", "seconds", "calls")))
 
     def init(self, params, objective):
         """The state before the first step."""
@@ -307,8 +308,10 @@ class GaussNewton:
     def planner(self, J, point, squared):
         """The `Planner` of a step with the Jacobian ``J`` at a `Point`, or for a first step by sizes alone at None."""
         rows, whole = self._rows(J, 1), self.solver != "cg"
-        numbers = self.epsilon, self.maxiter, self.rates, self.inner_dtype, self.reuse, self.memory
-        return Planner(J, point, squared, rows, *numbers, whole)
+        rates = rates_for(self.rates, None if point is None else point.x)
+        return Planner(
+            J, point, squared, rows, self.epsilon, self.maxiter, rates, self.inner_dtype, self.reuse, self.memory, whole
+        )
 
     def _plan(self, planner, state):
         if self.plan != "auto":

@@ -129,8 +129,9 @@ class NearLinearGaussNewton:
         Bound on the iterations of one inner solve.
     memory : float
         Bytes that the preconditioner's matrices may take.
-    rates : Rates
-        How fast the machine does each primitive; ``nearlin info --measure`` makes the table.
+    rates : Rates, optional
+        How fast the machine does each primitive; ``nearlin info --measure`` makes the table. None: as `nearlin.linalg.rates_for`
+        has it.
 
     Examples
     --------
@@ -156,11 +157,11 @@ class NearLinearGaussNewton:
     guard: bool = True
     maxiter: int = 200
     memory: float = 4e9
-    rates: linalg.Rates = linalg.Rates()
+    rates: linalg.Rates | None = None
 
     def __post_init__(self):
         sketches = having("a distribution of nearlin.sketch, such as NeuronSigns()", "sample", "oversampling")
-        rates = having("a nearlin.linalg.Rates", "seconds", "calls")
+        rates = optional(having("a nearlin.linalg.Rates", "seconds", "calls"))
         settle_shared(self, lr=positive, damping=optional(not_negative), sketch=sketches, memory=positive, rates=rates)
         settle(self, preconditioner=one_of("auto", "sketch", "pivoted"))
         settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER))
@@ -245,7 +246,8 @@ class NearLinearGaussNewton:
         """
         inner = self._accuracy.inner(J)
         sketched = Sketches(inner, x, self.sketch, self.size, state.growth, key, self.maxiter)
-        pivoted = PivotedColumns(inner, fold_in(key, 0), self.rates, self.memory, self.maxiter)
+        rates = linalg.rates_for(self.rates, x)
+        pivoted = PivotedColumns(inner, fold_in(key, 0), rates, self.memory, self.maxiter)
         if self.preconditioner == "pivoted":
             if pivoted.obstacle:
                 raise ValueError(f"preconditioner is 'pivoted', and {pivoted.obstacle}; expected 'auto' or 'sketch'")
@@ -255,13 +257,13 @@ class NearLinearGaussNewton:
             return sketched, ""
         if isinstance(state.preconditioner, SketchedGram):
             return sketched, "sketch: as before"
-        return self._cheaper(sketched, pivoted, state)
+        return self._cheaper(sketched, pivoted, state, rates)
 
-    def _cheaper(self, sketched, pivoted, state):
+    def _cheaper(self, sketched, pivoted, state, rates):
         """The one with the least predicted time; columns where a matrix (n, n) does not fit the memory."""
         if sketched.bytes > self.memory:
             return pivoted, _sentences(f"pivoted: a sketch takes {sketched.bytes / 1e9:.3g} GB", pivoted.few_neurons)
-        by_sketch = sketched.seconds(self.rates, self.epsilon)
+        by_sketch = sketched.seconds(rates, self.epsilon)
         by_columns = pivoted.seconds(pivoted.known(state.preconditioner), self.epsilon)
         if by_sketch <= by_columns:
             return sketched, f"sketch: {by_sketch:.2g} s predicted, pivoted {by_columns:.2g} s"

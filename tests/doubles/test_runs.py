@@ -1,12 +1,15 @@
 """Runs and estimates on a GPU, on the double."""
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import nearlin as nl
-from nearlin.experiments import building, compare, estimate, loop, train, tune
+from nearlin.complexity import cost
+from nearlin.experiments import building, compare, estimate, loop, measuring, train, tune
+from nearlin.linalg.rates import ESTIMATED, Rates, rates_for
 from tests.doubles import devices
 from tests.doubles.counters import counted
 
@@ -78,6 +81,44 @@ def test_images_are_cropped_and_flipped_on_the_device(rng):
         found = nl.data.augment(there, key=3)
     assert (counts.synchronizations.total(), counts.from_host.total()) == (0, 2)
     np.testing.assert_array_equal(found.get(), nl.data.augment(images, key=3))
+
+
+# ------------------------------------------------------------------------------------------------------------------ rates
+
+PLANNING = ("GaussNewton", "NearLinearGaussNewton")
+
+
+@pytest.mark.parametrize("name", PLANNING)
+def test_a_step_on_a_gpu_is_planned_by_the_rates_of_one(name):
+    batch, objective = sphere(), nl.nn.Objective(nl.nn.TwoLayer(3, 16), nl.nn.SquaredLoss())
+    params = objective.network.init(key=0, like=batch[0])
+
+    def step(rates):
+        optimizer = getattr(nl.optim, name)(rates=rates)
+        optimizer.step(params, optimizer.init(params, objective), objective, batch, key=0)
+
+    step(None)
+    step(dataclasses.replace(Rates(), device="a GPU"))
+    with pytest.warns(UserWarning, match="rates are those of a CPU, and the arrays are on a GPU; measure its own: nearlin info"):
+        step(Rates())
+
+
+def test_default_rates_are_those_of_the_kind_of_device():
+    for like, expected in ((cp.ones(1), ESTIMATED), (np.ones(1), Rates())):
+        assert rates_for(None, like) == expected
+    network, slow = nl.nn.MLP((8, 16, 1)), dataclasses.replace(ESTIMATED, cholesky=(1e3, 1e3), device="a slow GPU")
+    by = lambda **options: cost.planned_route(network, 64, "float64", True, **options)  # noqa: E731
+    assert by(on_gpu=True) == by(optimizer=nl.optim.GaussNewton(rates=ESTIMATED))
+    assert by(on_gpu=True) != by()
+    assert by(optimizer=nl.optim.GaussNewton(rates=slow), on_gpu=True).name != by(on_gpu=True).name
+
+
+def test_measured_rates_name_their_gpu(monkeypatch):
+    monkeypatch.setattr(measuring, "SPAN", 0.0)
+    sizes = measuring.Sizes(matmul=8, thin=(8, 64, 4), cholesky=8, triangular=8, eigh=4, memory=800, calls=1)
+    rates = nl.experiments.measure_rates("cupy", sizes=sizes)
+    assert rates.device == "double"
+    assert nl.linalg.Rates.from_dict(rates.to_dict()) == rates
 
 
 # ----------------------------------------------------------------------------------------------------------------- memory

@@ -295,7 +295,7 @@ def test_a_given_first_damping_is_where_a_run_begins(nearlin, tmp_path):
 
 def test_the_header_is_short_and_says_what_larger_batches_are_for(nearlin):
     done = nearlin("train digits --optimizer gauss-newton --steps 1 --no-progress")
-    assert "rates=default)" in done.stdout
+    assert "rates=None)" in done.stdout
     assert "up to --batch-size all (1437 rows)" in done.stdout
     assert "hint" not in nearlin("train digits --optimizer gauss-newton --batch-size all --steps 1 --no-progress").stdout
 

@@ -59,7 +59,7 @@ def test_another_dtype_has_no_rates(dtype):
 
 
 def test_rates_are_plain_numbers_that_JSON_gives_back():
-    for rates in (Rates(), TABLE):
+    for rates in (Rates(), TABLE, dataclasses.replace(TABLE, device="a card")):
         assert Rates.from_dict(json.loads(json.dumps(rates.to_dict()))) == rates
     assert all(type(rate) is float for name in PAIRED for rate in getattr(TABLE, name))
     assert type(TABLE.calls) is float
@@ -96,7 +96,7 @@ def without(content, *path):
     ("content", "message"),
     [
         ([], "rates is a list; expected a dict with the keys matmul, thin"),
-        ({}, "rates lacks matmul, thin, cholesky, triangular, eigh, memory, calls; expected"),
+        ({}, "rates lacks matmul, thin, cholesky, triangular, eigh, memory, calls, device; expected"),
         (without(TABLE.to_dict(), "thin"), "rates lacks thin; expected"),
         (without(TABLE.to_dict(), "eigh", "float32"), "eigh of rates lacks float32; expected"),
         (TABLE.to_dict() | {"qr": 1.0}, "rates has the unknown key 'qr'; expected"),

@@ -4,6 +4,7 @@ Flops are the leading terms that stand in the head of `GaussNewton`, products A 
 what is held, and for what is at work multiples of the sizes it is made of, fitted to traced peaks of steps in float64.
 """
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from math import ceil, log
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nearlin._array import Unmade
 from nearlin.complexity.cost import memory
 from nearlin.complexity.cost.kernels import (
     factorisation,
@@ -25,6 +27,7 @@ from nearlin.complexity.cost.pivoted import first_rank, pivoted_columns, rounds_
 from nearlin.complexity.cost.steps import near_linear_step
 from nearlin.curvature import ROUTES, Experience, PivotedColumns
 from nearlin.curvature.pivoted_rows import ROUND, SKETCHED, most_columns, rank_of
+from nearlin.linalg import rates_for
 from nearlin.nn import TwoLayer, activation
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.network import FEW_OUTPUTS, Tape
@@ -78,15 +81,20 @@ class Route(NamedTuple):
     most: int | None = None  # that there may be later
 
 
-def planned_route(network, n, dtype, squared, optimizer=None):
+def planned_route(network, n, dtype, squared, optimizer=None, on_gpu=False):
     """The `Route` of the first step of ``optimizer`` (`GaussNewton()`), without the forward passes, which take little of it."""
-    optimizer = optimizer or GaussNewton()
+    optimizer = _with_rates(optimizer or GaussNewton(), on_gpu)
     planner = optimizer.planner(outline(network, n, dtype), None, squared)
     plan = planner.cheapest(Experience(), RATIO) if optimizer.plan == "auto" else planner.named(optimizer.plan)
     route = ROUTES[plan.route]
     iterations = min(optimizer.maxiter, max(1, ceil(route.effort * log(1 / optimizer.epsilon))))
     columns = (planner.columns(Experience()), most_columns(planner.J, planner.memory)) if route.pivoted else ()
     return Route(plan.route, iterations, planner.seconds(route, Experience(), RATIO), *columns)
+
+
+def _with_rates(optimizer, on_gpu):
+    """The optimizer with the rates that it plans by."""
+    return replace(optimizer, rates=rates_for(optimizer.rates, Unmade((), np.dtype(float), on_gpu)))
 
 
 class Preconditioner(NamedTuple):
@@ -97,9 +105,9 @@ class Preconditioner(NamedTuple):
     most: int | None = None  # columns that there may be later
 
 
-def planned_preconditioner(network, n, dtype, optimizer=None):
+def planned_preconditioner(network, n, dtype, optimizer=None, on_gpu=False):
     """The `Preconditioner` of the first step of ``optimizer`` (`NearLinearGaussNewton()`) on a two-layer network, by sizes."""
-    optimizer, J = optimizer or NearLinearGaussNewton(), outline(network, n, dtype)
+    optimizer, J = _with_rates(optimizer or NearLinearGaussNewton(), on_gpu), outline(network, n, dtype)
     way, _ = optimizer.way(J, J.x, optimizer.init(None, None), 0)
     return Preconditioner("pivoted", way.first.rank, way.most) if isinstance(way, PivotedColumns) else Preconditioner("sketch")
 
