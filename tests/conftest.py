@@ -41,6 +41,7 @@ def pytest_addoption(parser):
         "numpy, torch, cupy and array_api_strict include their variants",
     )
     parser.addoption("--double", action="store_true", help="with --backend cupy: on a double of CuPy, which needs no GPU")
+    parser.addoption("--record", metavar="FOLDER", help="with --double: write the forms of all calls there, for the real CuPy")
     parser.addoption("--nightly", action="store_true", help="run the cases too that are sampled or left out otherwise")
 
 
@@ -69,7 +70,7 @@ def pytest_configure(config):
         if config.getoption("--backend") != ["cupy"]:
             raise pytest.UsageError("--double stands in for CuPy; expected --backend cupy and no other")
         try:
-            doubles.install()
+            doubles.install(config.getoption("--record"))
         except RuntimeError as error:
             raise pytest.UsageError(f"--double: {error}") from error
 

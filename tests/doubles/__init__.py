@@ -12,7 +12,7 @@ import types
 
 import numpy as np
 
-from tests.doubles import arrays, devices, functions, kernels, linalg, operators, signatures
+from tests.doubles import arrays, devices, functions, kernels, linalg, operators, recorder, signatures
 
 
 def _module(name, members):
@@ -59,10 +59,18 @@ def modules():
     return by_name | {"cupy": _module("cupy", cupy)}
 
 
-def install():
-    """Put the double where ``import cupy`` finds it; `RuntimeError` where a real CuPy is, or no C compiler."""
+def install(record=None):
+    """Put the double where ``import cupy`` finds it; `RuntimeError` where a real CuPy is, or no C compiler.
+
+    With ``record``, a folder, the forms of all calls are written there when the process ends.
+    """
     if importlib.util.find_spec("cupy"):
         raise RuntimeError("a real CuPy is installed; expected none beside the double")
     if not shutil.which("cc"):
         raise RuntimeError("there is no C compiler cc; expected one, for the elementwise kernels")
-    sys.modules.update(modules())
+    found = modules()
+    if record:
+        calls = recorder.Recorder()
+        calls.attach(found)
+        calls.write_at_exit(record)
+    sys.modules.update(found)

@@ -1,5 +1,6 @@
 """The double refuses what CuPy refuses, keeps silent where CuPy does, and counts what a GPU would be asked for."""
 
+import ast
 import importlib
 
 import numpy as np
@@ -9,6 +10,7 @@ import nearlin as nl
 from nearlin import _array
 from tests.doubles import arrays, linalg, signatures
 from tests.doubles.counters import counted
+from tests.doubles.recorder import Recorder
 
 cp = pytest.importorskip("cupy")
 cupyx = importlib.import_module("cupyx")
@@ -135,6 +137,20 @@ def test_what_is_written_by_hand_takes_the_parameters_of_cupy():
     assert set(signatures.listed("cupy.ndarray")) > {name for name in dir(arrays.ndarray) if not name.startswith("_")} - {
         "functions"
     }
+
+
+def test_the_forms_of_calls_are_noted_that_succeed_and_are_not_made_by_another(x):
+    calls = Recorder()
+    total = calls.noting("cupy.sum", cp.sum)
+    calls.noting("outer", lambda a, **options: total(a))(x.T, out=(0.5, slice(1, None)), dtype=np.dtype("float32"))
+    assert [total(x, axis=0).tolist(), total(2 * x, axis=0).tolist()] == [[3, 5, 7], [6, 10, 14]]
+    with pytest.raises(TypeError):
+        total([x])
+    options = (("dtype", ("dtype", "float32")), ("out", ("tuple", ("float",), ("slice", ("value", 1), *[("value", None)] * 2))))
+    assert sorted(map(ast.literal_eval, calls.forms)) == [
+        ("cupy.sum", ("tuple",), ("tuple", ("array", "float64", (2, 3), "C")), (("axis", ("value", 0)),)),
+        ("outer", ("tuple",), ("tuple", ("array", "float64", (3, 2), "F")), options),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ nearlin on CuPy's terms
