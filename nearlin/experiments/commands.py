@@ -1,6 +1,7 @@
 """The commands of ``nearlin``: options, and what the user sees. Importing this module needs click and rich."""
 
 import itertools
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,14 +10,14 @@ from click.core import ParameterSource
 
 from nearlin._array import keep_freed_memory
 from nearlin.data import NAMES
-from nearlin.experiments import cost_report, folders, options, report
+from nearlin.experiments import comparison_report, cost_report, folders, options, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
 from nearlin.experiments.comparison import ON_RECIPES, compare
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.measuring import MEASUREMENTS, check_out, measure_rates, write_rates
 from nearlin.experiments.prediction import predict
-from nearlin.experiments.progress import bar
+from nearlin.experiments.progress import bar, numbered
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.training import result_of, run
 from nearlin.experiments.tuning import RUNS, SHARE, listed, tune
@@ -68,7 +69,12 @@ def _sentence(error):
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):
-    click.echo(f"Warning: {message}", err=True)
+    _tell(f"Warning: {message}")
+
+
+def _tell(text):
+    """A line on standard error, above the live one: what `click.echo` writes would stand in it."""
+    print(text, file=sys.stderr)
 
 
 @click.group("nearlin", cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -105,9 +111,10 @@ def cli(debug):
 @options.out("run", "DATA-OPTIMIZER-SEED", " where it holds a run; with --resume the folder of the checkpoint")
 @options.count("--checkpoint-every", "Write the checkpoint every K steps besides the end.", metavar="K", default=0, least=0)
 @options.path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
+@options.all_steps
 @options.progress
 @click.pass_context
-def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
+def train_command(ctx, data, out, checkpoint_every, resume, all_steps, progress, **given):
     """Fit a wide two-layer network or a perceptron to DATA, or the network of a problem to its data.
 
     \b
@@ -139,7 +146,7 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
     result = run(
         data, given, out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress, announce=report.print_header
     )
-    report.print_result(result)
+    report.print_result(result, all_steps=all_steps)
     if result.ended == "non-finite":
         ctx.exit(NOT_FINITE)
     if result.unwritten:
@@ -149,8 +156,9 @@ def train_command(ctx, data, out, checkpoint_every, resume, progress, **given):
 @cli.command("report", short_help="Print and draw a run again.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("data", required=False)
+@options.all_steps
 @click.pass_context
-def report_command(ctx, folder, data):
+def report_command(ctx, folder, data, all_steps):
     """Print the table of the run in FOLDER as far as its checkpoint goes, and make the end of its log and its plots again.
 
     \b
@@ -159,7 +167,7 @@ def report_command(ctx, folder, data):
       nearlin report runs/houses
     """
     result = result_of(folder, data)
-    report.print_result(result)
+    report.print_result(result, all_steps=all_steps)
     if result.unwritten:
         ctx.exit(UNWRITTEN)
 
@@ -203,13 +211,15 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
     """
     out = out or _free("compare", folders.slug(data), given["seed"])
     comparison = compare(data, optimizers, lr=lr, damping=damping, out=out, **given)
-    report.print_comparison(comparison)
+    comparison_report.print_comparison(comparison)
     for sentence in comparison.failures.values():
         click.echo(f"Error: {sentence}", err=True)
     if comparison.failures:
         ctx.exit(USER_ERROR)
     if any(run.ended == "non-finite" for runs in comparison.runs.values() for run in runs):
         ctx.exit(NOT_FINITE)
+    if comparison.unwritten:
+        ctx.exit(UNWRITTEN)
 
 
 @cli.command("tune", short_help="Search step sizes and dampings.")
@@ -227,7 +237,8 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
 @options.of(*options.SPLIT, *options.PREPROCESSING, *options.NETWORKS, *options.RUN)
 @options.out("search", "tune-DATA-SEED")
 @options.progress
-def tune_command(data, optimizers, out, **given):
+@click.pass_context
+def tune_command(ctx, data, optimizers, out, **given):
     """Search the step size, then the damping, of each optimizer on the grid 1, 3, 10, 30, ...
 
     \b
@@ -240,9 +251,12 @@ def tune_command(data, optimizers, out, **given):
     out = out or _free("tune", folders.slug(data), given["seed"])
 
     def announce(optimizer, number, settings):
-        click.echo(f"{optimizer}, run {number}: {listed(settings)}", err=True)
+        _tell(f"{optimizer}, run {number}: {listed(settings)}")
 
-    report.print_tuning(tune(data, optimizers, out=out, before=announce, **given))
+    tuning = tune(data, optimizers, out=out, before=announce, **given)
+    comparison_report.print_tuning(tuning)
+    if tuning.unwritten:
+        ctx.exit(UNWRITTEN)
 
 
 @cli.command("predict", short_help="Predict with a checkpoint.")
@@ -303,18 +317,19 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
         raise click.UsageError("--from-asv judges times that are there already; leave --quick and --full out", ctx)
     if only == []:
         raise click.UsageError("--only names no claim", ctx)
-    claims = select(only or (), backend, from_asv)
+    select(only or (), backend, from_asv)  # the same errors, before anything is said
     if backend != "numpy" and from_asv is None:
         click.echo(f"Note: claims are counted and measured on NumPy; times on {backend} are judged by --from-asv.", err=True)
     out = out or _free("verify", "asv" if from_asv is not None else "quick" if quick else "full")
-    with bar(len(claims), shown=progress) as show:
-        done = itertools.count()
-        found = verify(only or (), not quick, backend, from_asv, out, before=lambda claim: show(next(done), claim.id))
+    found = verify(only or (), not quick, backend, from_asv, out, progress)
     cost_report.print_claims(found)
     if found.interrupted:
-        raise KeyboardInterrupt(f"Interrupted; the report in {found.folder} holds what was measured.")
+        said = f"the report in {found.folder} holds what was measured" if found.files else "the report could not be written"
+        raise KeyboardInterrupt(f"Interrupted; {said}.")
     if not found.passed:
         ctx.exit(CLAIM_FAILED)
+    if found.unwritten:
+        ctx.exit(UNWRITTEN)
 
 
 @cli.command("estimate", short_help="Flops and bytes of a step, before it runs.")
@@ -363,7 +378,8 @@ def info_command(ctx, measure, backend, out):
         return
     if out is not None:
         check_out(out)
-    with bar(MEASUREMENTS) as show:
+    promise = lambda: "Ctrl-C ends the measurement, and leaves nothing"  # noqa: E731
+    with bar(MEASUREMENTS, numbered("rate", MEASUREMENTS), promise) as show:
         done = itertools.count()
         rates = measure_rates(backend or "numpy", lambda primitive, dtype: show(next(done), f"{primitive}, {dtype}"))
     cost_report.print_rates(rates)

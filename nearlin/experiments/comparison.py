@@ -1,6 +1,7 @@
 """Several optimizers on one problem from one start."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from nearlin._array import integer, unguarded
 from nearlin.experiments import folders
 from nearlin.experiments.building import build, for_method
 from nearlin.experiments.config import OPTIONS, Config, explicit, source
+from nearlin.experiments.progress import bar, numbered, part
 from nearlin.experiments.registry import (
     NAMED,
     OPTIMIZERS,
@@ -30,7 +32,7 @@ class Comparison:
     """What `compare` returns.
 
     ``runs`` maps optimizers to tuples of `Result`, one per seed that finished; ``failures`` maps those with a seed that did not
-    to a sentence; the others are paths, or None.
+    to a sentence; ``unwritten`` has a sentence for each file that could not be written, and the others are paths, or None.
     """
 
     runs: dict
@@ -38,6 +40,7 @@ class Comparison:
     folder: Path | None = None
     json: Path | None = None
     plot: Path | None = None
+    unwritten: tuple = ()
 
     @property
     def results(self):
@@ -46,7 +49,7 @@ class Comparison:
 
     def print(self):
         """Print a row per optimizer to the terminal."""
-        from nearlin.experiments.report import print_comparison
+        from nearlin.experiments.comparison_report import print_comparison
 
         print_comparison(self)
 
@@ -72,7 +75,7 @@ def compare(
     out : str or path, optional
         Folder for ``compare.json`` and ``compare.png``; it must not hold an earlier comparison. Nothing is written without it.
     progress : bool
-        A live line on a terminal (needs rich).
+        A live line on a terminal, and in a file a line every 30 seconds (needs rich).
     **options
         Every other option of `train` that is a field of `Config` (steps, tol, width, ...).
 
@@ -101,25 +104,30 @@ def compare(
 
 def _compared(problem, configs, seeds, folder, progress):
     """The `Comparison` of all runs, written into ``folder``."""
-    runs, failures, name = {}, {}, None
+    runs, failures, name, number = {}, {}, None, itertools.count()
+    total = len(seeds) * len(configs)
+    kept = "loses all runs, as no folder was given" if folder is None else f"leaves all steps so far in {folder / FILE}"
     try:
-        for seed in seeds:
-            params = problem.init(seed)
-            for name, one in configs.items():
-                try:
-                    run = begin(set_up(problem, dataclasses.replace(one, seed=seed)), params).run(progress)
-                    runs.setdefault(name, []).append(run)
-                except (ArithmeticError, RuntimeError, ValueError) as error:
-                    failures[name] = f"{name} failed with seed {seed}: {error}"
+        with bar(total, numbered("run", total), lambda: f"Ctrl-C ends the comparison, and {kept}", shown=progress) as show:
+            for seed in seeds:
+                params = problem.init(seed)
+                for name, one in configs.items():
+                    live = part(show, next(number), f"{name}, seed {seed}")
+                    try:
+                        run = begin(set_up(problem, dataclasses.replace(one, seed=seed)), params).run(progress and live)
+                        runs.setdefault(name, []).append(run)
+                    except (ArithmeticError, RuntimeError, ValueError) as error:
+                        failures[name] = f"{name} failed with seed {seed}: {error}"
     except KeyboardInterrupt as interruption:
         steps = 0
         if isinstance(interruption, Interrupted):
             runs.setdefault(name, []).append(interruption.result)
             steps = interruption.result.steps
-        path = _write(runs, folder, failures).json if runs else None
-        where = "nothing was written" if path is None else f"what was done is in {path}"
+        written = _write(runs, folder, failures) if runs else None
+        where = f"what was done is in {written.json}" if written and written.json else "nothing was written"
         where += ", as no folder was given" if folder is None else ""
-        raise KeyboardInterrupt(f"Interrupted in {name} after {steps} complete steps; {where}") from None
+        sentences = (f"Interrupted in {name} after {steps} complete steps; {where}", *(written.unwritten if written else ()))
+        raise KeyboardInterrupt(". ".join(sentences)) from None
     if not runs:
         raise ValueError("; ".join(failures.values()))
     return _write(runs, folder, failures)
@@ -221,8 +229,13 @@ def _write(runs, folder, failures):
     content = {
         name: [{"header": _header(run), **run.summary(), "records": _records(run)} for run in done] for name, done in runs.items()
     }
-    folders.write_json(folder / FILE, content)
-    return Comparison(runs, failures, folder, folder / FILE, _plot(runs, folder / PLOT))
+    path, plot, unwritten = folder / FILE, None, []
+    with folders.shielded():
+        with folders.tried(path, unwritten):
+            folders.write_json(path, content)
+        with folders.tried(folder / PLOT, unwritten, Exception):  # a picture costs no run its result
+            plot = _plot(runs, folder / PLOT)
+    return Comparison(runs, failures, folder, path if path.exists() else None, plot, tuple(unwritten))
 
 
 def _records(result):

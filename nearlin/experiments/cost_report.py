@@ -4,7 +4,7 @@ from rich.text import Text
 
 from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
 from nearlin.experiments.estimation import in_words
-from nearlin.experiments.tables import Column, console, facts, say, table
+from nearlin.experiments.tables import Column, console, facts, say, seconds, table
 from nearlin.linalg.rates import DTYPES, PAIRED
 
 STYLES = {HOLDS: "green", FAILS: "bold red", OUT_OF_REGIME: "yellow"}
@@ -12,12 +12,12 @@ STYLES = {HOLDS: "green", FAILS: "bold red", OUT_OF_REGIME: "yellow"}
 
 CLAIMS = (
     Column("claim", lambda result: result.claim.id, Text, align="fold"),
+    Column(
+        "verdict", lambda result: result.verdict, lambda verdict: Text(verdict, style=STYLES.get(verdict, "dim")), align="fold"
+    ),
+    Column("seconds", lambda result: result.seconds or None, seconds),
     Column("measured", lambda result: result.outcome.value, Text, align="fold"),
     Column("expected", lambda result: result.claim.expected, Text, align="fold"),
-    Column(
-        "verdict", lambda result: result.verdict, lambda verdict: Text(verdict, style=STYLES.get(verdict, "dim")), align="left"
-    ),
-    Column("seconds", lambda result: result.seconds or None, "{:.1f}"),
 )
 
 
@@ -26,8 +26,9 @@ def print_claims(verification, stream=None):
     out = console(stream)
     out.print(table(CLAIMS, verification.results))
     out.print()
-    say(out, *_reasons(verification.results), f"{verification.summary}; {verification.header['seconds']:.0f} s")
-    if verification.folder is not None:
+    say(out, *_reasons(verification.results), f"{verification.summary}; {seconds(verification.header['seconds'])} s")
+    say(out, *verification.unwritten)
+    if verification.files:
         texts = [name for name in verification.files if not name.endswith(".png")]
         plots = len(verification.files) - len(texts)
         say(out, f"wrote {', '.join(texts)} and {plots} plot{'s' * (plots != 1)} in {verification.folder}")
@@ -93,23 +94,21 @@ def _network(estimate):
 
 
 def _parts(name, kinds, form):
-    """A table with a row per part and two columns per kind of step, the amount and its share."""
-    columns = [Column(name, lambda part: part, align="left")]
+    """A table with a row per part and a column per kind of step: the amount, and its share."""
+    columns, totals = [Column(name, lambda part: part, align="left")], {}
     for kind, values in kinds.items():
-        whole = sum(values.values())
-        amount, share = _looked_up({**values, "total": whole}), _looked_up({k: v / max(whole, 1) for k, v in values.items()})
-        columns += [Column(kind, amount, form), Column("", share, "{:.0%}")]
+        totals[kind] = {**values, "total": sum(values.values())}
+        columns.append(Column(kind, lambda part, kind=kind: _share(totals[kind], part, form)))
     return table(columns, (*dict.fromkeys(part for values in kinds.values() for part in values), "total"))
 
 
-def _looked_up(values):
-    return lambda part: values.get(part) or None
+def _share(values, part, form):
+    return f"{form(values[part])} {values[part] / values['total']:4.0%}" if values.get(part) else None
 
 
 def print_info(rows, stream=None):
     """Two columns."""
-    width = max(len(name) for name, _ in rows)
-    facts(console(stream), *((name.ljust(width), text) for name, text in rows))
+    facts(console(stream), *rows)
 
 
 def print_rates(rates, stream=None):

@@ -5,7 +5,9 @@ import errno
 import itertools
 import json
 import os
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 from nearlin.experiments import locks
@@ -162,6 +164,29 @@ def write_atomically(path, write):
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+@contextlib.contextmanager
+def shielded():
+    """What is written in this context is written whole: Ctrl-C is not heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def tried(path, unwritten, kind=OSError):
+    """What writes ``path`` in this context may fail: then ``unwritten``, a list, has a sentence more."""
+    try:
+        yield
+    except kind as error:
+        why = reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        unwritten.append(f"{path} could not be written: {why}.")
 
 
 def _flush(folder):

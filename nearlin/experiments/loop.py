@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from nearlin._array import fold_in, namespace, on_gpu, synchronize, unguarded
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import threads, versions
+from nearlin.experiments.folders import shielded
 from nearlin.experiments.problems import Problem
 from nearlin.experiments.progress import bar
 from nearlin.experiments.records import Record, gradients, line, no_way_on, relative, told
@@ -80,7 +79,10 @@ class Trainer:
 
     @unguarded()
     def run(self, progress=True, ended=None):
-        """Take the steps that are left, none where it has ``ended``; returns the `Result`, raises `Interrupted` on Ctrl-C."""
+        """Take the steps that are left, none where it has ``ended``; returns the `Result`, raises `Interrupted` on Ctrl-C.
+
+        ``progress`` may also be a function of the share of the steps that is done, and of the `Record` of the last one.
+        """
         try:
             with _live(self, progress) as live:
                 ended = ended or self._reached() or self._steps(live)
@@ -92,11 +94,19 @@ class Trainer:
                     path = self.folder.save_last(**self._tree())
                     error.add_note(f"(the checkpoint of the {self.snapshot.step} complete steps is {path})")
             raise
-        with _shielded():
+        with shielded():
             result = self._finish(ended)
         if ended == "interrupted":
             raise Interrupted(result)
         return result
+
+    def promise(self):
+        """What Ctrl-C would leave now."""
+        if self.folder is None:
+            return "Ctrl-C ends the run; the exception that it raises holds the complete steps"
+        if not self.snapshot.step:
+            return "Ctrl-C ends the run before its first step, and leaves nothing"
+        return f"Ctrl-C ends the run, and leaves its complete steps in {self.folder.checkpoint}, for --resume"
 
     @unguarded()
     def again(self, ended):
@@ -268,20 +278,11 @@ def _finite(params):
 def _live(trainer, progress):
     """A context that yields ``live(record)``: a bar of steps, or of seconds where these are limited."""
     limit = trainer.config.time_limit
-    done = lambda step: trainer.cpu_seconds if limit else step  # noqa: E731
-    counter = "{task.completed:.0f}/{task.total:.0f} s" if limit else "step {task.completed}/{task.total}"
-    with bar(limit or trainer.config.steps, done(trainer.snapshot.step), counter, progress) as show:
-        yield lambda record: show(done(record.step + 1), line(record))
-
-
-@contextlib.contextmanager
-def _shielded():
-    """A second Ctrl-C must not break the writing of the checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    total = limit or trainer.config.steps
+    done = lambda step: min(trainer.cpu_seconds, limit) if limit else step  # noqa: E731
+    counter = (lambda done: f"{done:.0f}/{limit:g} s") if limit else (lambda done: f"step {done}/{total}")
+    if callable(progress):
+        yield lambda record: progress(done(record.step + 1) / total, record)
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with bar(total, counter, trainer.promise, done(trainer.snapshot.step), progress) as show:
+        yield lambda record: show(done(record.step + 1), line(record))

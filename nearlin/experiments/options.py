@@ -142,6 +142,9 @@ def _once(ctx, param, values):
     return dict(values) or None
 
 
+all_steps = click.option("--all-steps", is_flag=True, help="Print every step; of a long run the middle is left out otherwise.")
 progress = click.option(
-    "--progress/--no-progress", default=True, help="Show a live line while running, on a terminal.  [default: progress]"
+    "--progress/--no-progress",
+    default=True,
+    help="Show a live line while running, in a file a line every 30 seconds.  [default: progress]",
 )

@@ -133,9 +133,9 @@ def route(record):
     return record["plan"].partition(":")[0]
 
 
-def line(record):
-    """What a live line says of the last step, a `Record`."""
-    parts = [f"loss {record.loss if record.loss_after is None else record.loss_after:.3e}"]
+def line(record, note=None):
+    """What a live line says of the last step, a `Record`: the loss, a ``note``, and what a narrow line may leave out."""
+    parts = [f"loss {record.loss if record.loss_after is None else record.loss_after:.3e}", *([note] if note else [])]
     if record.relative_residual is not None:
         parts.append(f"relative residual {record.relative_residual:.1e}")
     if record.inner_iterations is not None:

@@ -3,8 +3,6 @@
 import dataclasses
 import math
 from collections import Counter
-from statistics import median
-from typing import NamedTuple
 
 from nearlin._array import on_gpu
 from nearlin.complexity.cost import planned_route
@@ -12,15 +10,13 @@ from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import damped, has, route, stalled
 from nearlin.experiments.registry import LEAST_SQUARES
 from nearlin.experiments.run_folder import CURVATURE, FIT, LAYERS
-from nearlin.experiments.tables import Column, console, facts, say, table
+from nearlin.experiments.tables import Column, console, facts, say, seconds, table
 from nearlin.linalg import Rates
 
 UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
-WIDE = 100  # columns of a comparison: on a narrower terminal its lines wrap, and no digit is lost
-PLANNED = 110  # the same of a table of steps with their routes
 FEW_ROWS = 5000  # up to which Gauss-Newton steps on all of them pay
 SLOW = 0.3  # predicted seconds of a step from which on other methods are named: a minute for 200 steps
-SHOWN = 40  # rows of a table of steps; of a longer run the first and the last ones are shown
+SHOWN = 40  # rows of a table of steps, where not all of them are asked for
 
 
 def print_header(trainer, stream=None):
@@ -135,12 +131,11 @@ def _value(value):
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
-def print_result(result, stream=None):
+def print_result(result, stream=None, all_steps=False):
     """The table of steps, the errors, and how the run ended."""
     out, planned = console(stream), has(result.records, "side")
     out.print()
-    out.width = max(out.width, PLANNED if planned else 0)
-    out.print(steps_table(result))
+    out.print(steps_table(result, all_steps))
     out.print()
     sentence = not_halved(result) or grew(result)
     facts(
@@ -150,7 +145,7 @@ def print_result(result, stream=None):
         ("test", "no test rows" if result.test_error is None else str(result.test_error)),
         ("validation", _validation(result)),
         ("test loss", None if result.final_test_loss is None else _number(result.final_test_loss)),
-        ("time", f"{result.seconds:.2f} s in {result.steps} steps{_compilation(result.records)}"),
+        ("time", f"{seconds(result.seconds)} s in {result.steps} step{'s' * (result.steps != 1)}{_compilation(result.records)}"),
         ("preconditioner", _preconditioners(result.records)),
         ("route", "S: on the sample side, P: on the parameter side; d_eff: effective dimension" if planned else None),
         ("plan", _plans(result.records)),
@@ -160,8 +155,8 @@ def print_result(result, stream=None):
 
 
 def _compilation(records):
-    seconds = sum(record.get("compilation") or 0.0 for record in records)
-    return f", and {seconds:.2f} s in which kernels were compiled" if seconds else ""
+    spent = sum(record.get("compilation") or 0.0 for record in records)
+    return f", and {seconds(spent)} s in which kernels were compiled" if spent else ""
 
 
 def _validation(result):
@@ -219,16 +214,16 @@ STEPS = (
     Column("inner", "inner_iterations", when=_solved),
     Column("true res.", "inner_residual", "{:.1e}", _solved),
     Column("R", "refreshed", lambda fresh: "fresh" if fresh else "reused", _solved),
-    Column("seconds", "seconds", "{:.3f}"),
+    Column("seconds", "seconds", seconds),
     Column("note", lambda record: record["note"] if "note" in record else _note(record), align="fold"),
 )
 
 
-def steps_table(result):
-    """A rich table with a row per step; of a long run the first and the last ones."""
+def steps_table(result, all_steps=False):
+    """A row per step; of a long run the first and the last ones, where not all steps are asked for."""
     records = result.records
-    if len(records) > SHOWN:
-        gap = {"step": "...", "note": f"{len(records) - SHOWN} steps not shown"}
+    if len(records) > SHOWN and not all_steps:
+        gap = {"step": "...", "note": f"{len(records) - SHOWN} steps not shown; --all-steps prints them"}
         records = (*records[: SHOWN // 2], gap, *records[-SHOWN // 2 :])
     end = {"step": result.steps, "loss" if _full(result) else "loss_after": result.final_loss, "note": "end"}
     return table(STEPS, (*records, end), result)
@@ -281,140 +276,6 @@ def limits(result):
     said, loss = result.problem.diagnosis, result.final_loss
     halved = loss <= 0.5 * result.initial_loss and not (result.records and _missed(result.records[-1]))
     return [] if said is None or (halved and loss > 2 * said.floor) else said.limits()
-
-
-class _Compared(NamedTuple):
-    """The runs of one optimizer; ``base`` is the seconds a step of sgd, 0 where it was not run."""
-
-    name: str
-    runs: tuple
-    base: float
-
-
-def _median(get, form, ends=None):
-    """The median of the runs, and below it their range where there is one; empty where a run does not know its value."""
-
-    def cell(row):
-        values = [get(run) for run in row.runs]
-        if any(value is None for value in values):
-            return None
-        low, high = map((ends or form).format, (min(values), max(values)))
-        middle = form.format(median(values))
-        return middle if low == high else f"{middle}\n[{low}, {high}]"
-
-    return cell
-
-
-def _middle(get):
-    """The median of the runs as a number."""
-    return lambda row: None if None in (values := [get(run) for run in row.runs]) else median(values)
-
-
-def _error(name):
-    """The median of errors, None where there is none."""
-    return _middle(lambda run: getattr(run, name) and getattr(run, name).value)
-
-
-_OPTIMIZER = Column("optimizer", lambda row: row.name, align="left")
-_END = Column("end", lambda row: "/".join(dict.fromkeys(run.ended for run in row.runs)), align="left")
-RUNS = (
-    _OPTIMIZER,
-    Column("loss", _median(lambda run: run.final_loss, "{:.3e}")),
-    Column("residual", _median(lambda run: run.relative_residual, "{:.1e}")),
-    Column("steps", _median(lambda run: run.steps, "{:.0f}")),
-    Column("seconds", _median(lambda run: run.seconds, "{:.2f}")),
-    Column("s/step", lambda row: _seconds_a_step(row.runs), "{:.4f}"),
-    Column("train", _error("train_error"), "{:.4g}"),
-    Column("test", _error("test_error"), "{:.4g}"),
-    _END,
-)
-RECIPE_RUNS = (
-    _OPTIMIZER,
-    Column("train", _median(lambda run: run.final_loss - run.problem.least, "{:.4g}", "{:.3g}")),
-    Column("test", _median(lambda run: run.final_test_loss - run.problem.test_least, "{:.4g}", "{:.3g}")),
-    Column(
-        "wrong %", _median(lambda run: run.test_error.value, "{:.2f}"), when=lambda rows: rows[0].runs[0].problem.task == "labels"
-    ),
-    Column("steps", _middle(lambda run: run.steps), "{:.0f}"),
-    Column("seconds", _middle(lambda run: run.seconds), "{:.1f}"),
-    Column("grads", _middle(lambda run: _gradients(run)), "{:.0f}"),
-    Column("ms/step", lambda row: 1e3 * _seconds_a_step(row.runs), "{:.2f}"),
-    Column("/ sgd", lambda row: _seconds_a_step(row.runs) / row.base, "{:.2f}", lambda rows: rows[0].base),
-    _END,
-)
-
-
-def print_comparison(comparison, stream=None):
-    """A row per optimizer: medians over the seeds, with their range."""
-    base = _seconds_a_step(comparison.runs.get("sgd", ()))
-    rows = [_Compared(name, runs, base) for name, runs in comparison.runs.items()]
-    first = rows[0].runs[0]
-    out = console(stream)
-    out.width = max(out.width, WIDE)
-    out.print(table(RECIPE_RUNS if first.problem.recipe else RUNS, rows, rows))
-    out.print()
-    say(out, *_legend(first, len(rows[0].runs)))
-    if comparison.folder is not None:
-        paths = [path.name for path in (comparison.json, comparison.plot) if path is not None]
-        say(out, f"wrote {', '.join(paths)} in {comparison.folder}")
-
-
-def _legend(result, seeds):
-    if result.problem.recipe:
-        least, test_least = (f"{value:.4f}" for value in (result.problem.least, result.problem.test_least))
-        yield (
-            f"train, test: losses above the least possible ones, {least} and {test_least}"
-            if result.problem.least
-            else ("train, test: losses" + ("; wrong %: of the test set" if result.problem.task == "labels" else ""))
-        )
-        yield "seconds: in steps alone; grads: work asked of the network, in gradients; / sgd: seconds a step over those of sgd"
-    else:
-        errors = {"rmse": "root mean squared errors in the units of the data", "error rate": "wrong in per cent"}
-        yield (
-            "residual: of the training set, relative to the start; seconds: in steps alone; train, test: "
-            + errors[result.train_error.kind]
-        )
-    majority = [
-        f"{part} {error.majority:.2f}"
-        for part, error in (("train", result.train_error), ("test", result.test_error))
-        if error is not None and error.majority is not None
-    ]
-    if majority:
-        yield f"the most frequent class alone is wrong in per cent: {', '.join(majority)}"
-    if seeds > 1:
-        yield f"medians of {seeds} seeds [smallest, largest]"
-
-
-def _seconds_a_step(runs):
-    return median([r.seconds / max(r.steps, 1) for r in runs]) if runs else 0.0
-
-
-def _gradients(result):
-    return sum(record["gradients"] for record in result.records)
-
-
-def print_tuning(tuning, stream=None):
-    """All runs of a search, and what it found."""
-    out = console(stream)
-    for name, found in tuning.searches.items():
-        say(out, f"{name}: {len(found.runs)} runs; best: {found.sentence}")
-        out.print(table(_search(found), enumerate(found.runs, 1)))
-        out.print()
-    if tuning.path is not None:
-        say(out, f"wrote {tuning.path}; nearlin compare {tuning.problem} --tuned {tuning.path} takes the best of each")
-
-
-def _search(found):
-    """The columns of a search, for rows of a number and a run."""
-    return (
-        Column("run", lambda row: f"{row[0]}{'*' if row[1] is found.best else ''}"),
-        Column("lr", lambda row: row[1].lr, "{:g}"),
-        Column(found.damping_name or "damping", lambda row: row[1].damping, "{:g}"),
-        Column("excess", lambda row: row[1].excess, "{:.3e}"),
-        Column("test excess", lambda row: row[1].test_excess, "{:.3e}"),
-        Column("steps", lambda row: row[1].steps),
-        Column("end", lambda row: row[1].ended),
-    )
 
 
 def _number(value, digits=3):

@@ -83,11 +83,11 @@ class Result:
             **{name: getattr(self, name) and getattr(self, name)._asdict() for name in errors},
         }
 
-    def print(self):
-        """Print the table of steps and the errors to the terminal."""
+    def print(self, all_steps=False):
+        """Print the table of steps, in the middle of a long run only with ``all_steps``, and the errors to the terminal."""
         from nearlin.experiments.report import print_result
 
-        print_result(self)
+        print_result(self, all_steps=all_steps)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -29,7 +29,7 @@ class RunFolder:
     """
 
     def __init__(self, out, header, every=0, resume=None):
-        self._header, self.every, self.unwritten = header, every, ()
+        self._header, self.every, self.unwritten = header, every, []
         self._claim = folders.claim(out, lambda folder: self._found(folder, resume))
         self.path = self._claim.path
         self.log, self.checkpoint = self.path / LOG, self.path / CHECKPOINT
@@ -85,25 +85,21 @@ class RunFolder:
         """Write the checkpoint at the end, where the folder cannot take it into another one; its path, or None."""
         self._begun = True
         for path in itertools.chain((self.checkpoint,), _elsewhere(self.path.name)):
-            try:
+            with folders.tried(path, self.unwritten):
                 checkpoint.save(path, header=self._header, **tree)
-            except OSError as error:
-                self._missed(path, error)
-            else:
                 if path != self.checkpoint:
-                    self.unwritten += (f"The checkpoint is {path}.",)
+                    self.unwritten.append(f"The checkpoint is {path}.")
                 return path
         return None
 
     def finish(self, result, draw=True):
         """Write the log with its end line, and the plots; the `Result` with what is there, and sentences on what is not."""
         end = None if result.ended == "interrupted" else result.summary()
-        try:
+        with folders.tried(self.log, self.unwritten):
             self._write_log(result.records, end)
-        except OSError as error:
-            self._missed(self.log, error)
         plot = self._draw(result) if draw else None
-        return dataclasses.replace(result, log=self.log if self.log.exists() else None, plot=plot, unwritten=self.unwritten)
+        log = self.log if self.log.exists() else None
+        return dataclasses.replace(result, log=log, plot=plot, unwritten=tuple(self.unwritten))
 
     def _write_log(self, records, end=None):
         lines = [("header", self._header), *(("step", record) for record in records), *([("end", end)] if end else [])]
@@ -118,15 +114,9 @@ class RunFolder:
         plots = {LAYERS: plot_layers} if has(result.records, "layer") else {}
         plots |= {CURVATURE: plot_curvature} if damped(result.records) else {}
         for name, plot in (plots | {FIT: plot_fit, PLOT: plot_result}).items():
-            try:
+            with folders.tried(self.path / name, self.unwritten, Exception):  # a picture costs no run its result
                 plot(result, self.path / name)
-            except Exception as error:  # a picture costs no run its result
-                self._missed(self.path / name, error)
         return self.path / PLOT if (self.path / PLOT).exists() else None
-
-    def _missed(self, path, error):
-        why = folders.reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        self.unwritten += (f"{path} could not be written: {why}.",)
 
 
 def _found(folder):

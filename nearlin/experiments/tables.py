@@ -1,12 +1,25 @@
-"""Tables as data: columns that say what they show of a row, and how. Importing this module needs rich."""
+"""Tables as data: columns that say what they show of a row, and how; and lines no longer than the terminal is wide.
 
+Importing this module needs rich.
+"""
+
+import itertools
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rich import box
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+FILE = 120  # columns of a table in a file
+GAP = 2  # spaces between columns
+FOLDED = 12  # columns below which no text is folded
+FACT = 14  # columns of a fact's name
 
 
 class Column(NamedTuple):
@@ -31,35 +44,106 @@ class Column(NamedTuple):
         return self.fmt.format(value) if isinstance(self.fmt, str) else self.fmt(value)
 
 
-def table(columns, rows, whole=None):
-    """A rich table with a line per row."""
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    columns = [column for column in columns if column.when(whole)]
-    for column in columns:
-        fold = column.align == "fold"
+class _Shown(NamedTuple):
+    """A column of a table: its `Column`, and its cells."""
+
+    column: Column
+    cells: list
+
+    @property
+    def width(self):
+        """That of its longest line."""
+        texts = (cell.plain if isinstance(cell, Text) else cell for cell in (self.column.name, *self.cells))
+        return max(cell_len(line) for text in texts for line in (text.splitlines() or [""]))
+
+    @property
+    def least(self):
+        """The columns without which it is not shown."""
+        return min(self.width, FOLDED) if self.column.align == "fold" else self.width
+
+
+class _Tables:
+    """One table, or as many, one below the other, as the columns need; each of them begins with the first column."""
+
+    def __init__(self, shown):
+        self.shown = shown
+
+    def __rich_console__(self, out, options):
+        first, *rest = self.shown
+        key = min(first.width, (options.max_width - GAP) // 2)
+        blocks, room = [], 0
+        for one in rest:
+            if one.least + GAP > room:
+                blocks.append([])
+                room = options.max_width - key
+            blocks[-1].append(one)
+            room -= one.least + GAP
+        for i, block in enumerate(blocks or [[]]):
+            if i:
+                yield ""
+            yield _table(first, key, block, options.max_width - key - GAP)
+
+
+def _table(first, key, others, room):
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    for one in (first, *others):
+        fold = one.column.align == "fold"
         made.add_column(
-            column.name, justify="left" if fold else column.align, no_wrap=not fold, overflow="fold" if fold else "ellipsis"
+            one.column.name,
+            justify="left" if fold else one.column.align,
+            no_wrap=one is not first and not fold and one.width <= room,
+            overflow="fold",
+            width=key if one is first else None,
         )
-    for row in rows:
-        made.add_row(*(column.cell(row) for column in columns))
+    for cells in zip(*(one.cells for one in (first, *others)), strict=True):
+        made.add_row(*cells)
     return made
 
 
+def table(columns, rows, whole=None):
+    """What prints a line per row, in several tables where the columns do not stand beside each other."""
+    rows = list(rows)
+    return _Tables([_Shown(column, [column.cell(row) for row in rows]) for column in columns if column.when(whole)])
+
+
+def seconds(value):
+    """Three digits of a time, however short it is."""
+    return f"{value:.0f}" if not abs(value) < 99.95 else f"{value:#.3g}" if value else "0"
+
+
 def console(stream=None):
-    """A console that does not fold tables where the output is not a terminal, and does not decorate text."""
-    stream = stream or sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 120, highlight=False, soft_wrap=False, markup=False)
+    """A console as wide as its terminal or as COLUMNS says; without styles where the terminal is dumb or NO_COLOR is set."""
+    plain = {"markup": False, "highlight": False, "emoji": False}
+    color = None if os.environ.get("NO_COLOR") else "auto"
+    width = shutil.get_terminal_size((FILE, 0)).columns
+    return Console(file=stream or sys.stdout, width=width, height=25, color_system=color, **plain)
 
 
 def facts(out, *pairs):
-    """A line per pair of a name and a text, where there is a text."""
+    """A line per pair of a name and a text, where there is a text; a long one goes on below itself."""
+    pairs = [(name, text) for name, text in pairs if text is not None]
+    width = max([FACT, *(len(name) for name, _ in pairs)]) + 1
     for name, text in pairs:
-        if text is not None:
-            out.print(f"{name:<14} {text}", soft_wrap=True)
+        for i, line in enumerate(_lines(out, text, width)):
+            out.print(f"{'' if i else name:<{width}}{line}", soft_wrap=True)
 
 
 def say(out, *texts):
-    """A line per text, where there is one; lines are not broken."""
+    """Every text that there is, each from a line of its own."""
     for text in texts:
-        if text:
-            out.print(text, soft_wrap=True)
+        for line in _lines(out, text) if text else ():
+            out.print(line, soft_wrap=True)
+
+
+def _lines(out, text, indent=0):
+    """The lines of a text. In a file it is one; of words that are too long for a line, paths stay whole, to be copied."""
+    if not (out.is_terminal or os.environ.get("COLUMNS")):
+        return [text]
+    lines, width = [], max(out.width - indent, FOLDED)
+    parts = (chop_cells(word, width) if os.sep not in word else [word] for word in text.split())
+    for word in itertools.chain.from_iterable(parts):
+        if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

@@ -70,7 +70,7 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
         uninterrupted run bit for bit on the same backend, machine and number of threads; a warning tells where the threads are
         others. Of a run that is complete, log and plots are made again.
     progress : bool
-        A live line on a terminal (needs rich).
+        A live line on a terminal, and in a file a line every 30 seconds (needs rich).
     OPTIONS
 
     Returns

@@ -11,6 +11,7 @@ from nearlin.experiments import folders
 from nearlin.experiments.building import build
 from nearlin.experiments.comparison import checked, default_for
 from nearlin.experiments.config import Config, explicit, source
+from nearlin.experiments.progress import bar, numbered, part
 from nearlin.experiments.registry import check_settings, hyperparameters, make_optimizer
 from nearlin.experiments.training import begin, set_up
 
@@ -71,11 +72,15 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """What `tune` returns: ``searches`` maps optimizer names to `Search`; ``path`` is the file, or None."""
+    """What `tune` returns: ``searches`` maps optimizer names to `Search`; ``path`` is the file, or None.
+
+    ``unwritten`` has a sentence where the file could not be written.
+    """
 
     problem: str
     searches: dict
     path: Path | None = None
+    unwritten: tuple = ()
 
 
 @unguarded()
@@ -100,7 +105,7 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     out : str or path, optional
         Folder for ``tune.json``; it must not hold an earlier search.
     progress : bool
-        A live line on a terminal (needs rich).
+        A live line on a terminal, and in a file a line every 30 seconds (needs rich).
     before : callable, optional
         ``before(optimizer, number, settings)`` is called before every run.
     **options
@@ -129,38 +134,48 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     problem, config = build(data, config)
     optimizers = optimizers or checked(default_for(problem))
     params = problem.init(config.seed)
+    search = lambda name, live, note: _search(name, problem, config, params, runs, live, before, note)  # noqa: E731
     with folders.claimed(out, FILE) as folder:
-        return _tuned(
-            problem, optimizers, folder, lambda name, note: _search(name, problem, config, params, runs, progress, before, note)
-        )
+        return _tuned(problem, optimizers, runs, search, folder, progress)
 
 
-def _tuned(problem, optimizers, folder, search):
-    """The `Tuning` of all searches, written into ``folder``."""
-    searches, name = {}, None
+def _tuned(problem, optimizers, most, search, folder, progress):
+    """The `Tuning` of all searches, written into ``folder`` after every run."""
+    searches, name, unwritten = {}, None, []
+    total = most * len(optimizers)
+    kept = "loses all runs, as no folder was given" if folder is None else f"leaves the complete runs in {folder / FILE}"
 
     def note(search):
         searches[name] = search
-        _write(problem.name, searches, folder)
+        unwritten[:] = _write(problem.name, searches, folder)
 
     try:
-        for name in optimizers:
-            search(name, note)
+        with bar(total, numbered("run", total), lambda: f"Ctrl-C ends the search, and {kept}", shown=progress) as show:
+            for i, name in enumerate(optimizers):
+                live = lambda number, settings, begun=i * most, name=name: part(  # noqa: E731
+                    show, begun + number, f"{name}, {listed(settings)}"
+                )
+                search(name, live if progress else lambda number, settings: False, note)
     except KeyboardInterrupt:
         done = sum(len(search.runs) for search in searches.values())
         where = "nothing was written, as no folder was given" if folder is None else f"they are in {folder / FILE}"
-        raise KeyboardInterrupt(f"Interrupted in {name} after {done} complete runs" + (f"; {where}" if done else "")) from None
-    return Tuning(problem.name, searches, None if folder is None else folder / FILE)
+        said = "; ".join(unwritten) or where
+        raise KeyboardInterrupt(f"Interrupted in {name} after {done} complete runs" + (f"; {said}" if done else "")) from None
+    path = None if folder is None or not (folder / FILE).exists() else folder / FILE
+    return Tuning(problem.name, searches, path, tuple(unwritten))
 
 
 def _write(problem, searches, folder):
-    if folder is None:
-        return
-    content = {name: {"best": found.settings, "runs": [run._asdict() for run in found.runs]} for name, found in searches.items()}
-    folders.write_json(folder / FILE, {"problem": problem, "optimizers": content})
+    """Write what there is so far; sentences on what could not be."""
+    unwritten = []
+    if folder is not None:
+        content = {name: {"best": one.settings, "runs": [run._asdict() for run in one.runs]} for name, one in searches.items()}
+        with folders.shielded(), folders.tried(folder / FILE, unwritten):
+            folders.write_json(folder / FILE, {"problem": problem, "optimizers": content})
+    return unwritten
 
 
-def _search(name, problem, config, params, most, progress, before, note):
+def _search(name, problem, config, params, most, live, before, note):
     damping_name = next((field for field in DAMPINGS if field in hyperparameters(name)), None)
     own = {field: value for field, value in config.settings if field in hyperparameters(name)}
     optimizer, done = make_optimizer(name, **own), {}
@@ -175,7 +190,7 @@ def _search(name, problem, config, params, most, progress, before, note):
         if before is not None:
             before(name, len(done) + 1, settings)
         try:
-            return _run(name, problem, config, params, settings, damping_name, progress)
+            return _run(name, problem, config, params, settings, damping_name, live(len(done), settings))
         except ValueError as error:
             if not done:
                 raise

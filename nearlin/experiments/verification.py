@@ -1,11 +1,12 @@
 """Verification: runs the claims and writes their verdicts as JSON, Markdown and one plot per family."""
 
+import dataclasses
+import itertools
 import os
 import platform
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from nearlin._array import NAMES, BackendError, unusable
@@ -16,11 +17,12 @@ from nearlin.complexity.claims.table import FAILS, HOLDS, VERDICTS
 from nearlin.experiments import folders
 from nearlin.experiments.environment import versions
 from nearlin.experiments.folders import write_atomically
+from nearlin.experiments.progress import bar, numbered
 
 JSON, MARKDOWN = "claims.json", "claims.md"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Verification:
     """What `verify` found.
 
@@ -33,6 +35,8 @@ class Verification:
     folder : path or None
     files : tuple of str
         What was written there.
+    unwritten : tuple of str
+        A sentence for each file that could not be.
     """
 
     results: tuple
@@ -40,6 +44,7 @@ class Verification:
     interrupted: bool = False
     folder: Path | None = None
     files: tuple = ()
+    unwritten: tuple = ()
 
     @property
     def passed(self):
@@ -65,7 +70,7 @@ class Verification:
         return f"{text} ({known} of the failures known)" if known else text
 
 
-def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, before=None, after=None):
+def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, progress=True, after=None):
     """Measure claims, and write a report where ``out`` is given.
 
     Parameters
@@ -80,8 +85,10 @@ def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, before
         A results folder of asv: judge its times instead of measuring.
     out : str or path, optional
         Folder that receives claims.json, claims.md, and a plot per family; without an earlier report.
-    before, after : callable, optional
-        Called with every claim, and with every result.
+    progress : bool
+        A live line on a terminal, and in a file a line every 30 seconds (needs rich).
+    after : callable, optional
+        Called with every result.
 
     Returns
     -------
@@ -103,8 +110,12 @@ def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, before
     claims, source = _table(backend, from_asv)
     claims = table.select(only, claims)
     with folders.claimed(out, JSON) as folder:
-        start = time.perf_counter()
-        results, interrupted = run(claims, full or from_asv is not None, before, after)
+        start, number, total = time.perf_counter(), itertools.count(), len(claims)
+        kept = "loses it, as no folder was given" if folder is None else f"leaves what was measured in {folder / JSON}"
+        promise = lambda: f"Ctrl-C ends the verification, and {kept}"  # noqa: E731
+        with bar(total, numbered("claim", total), promise, shown=progress) as show:
+            before = lambda claim: show(next(number), claim.id)  # noqa: E731
+            results, interrupted = run(claims, full or from_asv is not None, before, after)
         header = _header("asv" if from_asv is not None else "full" if full else "quick", source, time.perf_counter() - start)
         verification = Verification(results, header, interrupted)
         return verification if folder is None else write(verification, folder)
@@ -147,21 +158,34 @@ def write(verification, folder):
     Returns
     -------
     Verification
-        The same, with ``folder`` and ``files``.
+        The same, with ``folder``, ``files`` and ``unwritten``.
     """
-    from nearlin.experiments.plots import plot_claims
+    folder, unwritten = Path(folder), []
+    with folders.shielded():
+        with folders.tried(folder / JSON, unwritten):
+            folders.write_json(folder / JSON, _json(verification))
+        plots = _plots(verification, folder, unwritten)
+        text = markdown(verification, plots)
+        with folders.tried(folder / MARKDOWN, unwritten):
+            write_atomically(folder / MARKDOWN, lambda file: file.write(text.encode()))
+    files = tuple(name for name in (JSON, MARKDOWN, *plots.values()) if (folder / name).exists())
+    return dataclasses.replace(verification, folder=folder, files=files, unwritten=tuple(unwritten))
 
-    folder = Path(folder)
+
+def _plots(verification, folder, unwritten):
+    """The names of the plots that are written, by family."""
+    try:
+        from nearlin.experiments.plots import plot_claims
+    except ImportError:
+        return {}
     plots = {}
     for family, results in verification.families.items():
         if any(result.outcome.series for result in results):
-            plots[family] = f"claims-{'-'.join(re.findall('[a-z0-9]+', family.lower()))}.png"
-            plot_claims(results, family, folder / plots[family])
-    text = markdown(verification, plots)
-    write_atomically(folder / MARKDOWN, lambda file: file.write(text.encode()))
-    folders.write_json(folder / JSON, _json(verification))
-    files = (JSON, MARKDOWN, *plots.values())
-    return Verification(verification.results, verification.header, verification.interrupted, folder, files)
+            name = f"claims-{'-'.join(re.findall('[a-z0-9]+', family.lower()))}.png"
+            with folders.tried(folder / name, unwritten, Exception):  # a picture costs no verdict
+                plot_claims(results, family, folder / name)
+                plots[family] = name
+    return plots
 
 
 def _json(verification):

@@ -11,12 +11,13 @@ from nearlin.complexity import asv_results
 from nearlin.complexity import claims as table
 from nearlin.complexity.asv_results import Curve, Run
 from nearlin.complexity.claims.table import FAILS, HOLDS, OUT_OF_REGIME, Claim, Outcome, Series
-from nearlin.experiments import verification
+from nearlin.experiments import folders, verification
 
 pytest.importorskip("rich")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 pytest.importorskip("matplotlib")
 commands = pytest.importorskip("nearlin.experiments.commands")
+plots = pytest.importorskip("nearlin.experiments.plots")
 
 CURVE = Series("cost", (8, 16, 32), (np.float64(64.0), 256, 1024.0), (64, 256, 1024), "n", "flops")
 STEPS = Series("ratio", (np.int64(0), 1, 2), (0.5, float("nan"), 0.4), None, "step", "ratio", "y")
@@ -142,16 +143,26 @@ def test_interruption_leaves_a_report(tmp_path, claims):
     assert "interrupted" in (tmp_path / "report" / "claims.md").read_text()
 
 
-def test_a_failed_write_leaves_no_half_report(tmp_path, claims, monkeypatch):
+def test_each_file_of_a_report_may_fail_and_the_others_and_the_table_are_there(tmp_path, claims, monkeypatch):
     claims(GOOD)
 
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(verification, "markdown", broken)
-    done = nearlin("verify", "--out", "report")
-    assert (done.exit_code, "disk full" in done.stderr) == (2, True)
-    assert not any(path.suffix == ".part" or path.suffix == ".json" for path in (tmp_path / "report").iterdir())
+    whole = {"claims.json", "claims.md", "claims-cost-counted.png"}
+    ways = {
+        "claims.md": (verification, "write_atomically"),
+        "claims.json": (folders, "write_json"),
+        "claims-cost-counted.png": (plots, "plot_claims"),
+    }
+    for missing, (room, name) in ways.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(room, name, broken)
+            done = nearlin("verify", "--out", f"without-{missing}")
+        assert (done.exit_code, done.stderr) == (1, "")
+        assert "1 claim: 1 holds" in done.stdout
+        assert f"without-{missing}/{missing} could not be written: disk full." in done.stdout
+        assert {path.name for path in (tmp_path / f"without-{missing}").glob("[!.]*")} == whole - {missing}
 
 
 def test_another_backend_is_said_to_be_measured_on_numpy(claims):
