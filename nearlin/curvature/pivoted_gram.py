@@ -106,9 +106,7 @@ class PivotedColumns:
     @property
     def obstacle(self):
         """Why there are no such columns, in words, or nothing."""
-        if self.J.layered:
-            return "the closed-form kernel is that of the two-layer network"
-        return "" if self.J.phi.name == "relu" else "the closed-form kernel is that of ReLU"
+        return ROUTES["kernel"].obstacle(self.J)
 
     @property
     def few_neurons(self):

@@ -13,7 +13,7 @@ Update      θ ← θ + lr δ,   (JᵀHJ/n + λ I + ω D) δ = -g + λ μ δ_pre
 Notation    λ → damping, which ``info`` reports (of the mean; `NearLinearGaussNewton` has n λ),  λ + ω → strength,
             n (λ + ω) → shift,  ω → l2 of the `Objective`,  μ → momentum,  ε → epsilon
 Cost        with dense layers (o, D), n samples, c outputs, p parameters, q of them in the first layer, k iterations, s sketch
-              rows, beyond the forward passes:
+              rows, h pivoted columns (about as many as take one product) in rounds of b, beyond the forward passes:
             leading 2 c n (p - q) flops per step, c <= 4: backward passes that make the factors
             leading 4 n p flops per iteration, c <= 4: products with factors
             leading 8 n p - 4 n q flops per iteration, c > 4: products by passes
@@ -26,6 +26,11 @@ Cost        with dense layers (o, D), n samples, c outputs, p parameters, q of t
             leading n³/3 flops per fresh R, plan = "class-averaged"
             leading 2 c n² (D + o) flops per layer and fresh R, plan = "per-class"
             leading c n³/3 flops per fresh R, plan = "per-class"
+            leading 2 n h (c o + D) flops per layer and fresh R, plan = "pivoted"
+            leading n c h (2 h + b) + h³/3 flops per fresh R, plan = "pivoted": h³/3 at every λ
+            leading 4 n c h + 2 h² flops per iteration, plan = "pivoted": beside a product
+            leading n c h floats at the peak, plan = "pivoted"
+            at most 2 n (c o + D) floats at the peak per layer, plan = "pivoted", c > 4: factors, which J has itself where c <= 4
             leading 9 D³ + 9 o³ + 2 n D² + 2 n o² flops per layer and fresh R, plan = "kfac": eigenvectors are nominal
             leading 2 n (p - q) flops per fresh R, plan = "kfac": a backward pass
 Oracles     step: 1 jacobian
@@ -74,9 +79,9 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
                of inputs with their means m and deviations s of the first batch taken away: λ (||W diag(s)||² + ||b + W m||²). The
                penalty stays that of W: D is 1/s² there. As the sample side has I for D, with a penalty the parameter side is
                taken.
-            10. "pivoted" has F Fᵀ + μ I of k columns of K Kᵀ and no matrix of (n c)² entries; its cost stands in
-               `nearlin.curvature.pivoted_rows`. A ReLU network of two layers has those of the closed-form kernel, which stay for
-               the run; others are made anew in every step. The planner takes them by itself for two layers alone.
+            10. "pivoted" has F Fᵀ + μ I of h columns of K Kᵀ and no matrix of (n c)² entries: `nearlin.curvature.pivoted_rows`. A
+               ReLU network of two layers has those of the closed-form kernel, which stay for the run; others are made anew in
+               every step. The planner takes them by itself for two layers alone.
 """
 
 import math

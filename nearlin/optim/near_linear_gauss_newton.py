@@ -6,14 +6,21 @@ Update      W ← W - lr Jᵀg,   ||r - (J Jᵀ + λ I) g|| <= ε ||r||
             J (n c, p) Jacobian of the outputs, r (n c,) residual f - y, g (n c,)
             R (n c, n c) with RᵀR = G̃ + λ I, G̃ = J SᵀS Jᵀ sketched; PCG on J Jᵀ + λ I with M⁻¹ = R⁻¹R⁻ᵀ
 Notation    paper → code:  A = Jᵀ → J transposed,  R → R⁻¹,  ε₀ → epsilon,  G_t → J Jᵀ,  λ_min of the kernel → not needed
-Cost        with R, and a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, s sketched neurons
-              (default 3 n/2), K inner iterations, B floats of a block of neurons (2 MB, or 256 neurons up to 8 MB, else 512 by
-              tiles of samples; to the flop: `nearlin.complexity.cost.near_linear_step`):
-            leading K (4 N + 2 n²) flops per step: products and triangular solves
+Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, K inner iterations; for R
+              s sketched neurons (default 3 n/2), for F k columns (default √(2 m d)) in rounds of b = k/8, within 16 and 512; B
+              floats of a block of neurons (2 MB, or 256 neurons up to 8 MB, else 512 by tiles of samples; to the flop:
+              `nearlin.complexity.cost.near_linear_step`):
+            leading 4 K N flops per step: products
+            leading 2 K n² flops per step, preconditioner = "sketch": triangular solves
+            leading 4 K n k + 2 K k² flops per step, preconditioner = "pivoted"
             leading 2 N flops per step: certificate
             leading 2 N + 4 n m flops per step: guard, which is the next step's forward pass
-            leading 2 n m + 2 n² (s + d) + n³/3 flops per fresh R: half of 2 n² s as a rank-k update
-            at most 3 n² + n s + 7 m d + n m/32 + 2 B floats at the peak: masks in bits (NumPy; in bytes elsewhere)
+            leading 2 n m + 2 n² (s + d) + n³/3 flops per fresh R, preconditioner = "sketch": half of 2 n² s as a rank-k update
+            leading 2 n k (d + k) + n k b + k³/3 flops per fresh F, preconditioner = "pivoted": k³/3 where λ moves, too
+            at most 3 n² + n s + 7 m d + n m/32 + 2 B floats at the peak, preconditioner = "sketch": masks in bits (NumPy; in
+              bytes elsewhere)
+            at most n k + 4 k² + 4 n d + 7 m d + n m/32 + 2 B floats at the peak, preconditioner = "pivoted": and n k of the
+              columns before, where more are made
 Oracles     step: 1 jacobian, c backward: backward passes make the factors of a layered network
             first step: 1 forward more
             fresh R: 1 sketch_gram
@@ -32,9 +39,9 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
             7. tr(G) of the guard's constants is read off the sketched Gram, whose trace it is in expectation.
             8. Several outputs of the two-layer network (one in the paper) have neurons of their own, and J Jᵀ a block for each.
                One R (n, n), of a sketch of all neurons that estimates the mean of the blocks, preconditions them all.
-            9. Where R would take longer or does not fit the memory (``preconditioner``), F Fᵀ + μ I of k pivoted columns of the
-               closed-form kernel stands for it, with no array of n² entries, for a whole run and at every λ:
-               `nearlin.curvature.pivoted_gram`, its cost too. tr(G) is that of the kernel then.
+            9. Where R would take longer or does not fit the memory (``preconditioner``), F Fᵀ + μ I, F (n, k) pivoted columns of
+               the closed-form kernel, stands for it, with no array of n² entries, for a whole run and at every λ:
+               `nearlin.curvature.pivoted_gram`. tr(G) is that of the kernel then.
 """
 
 from dataclasses import dataclass
@@ -250,7 +257,8 @@ class NearLinearGaussNewton:
         pivoted = PivotedColumns(inner, fold_in(key, 0), rates, self.memory, self.maxiter)
         if self.preconditioner == "pivoted":
             if pivoted.obstacle:
-                raise ValueError(f"preconditioner is 'pivoted', and {pivoted.obstacle}; expected 'auto' or 'sketch'")
+                found = f"preconditioner is 'pivoted', and {pivoted.obstacle}"
+                raise ValueError(f"{found}; expected 'auto' or 'sketch', or GaussNewton(plan='pivoted') for other columns")
             return pivoted, _sentences("pivoted: by name", pivoted.few_neurons)
         chosen = (self.sketch, self.sketch_size, self.inner) != (NeuronSigns(), None, "cg")
         if self.preconditioner == "sketch" or chosen or pivoted.obstacle:
