@@ -104,6 +104,14 @@ class DampedGram:
         if self._keep:
             self.image = alpha * self._last_image if self.image is None else self.image + alpha * self._last_image
 
+    def sums(self):
+        """What is summed up so far: the arrays of Jᵀg, and J Jᵀg if it is kept."""
+        return self.adjoint if self.image is None else (*self.adjoint, self.image)
+
+    def replace(self, sums):
+        """Go on with other ``sums``, those of another g."""
+        self.adjoint, self.image = (sums, None) if self.image is None else (sums[:-1], sums[-1])
+
     def in_dtype_of(self, g, like):
         """g and Jᵀg in the dtype of ``like``."""
         step = self.adjoint or self.J.rmatvec(g)

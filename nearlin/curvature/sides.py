@@ -12,6 +12,8 @@ Deviations  1. Where ε is above `SUMMED` rounding errors, images are summed up 
                same θ.
             3. There r̃ does not vanish where the penalty balances the loss: ε is lowered by ||g + ω W|| / ||g|| where that is
                below 1, so that what is left of a solve goes to zero with the gradient; one product more.
+            4. There CG ends by its smoothed residual (`Smoothing`): at small λ its own goes up and down, and needs two to six
+               times the iterations.
 """
 
 import math
@@ -20,7 +22,7 @@ from typing import NamedTuple
 
 from nearlin._array import namespace, widest
 from nearlin.curvature.gram_solve import DampedGram, gram_solve
-from nearlin.linalg import Exit, SlowProgress, SolveInfo, axpy, cg, craig, eps_of, inner, lsqr, norm
+from nearlin.linalg import Exit, SlowProgress, Smoothing, SolveInfo, axpy, cg, craig, eps_of, inner, lsqr, norm
 from nearlin.nn import ravel, unravel, without_biases
 
 ROUGH = 1e-2  # accuracy of a solve in a lower precision, of which corrections make any other
@@ -177,7 +179,11 @@ class SampleSide:
             if P.exact:
                 u, info = P(c), SolveInfo(0.0, 0, 0, Exit.CONVERGED, 1.0)
             elif how.solver == "cg":
-                u, info = cg(operator, c, preconditioner=P, certify=False, on_step=operator.accumulate, **options)
+                smooth = Smoothing(c, options["rtol"], operator.sums)
+                u, info = cg(operator, c, preconditioner=P, certify=False, on_step=operator.accumulate, stop=smooth, **options)
+                if smooth.steps and smooth.steps == info.iterations:
+                    u = smooth.x
+                    operator.replace(smooth.images)
             else:
                 method = lsqr if how.solver == "lsqr" else craig
                 (operator.adjoint, u), info = method(J, c, shift, P.triangular, **options)

@@ -29,12 +29,13 @@ from nearlin.linalg.pivoted_blocks import PivotedBlocks, nearby_groups, pivoted_
 from nearlin.linalg.pivoted_cholesky import PivotedCholesky, PivotedPreconditioner
 from nearlin.linalg.precision import eps_of
 from nearlin.linalg.rates import Rates, Work, rates_for
+from nearlin.linalg.smoothing import Smoothing
 from nearlin.linalg.solve_info import Exit, SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
     "DenseOperator", "LinearOperator", "axpy", "dot_test", "eps_of", "inner", "norm", "norms", "safe_norm",
-    "Exit", "SolveInfo", "SlowProgress", "cg", "identity",
+    "Exit", "SolveInfo", "SlowProgress", "Smoothing", "cg", "identity",
     "LeastNorm", "craig", "lsqr",
     "Nystrom", "columns", "nystrom",
     "PivotedCholesky", "PivotedPreconditioner", "PivotedBlocks", "nearby_groups", "pivoted_blocks", "second_level",

@@ -82,6 +82,8 @@ Deviations  1. The sample side where n c < p, the loss is squared and no layer c
             10. "pivoted" has F Fᵀ + μ I of h columns of K Kᵀ and no matrix of (n c)² entries: `nearlin.curvature.pivoted_rows`. A
                ReLU network of two layers has those of the closed-form kernel, which stay for the run; others are made anew in
                every step. The planner takes them by itself for two layers alone.
+            11. On the sample side CG goes on to the best combination of its iterates (`nearlin.linalg.Smoothing`), whose residual
+               certifies the step, and which at small λ is there long before CG itself.
 """
 
 import math
