@@ -12,7 +12,6 @@ from nearlin._array.backends import (
     abs_in_place,
     asarray,
     backend_name,
-    card,
     clipped,
     copies,
     cupy_unusable,
@@ -81,6 +80,7 @@ from nearlin._array.factor import (
     svd,
     tridiagonal_extremes,
 )
+from nearlin._array.gpu import card, gpu_facts, slow_float64
 from nearlin._array.memory import keep_freed_memory, machine_memory, memory_next_to
 from nearlin._array.pool import (
     blas_threads,
@@ -98,7 +98,7 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 from nearlin._array.reading import checked_together, look, read, read_flag, read_number, same, side_by_side
 
 __all__ = [
-    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "card", "clipped", "copies", "cupy_unusable", "describe",
+    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "clipped", "copies", "cupy_unusable", "describe",
     "device", "into", "is_array", "is_numpy", "itemsize", "namespace", "on_gpu", "prototype", "same", "synchronize", "to_numpy",
     "unguarded", "unguarded_methods", "Unmade", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
@@ -112,5 +112,6 @@ __all__ = [
     "normalization_gradients", "where_positive", "strided_windows", "row_windows",
     "CPU_BLOCK_BYTES", "Scratch", "block_length", "even_step", "joined", "pack_mask", "slices",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
+    "card", "gpu_facts", "slow_float64",
     "workers", "keep_freed_memory", "machine_memory", "memory_next_to",
 ]  # fmt: skip

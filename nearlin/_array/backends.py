@@ -159,15 +159,6 @@ def on_stream(stream, x):
             yield
 
 
-def card(x):
-    """The name of the GPU that ``x`` lives on, None on a CPU."""
-    if not on_gpu(x):
-        return None
-    if compat.is_torch_array(x):
-        return importlib.import_module("torch").cuda.get_device_name(x.device)
-    return importlib.import_module("cupy").cuda.runtime.getDeviceProperties(x.device.id)["name"].decode()
-
-
 def synchronize(x):
     """Wait until the device of ``x`` has finished: GPU calls return before their work is done."""
     if compat.is_cupy_array(x):

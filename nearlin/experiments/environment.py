@@ -7,7 +7,7 @@ import platform
 from threadpoolctl import threadpool_info
 
 import nearlin
-from nearlin._array import NAMES, blas_threads, device, prototype, unusable
+from nearlin._array import NAMES, blas_threads, device, gpu_facts, prototype, unusable
 
 PACKAGES = ("numpy", "scipy", "array-api-compat", "threadpoolctl", "scikit-learn", "matplotlib", "rich", "click")
 
@@ -49,7 +49,10 @@ def info():
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
     ]
     rows += [(name, _version(name)) for name in PACKAGES]
-    rows += [(f"backend {name}", _backend(name)) for name in NAMES]
+    for name in NAMES:
+        rows.append((f"backend {name}", _backend(name)))
+        facts = None if unusable(name) else gpu_facts(prototype(name))
+        rows += [(f"GPU of {name}", gpu_line(facts))] if facts else []
     rows += [("BLAS", _blas(library)) for library in threadpool_info() if library["user_api"] == "blas"]
     rows.append(("BLAS threads", str(blas_threads())))
     rows.append(("cores", f"{_usable_cores()} usable of {os.cpu_count()}"))
@@ -63,6 +66,13 @@ def _backend(name):
     package = {"cupy": "cupy", "torch": "torch", "array_api_strict": "array-api-strict"}.get(name, name)
     version = "" if name in ("numpy", "cupy") else f" {_version(package)}"
     return f"usable{version}, device {device(prototype(name))}"
+
+
+def gpu_line(facts):
+    """What `nearlin._array.gpu_facts` knows, in a line."""
+    parts = [f"{facts['card']}, device {facts['number']}", f"compute capability {facts['capability']}", f"CUDA {facts['cuda']}"]
+    parts += [f"{facts['free'] / 2**30:.1f} GiB free", *([f"kernel cache {facts['cache']}"] if facts["cache"] else [])]
+    return "; ".join(parts)
 
 
 def _blas(library):

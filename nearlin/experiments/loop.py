@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from nearlin import nn
-from nearlin._array import fold_in, namespace, on_gpu, synchronize, unguarded
+from nearlin._array import fold_in, gpu_facts, namespace, on_gpu, synchronize, unguarded
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import threads, versions
@@ -65,6 +65,7 @@ class Trainer:
             "started": datetime.now(UTC).isoformat(),
             "versions": versions(),
             "threads": threads(self.config.backend),
+            "gpu": gpu_facts(self.problem.like),
             "config": self.config.to_dict(),
             "optimizer": {"text": repr(self.optimizer), "fields": fields(self.optimizer)},
             "data": self.problem.describe(),

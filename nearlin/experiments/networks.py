@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from nearlin import nn
+from nearlin._array import prototype, slow_float64, unusable
 from nearlin.experiments.registry import MINI_BATCH
 
 WIDTH, HIDDEN = 8192, (256,)
@@ -49,7 +50,7 @@ def settled(config, own, many, classes, name=None):
         "width": None if perceptron else WIDTH,
         "optimizer": "gauss-newton" if perceptron or config.l2 else "near-linear-gauss-newton",
         "activation": "relu",
-        "dtype": "float32" if perceptron and classes else "float64",
+        "dtype": "float32" if (perceptron and classes) or _slow_float64(config.backend) else "float64",
         "center": True,
         "scale": usual,
         "normalize": not usual,
@@ -57,6 +58,11 @@ def settled(config, own, many, classes, name=None):
     defaults |= {} if usual else OF_NAMED.get(name, {})
     config = replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
     return replace(config, lr=step_size(config)) if usual else config
+
+
+def _slow_float64(backend):
+    """Whether a backend that can be used here has its arrays on a GPU that is slow in float64."""
+    return not unusable(backend) and slow_float64(prototype(backend, "float32"))
 
 
 def step_size(config):

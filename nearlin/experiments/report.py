@@ -4,18 +4,14 @@ import dataclasses
 import math
 from collections import Counter
 
-from nearlin._array import on_gpu
-from nearlin.complexity.cost import planned_route
+from nearlin.experiments.environment import gpu_line
+from nearlin.experiments.hints import hints
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import damped, has, route, stalled
-from nearlin.experiments.registry import LEAST_SQUARES
 from nearlin.experiments.run_folder import CURVATURE, FIT, LAYERS
 from nearlin.experiments.tables import Column, console, facts, say, seconds, table
 from nearlin.linalg import Rates
 
-UNEVEN = 100  # ratio of feature deviations above which scaling is recommended
-FEW_ROWS = 5000  # up to which Gauss-Newton steps on all of them pay
-SLOW = 0.3  # predicted seconds of a step from which on other methods are named: a minute for 200 steps
 SHOWN = 40  # rows of a table of steps, where not all of them are asked for
 
 
@@ -33,21 +29,18 @@ def print_header(trainer, stream=None):
         ("rows", _rows(trainer.problem)),
         ("classes", said and said.classes()),
         ("preprocessing", None if recipe else data["preprocessing"]),
-        ("hint", _scale_hint(data["spread"])),
         (
             "network",
             f"{RECIPES[data['name']].about}; {config.activation}, {sizes}" if recipe else f"{_network(trainer)}, {sizes}",
         ),
         ("optimizer", _hyperparameters(trainer.optimizer)),
         ("backend", f"{config.backend}, {config.dtype}, seed {config.seed}"),
+        ("GPU", gpu_line(header["gpu"]) if header.get("gpu") else None),
         (
             "batches",
             f"of {config.batch_size} rows, {trainer.batches.per_epoch} an epoch" if not trainer.batches.full else "all rows",
         ),
-        ("hint", _batch_hint(trainer)),
-        ("hint", _side_hint(trainer)),
-        ("hint", _penalty_hint(trainer)),
-        ("hint", _time_hint(trainer)),
+        *(("hint", sentence) for sentence in hints(trainer)),
         *(("warning", sentence) for sentence in (said.warnings() if said else ())),
         ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
         ("writing to", str(trainer.folder) if trainer.folder else None),
@@ -76,47 +69,6 @@ def _network(trainer):
     if config.hidden is None:
         return f"{inputs}, {config.width} {config.activation} neurons"
     return f"perceptron {'-'.join(map(str, (data['features'], *config.hidden, data['outputs'])))}, {config.activation}"
-
-
-def _scale_hint(spread):
-    if spread <= UNEVEN:
-        return None
-    return f"the deviations of the features differ up to {spread:.1e} times; --scale gives every feature the same weight"
-
-
-def _batch_hint(trainer):
-    rows = trainer.problem.train[0].shape[0]
-    if trainer.config.optimizer != "gauss-newton" or trainer.batches.full or rows > FEW_ROWS:
-        return None
-    return f"Gauss-Newton steps gain from larger batches than first-order ones, up to --batch-size all ({rows} rows)"
-
-
-def _side_hint(trainer):
-    said = trainer.problem.diagnosis
-    if trainer.config.optimizer not in LEAST_SQUARES or said is None or said.parameters >= said.rows:
-        return None
-    p = f"{said.parameters} x {said.parameters}"
-    return f"{trainer.config.optimizer} factors a matrix of {said.rows} x {said.rows}; --optimizer gauss-newton one of {p}"
-
-
-def _time_hint(trainer):
-    """What helps where Gauss-Newton on all rows is predicted to be slow: many outputs, or many rows."""
-    config, problem = trainer.config, trainer.problem
-    if config.optimizer != "gauss-newton" or not config.hidden or not trainer.batches.full:
-        return None
-    rows, gpu = problem.train[0].shape[0], on_gpu(problem.like)
-    seconds = planned_route(problem.network, rows, config.dtype, problem.squared, trainer.optimizer, gpu).seconds
-    if seconds < SLOW:
-        return None
-    step = f"a step on {rows} rows and {problem.outputs} outputs is predicted to take {seconds:.2g} s"
-    return f"{step}, and there may be {config.steps}; --optimizer kfac and --optimizer adam take mini-batches"
-
-
-def _penalty_hint(trainer):
-    config = trainer.config
-    if config.optimizer != "gauss-newton" or not config.width or not config.l2:
-        return None
-    return "gauss-newton is the default with --l2, as near-linear-gauss-newton takes no penalty in the loss"
 
 
 def _hyperparameters(optimizer):

@@ -26,7 +26,7 @@ def modules():
     """Name -> module, for ``sys.modules``."""
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: devices.DEVICES, CUDARuntimeError=devices.CUDARuntimeError, runtimeGetVersion=lambda: 12090,
-        driverGetVersion=lambda: 12090, getDeviceProperties=lambda device: {"name": b"double"},
+        driverGetVersion=lambda: 12090, getDeviceProperties=lambda device: {"name": b"double", "major": 9, "minor": 0},
     )  # fmt: skip
     cuda = _module(
         "cupy.cuda",

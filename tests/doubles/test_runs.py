@@ -1,6 +1,7 @@
 """Runs and estimates on a GPU, on the double."""
 
 import dataclasses
+import re
 import tracemalloc
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import nearlin as nl
 from nearlin.complexity import cost
-from nearlin.experiments import building, compare, estimate, loop, measuring, train, tune
+from nearlin.experiments import Config, building, compare, estimate, hints, loop, measuring, train, training, tune
 from nearlin.linalg.rates import ESTIMATED, Rates, rates_for
 from tests.doubles import devices
 from tests.doubles.counters import counted
@@ -119,6 +120,46 @@ def test_measured_rates_name_their_gpu(monkeypatch):
     rates = nl.experiments.measure_rates("cupy", sizes=sizes)
     assert rates.device == "double"
     assert nl.linalg.Rates.from_dict(rates.to_dict()) == rates
+
+
+# --------------------------------------------------------------------------------------------------------------- the card
+
+LINE = r"double, device 0 of 2; compute capability 9.0; CUDA driver 12.9, runtime 12.9; 80.0 GiB free; kernel cache "
+
+
+def test_the_card_is_in_the_head_of_a_run_and_in_the_table_of_backends(tmp_path, monkeypatch, capsys):
+    report = pytest.importorskip("nearlin.experiments.report")
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    (tmp_path / "one.cubin").touch()
+    rows = dict(nl.experiments.info())
+    assert re.fullmatch(LINE + re.escape(f"{tmp_path}, 1 kernels"), rows["GPU of cupy"])
+    assert "GPU of numpy" not in rows
+    problem, config = building.build(sphere(), Config(width=16))
+    trainer = training.begin(training.set_up(problem, config), problem.init(0))
+    assert trainer.header["gpu"] | {"cache": ""} == {
+        "card": "double", "capability": "9.0", "free": 80 * 2**30, "cuda": "driver 12.9, runtime 12.9",
+        "number": "0 of 2", "cache": "", "slow_float64": False,
+    }  # fmt: skip
+    report.print_header(trainer)
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(LINE, said)
+    assert "slower in float64" not in said
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((9, 0), "float64"), ((8, 9), "float32")])
+def test_float32_is_the_default_where_float64_is_slow(capability, dtype, monkeypatch):
+    major, minor = capability
+    card = {"name": b"a card", "major": major, "minor": minor}
+    monkeypatch.setattr(cp.cuda.runtime, "getDeviceProperties", lambda number: card)
+    x, y = nl.data.sphere(n=40, d=3, seed=1)
+    data = nl.data.Dataset("table", x, y, "regression")
+    problem, config = building.build(data, Config(backend="cupy", width=16))
+    assert (config.dtype, problem.like.dtype) == (dtype, dtype)
+    assert building.build(data, Config(backend="cupy", width=16, dtype="float64"))[1].dtype == "float64"
+    assert building.build(data, Config(width=16))[1].dtype == "float64"
+    said = hints.hints(training.begin(training.set_up(problem, config), problem.init(0)))
+    slow = "a card is at least 16 times slower in float64 than in float32, which is the default there (--dtype)"
+    assert (slow in said) == (dtype == "float32")
 
 
 # ----------------------------------------------------------------------------------------------------------------- memory

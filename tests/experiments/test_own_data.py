@@ -259,7 +259,7 @@ def test_hints_for_other_runs_are_not_given(targets, options, capsys, monkeypatc
     report = pytest.importorskip("nearlin.experiments.report")
     task = "classification" if targets.dtype.kind == "i" else "regression"
     data = Dataset("many", RNG.normal(size=(200, 4)), targets, task)
-    monkeypatch.setattr(report, "SLOW", 0.0)
+    monkeypatch.setattr("nearlin.experiments.hints.SLOW", 0.0)
     problem, config = build(data, Config(optimizer="gauss-newton", **options))
     report.print_header(training.begin(training.set_up(problem, config), problem.init(0)))
     said = capsys.readouterr().out
