@@ -29,7 +29,7 @@ class GramSolution(NamedTuple):
     info: SolveInfo
 
 
-def gram_solve(J, b, damping, inner_solve, rtol, limit):
+def gram_solve(J, b, damping, inner_solve, rtol, limit, size=None):
     """Solve (J Jᵀ + λ I) g = b to the true residual ``rtol`` ||b||, or until a correction hardly reduces it.
 
     Parameters
@@ -47,6 +47,8 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
     rtol : float
     limit : int
         Iterations in all.
+    size : float, optional
+        ||b||, where it is known: a GPU is not asked for it again.
 
     Returns
     -------
@@ -59,13 +61,13 @@ def gram_solve(J, b, damping, inner_solve, rtol, limit):
         A b that is no vector of float32 or float64, a negative damping, or a tolerance outside of [0, 1).
     """
     check_system(b, rtol, damping)
-    target = norm(b)
+    target = left = norm(b) if size is None else size
     if not 0 < target < math.inf:
         zero = namespace(b).zeros_like(b)
         return GramSolution(zero, J.rmatvec(zero), zero, SolveInfo.unsolved(target))
     g, step, image, rest, iterations, products, first = 0.0, None, 0.0, b, 0, 0, True
     while True:
-        before = norm(rest)
+        before = left
         dg, dstep, info, *known = inner_solve(rest, rtol * target / before, limit - iterations)
         g = g + dg
         step = J.rmatvec(g) if dstep is None else dstep if step is None else axpy(1.0, dstep, step)

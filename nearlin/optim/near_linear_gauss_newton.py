@@ -206,7 +206,7 @@ class NearLinearGaussNewton:
         key = fold_in(key, 0)
         point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
         point.check_least_squares(type(self).__name__)
-        r, eps = point.residual, linalg.eps_of(point.x)
+        eps = linalg.eps_of(point.x)
         guard = Guard(point, self.guard)
         if guard.why_unmoved:
             return params, state, unmoved(point, guard.why_unmoved, state.damping)
@@ -225,11 +225,11 @@ class NearLinearGaussNewton:
             solution, served = None, way.at(P, damping)
             if served is not None:
                 P = served
-                solution = self._solve(J, r, damping, P, epsilon, way.limit(P, fresh, epsilon))
+                solution = self._solve(J, point.residual, guard.size, damping, P, epsilon, way.limit(P, fresh, epsilon))
             if solution is None or (solution.info.reason != linalg.Exit.CONVERGED and not fresh and way.renews):
                 made, fresh = made or way.make(P), True
                 P = way.factor(made, damping, P)
-                solution = self._solve(J, r, damping, P, epsilon, self.maxiter)
+                solution = self._solve(J, point.residual, guard.size, damping, P, epsilon, self.maxiter)
             trial = attempt(objective, point, batch, solution.step, solution.image, self.lr)
             guard.judge(trial, solution.info, Bounds(P.scale, least, CEILING * P.scale))
         solve = solution.info._replace(preconditioner=P.described, refreshed=fresh)
@@ -297,8 +297,8 @@ class NearLinearGaussNewton:
 
     # ------------------------------------------------------------------------------------------------ the linear system
 
-    def _solve(self, J, r, damping, P, epsilon, limit):
-        """(J Jᵀ + λ I) g = r to the true residual ``epsilon``; products in the inner dtype, the residual in the working dtype."""
+    def _solve(self, J, r, size, damping, P, epsilon, limit):
+        """(J Jᵀ + λ I) g = r, ||r|| = ``size``, to the true residual ``epsilon``, which is measured in the working dtype."""
         inner = self._accuracy.inner(J)
 
         def inner_solve(rest, rtol, left):
@@ -308,7 +308,7 @@ class NearLinearGaussNewton:
                 return namespace(g).astype(g, rest.dtype, copy=False), None, info
             return *operator.in_dtype_of(g, rest), info
 
-        return gram_solve(J, r, damping, inner_solve, epsilon, limit)
+        return gram_solve(J, r, damping, inner_solve, epsilon, limit, size)
 
     def _iterate(self, operator, b, P, rtol, limit):
         options = {"preconditioner": P.operator(b.shape[0]), "rtol": rtol, "maxiter": limit}

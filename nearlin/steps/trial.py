@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from nearlin._array import copies, is_array, read, same
+from nearlin._array import checked_together, copies, is_array, look, same
 from nearlin.linalg import axpy, norms
 from nearlin.nn import Point
 
@@ -72,7 +72,10 @@ def attempt(objective, point, batch, step, image, lr):
     if not all(map(math.isfinite, sizes)):
         return Trial(point.params, None, math.nan, math.nan, math.nan)
     predicted = (before**2 - modelled**2) / (2 * point.x.shape[0])
-    new = objective.at(params, batch)
-    loss, after = read(point.loss, new.loss)
+    losses = []
+    with checked_together():  # one reading with what the objective checks
+        new = objective.at(params, batch)
+        look(lambda *found: losses.extend(found), point.loss, new.loss)
+    loss, after = losses
     actual = loss - after
     return Trial(params, new, after, predicted, actual / predicted if predicted > 0 else math.nan)

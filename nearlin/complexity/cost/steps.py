@@ -88,8 +88,8 @@ def near_linear_step(
         "jacobian": net.jacobian,
         **made,
         "products": K * net.gram_matvec,
-        "vectors": _cg(k, r, K) + 4 * _dot(k) + 2 * k,
-        "certificate": net.matvec + 3 * k + 2 * _dot(k),
+        "vectors": _cg(k, r, K) + 3 * _dot(k) + 2 * k,
+        "certificate": net.matvec + 3 * k + _dot(k),
         "guard": _attempt(net, known_loss=recalled),
     }
 
