@@ -13,7 +13,7 @@ copyright = f"2026, {author}"
 version = release = nearlin.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_nb", "nearlin_docs"]
-exclude_patterns = ["_build", "_ext", "generated/*.md"]
+exclude_patterns = ["_build", "_ext", "generated/*.md", "measured/*.md"]
 default_role = "py:obj"
 
 myst_enable_extensions = ["colon_fence", "deflist"]

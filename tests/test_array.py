@@ -1,5 +1,6 @@
 """The room that names backends: one error for mixed inputs, the same draws and the same failures everywhere."""
 
+import importlib
 import itertools
 import subprocess
 import sys
@@ -175,3 +176,17 @@ def test_masked_arrays_are_refused_wherever_arrays_come_in():
     for call in calls:
         with pytest.raises(TypeError, match="is a masked array, whose mask would be lost; expected a plain array"):
             call()
+
+
+@pytest.mark.parametrize("call", ["cholesky", "eigh", "svd", "spd_inverse"])
+def test_memory_that_torch_lacks_is_not_a_matrix_that_has_no_factor(call, monkeypatch):
+    torch = pytest.importorskip("torch")
+
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    algebra = importlib.import_module("array_api_compat.torch").linalg
+    for name in ("cholesky", "eigh", "svd"):
+        monkeypatch.setattr(algebra, name, fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        getattr(_array, call)(torch.eye(2, dtype=torch.float64))

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from nearlin._array import card, cholesky, device, eigh, itemsize, namespace, normal, prototype, synchronize, widest
+from nearlin._array import card, cholesky, device, eigh, itemsize, namespace, normal, on_gpu, prototype, synchronize, widest
 from nearlin.experiments import folders
 from nearlin.linalg import Rates, TriangularPreconditioner
 from nearlin.linalg.rates import DTYPES, PAIRED
@@ -30,9 +30,10 @@ class Sizes(NamedTuple):
 
 
 SIZES = Sizes()
+ON_GPU = Sizes(8192, (8192, 131072, 32), 8192, 8192, 1500, 2**30, 200)
 
 
-def measure_rates(backend="numpy", progress=None, sizes=SIZES):
+def measure_rates(backend="numpy", progress=None, sizes=None):
     """Time every primitive on this machine, in both dtypes: medians of several runs, in about 10 seconds on two cores.
 
     Nothing else should run: BLAS threads that wait for a core that another process has make factorisations many times slower.
@@ -42,7 +43,8 @@ def measure_rates(backend="numpy", progress=None, sizes=SIZES):
     backend : {"numpy", "cupy", "torch", "array_api_strict"}
     progress : callable, optional
         Called as ``progress(primitive, dtype)`` before each of the `MEASUREMENTS`.
-    sizes : Sizes
+    sizes : Sizes, optional
+        By default those of the kind of device.
 
     Returns
     -------
@@ -57,9 +59,9 @@ def measure_rates(backend="numpy", progress=None, sizes=SIZES):
     return rates_of(prototype(backend, "float32"), progress, sizes)
 
 
-def rates_of(like, progress=None, sizes=SIZES):
+def rates_of(like, progress=None, sizes=None):
     """`measure_rates` on the backend and device of ``like``, a float32 array."""
-    progress = progress or (lambda primitive, dtype: None)
+    progress, sizes = progress or (lambda primitive, dtype: None), sizes or (ON_GPU if on_gpu(like) else SIZES)
     likes = [like, namespace(like).empty((0,), dtype=widest(like), device=device(like))]
     if likes[1].dtype == like.dtype:
         warnings.warn(f"the device {device(like)} has no float64; the rates of float32 stand for it", UserWarning, stacklevel=2)

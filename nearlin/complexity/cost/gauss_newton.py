@@ -32,7 +32,7 @@ from nearlin.nn import TwoLayer, activation
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.network import FEW_OUTPUTS, Tape
 from nearlin.nn.network_jacobian import BUDGET, NetworkJacobian
-from nearlin.nn.two_layer_blocks import WIDE
+from nearlin.nn.two_layer_blocks import WIDE, width_of_block
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 from nearlin.optim import GaussNewton, NearLinearGaussNewton
 from nearlin.sketch import KroneckerSRHT
@@ -54,11 +54,12 @@ class _Blocks:
         return slice(i * self.step, min((i + 1) * self.step, self.width))
 
 
-def outline(network, n, dtype):
+def outline(network, n, dtype, on_gpu=False):
     """The Jacobian of a two-layer network or perceptron on ``n`` samples, its arrays without memory: for its sizes alone."""
     hollow = lambda *shape: np.broadcast_to(np.zeros((), dtype), shape)  # noqa: E731
     if isinstance(network, TwoLayer):
-        x, step = hollow(n, network.inputs), neurons_per_block(n, dtype)
+        x = Unmade((n, network.inputs), np.dtype(dtype), on_gpu)
+        step = width_of_block(x)
         blocks = _Blocks(network.width, step)
         masks = (x if network.activation == "relu" else None,)
         W = hollow(network.width, network.inputs)
@@ -84,7 +85,7 @@ class Route(NamedTuple):
 def planned_route(network, n, dtype, squared, optimizer=None, on_gpu=False):
     """The `Route` of the first step of ``optimizer`` (`GaussNewton()`), without the forward passes, which take little of it."""
     optimizer = _with_rates(optimizer or GaussNewton(), on_gpu)
-    planner = optimizer.planner(outline(network, n, dtype), None, squared)
+    planner = optimizer.planner(outline(network, n, dtype, on_gpu), None, squared)
     plan = planner.cheapest(Experience(), RATIO) if optimizer.plan == "auto" else planner.named(optimizer.plan)
     route = ROUTES[plan.route]
     iterations = min(optimizer.maxiter, max(1, ceil(route.effort * log(1 / optimizer.epsilon))))
@@ -107,7 +108,7 @@ class Preconditioner(NamedTuple):
 
 def planned_preconditioner(network, n, dtype, optimizer=None, on_gpu=False):
     """The `Preconditioner` of the first step of ``optimizer`` (`NearLinearGaussNewton()`) on a two-layer network, by sizes."""
-    optimizer, J = _with_rates(optimizer or NearLinearGaussNewton(), on_gpu), outline(network, n, dtype)
+    optimizer, J = _with_rates(optimizer or NearLinearGaussNewton(), on_gpu), outline(network, n, dtype, on_gpu)
     way, _ = optimizer.way(J, J.x, optimizer.init(None, None), 0)
     return Preconditioner("pivoted", way.first.rank, way.most) if isinstance(way, PivotedColumns) else Preconditioner("sketch")
 
