@@ -43,7 +43,7 @@ def test_uniform_draws_fill_the_half_open_interval():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_uniform_draw_is_rounded_up_to_one(monkeypatch, dtype):
     largest = type("Largest", (), {"random": lambda _, shape: np.full(shape, 1 - 2.0**-53)})()
-    monkeypatch.setattr(_array.random, "generator", lambda key: largest)
+    monkeypatch.setattr(_array.random, "generator", lambda key, blocks: largest)
     assert _array.uniform(0, (3,), np.empty(0, dtype)).max() < 1
 
 
@@ -161,7 +161,7 @@ def test_the_last_class_takes_what_rounding_leaves_of_the_probabilities(monkeypa
     """Where probabilities sum to less than 1 in float32, and a draw lies above their sum."""
     outputs = np.random.default_rng(0).standard_normal((400, 50)).astype(np.float32)
     most = np.float32(1 - 2**-24)
-    monkeypatch.setattr("nearlin.nn.losses.uniform", lambda key, shape, like: np.full(shape, most))
+    monkeypatch.setattr("nearlin.nn.losses.uniform", lambda key, shape, like, first: np.full(shape, most))
     p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     sums = np.cumsum(p / p.sum(axis=1, keepdims=True), axis=1)[:, -1]
     assert np.any(sums <= most)

@@ -22,21 +22,22 @@ __device__ unsigned long long philox(unsigned long long i, unsigned long long k0
     return i % 4 == 0 ? c0 : i % 4 == 1 ? c1 : i % 4 == 2 ? c2 : c3;
 }
 """
-UNIFORM = "double u = (philox(i, key) >> 11) / 9007199254740992.0; x = u < most ? u : most"
-SIGNS = "x = (philox(i / 8, key) >> (8 * (i % 8) + 7)) & 1 ? 1 : -1"
+UNIFORM = "double u = (philox(first + i, key) >> 11) / 9007199254740992.0; x = u < most ? u : most"
+SIGNS = "x = (philox((first + i) / 8, key) >> (8 * ((first + i) % 8) + 7)) & 1 ? 1 : -1"
 
 
 @functools.cache
 def _kernel(name):
-    inputs, body = {"uniform": ("uint64 key, float64 most", UNIFORM), "signs": ("uint64 key", SIGNS)}[name]
+    bodies = {"uniform": ("uint64 key, float64 most, uint64 first", UNIFORM), "signs": ("uint64 key, uint64 first", SIGNS)}
+    inputs, body = bodies[name]
     return importlib.import_module("cupy").ElementwiseKernel(inputs, "T x", body, f"nearlin_{name}", preamble=PREAMBLE)
 
 
-def uniform(key, most, out):
-    """Fill ``out`` with uniform draws on [0, 1), at most ``most``, made in float64."""
-    return _kernel("uniform")(np.uint64(key), most, out)
+def uniform(key, most, out, first=0):
+    """Fill ``out`` with uniform draws on [0, 1), at most ``most``, made in float64: those from number ``first`` on."""
+    return _kernel("uniform")(np.uint64(key), most, np.uint64(first), out)
 
 
-def signs(key, out):
-    """Fill ``out`` with independent signs."""
-    return _kernel("signs")(np.uint64(key), out)
+def signs(key, out, first=0):
+    """Fill ``out`` with independent signs: those from number ``first`` on."""
+    return _kernel("signs")(np.uint64(key), np.uint64(first), out)

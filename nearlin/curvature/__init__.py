@@ -9,6 +9,7 @@ from nearlin.curvature.kronecker_curvature import (
     factor_sums,
     kronecker_curvature,
     outer_sums,
+    signal_sums,
 )
 from nearlin.curvature.mini_blocks import blend_outer, block_rows, from_rows, sample_moment
 from nearlin.curvature.moments import Means, Moments, change, means, moments, observe
@@ -28,15 +29,16 @@ from nearlin.curvature.smoothness import (
     join_seen,
     layer_constants,
     target_range,
+    trace_input_size,
 )
 
 __all__ = [
     "Means", "Moments", "change", "means", "moments", "observe",
     "DiagonalLayer", "KroneckerCurvature", "diagonal_curvature", "factor_sums", "kronecker_curvature",
-    "outer_sums",
+    "outer_sums", "signal_sums",
     "blend_outer", "block_rows", "from_rows", "sample_moment",
     "Seen", "Targets", "check_smooth", "deviation", "input_bound", "input_size", "join_seen",
-    "layer_constants", "target_range",
+    "layer_constants", "target_range", "trace_input_size",
     "DampedGram", "GramSolution", "gram_solve",
     "DirectFactor", "direct_factor", "direct_matrices",
     "Accuracy", "ParameterSide", "Pull", "SampleSide", "Solution",

@@ -18,9 +18,10 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from nearlin._array import flushed, fold_in, map_blocks, namespace, signs, slices
-from nearlin.linalg import KroneckerEigenbasis, symmetric_eigh
-from nearlin.nn.normalization import NormTrace, all_but_channels
+from nearlin._array import flushed, fold_in, map_blocks, namespace, slices
+from nearlin.linalg import KroneckerEigenbasis, dealt, symmetric_eigh
+from nearlin.nn import NormTrace, over_samples
+from nearlin.nn.normalization import all_but_channels
 
 
 class DiagonalLayer(NamedTuple):
@@ -74,12 +75,6 @@ class KroneckerCurvature(NamedTuple):
         return sum(float(namespace(ratio).sum(ratio)) for ratio in ratios)
 
 
-def _drawn_traces(point, key):
-    """Traces at the output gradients C z, z = ±1."""
-    z = namespace(point.outputs).reshape(signs(key, point.samples * point.outputs.shape[1], point.outputs), point.outputs.shape)
-    return point.pullback(point.root.apply(z))
-
-
 def kronecker_curvature(point, specs, key):
     """K-FAC's factors at a `Point`.
 
@@ -100,12 +95,12 @@ def kronecker_curvature(point, specs, key):
     FactorizationError, ValueError
         A factor whose eigenvalues do not converge, or with NaN or Inf.
     """
-    traces = _drawn_traces(point, fold_in(key, 0))
+    traces = point.signed_traces(fold_in(key, 0))
     traces = [one for trace in traces for one in trace.by_group()]
-    scale = point.root_weights
-    pairs = [None if isinstance(trace, NormTrace) else factor_sums(trace, scale) for trace in traces]
-    factors = []
     names = [i for i, spec in enumerate(specs) for _ in range(spec.groups)]
+    scale, normal = point.root_weights, [specs[i].kind == "norm" for i in names]
+    pairs = [None if norm else factor_sums(trace, scale) for norm, trace in zip(normal, traces, strict=True)]
+    factors = []
     for i, pair, trace in zip(names, pairs, traces, strict=True):
         if pair is not None:
             factors += [
@@ -113,7 +108,7 @@ def kronecker_curvature(point, specs, key):
                 (pair[1] / trace.rows, f"layer {i}, output factor"),
             ]
     # one thread each: LAPACK makes no use of more
-    found = iter(map_blocks(lambda factor: symmetric_eigh(*factor), factors, point.outputs))
+    found = iter(dealt(lambda factor: symmetric_eigh(*factor), factors, like=point.outputs, walk=map_blocks))
     layers = []
     for pair, trace in zip(pairs, traces, strict=True):
         if pair is None:
@@ -133,28 +128,47 @@ def diagonal_curvature(point, specs, key):
     of single samples (of a graph: nodes) are not the rows of J, and it is an approximation. As many flops as a gradient.
     """
     layers = []
-    for spec, trace in zip(specs, _drawn_traces(point, fold_in(key, 0)), strict=True):
+    for spec, trace in zip(specs, point.signed_traces(fold_in(key, 0)), strict=True):
         if spec.kind == "norm":
             layers.append(_diagonal(trace, point.samples))
         elif spec.kind == "conv":
-            squares = [one.accumulate(partial(_squares, positions=one.positions)) for one in trace.by_group()]
+            squares = [over_samples(_squares_by_position, one) for one in trace.by_group()]
             layers.append(DiagonalLayer(namespace(*squares).concat(squares, axis=0) / point.samples))
         else:
-            a, g = trace.homogeneous() ** 2, trace.signals**2
-            layers.append(DiagonalLayer(namespace(g).matrix_transpose(g) @ a / point.samples))
+            layers.append(DiagonalLayer(over_samples(_squares_by_row, trace) / point.samples))
     return KroneckerCurvature(tuple(layers))
 
 
 def _diagonal(trace: NormTrace, samples):
     """Second moments of the per-sample gradients of scale and shift, (channels, 2)."""
+    return DiagonalLayer(over_samples(_squares_of_norm, trace) / samples)
+
+
+def _squares_of_norm(trace):
+    """Σ g² over samples for the gradients g of scale and shift."""
     xp, axes = namespace(trace.signals), all_but_channels(trace.signals)[1:]
     reduce = (lambda a: xp.sum(a, axis=axes)) if axes else (lambda a: a)
     per_sample = [reduce(trace.signals * trace.inputs), reduce(trace.signals)]
-    return DiagonalLayer(xp.stack([xp.sum(g * g, axis=0) / samples for g in per_sample], axis=1))
+    return xp.stack([xp.sum(g * g, axis=0) for g in per_sample], axis=1)
+
+
+def _squares_by_row(trace):
+    """Σ g² over samples for the gradients of a dense or graph layer."""
+    a, g = trace.homogeneous() ** 2, trace.signals**2
+    return namespace(g).matrix_transpose(g) @ a
+
+
+def _squares_by_position(trace):
+    """Σ g² over samples for the gradients of a convolution of one group."""
+    return trace.accumulate(partial(_squares, positions=trace.positions))
 
 
 def factor_sums(trace, root_weights=None):
     """Σ w a aᵀ and Σ d dᵀ over the rows of a trace, for the roots √w (n,) of sample weights; d has its √w already."""
+    return over_samples(_factor_sums, trace, root_weights, symmetric=(0, 1))
+
+
+def _factor_sums(trace, root_weights):
     A, G = trace.accumulate(outer_sums)
     if root_weights is None:
         return A, G
@@ -162,6 +176,12 @@ def factor_sums(trace, root_weights=None):
     rows = xp.broadcast_to(xp.reshape(root_weights, (-1, *(1,) * (len(shape) - 1))), (shape[0], 1, *shape[2:]))
     weighed = trace._replace(signals=rows)  # a column of √w beside every a
     return weighed.accumulate(lambda A, s: (A * s) @ namespace(A).matrix_transpose(A * s)), G
+
+
+def signal_sums(trace):
+    """Σ d dᵀ over the rows of a trace."""
+    outer = lambda A, G: G @ namespace(G).matrix_transpose(G)  # noqa: E731
+    return over_samples(lambda own: own.accumulate(outer), trace, symmetric=(0,))
 
 
 def outer_sums(A, G):

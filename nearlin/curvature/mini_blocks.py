@@ -7,6 +7,7 @@ column with "in", and one of D pieces of ``out`` consecutive entries with "chunk
 from functools import partial
 
 from nearlin._array import block_length, map_blocks, namespace, slices
+from nearlin.nn import over_samples
 
 
 def block_rows(M, spec, layout):
@@ -45,6 +46,10 @@ def blend_outer(F, rows, old, new):
 
 def sample_moment(trace, spec, layout, averaged):
     """Σ over samples of g gᵀ for every mini-block, (blocks, k, k), or the mean over blocks, (k, k)."""
+    return over_samples(partial(_sample_moment, spec=spec, layout=layout, averaged=averaged), trace, symmetric=(0,))
+
+
+def _sample_moment(trace, spec, layout, averaged):
     if spec.kind == "conv":
         groups = [one.accumulate(partial(_kernel_moments, one.spec, one.positions)) for one in trace.by_group()]
         return namespace(*groups).concat(groups, axis=0)

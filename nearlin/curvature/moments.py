@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from nearlin._array import namespace, read_number, side_by_side, unguarded
-from nearlin.nn.convolution import ConvTrace
+from nearlin.nn import ConvTrace, over_samples
 
 ROUNDING = 32  # a mean that changes by fewer ε of what it averages shows rounding: 0.4 or less was measured, and 3e3 else
 
@@ -47,15 +47,14 @@ def moments(trace, gram=True):
     2 rows D (out + D) flops with ``gram``, where a BLAS does half of the square, else 2 rows D out; a convolution unfolds its
     patches once.
     """
-    xp = namespace(trace.signals)
-    transposed = xp.matrix_transpose
 
     def part(A, G):
-        first = (G @ transposed(A), xp.sum(A, axis=1), xp.sum(G, axis=1), _squared(G))
-        return (*first, A @ transposed(A)) if gram else first
+        xp = namespace(G)
+        first = (G @ xp.matrix_transpose(A), xp.sum(A, axis=1), xp.sum(G, axis=1), _squared(G))
+        return (*first, A @ xp.matrix_transpose(A)) if gram else first
 
-    grad, inputs, signals, squared, *square = trace.accumulate(part)
-    rows = trace.rows
+    sums = over_samples(lambda own: own.accumulate(part), trace, symmetric=(4,) * gram)
+    (grad, inputs, signals, squared, *square), rows = sums, trace.rows
     return Moments(grad, square[0] if gram else None, inputs / rows, signals / rows, _root(squared, rows))
 
 
@@ -75,13 +74,19 @@ def observe(point, layers, gram=True):
 
 def means(trace):
     """The `Means` over the rows of a trace: of homogeneous inputs (D,) and of output gradients (out,)."""
-    xp, rows = namespace(trace.signals), trace.rows
+    (inputs, signals, squared), rows = over_samples(_sums, trace), trace.rows
+    inputs = inputs / rows
+    if getattr(trace, "bias", False):  # of a convolution they have their one already
+        inputs = namespace(inputs).concat([inputs, namespace(inputs).ones_like(inputs[:1])])
+    return Means(inputs, signals / rows, _root(squared, rows))
+
+
+def _sums(trace):
+    """Of inputs, of convolutions homogeneous ones, of output gradients and of their squares."""
+    xp = namespace(trace.signals)
     if isinstance(trace, ConvTrace):
-        inputs, signals, squared = trace.accumulate(lambda A, G: (xp.sum(A, axis=1), xp.sum(G, axis=1), _squared(G)))
-        return Means(inputs / rows, signals / rows, _root(squared, rows))
-    inputs, signals = xp.mean(trace.inputs, axis=0), xp.mean(trace.signals, axis=0)
-    inputs = xp.concat([inputs, xp.ones_like(inputs[:1])]) if trace.bias else inputs
-    return Means(inputs, signals, _root(_squared(trace.signals), rows))
+        return trace.accumulate(lambda A, G: (xp.sum(A, axis=1), xp.sum(G, axis=1), _squared(G)))
+    return xp.sum(trace.inputs, axis=0), xp.sum(trace.signals, axis=0), _squared(trace.signals)
 
 
 def _squared(G):

@@ -106,7 +106,7 @@ class Planner:
 
         Where a target's probability falls below √eps, the sample side's residual has no bound, and it is K-FAC's.
         """
-        if reason := ROUTES[name].obstacle(self.J):
+        if reason := (self.J.split if ROUTES[name].side == "sample" else "") or ROUTES[name].obstacle(self.J):
             raise ValueError(f"plan is {name!r}, and {reason}; expected 'auto' or another route")
         if not self.squared and ROUTES[name].side == "sample":
             with unguarded():
@@ -159,7 +159,7 @@ class Planner:
         kept = experience.kept
         if route.pivoted and kept and kept.route == route.name and self._lacks_columns(kept.source, experience):
             return None
-        return kept if self.reuse and kept is not None and route.serves(kept, self.point.x) else None
+        return kept if self.reuse and kept is not None and route.serves(kept, self.point) else None
 
     def _stays(self, route):
         """Whether what is kept of this route never ages."""

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nearlin._array import copies, namespace, same
+from nearlin._array import copies, namespace
 from nearlin.curvature.direct import direct_factor, direct_matrices
 from nearlin.curvature.kronecker_curvature import diagonal_curvature, kronecker_curvature
 from nearlin.curvature.pivoted_rows import closed, columns_work, dense, first_rank, least_bytes, pivoted_rows
@@ -83,9 +83,9 @@ class Route:
         """What `make` made for ``kept``, to be factored at another strength; None where that is to be made anew."""
         return
 
-    def serves(self, kept, x):
-        """Whether ``kept`` is of this route, and serves the inputs ``x``."""
-        return kept is not None and kept.route == self.name and (kept.x is None or same((kept.x,), (x,)))
+    def serves(self, kept, point):
+        """Whether ``kept`` is of this route, and serves the inputs of a `Point`."""
+        return kept is not None and kept.route == self.name and (kept.x is None or point.has_inputs(kept.x))
 
     def near(self, kept, strength):
         """Whether it was made for about this strength: within a factor of 10, where the strength is inside of its factor."""

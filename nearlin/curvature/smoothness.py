@@ -16,6 +16,7 @@ import math
 from typing import NamedTuple
 
 from nearlin._array import namespace
+from nearlin.nn import over_samples
 from nearlin.nn.activations import activation
 from nearlin.nn.losses import SquaredLoss
 from nearlin.nn.parameters import split_bias
@@ -152,13 +153,24 @@ def deviation(params, layers, chain, targets):
 
 def input_size(x, q, bias):
     """The mean over samples of ||x||_q², or of ||[x 1]||_q² with ``bias``, for x (n, d); 2 n d flops."""
+    return float(_input_squares(x, q, bias)) / x.shape[0] + (q == 2 and bias)
+
+
+def trace_input_size(trace, q, bias):
+    """`input_size` of the inputs of a dense layer's trace."""
+    squares = over_samples(lambda own: _input_squares(own.inputs, q, bias), trace)
+    return float(squares) / trace.rows + (q == 2 and bias)
+
+
+def _input_squares(x, q, bias):
+    """Σ ||x||_q², or of ||[x 1]||_q² with ``bias``, but for q = 2, where it is added to the mean."""
     xp = namespace(x)
     if q == 2:
-        return float(xp.sum(x * x)) / x.shape[0] + bias
+        return xp.sum(x * x)
     if q == 1:
-        return float(xp.mean((xp.sum(xp.abs(x), axis=1) + float(bias)) ** 2))
+        return xp.sum((xp.sum(xp.abs(x), axis=1) + float(bias)) ** 2)
     size = xp.max(xp.abs(x), axis=1)
-    return float(xp.mean((xp.maximum(size, xp.ones_like(size)) if bias else size) ** 2))
+    return xp.sum((xp.maximum(size, xp.ones_like(size)) if bias else size) ** 2)
 
 
 def input_bound(h0, n, q, bias):

@@ -15,6 +15,7 @@ from nearlin.linalg.bfgs import (
 from nearlin.linalg.block_inverse import BlockInverse, block_inverse
 from nearlin.linalg.cg import SlowProgress, cg, identity
 from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
+from nearlin.linalg.dealt import dealt, dealt_to
 from nearlin.linalg.duality import Orthogonalized, dual_norm, duality_map, operator_norm, orthogonalize, spectral_bound
 from nearlin.linalg.golub_kahan import LeastNorm, craig, lsqr
 from nearlin.linalg.hadamard import fwht
@@ -25,6 +26,7 @@ from nearlin.linalg.lowrank import Inverse, LowRank, LowRankStep, lowrank, lowra
 from nearlin.linalg.modes import Modes, average_grams, average_modes, mix_grams, mode_gram, mode_product, mode_products
 from nearlin.linalg.nystrom import Nystrom, columns, nystrom
 from nearlin.linalg.operators import DenseOperator, LinearOperator, axpy, dot_test, inner, norm, norms, safe_norm
+from nearlin.linalg.packed import pack_symmetric, unpack_symmetric
 from nearlin.linalg.pivoted_blocks import PivotedBlocks, nearby_groups, pivoted_blocks, second_level
 from nearlin.linalg.pivoted_cholesky import PivotedCholesky, PivotedPreconditioner
 from nearlin.linalg.precision import eps_of
@@ -34,6 +36,7 @@ from nearlin.linalg.solve_info import Exit, SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
+    "dealt", "dealt_to", "pack_symmetric", "unpack_symmetric",
     "DenseOperator", "LinearOperator", "axpy", "dot_test", "eps_of", "inner", "norm", "norms", "safe_norm",
     "Exit", "SolveInfo", "SlowProgress", "Smoothing", "cg", "identity",
     "LeastNorm", "craig", "lsqr",

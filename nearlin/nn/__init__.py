@@ -1,6 +1,7 @@
 """Networks written by hand: layers with forward, backward and jvp, losses, Jacobian operators, and the objective."""
 
 from nearlin.nn.activations import ACTIVATIONS, Activation, activation
+from nearlin.nn.by_samples import OwnRows, by_samples, over_samples
 from nearlin.nn.convolution import Conv2d, ConvTrace
 from nearlin.nn.gram_entries import FactorEntries, KernelEntries
 from nearlin.nn.graph import GraphNetwork, Propagate
@@ -50,7 +51,7 @@ __all__ = [
     "MLP", "chain", "GraphNetwork", "Residual", "Sequential", "TwoLayer",
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
-    "Counted", "Objective", "Point", "Standardised", "several_units",
+    "Counted", "Objective", "OwnRows", "Point", "by_samples", "over_samples", "Standardised", "several_units",
 
     "Block", "join_bias", "join_groups", "layer_blocks", "move_block", "ravel", "split_bias", "split_groups", "take_block",
     "ungrouped", "unravel",

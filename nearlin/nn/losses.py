@@ -104,9 +104,13 @@ class SquaredLoss:
         """The square root of the output Hessian, a multiple of the identity."""
         return ScaledIdentity(math.sqrt(self._scale(outputs)))
 
-    def draw(self, key, outputs):
-        """Targets (n, c) drawn from the model's own output distribution N(f, I), or N(f, c I) where averaged."""
-        return outputs + normal(key, tuple(outputs.shape), outputs) / math.sqrt(self._scale(outputs))
+    def draw(self, key, outputs, first=0):
+        """Targets (n, c) drawn from the model's own output distribution N(f, I), or N(f, c I) where averaged.
+
+        ``outputs`` are those of a batch from row ``first`` on.
+        """
+        n, c = outputs.shape
+        return outputs + normal(key, (first + n, c), outputs)[first:, :] / math.sqrt(self._scale(outputs))
 
     def least(self, y):
         """The smallest mean loss that any outputs reach: 0."""
@@ -168,10 +172,10 @@ class SigmoidCrossEntropy:
         e = xp.exp(-0.5 * xp.abs(outputs))
         return DiagonalRoot(e / (1.0 + e * e))
 
-    def draw(self, key, outputs):
-        """Targets (n, c) of zeros and ones drawn from Bernoulli(sigmoid z)."""
-        xp = namespace(outputs)
-        return xp.astype(uniform(key, tuple(outputs.shape), outputs) < _sigmoid(outputs), outputs.dtype)
+    def draw(self, key, outputs, first=0):
+        """Targets (n, c) of zeros and ones drawn from Bernoulli(sigmoid z), for logits of a batch from row ``first`` on."""
+        xp, (n, c) = namespace(outputs), outputs.shape
+        return xp.astype(uniform(key, (n, c), outputs, first=first * c) < _sigmoid(outputs), outputs.dtype)
 
     def least(self, y):
         """The smallest mean loss that any outputs reach: the entropy of the targets, summed over outputs."""
@@ -244,12 +248,12 @@ class SoftmaxCrossEntropy:
         """The square root diag(√p) - p √pᵀ of the output Hessian."""
         return SoftmaxRoot(namespace(outputs).sqrt(self._probabilities(outputs)))
 
-    def draw(self, key, outputs):
-        """One-hot targets (n, c) drawn from the classes' probabilities softmax(z)."""
+    def draw(self, key, outputs, first=0):
+        """One-hot targets (n, c) drawn from the probabilities softmax(z), for logits of a batch from row ``first`` on."""
         xp = namespace(outputs)
         n, c = outputs.shape
         below = xp.cumulative_sum(self._probabilities(outputs), axis=1)[:, : c - 1]
-        labels = xp.sum(xp.astype(below <= uniform(key, (n, 1), outputs), xp.int64), axis=1)
+        labels = xp.sum(xp.astype(below <= uniform(key, (n, 1), outputs, first=first), xp.int64), axis=1)
         return _one_hot(labels, outputs)
 
     def least(self, y):

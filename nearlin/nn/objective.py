@@ -1,5 +1,6 @@
 """The objective as an oracle: what a method asks of it, and how often, is its information cost."""
 
+import math
 from collections import Counter
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,9 @@ from nearlin._array import (
     look,
     namespace,
     not_negative,
+    same,
     settle,
+    signs,
     unguarded,
     unguarded_methods,
 )
@@ -76,7 +79,19 @@ class Objective:
         BackendError, TypeError, ValueError
             Arrays that do not fit each other or the network, or hold NaN or Inf; the message names the array.
         """
-        return Point(self, *self._checked(params, batch))
+        return self.point(params, batch)
+
+    def point(self, params, batch, calls=None):
+        """The `Point` of `at`, whose passes are counted in ``calls``."""
+        return Point(self, *self._checked(params, batch), calls=calls)
+
+    def arrays(self, batch):
+        """The arrays of a batch."""
+        return tuple(batch)
+
+    def agreed(self, flag):
+        """Whether ``flag`` holds wherever samples are."""
+        return flag
 
     def check_without_penalty(self, method):
         """`ValueError` where there is a penalty, which ``method`` does not take."""
@@ -110,21 +125,26 @@ class Objective:
             raise ValueError(f"batch is a {type(batch).__name__}, not a pair; expected (x, y), or (x, y, w) with sample weights")
         self._check_params(params)
         x, y, *weights = batch
+        self._check_arrays(params, x, y, weights)
+        return tuple(params), x, y, *weights
+
+    def _check_arrays(self, params, x, y, weights, rows=None):
+        """Of ``rows`` samples, by default those of x."""
         with checked_together():
             self.network.check_inputs(x, params)
             self.loss.check_targets(y, params)
-            if y.shape[0] != x.shape[0]:
-                raise ValueError(f"y has {y.shape[0]} rows, x has {x.shape[0]}; expected the same number of samples")
+            rows = x.shape[0] if rows is None else rows
+            if y.shape[0] != rows:
+                raise ValueError(f"y has {y.shape[0]} rows, x has {rows}; expected the same number of samples")
             for w in weights:
-                self._check_weights(w, x, params)
-        return tuple(params), x, y, *weights
+                self._check_weights(w, rows, params)
 
-    def _check_weights(self, w, x, params):
+    def _check_weights(self, w, rows, params):
         if reason := getattr(self.network, "coupling", ""):
             raise ValueError(f"{reason}, in which sample weights have no part; expected a batch (x, y)")
         check(ndim={"w": 1}, beside=("params[0]", params[0]), w=w)
-        if w.shape[0] != x.shape[0]:
-            raise ValueError(f"w has {w.shape[0]} entries, x has {x.shape[0]} rows; expected a weight for every sample")
+        if w.shape[0] != rows:
+            raise ValueError(f"w has {w.shape[0]} entries, x has {rows} rows; expected a weight for every sample")
 
         def judge(least, mean):
             if least < 0 or abs(mean - 1) > MEAN * eps_of(w):
@@ -151,8 +171,13 @@ class Point:
         self._objective, self._calls = objective, calls
         self.params, self.x, self.weights, self.layers = params, x, weights, objective.layers
         self._network = objective.network if calls is None else CountedNetwork(objective.network, calls, x.shape[0])
-        self.outputs, self._tape = self._network.forward(params, x)
+        outputs, self._tape = self._network.forward(params, x)
+        self.outputs = self._brought_together(outputs, y.shape[0])
         self.y = objective.loss.targets(y, self.outputs)
+
+    def _brought_together(self, outputs, n):
+        """The outputs (n, c) of all samples."""
+        return outputs
 
     @cached_property
     @unguarded()
@@ -237,6 +262,15 @@ class Point:
         """Batch `Statistics` (mean and variance) per normalisation layer."""
         return self._objective.network.statistics(self._tape)
 
+    @property
+    def inputs(self):
+        """The inputs of all samples."""
+        return self.x
+
+    def has_inputs(self, x):
+        """Whether the inputs are ``x``."""
+        return same((x,), (self.x,))
+
     def draw(self, key):
         """Targets (n, c) drawn from the model's own output distribution."""
         return self._objective.loss.draw(key, self.outputs)
@@ -271,6 +305,11 @@ class Point:
         """Per layer a trace, for given gradients ``dy`` (n, c) by the outputs."""
         return self._network.traces(self.params, self._tape, dy)
 
+    def signed_traces(self, key):
+        """Per layer a trace, at the gradients C z by the outputs, for signs z (n, c) drawn by ``key``."""
+        z = signs(key, math.prod(self.outputs.shape), self.outputs)
+        return self.pullback(self.root.apply(namespace(z).reshape(z, self.outputs.shape)))
+
     def jvp(self, tangents):
         """J v, (n, c), by one forward-mode pass."""
         return self._network.jvp(self.params, self._tape, tangents)
@@ -281,13 +320,15 @@ class Point:
         ``factors`` True keeps it in factors, False makes products by passes through the network; by default networks of dense
         layers and few outputs come in factors.
         """
-        J = self._network.jacobian(self.params, self._tape, self.x, factors)
-        if weighted:
-            J = J.weigh(self.root)
+        J = self._operator(weighted, factors)
         if self._calls is None:
             return J
         self._calls["jacobian"] += 1
         return CountedOperator(J, self._calls)
+
+    def _operator(self, weighted, factors):
+        J = self._network.jacobian(self.params, self._tape, self.x, factors)
+        return J.weigh(self.root) if weighted else J
 
 
 @unguarded_methods
@@ -311,7 +352,7 @@ class Counted:
 
     def at(self, params, batch):
         """`Objective.at`, whose passes are counted."""
-        point = Point(self._objective, *self._objective._checked(params, batch), calls=self.calls)
+        point = self._objective.point(params, batch, self.calls)
         self.statistics_seen = self.statistics_seen or point.statistics
         return point
 

@@ -41,7 +41,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin._array import copies, flag, integer, namespace, not_negative, number, one_of, optional, same, settle, step_size
-from nearlin.curvature import Seen, check_smooth, input_bound, input_size, join_seen, layer_constants, target_range
+from nearlin.curvature import (
+    Seen,
+    check_smooth,
+    input_bound,
+    input_size,
+    join_seen,
+    layer_constants,
+    target_range,
+    trace_input_size,
+)
 from nearlin.linalg import dual_norm, duality_map, norm, operator_norm, orthogonalize, spectral_bound
 from nearlin.nn import SquaredLoss, layer_blocks, move_block, split_bias, take_block
 from nearlin.steps import public_start, public_step, rate
@@ -227,7 +236,7 @@ class DSGD:
         total, rows, seen = 0.0, 0, None
         for batch in batches:
             point = objective.at(params, batch)
-            size = input_size(point.x, self._q, self._biased(objective.layers[0]))
+            size = input_size(point.inputs, self._q, self._biased(objective.layers[0]))
             total, rows = total + size * point.samples, rows + point.samples
             unknown = (0.0,) * (len(objective.layers) - 1)
             seen = join_seen(seen, Seen((size, *unknown), _targets(objective.loss, point.y)))
@@ -298,7 +307,7 @@ class DSGD:
             if i and self.inputs == "bound":
                 sizes.append(input_bound(chain[i - 1].h0, spec.fan_in, self._q, self._biased(spec)))
             else:
-                sizes.append(input_size(trace.inputs, self._q, self._biased(spec)))
+                sizes.append(trace_input_size(trace, self._q, self._biased(spec)))
         return tuple(sizes)
 
     def _norms(self, params, layers, known):

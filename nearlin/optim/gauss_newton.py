@@ -269,8 +269,10 @@ class GaussNewton:
     def _variables(self, point, network):
         """See deviation 9."""
         first, how = getattr(network, "modules", (None,))[0], self.standardize
-        if type(first) is Dense and (how == "always" or (how == "auto" and several_units(point.x))):
-            return Standardised.of(point.x, point.weights, first.bias)
+        if type(first) is Dense and how != "never":
+            x = point.inputs
+            if how == "always" or several_units(x):
+                return Standardised.of(x, point.weights, first.bias)
         return Standardised()
 
     def _bounds(self, J, system, point):

@@ -68,9 +68,9 @@ from typing import NamedTuple
 
 from nearlin import steps
 from nearlin._array import block_length, flag, namespace, one_of, read, read_number, side_by_side, slices
-from nearlin.curvature import factor_sums
-from nearlin.linalg import FactorizationError, axpy, damped_factors, eigenbasis
-from nearlin.nn import join_groups, split_groups, ungrouped
+from nearlin.curvature import factor_sums, signal_sums
+from nearlin.linalg import FactorizationError, axpy, damped_factors, dealt, eigenbasis
+from nearlin.nn import join_groups, over_samples, split_groups, ungrouped
 
 FISHERS = ("drawn", "type-2", "empirical")
 
@@ -215,7 +215,7 @@ class KFAC:
             (old, new), (trace, *others) = weights(layer.count), traces
             A, G = factor_sums(trace, point.root_weights)
             for other in others:
-                G = G + other.accumulate(_signal_squares)
+                G = G + signal_sums(other)
             A, G = new / point.samples * A, new / trace.rows * G
             finite = all(map(math.isfinite, read(*(namespace(X).linalg.trace(X) for X in (A, G)))))  # no entry is larger
             if not finite:
@@ -223,23 +223,23 @@ class KFAC:
             A, G = _blend(layer.A, A, old, finite), _blend(layer.G, G, old, finite)
             return layer._replace(A=A, G=G, count=layer.count + finite), finite
 
-        made, finite = zip(*side_by_side(observe, layers, specs, traces, like=traces[0][0].signals), strict=True)
+        made, finite = zip(*side_by_side(observe, layers, specs, traces, like=point.params[0]), strict=True)
         return made, [f"layer {i}: the statistic holds NaN or Inf, left out" for i, fine in enumerate(finite) if not fine]
 
     def _invert(self, layers, t):
         """Layers with new inverses, a sentence for each that needed help, and how many inverses were kept."""
 
         def invert(i, layer):
-            if layer.A is None:
-                return layer, "", 0
-            inverse, why, lost = self._inverse(layer, (f"layer {i}, input factor", f"layer {i}, output factor"))
-            since = f" (of step {layer.made})" if lost else ""
-            made = layer._replace(inverse=inverse, made=layer.made if lost else t, S=layer.S if lost else None)
-            return made, why and why + since, lost
+            return self._inverse(layer, (f"layer {i}, input factor", f"layer {i}, output factor"))
 
-        like = next((layer.A for layer in layers if layer.A is not None), None)
-        made, notes, kept = zip(*side_by_side(invert, range(len(layers)), layers, like=like), strict=True)
-        return made, list(filter(None, notes)), sum(kept)
+        there = [i for i, layer in enumerate(layers) if layer.A is not None]
+        given, made, notes, kept = [layers[i] for i in there], list(layers), [], 0
+        found = dealt(invert, there, given, like=given[0].A) if given else []
+        for i, layer, (inverse, why, lost) in zip(there, given, found, strict=True):
+            made[i] = layer._replace(inverse=inverse, made=layer.made if lost else t, S=layer.S if lost else None)
+            notes += [why + (f" (of step {layer.made})" if lost else "")] * bool(why)
+            kept += lost
+        return tuple(made), notes, kept
 
     def _inverse(self, layer, names):
         """A new inverse, a sentence on what it needed, and how many of its parts are old."""
@@ -275,13 +275,12 @@ def _blend(old_value, new_value, old, finite):
     return old * old_value + new_value if finite else old_value
 
 
-def _signal_squares(A, G):
-    """Σ d dᵀ over columns."""
-    return G @ namespace(G).matrix_transpose(G)
-
-
 def _second_moments(trace, basis, samples):
     """S (o, D) = (1/n) Σ (U_Gᵀ V U_A)² for the samples' gradients V (o, D) of one layer."""
+    return over_samples(partial(_own_moments, basis, samples), trace)
+
+
+def _own_moments(basis, samples, trace):
     if hasattr(trace, "positions"):
         return trace.accumulate(partial(_projected_squares, basis, trace.positions)) / samples
     return basis.second_moments(trace.homogeneous(), trace.signals) * (trace.rows / samples)

@@ -61,7 +61,7 @@ from typing import NamedTuple
 from nearlin import steps
 from nearlin._array import flag, namespace, one_of, positive, settle, within
 from nearlin.curvature import blend_outer, block_rows, from_rows, sample_moment
-from nearlin.linalg import axpy, block_inverse, inner
+from nearlin.linalg import axpy, block_inverse, dealt, inner
 from nearlin.nn import join_bias, split_bias
 
 
@@ -242,15 +242,18 @@ class MiniBlockFisher:
 
     def _invert(self, layers, t):
         """Layers with new inverses, a sentence for each that needed help, and how many inverses were kept."""
-        made, notes, kept = [], [], 0
-        for i, layer in enumerate(layers):
-            if layer.F is not None:
-                result = block_inverse(layer.F, self.damping, f"layer {i}" + ", block" * (layer.F.ndim == 3), layer.inverse)
-                since = f" (of step {layer.made})" if result.kept else ""
-                notes += [result.sentence() + since] * bool(result.sentence())
-                kept += len(result.kept)
-                layer = layer._replace(inverse=result.inverse, made=t)
-            made.append(layer)
+
+        def invert(i, F, previous):
+            return block_inverse(F, self.damping, f"layer {i}" + ", block" * (F.ndim == 3), previous)
+
+        made, notes, kept = list(layers), [], 0
+        given = [(i, layer.F, layer.inverse) for i, layer in enumerate(layers) if layer.F is not None]
+        found = dealt(invert, *zip(*given, strict=True), like=given[0][1]) if given else []
+        for (i, *_), result in zip(given, found, strict=True):
+            since = f" (of step {layers[i].made})" if result.kept else ""
+            notes += [result.sentence() + since] * bool(result.sentence())
+            kept += len(result.kept)
+            made[i] = layers[i]._replace(inverse=result.inverse, made=t)
         return tuple(made), notes, kept
 
     def _direction(self, layer, spec, v, t):

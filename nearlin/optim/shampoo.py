@@ -36,7 +36,7 @@ from functools import partial
 
 from nearlin import steps
 from nearlin._array import namespace, one_of, read, side_by_side
-from nearlin.linalg import FactorizationError, average_modes, axpy, inverse_root, mode_products
+from nearlin.linalg import FactorizationError, average_modes, axpy, dealt, inverse_root, mode_products
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 
 
@@ -128,17 +128,18 @@ class Shampoo:
 
     def _roots(self, modes, t, called):
         """The variables with new roots, a sentence for each that keeps its old ones, and one for each root that Newton missed."""
-        found = side_by_side(partial(self._root, t=t), modes, like=modes[0].grams[0])
-        named = list(zip(called, found, strict=True))
-        kept = [f"{name}: {why}, roots of step {variable.made} kept" for name, (variable, why, _) in named if why]
-        replaced = [f"{name}, {what}" for name, (*_, missed) in named for what in missed]
-        return tuple(variable for variable, *_ in found), kept, replaced
+        found = dealt(self._root, modes, like=modes[0].grams[0])
+        named = list(zip(called, modes, found, strict=True))
+        kept = [f"{name}: {why}, roots of step {variable.made} kept" for name, variable, (_, why, _) in named if why]
+        replaced = [f"{name}, {what}" for name, _, (*_, missed) in named for what in missed]
+        made = [variable._replace(matrices=roots, made=t) if roots else variable for _, variable, (roots, *_) in named]
+        return tuple(made), kept, replaced
 
-    def _root(self, variable, t):
-        """One variable with new roots, why it keeps those it has, and which of its roots are not Newton's."""
+    def _root(self, variable):
+        """New roots of one variable or None, why it keeps those it has, and which of its roots are not Newton's."""
         grams, p = variable.grams, 2 * len(variable.grams)
         if variable.matrices and not all(map(math.isfinite, read(*(namespace(H).sum(H) for H in grams)))):
-            return variable, "statistics hold NaN or Inf", []
+            return None, "statistics hold NaN or Inf", []
 
         def root(axis, H):
             root, info = inverse_root(H, p, self.damping, self.root)
@@ -152,5 +153,5 @@ class Shampoo:
         except FactorizationError as error:
             if not variable.matrices:
                 raise
-            return variable, str(error), []
-        return variable._replace(matrices=roots, made=t), "", list(filter(None, missed))
+            return None, str(error), []
+        return roots, "", list(filter(None, missed))

@@ -39,7 +39,7 @@ from functools import partial
 from typing import NamedTuple
 
 from nearlin._array import namespace, one_of
-from nearlin.linalg import FactorizationError, axpy, mix_grams, mode_products, norm, symmetric_eigh
+from nearlin.linalg import FactorizationError, axpy, dealt, mix_grams, mode_products, norm, symmetric_eigh
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 from nearlin.steps import Info, decay, mean_weights, public_step, rate, settle_shared, weighted
 
@@ -132,7 +132,7 @@ class SOAP:
         weights, size = weighted(partial(mean_weights, self.decay), t, point.samples**2, state.size)
         modes, kept = self._statistics(modes, variables, *weights(t)), []
         if refreshed := t % self.inverse_every == 0:
-            modes, kept = self._refreshed(modes, t, tensor_names(layers))
+            modes, kept = self._refreshed(modes, variables[0], t, tensor_names(layers))
         reason = "accepted" if t else "accepted: eigenbases made, no step yet"
         state = State(t + 1, tuple(modes), state.kept + len(kept), size)
         return trial, state, Info(loss, True, reason, refreshed=refreshed, kept="; ".join(kept))
@@ -153,20 +153,20 @@ class SOAP:
         pairs = zip(modes, variables, strict=True)
         return [v if g.ndim == 1 else v._replace(grams=mix_grams(v.grams, g, old, new)) for v, g in pairs]
 
-    def _refreshed(self, modes, t, called):
+    def _refreshed(self, modes, like, t, called):
         """The variables with new bases, and a sentence for each that keeps its old ones."""
         made, kept = [], []
-        for name, variable in zip(called, modes, strict=True):
-            variable, why = self._refresh(variable, t)
-            made.append(variable)
+        found = dealt(self._refresh, modes, like=like)
+        for name, variable, (bases, square, why) in zip(called, modes, found, strict=True):
             kept += [f"{name}: {why}, bases of step {variable.made} kept"] * bool(why)
+            made.append(variable if why else variable._replace(bases=bases, square=square, made=t))
         return made, kept
 
-    def _refresh(self, variable, t):
-        """One variable with new bases, and why it keeps those it has."""
+    def _refresh(self, variable):
+        """New bases of one variable and the second moment in them, or why it keeps those it has."""
         grams, old, square, bases = variable.grams, variable.bases, variable.square, []
         if old and not all(math.isfinite(float(namespace(H).sum(H))) for H in grams):
-            return variable, "statistics hold NaN or Inf"
+            return None, None, "statistics hold NaN or Inf"
         try:
             for axis, H in enumerate(grams):
                 xp = namespace(H)
@@ -180,8 +180,8 @@ class SOAP:
         except FactorizationError as error:
             if not old:
                 raise
-            return variable, str(error)
-        return variable._replace(bases=tuple(bases), square=square, made=t), ""
+            return None, None, str(error)
+        return tuple(bases), square, ""
 
 
 def _descending(H, Q):

@@ -37,7 +37,7 @@ from functools import partial
 
 from nearlin import steps
 from nearlin._array import namespace
-from nearlin.linalg import average_modes, axpy, block_inverse, mode_products
+from nearlin.linalg import average_modes, axpy, block_inverse, dealt, mode_products
 from nearlin.nn import join_tensors, split_tensors, tensor_names
 
 
@@ -124,19 +124,14 @@ class TNT:
 
     def _inverses(self, modes, t, called):
         """The variables with new inverses, and a sentence for each that keeps old ones."""
-        made, kept = [], []
-        for name, variable in zip(called, modes, strict=True):
-            if variable.matrices and not all(math.isfinite(float(namespace(H).sum(H))) for H in variable.grams):
-                kept.append(f"{name}: statistics hold NaN or Inf, inverses of step {variable.made} kept")
-                made.append(variable)
-                continue
-            inverses, notes = self._invert(variable, name)
-            kept += notes
-            made.append(variable._replace(matrices=inverses, made=t))
-        return tuple(made), kept
+        found = dealt(self._invert, modes, called, like=modes[0].grams[0])
+        made = [v._replace(matrices=inverses, made=t) if inverses else v for v, (inverses, _) in zip(modes, found, strict=True)]
+        return tuple(made), [note for _, notes in found for note in notes]
 
     def _invert(self, variable, name):
-        """(H / scale + damping I)⁻¹ for every mode, and what that took."""
+        """(H / scale + damping I)⁻¹ for every mode, None where the old ones stay, and what that took."""
+        if variable.matrices and not all(math.isfinite(float(namespace(H).sum(H))) for H in variable.grams):
+            return None, [f"{name}: statistics hold NaN or Inf, inverses of step {variable.made} kept"]
         grams, old = variable.grams, variable.matrices or (None,) * len(variable.grams)
         scales = equalising_scales(grams)
         if scales is None:

@@ -1,8 +1,9 @@
-"""The boundary of an optimizer: a state stays with the network that it is of, and NumPy's warnings stay inside."""
+"""The boundary of an optimizer: a state stays with its network, NumPy's warnings stay inside, and ranks share inverses."""
 
 import functools
 
 from nearlin._array import unguarded
+from nearlin.linalg import dealt_to
 
 
 def public_step(step):
@@ -15,7 +16,7 @@ def public_step(step):
     @functools.wraps(step)
     def inside(self, params, state, objective, *args, **kwargs):
         shapes = _own_shapes(self, state, objective)
-        with unguarded():
+        with unguarded(), _shared_by(objective):
             params, after, info = step(self, params, state, objective, *args, **kwargs)
         return params, _stamped(after, state, shapes), info
 
@@ -28,10 +29,15 @@ def public_start(warm_start):
     @functools.wraps(warm_start)
     def inside(self, params, state, objective, *args, **kwargs):
         shapes = _own_shapes(self, state, objective)
-        with unguarded():
+        with unguarded(), _shared_by(objective):
             return _stamped(warm_start(self, params, state, objective, *args, **kwargs), state, shapes)
 
     return inside
+
+
+def _shared_by(objective):
+    """A context in which the ranks of an objective, where it has some, make one inverse each."""
+    return dealt_to(getattr(objective, "ranks", None))
 
 
 def _own_shapes(optimizer, state, objective):

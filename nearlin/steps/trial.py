@@ -20,14 +20,15 @@ class Recall(NamedTuple):
         """None where normalisation layers have statistics of the batch: they belong to the step that asks for them."""
         if point.statistics:
             return None
-        return cls(objective, copies((*params, *batch)), point)
+        return cls(objective, copies((*params, *objective.arrays(batch))), point)
 
 
 def recalled(recall, objective, params, batch):
     """The point of a `Recall` or None, if it was evaluated at just these parameters and this batch; else None."""
-    if recall is None or recall.objective != objective or not all(map(is_array, (*params, *batch))):
+    if recall is None or recall.objective != objective:
         return None
-    return recall.point if same(recall.inputs, (*params, *batch)) else None
+    inputs = (*params, *objective.arrays(batch))
+    return recall.point if objective.agreed(all(map(is_array, inputs)) and same(recall.inputs, inputs)) else None
 
 
 class Trial(NamedTuple):
@@ -71,7 +72,7 @@ def attempt(objective, point, batch, step, image, lr):
     before, modelled, *sizes = norms(r, r - lr * image, *params)
     if not all(map(math.isfinite, sizes)):
         return Trial(point.params, None, math.nan, math.nan, math.nan)
-    predicted = (before**2 - modelled**2) / (2 * point.x.shape[0])
+    predicted = (before**2 - modelled**2) / (2 * point.samples)
     losses = []
     with checked_together():  # one reading with what the objective checks
         new = objective.at(params, batch)

@@ -1171,7 +1171,7 @@ def test_a_kept_preconditioner_in_a_checkpoint_serves(tmp_path, numpy_backend):
         kept = saved["state"].experience.kept
         assert type(kept.source) is type(state.experience.kept.source)
         point = objective.at(saved["params"], batch)
-        assert ROUTES[plan].serves(kept, point.x)
+        assert ROUTES[plan].serves(kept, point)
 
 
 def test_a_sketch_of_neurons_is_refused_where_the_jacobian_is_not_in_factors(numpy_backend):

@@ -1,0 +1,64 @@
+"""Calls that are the same on all ranks, made by one rank each, their results handed round: inverses and roots of factors."""
+
+import contextlib
+import contextvars
+import math
+
+from nearlin._array import is_array, side_by_side
+
+_ranks = contextvars.ContextVar("ranks", default=None)
+
+
+@contextlib.contextmanager
+def dealt_to(ranks):
+    """A context in which `dealt` calls are made by ``ranks``; None, or a single one, makes all of them."""
+    token = _ranks.set(ranks)
+    try:
+        yield
+    finally:
+        _ranks.reset(token)
+
+
+def dealt(f, *lists, like, walk=side_by_side):
+    """``list(map(f, *lists))`` by ``walk``; by several ranks each call by one of them.
+
+    ``f`` makes no call to other ranks. The most work, n k³ for arguments (n, k, k), goes first, to the rank with the
+    least so far. An error of any rank is raised on all of them, that of the first call.
+    """
+    ranks, given = _ranks.get(), list(zip(*lists, strict=True))
+    if ranks is None or ranks.size == 1 or len(given) < 2:
+        return walk(f, *lists, like=like)
+    owners = _owners([_work(args) for args in given], ranks.size)
+    own = [i for i, owner in enumerate(owners) if owner == ranks.rank]
+    made = walk(lambda i: _tried(f, given[i]), own, like=like)
+    found = {i: one for part in ranks.each(dict(zip(own, made, strict=True)), "factors") for i, one in part.items()}
+    results = []
+    for i in range(len(given)):
+        result, error = found[i]
+        if error is not None:
+            raise error
+        results.append(result)
+    return results
+
+
+def _tried(f, args):
+    """What ``f`` returns and None, or None and its error."""
+    try:
+        return f(*args), None
+    except Exception as error:
+        return None, error
+
+
+def _owners(work, size):
+    """The rank of each call."""
+    loads, owners = [0] * size, [0] * len(work)
+    for i in sorted(range(len(work)), key=lambda i: -work[i]):
+        owners[i] = min(range(size), key=loads.__getitem__)
+        loads[owners[i]] += work[i]
+    return owners
+
+
+def _work(tree):
+    if is_array(tree):
+        return math.prod(tree.shape) * tree.shape[-1] if tree.ndim > 1 else 0
+    return sum(map(_work, tree)) if isinstance(tree, tuple | list) else 0
