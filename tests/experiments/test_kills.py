@@ -1,7 +1,9 @@
-"""Runs that are killed, interrupted or started together, as processes: in the night."""
+"""Runs that are killed, interrupted or started together, on full disks and in folders that close: as processes, in the night."""
 
 import os
+import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +40,9 @@ def whole():
     return train("sphere", steps=STEPS, progress=False, **OPTIONS)
 
 
-def start(folder, *more):
-    return subprocess.Popen([*COMMAND, *ARGUMENTS, *more], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(folder, *more, by=(), **options):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*by, *COMMAND, *ARGUMENTS, *more], cwd=folder, text=True, **pipes, **options)
 
 
 def stopped(folder, how, last):
@@ -106,3 +109,75 @@ def test_a_folder_that_is_removed(tmp_path, monkeypatch):
     assert result.log is None
     assert removed == [tmp_path / "run"]
     assert not removed[0].exists()
+
+
+@pytest.fixture
+def disk(tmp_path, request):
+    """A disk of so many KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", path], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("cannot mount a disk here")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.parametrize("disk", [4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 1024], indirect=True)
+def test_a_disk_that_fills(tmp_path, disk, whole):
+    """The result is printed, and its checkpoint lies in the folder or where the last lines say; or the run has not begun."""
+    process = start(tmp_path, "--out", disk / "run", env={**os.environ, "TMPDIR": str(tmp_path)})
+    text, errors = process.communicate()
+    assert "Traceback" not in errors
+    if process.returncode == 2:
+        assert re.search(r"Error: cannot write .*disk.*: No space left on device", errors)
+        assert not (disk / "run").exists()
+        return
+    assert f"Took all {STEPS} steps" in text
+    unwritten = re.findall(r"^(\S+) could not be written: No space left on device\.", text, flags=re.MULTILINE)
+    assert process.returncode == (1 if unwritten else 0)
+    moved = re.search(r"^The checkpoint is (\S+)\.$", text, flags=re.MULTILINE)
+    path = pathlib.Path(moved[1]) if moved else disk / "run" / CHECKPOINT
+    assert (str(disk / "run" / CHECKPOINT) in unwritten) == bool(moved)
+    assert np.array_equal(checkpoint.load(path)["params"][0], whole.params[0])
+    drawn = {"run.png", "fit.png", LOG}
+    assert {name for name in drawn if not (disk / "run" / name).exists()} <= {pathlib.Path(one).name for one in unwritten}
+    again = training.result_of(path.parent if moved else shutil.copytree(disk / "run", tmp_path / "copy"))
+    assert [line["kind"] for line in folders.read_lines(again.log)] == ["header", *["step"] * STEPS, "end"]
+
+
+POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")  # root, with the rights of anybody
+
+
+@pytest.mark.skipif(
+    not (shutil.which("setpriv") and hasattr(os, "getuid") and os.getuid() == 0), reason="only root may give up its rights"
+)
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_folder_of_somebody_else(tmp_path, whole, when):
+    """Before the run it is refused, and what is closed during the run costs no result."""
+    elsewhere, log = tmp_path / "elsewhere", tmp_path / "runs" / "sphere-adam-0" / LOG
+    for path in (elsewhere, log.parent.parent):
+        path.mkdir()
+    if when == "before":
+        os.chown(log.parent.parent, 65534, 65534)
+    with start(tmp_path, by=POWERLESS, env={**os.environ, "TMPDIR": str(elsewhere)}) as process:
+        while when == "during" and not log.exists() and process.poll() is None:
+            time.sleep(0.001)
+        if when == "during":
+            for path in (log, log.parent):
+                os.chown(path, 65534, 65534)
+        text, errors = process.communicate()
+    assert "Traceback" not in errors
+    if when == "before":
+        says = "Error: cannot write into the folder runs/sphere-adam-0 (--out): Permission denied\n"
+        assert (process.returncode, text, errors) == (2, "", says)
+        assert list(log.parent.parent.iterdir()) == []
+        return
+    assert process.returncode == 1
+    assert f"Took all {STEPS} steps" in text
+    assert f"runs/sphere-adam-0/{CHECKPOINT} could not be written: Permission denied." in text
+    path = pathlib.Path(re.search(r"^The checkpoint is (\S+)\.$", text, flags=re.MULTILINE)[1])
+    assert path.is_relative_to(elsewhere)
+    assert np.array_equal(checkpoint.load(path)["params"][0], whole.params[0])

@@ -49,7 +49,7 @@ def _measure(folder, progress):
 
     plots.use("agg")
     shutil.rmtree(folder, ignore_errors=True)
-    found = verify(out=folder, after=lambda result: progress(f"{result.verdict}: {result.claim.id}"))
+    found = verify(out=folder, progress=False, after=lambda result: progress(f"{result.verdict}: {result.claim.id}"))
     if found.interrupted:
         raise KeyboardInterrupt
 
