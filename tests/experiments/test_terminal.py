@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -110,22 +111,20 @@ def columns():
 ROWS = [
     ("short", *VALUES, "some words, ever the same, " * 4, 3),
     ("a-name-that-is-by-far-longer-than-half-a-narrow-terminal", *VALUES[::-1], "", 90),
-    ("名前" * 20, *VALUES, "one" * 50, 0),
+    ("名前" * 20, *VALUES, "onyx" * 50, 0),
 ]
 
 
-@pytest.mark.parametrize("width", [20, 37, 60, 80, 120, 200, 1000])
+@pytest.mark.parametrize("width", [*range(20, 130, 5), 200, 1000])
 def test_a_table_of_any_values_fits_and_loses_nothing(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     stream = io.StringIO()
     tables.console(stream).print(tables.table(columns(), ROWS))
     text = stream.getvalue()
     assert too_long(text, width) == []
-    letters = "".join(sorted(text.replace("─", "")))
-    for row in ROWS:
-        for column, value in zip(columns(), row, strict=True):
-            cell = column.cell(row)
-            assert value is None or all(letters.count(one) >= cell.count(one) for one in set(cell))
+    cells = "".join([column.name + "".join(column.cell(row) for row in ROWS) for column in columns()])
+    shown, expected = Counter(text), Counter(cells)
+    assert {letter: shown[letter] for letter in "0123456789高x"} == {letter: expected[letter] for letter in "0123456789高x"}
     if width == 1000:
         assert len(text.splitlines()) == 2 + len(ROWS)
         assert text.splitlines()[2].split()[:4] == ["short", "1.000e+00", "1.000e+300", "-4.941e-324"]
