@@ -108,9 +108,9 @@ class Scaling:
         sizes = f"{self.size} = {curve.sizes[0]} ... {curve.sizes[-1]}, {len(curve.sizes)} sizes, relative rms {fit.rms:.0%}"
         missing = f"{curve.missing} size(s) failed or were skipped" if curve.missing else ""
         detail = "; ".join(part for part in (reason, sizes, missing) if part)
-        predicted = tuple((fit.floor + fit.scale * n**fit.exponent) * self._logarithm(n) for n in curve.sizes)
-        series = Series(f"{self.id}: fit {fit.exponent:.2f}", curve.sizes, curve.seconds, predicted, self.size, "seconds")
         value = f"exponent {fit.exponent:.2f} [{fit.low:.2f}, {fit.high:.2f}]"
+        predicted = tuple((fit.floor + fit.scale * n**fit.exponent) * self._logarithm(n) for n in curve.sizes)
+        series = Series("seconds", curve.sizes, curve.seconds, predicted, self.size, "seconds", says=f"fit, {value}")
         return Outcome(value, verdict, detail, (series,))
 
     def _logarithm(self, n):

@@ -1,121 +1,33 @@
-"""Plots of runs: loss against step and against time. Importing this module needs matplotlib."""
+"""Plots of runs: loss against step and time, the damping of every step, the layers changed. Importing this needs matplotlib."""
 
 import math
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.lines import Line2D
 
+from nearlin.experiments import canvas
 from nearlin.experiments.batches import epoch
-from nearlin.experiments.folders import write_atomically
+from nearlin.experiments.canvas import GREY, MARK, WIDTH, curve_style, shown_name, styled
 from nearlin.experiments.records import has, route
 
-
-def plot_result(result, path):
-    """One run as a PNG under ``path``."""
-    return _plot([("training", result)], f"{result.config.optimizer} on {_subject(result)}", path)
-
-
-def plot_layers(result, path):
-    """Which layer a run has changed in every step, and the share of each so far, as a PNG under ``path``."""
-    chosen = [record.get("layer") for record in result.records]
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    layers, shares = figure.subplots(2, 1, sharex=True)
-    for layer in range(len(result.params)):
-        steps = [t for t, one in enumerate(chosen) if one == layer]
-        layers.plot(steps, [layer] * len(steps), "|", color=f"C{layer % 10}", markersize=9)
-        counts = accumulate((one == layer for one in chosen), initial=0)
-        so_far = [count / t for t, count in enumerate(counts) if t]
-        shares.plot(range(len(so_far)), so_far, color=f"C{layer % 10}", linewidth=1.3, label=f"layer {layer}: {len(steps)}")
-    layers.set_ylabel("layer changed")
-    layers.yaxis.set_major_locator(MaxNLocator(integer=True))
-    layers.set_ylim(-0.5, len(result.params) - 0.5)
-    shares.set(xlabel="step", ylabel="share of steps so far", ylim=(-0.03, 1.03))
-    shares.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for panel in (layers, shares):
-        panel.grid(True, which="major", alpha=0.35)
-    figure.legend(frameon=False, loc="outside right center")
-    figure.suptitle(f"Layers that {result.config.optimizer} changed on {_subject(result)}", fontsize=11)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
-    return path
+DIVERGED, ABOVE = 10, "above 10 times the first loss"  # what lies there is cut off
+FEW = 60  # points up to which each is marked
+CROSS = {"color": MARK, "linestyle": "none", "marker": "x", "markersize": 8, "markeredgewidth": 2}
 
 
-CURVES = (("damping", "damping λ"), ("effective_dimension", "effective dimension"), ("inner_iterations", "inner iterations"))
+@styled
+def plot_result(result, path, width=WIDTH):
+    """One run as a PNG under ``path``, so many inches wide."""
+    return _plot([("training", result)], f"{result.config.optimizer} on {_subject(result)}", path, width)
 
 
-def plot_curvature(result, path):
-    """Damping, effective dimension and inner iterations of every step, coloured by route, as a PNG under ``path``.
-
-    What is nowhere known, or zero throughout, has no panel.
-    """
-    records = [record for record in result.records if record.get("damping")]
-    shown = [curve for curve in CURVES if any(record.get(curve[0]) for record in records)]
-    figure = Figure(figsize=(10, 1.2 + 1.75 * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    for panel, (field, name) in zip(panels, shown, strict=True):
-        _plot_routes(panel, records, field)
-        (_count_axis if field == "inner_iterations" else _log_axis)(panel, [r[field] for r in records if r.get(field)])
-        panel.set_ylabel(name)
-        panel.grid(True, which="major", alpha=0.35)
-    panels[-1].set_xlabel("step")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(4, len(labels)))
-    figure.align_ylabels()
-    figure.suptitle(f"Damping and linear solves of {result.config.optimizer} on {_subject(result)}", fontsize=11)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
-    return path
-
-
-def _plot_routes(panel, records, field):
-    """A point a step in the colour of its route, open where the preconditioner was kept; rings and crosses mark rejections."""
-    size, labels = (5.5 if len(records) <= 60 else 3), sorted({_label(record) for record in records})
-    known = [record for record in records if record.get(field) is not None]
-    panel.plot(*_points(known, field), color="0.75", linewidth=0.9, zorder=1)
-    for colour, label in enumerate(labels):
-        for fresh, how in ((True, "new"), (False, "kept")):
-            some = [r for r in known if _label(r) == label and bool(r["refreshed"]) == fresh]
-            if some:
-                style = {"color": f"C{colour}", "markersize": size, "markerfacecolor": f"C{colour}" if fresh else "white"}
-                panel.plot(*_points(some, field), "o", **style, label=f"{label}, {how}")
-    retried, rejected = [r for r in known if (r.get("attempts") or 1) > 1], [r for r in known if not r["accepted"]]
-    ring = {"markerfacecolor": "none", "markersize": 2 * size, "markeredgewidth": 0.9}
-    for some, marker, style, label in (
-        (retried, "o", ring, "attempts rejected"),
-        (rejected, "x", {"markersize": 8, "markeredgewidth": 2}, "step rejected"),
-    ):
-        if some:
-            panel.plot(*_points(some, field), marker, color="crimson", **style, label=label)
-
-
-def _label(record):
-    side = record.get("side")
-    return f"{route(record)} ({side} side)" if side else "preconditioner"
-
-
-def _points(records, field):
-    return [record["step"] for record in records], [record[field] for record in records]
-
-
-def _count_axis(panel, values):
-    panel.set_ylim(-0.08 * max(values), 1.08 * max(values))
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _log_axis(panel, values):
-    """A logarithmic axis, of no range so narrow that noise fills it."""
-    panel.set_yscale("log")
-    panel.yaxis.set_minor_formatter(NullFormatter())
-    if max(values) < 10 * min(values):
-        middle = math.sqrt(max(values) * min(values))
-        panel.set_ylim(middle / 5, middle * 5)
-
-
-def plot_comparison(runs, path):
+@styled
+def plot_comparison(runs, path, width=WIDTH):
     """Runs of one problem, a dict from optimizer name to its `Result`s, as a PNG under ``path``."""
-    labelled = [(name, result) for name, results in runs.items() for result in results]
-    return _plot(labelled, f"Comparison on {_subject(labelled[0][1])}", path)
+    seeds = {name: f"{name} ({len(results)} seeds)" if len(results) > 1 else name for name, results in runs.items()}
+    labelled = [(seeds[name], result) for name, results in runs.items() for result in results]
+    return _plot(labelled, f"Comparison on {_subject(labelled[0][1])}", path, width)
 
 
 def _subject(result):
@@ -126,11 +38,6 @@ def _subject(result):
         neurons = config.width if config.hidden is None else " and ".join(map(str, config.hidden))
         network = f"d = {facts['features']}, {neurons} {config.activation} neurons"
     return f"{shown_name(Path(result.problem.name).name, 80)}\nn = {facts['train_rows']}, {network}, {config.dtype}{batch}"
-
-
-def shown_name(name, most=16):
-    """A name as it stands in a picture: its end left out where it is long, and no dollar taken for mathematics."""
-    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
 
 
 def curve(result):
@@ -153,52 +60,60 @@ def curve(result):
     return steps, seconds, losses, accepted
 
 
-def _plot(runs, title, path):
-    figure = Figure(figsize=(10, 4.2), layout="constrained")  # no pyplot: the user's backend and figures are left alone
-    panels = figure.subplots(1, 2, sharey=True)
-    colours = {label: f"C{i % 10}" for i, label in enumerate(dict(runs))}
-    lines = {label: "--" if i >= 10 else "-" for i, label in enumerate(dict(runs))}
-    per_epoch = _per_epoch(runs[0][1])
-    for label, result in runs:
-        steps, seconds, losses, accepted = curve(result)
-        marker = "o" if len(steps) <= 60 and len(runs) == len(colours) else None
-        style = {
-            "color": colours[label],
-            "linestyle": lines[label],
-            "linewidth": 1.6 if marker else 1.1,
-            "marker": marker,
-            "markersize": 4,
-            "label": label,
-        }
-        for panel, abscissa in zip(panels, ([step / per_epoch for step in steps], seconds), strict=True):
-            panel.plot(abscissa, losses, **style)
-            _plot_test(panel, result, per_epoch, abscissa, colours[label])
+def _plot(runs, title, path, width):
+    """Every run over steps (of recipes epochs) and over time; runs of one label, which are of several seeds, look the same."""
+    figure = canvas.figure(width, 4.1)
+    panels = canvas.beside(figure, width, 4.1)
+    styles = {label: curve_style(i) for i, label in enumerate(dict(runs))}
+    per_epoch, curves = _per_epoch(runs[0][1]), [curve(result) for _, result in runs]
+    over = [[[step / per_epoch for step in steps] for steps, *_ in curves], [seconds for _, seconds, *_ in curves]]
+    for panel, abscissae, name in zip(panels, over, ("step" if per_epoch == 1 else "epoch", "time in steps (s)"), strict=True):
+        for (label, result), abscissa, (*_, losses, accepted) in zip(runs, abscissae, curves, strict=True):
+            few = len(losses) <= FEW and len(runs) == len(styles)
+            marked = {"linewidth": 1.6} if few else {"linewidth": 1.1, "markevery": max(1, len(losses) // 8)}
+            panel.plot(abscissa, losses, label=label, **marked, **styles[label])
+            _plot_test(panel, result, abscissa, styles[label]["color"])
             if len(runs) == 1:
                 _plot_validation(panel, result, abscissa)
-            _mark_rejected(panel, abscissa, losses, accepted)
-    for panel, name in zip(panels, ("step" if per_epoch == 1 else "epoch", "time in steps (s)"), strict=True):
+            _cross(panel, abscissa, losses, accepted)
         panel.set_xlabel(name)
-        panel.grid(True, which="major", alpha=0.35)
-        panel.grid(True, which="minor", axis="y", alpha=0.15)
-    if any(loss > 0 for _, result in runs for loss in curve(result)[2]):
-        panels[0].set_yscale("log")
-    top = DIVERGED * max(curve(result)[2][0] for _, result in runs)
-    if top > 0 and any(loss > top for _, result in runs for loss in curve(result)[2]):
-        panels[0].set_ylim(top=top)  # what a run that diverged looks like on its way up says nothing about the others
-    low, high = panels[0].get_ylim()
-    if panels[0].get_yscale() == "log" and high < 50 * low:
-        _plain_ticks(panels[0].yaxis)
-    recipe, validated = runs[0][1].problem.recipe, len(runs) == 1 and has(runs[0][1].records, "validation_loss")
-    excess = " above the least" if recipe and runs[0][1].problem.least else ""
-    panels[0].set_ylabel(("loss" if validated else "training loss") + excess + (" (dotted: test)" if recipe else ""))
-    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles, labels = panels[0].get_legend_handles_labels()
-    by_label = dict(zip(labels, handles, strict=True))
-    if len(by_label) > 1:
-        figure.legend(by_label.values(), by_label.keys(), frameon=False, loc="outside lower center", ncols=min(6, len(by_label)))
-    figure.suptitle(title, fontsize=11)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
-    return path
+        canvas.scale(panel.xaxis, (), whole=panel is panels[0])
+        if width < canvas.NARROW or panel is panels[0]:
+            panel.set_ylabel(_ylabel(runs))
+    ends = [[result.steps / per_epoch for _, result in runs], [result.seconds for _, result in runs]]
+    ended, colours = zip(*((result.ended, styles[label]["color"]) for label, result in runs), strict=True)
+    _scale_losses(panels, over, [losses for *_, losses, _ in curves], ends, ended, colours if len(styles) > 1 else [MARK])
+    canvas.below(figure, canvas.entries(panels) | _kinds(runs), least=2)
+    return canvas.save(figure, path, title)
+
+
+def _scale_losses(panels, over, losses, ends, ended, colours):
+    """The axis of the losses, cut where a run that diverged says nothing about the others, and marks where curves leave it."""
+    first = max(some[0] for some in losses)
+    top, values = DIVERGED * first if first > 0 else math.inf, canvas.drawn(panels[0])
+    shown = [value for value in values if value <= top]
+    canvas.scale(panels[0].yaxis, shown, log=True)
+    if len(shown) < len(values):
+        panels[0].set_ylim(0.7 * min(value for value in shown if value > 0), top)
+    for panel, abscissae, last in zip(panels, over, ends, strict=True):
+        if not any(last):
+            panel.set_xlim(-0.05, 1)
+        for x, y, end, how, colour in zip(abscissae, losses, last, ended, colours, strict=True):
+            canvas.mark_edges(panel, [*x, end], [*y, math.nan if how == "non-finite" else y[-1]], top, ABOVE, colour)
+
+
+def _ylabel(runs):
+    problem = runs[0][1].problem
+    both = any(has(result.records, field) for _, result in runs for field in ("test_loss", "validation_loss"))
+    return ("loss" if both else "training loss") + (" above the least" if problem.recipe and problem.least else "")
+
+
+def _kinds(runs):
+    """What solid and dotted lines are, where there are both."""
+    if not any(has(result.records, "test_loss") for _, result in runs):
+        return {}
+    solid = {} if len(runs) == 1 else {"training": Line2D([], [], color=MARK)}
+    return {**solid, "test": Line2D([], [], color=MARK, linestyle=":")}
 
 
 def _per_epoch(result):
@@ -207,124 +122,112 @@ def _per_epoch(result):
     return epoch(rows, result.config.batch_size, drop_last=True)[1] if result.problem.recipe else 1
 
 
-def _plot_test(panel, result, per_epoch, abscissa, colour):
+def _known(result):
+    """The records of the points of `curve` but the first and the last."""
+    return [r for r in result.records if r["loss_after"] is not None and math.isfinite(r["loss_after"])]
+
+
+def _told(result, field, abscissa):
+    """(abscissa, loss) where a loss besides that of the training is known."""
+    return [(at, r[field]) for at, r in zip(abscissa[1:], _known(result), strict=False) if r[field] is not None]
+
+
+def _plot_test(panel, result, abscissa, colour):
     """The test loss of a recipe, dotted, where the training loss is known."""
     least = result.problem.test_least
-    losses = [r["test_loss"] for r in result.records if r["loss_after"] is not None and math.isfinite(r["loss_after"])]
-    if any(loss is not None for loss in losses):
-        values = [math.nan if loss is None else loss - least for loss in losses]
-        panel.plot(abscissa[1 : 1 + len(values)], values, ":", color=colour, linewidth=1.1)
+    if points := _told(result, "test_loss", abscissa):
+        panel.plot([at for at, _ in points], [loss - least for _, loss in points], ":", color=colour, linewidth=1.4)
 
 
 def _plot_validation(panel, result, abscissa):
     """The validation loss, dashed, and the step whose weights are kept; the least possible training loss where it is not zero."""
-    if has(result.records, "validation_loss"):
-        known = [r for r in result.records if r["loss_after"] is not None and math.isfinite(r["loss_after"])]
-        losses = [math.nan if r["validation_loss"] is None else r["validation_loss"] for r in known]
-        panel.plot(abscissa[1 : 1 + len(losses)], losses, "--", color="C1", linewidth=1.4, label="validation")
-        kept = [i for i, r in enumerate(known) if r["step"] + 1 == result.best_step]
+    if points := _told(result, "validation_loss", abscissa):
+        panel.plot(*zip(*points, strict=True), "--", color=canvas.COLOURS[1], linewidth=1.6, label="validation")
+        kept = [at for at, r in zip(abscissa[1:], _known(result), strict=False) if r["step"] + 1 == result.best_step]
         if kept:
-            panel.axvline(
-                abscissa[1 + kept[0]], color="0.4", linewidth=0.9, linestyle=":", label=f"kept: step {result.best_step}"
-            )
+            panel.axvline(kept[0], color=GREY, linewidth=1.2, linestyle=":", label=f"kept: step {result.best_step}")
     if result.problem.least and not result.problem.recipe:
-        panel.axhline(result.problem.least, color="0.4", linewidth=0.9, label="least possible training loss")
+        panel.axhline(result.problem.least, color=GREY, linewidth=1, label="least possible training loss")
 
 
-def _mark_rejected(panel, abscissa, losses, accepted):
+def _cross(panel, abscissa, losses, accepted):
     rejected = [i for i, taken in enumerate(accepted) if not taken]
     if rejected:
-        at, values = [abscissa[i] for i in rejected], [losses[i] for i in rejected]
-        panel.plot(at, values, "x", color="crimson", markersize=8, markeredgewidth=2, label="step rejected")
+        panel.plot([abscissa[i] for i in rejected], [losses[i] for i in rejected], label="step rejected", **CROSS)
 
 
-DIVERGED = 10  # times the first loss: what lies above is cut off
-COLUMNS = 3
-FEW = 7  # sizes that become the ticks of a logarithmic axis
+# ----------------------------------------------------------------------------------------------------- curvature and layers
+
+CURVES = (("damping", "damping λ"), ("effective_dimension", "effective dimension"), ("inner_iterations", "inner iterations"))
 
 
-def plot_claims(results, family, path):
-    """One family of claims, measured beside predicted, as a PNG under ``path``: a panel per claim and pair of axes."""
-    shown = [panel for result in results for panel in _panels(result)]
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
-    width, height = 4.4 * columns, 3.7 * rows + 0.5
-    figure = Figure(figsize=(width, height))
-    edges = {"left": 0.85 / width, "right": 1 - 0.2 / width, "bottom": 0.55 / height, "top": 1 - 0.85 / height}
-    panels = list(figure.subplots(rows, columns, squeeze=False, gridspec_kw={**edges, "wspace": 0.3, "hspace": 0.32}).flat)
-    for panel, (title, series) in zip(panels, shown, strict=False):
-        _plot_series(panel, title, series)
-    for panel in panels[len(shown) :]:
-        panel.set_axis_off()
-    dashed = any(one.predicted is not None for _, series in shown for one in series)
-    what = "measured (points) and predicted or bound (dashed)" if dashed else "measured"
-    figure.suptitle(f"{family}: {what}", fontsize=11, y=1 - 0.25 / height)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
-    return path
+@styled
+def plot_curvature(result, path, width=WIDTH):
+    """Damping, effective dimension and inner iterations of every step, coloured by route, as a PNG under ``path``.
+
+    What is nowhere known, or zero throughout, has no panel.
+    """
+    records = [record for record in result.records if record.get("damping")]
+    shown = [curve for curve in CURVES if any(record.get(curve[0]) for record in records)]
+    figure = canvas.figure(width, 1.2 + 1.75 * len(shown))
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, (field, name) in zip(panels, shown, strict=True):
+        _plot_routes(panel, records, field)
+        values = [r[field] for r in records if r.get(field)]
+        if not canvas.scale(panel.yaxis, values, field != "inner_iterations", field == "inner_iterations", least=5):
+            panel.set_ylim(-0.08 * max(values), 1.08 * max(values))
+        panel.set_ylabel(name)
+    panels[-1].set_xlabel("step")
+    canvas.scale(panels[-1].xaxis, (), whole=True)
+    canvas.below(figure, canvas.entries(panels))
+    figure.align_ylabels()
+    return canvas.save(figure, path, f"Damping and linear solves of {result.config.optimizer} on {_subject(result)}")
 
 
-def _panels(result):
-    """(title, series) for every pair of axes of a claim."""
-    groups = {}
-    for series in result.outcome.series:
-        groups.setdefault((series.x_label, series.y_label, series.log), []).append(series)
-    return [(f"{result.claim.id}: {result.verdict}", series) for series in groups.values()]
+def _plot_routes(panel, records, field):
+    """A point a step in the colour of its route, open where the preconditioner was kept; rings and crosses mark rejections."""
+    (size, thick), labels = ((5.5, 2) if len(records) <= FEW else (3.5, 1)), sorted({_label(record) for record in records})
+    known = [record for record in records if record.get(field) is not None]
+    panel.plot(*_points(known, field), color="0.75", linewidth=0.9, zorder=1)
+    for i, label in enumerate(labels):
+        for fresh, how in ((True, "new"), (False, "kept")):
+            some = [r for r in known if _label(r) == label and bool(r["refreshed"]) == fresh]
+            if some:
+                style = {**curve_style(i), "markersize": size, **({} if fresh else {"markerfacecolor": "white"})}
+                panel.plot(*_points(some, field), linestyle="none", **style, label=f"{label}, {how}")
+    retried, rejected = [r for r in known if (r.get("attempts") or 1) > 1], [r for r in known if not r["accepted"]]
+    cross = {**CROSS, "markersize": 1.5 * size, "markeredgewidth": thick}
+    ring = {**CROSS, "marker": "o", "markerfacecolor": "none", "markersize": 2 * size, "markeredgewidth": 0.9}
+    for some, style, label in ((retried, ring, "attempts rejected"), (rejected, cross, "step rejected")):
+        if some:
+            panel.plot(*_points(some, field), **style, label=label)
 
 
-def _plot_series(panel, title, series):
-    for i, one in enumerate(series):
-        ordered = list(one.x) in (sorted(set(one.x)), sorted(set(one.x), reverse=True))
-        style = {"color": f"C{i % 10}", "markersize": 4, "linewidth": 1.1}
-        panel.plot(one.x, one.y, "o-" if ordered else "o", label=one.label, **style)
-        if one.predicted is not None:
-            style |= {"linewidth": 1.6, "markersize": 9, "alpha": 0.7, "zorder": 3}
-            panel.plot(one.x, one.predicted, "--" if ordered else "_", **style)
-    _scale(panel.xaxis, "x", series, [value for one in series for value in one.x])
-    _scale(panel.yaxis, "y", series, [value for one in series for value in (*one.y, *(one.predicted or ()))])
-    _tick_sizes(panel, {value for one in series for value in one.x})
-    panel.set_xlabel(series[0].x_label)
-    panel.set_ylabel(series[0].y_label)
-    panel.set_title(title, fontsize=9)
-    panel.grid(True, which="major", alpha=0.3)
-    panel.legend(fontsize=7, framealpha=0.7)
+def _label(record):
+    side = record.get("side")
+    return f"{route(record)} ({side} side)" if side else "preconditioner"
 
 
-def _scale(axis, letter, series, values):
-    """A logarithmic axis where the claim asks for one; plain numbers on short ones, no range so narrow that noise fills it."""
-    if letter not in series[0].log:
-        if letter == "x" and all(value == int(value) for value in values):
-            axis.set_major_locator(MaxNLocator(integer=True))
-        return
-    positive = [value for value in values if 0 < value < math.inf]
-    if not positive:
-        return
-    low, high = min(positive), max(positive)
-    axis.axes.set(**{f"{letter}scale": "log"})
-    axis.set_minor_formatter(NullFormatter())
-    if high < 1.5 * low:
-        axis.axes.set(**{f"{letter}lim": (low / 2, 2 * high)})
-    if high < 50 * low:
-        _plain_ticks(axis)
+def _points(records, field):
+    return [record["step"] for record in records], [record[field] for record in records]
 
 
-def _plain_ticks(axis):
-    """Ticks of a short logarithmic axis, as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axis.set_major_formatter(_plain)
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _tick_sizes(panel, sizes):
-    """Ticks at the sizes themselves, where the axis is logarithmic and they are few and apart."""
-    sizes = sorted(sizes)
-    apart = all(b > 1.15 * a for a, b in pairwise(sizes))
-    if panel.get_xscale() == "log" and len(sizes) <= FEW and apart:
-        panel.set_xticks(sizes)
-        panel.set_xticks([], minor=True)
-        panel.xaxis.set_major_formatter(_plain)
-        panel.tick_params(axis="x", labelsize=8)
-
-
-def _plain(value, _position=None):
-    """A tick label."""
-    return f"{value:.0f}" if 1000 <= value < 1e6 and value == int(value) else f"{value:.3g}"
+@styled
+def plot_layers(result, path, width=WIDTH):
+    """Which layer a run has changed in every step, and the share of each so far, as a PNG under ``path``."""
+    chosen = [record.get("layer") for record in result.records]
+    figure = canvas.figure(width, 4.6)
+    layers, shares = figure.subplots(2, 1, sharex=True)
+    for layer in range(len(result.params)):
+        style, steps = curve_style(layer), [t for t, one in enumerate(chosen) if one == layer]
+        layers.plot(steps, [layer] * len(steps), "|", color=style["color"], markersize=9)
+        counts = accumulate((one == layer for one in chosen), initial=0)
+        so_far = [count / t for t, count in enumerate(counts) if t]
+        often = f"layer {layer}: {len(steps)} step{'s' * (len(steps) != 1)}"
+        shares.plot(range(len(so_far)), so_far, markevery=max(1, len(so_far) // 8), linewidth=1.3, label=often, **style)
+    layers.set(ylabel="layer changed", ylim=(-0.5, len(result.params) - 0.5))
+    shares.set(xlabel="step", ylabel="share so far", ylim=(-0.03, 1.03))
+    for axis, whole in ((layers.yaxis, True), (shares.yaxis, False), (shares.xaxis, True)):
+        canvas.scale(axis, (), whole=whole)
+    canvas.below(figure, canvas.entries([shares]))
+    return canvas.save(figure, path, f"Layers that {result.config.optimizer} changed on {_subject(result)}")

@@ -175,7 +175,7 @@ def write(verification, folder):
 def _plots(verification, folder, unwritten):
     """The names of the plots that are written, by family."""
     try:
-        from nearlin.experiments.plots import plot_claims
+        from nearlin.experiments.claim_plots import plot_claims
     except ImportError:
         return {}
     plots = {}
@@ -211,8 +211,9 @@ def _record(result):
 
 
 def _series(series):
-    numbers = {name: _numbers(getattr(series, name)) for name in ("x", "y", "predicted")}
-    return {"label": series.label, **numbers, "x_label": series.x_label, "y_label": series.y_label, "log": series.log}
+    numbers = {name: _numbers(getattr(series, name)) for name in ("x", "y", "predicted", "low", "high")}
+    words = {name: getattr(series, name) for name in ("label", "x_label", "y_label", "log", "says", "bound")}
+    return words | numbers
 
 
 def _numbers(values):

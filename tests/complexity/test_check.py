@@ -109,7 +109,9 @@ def test_a_quotient_is_taken_row_by_row_and_drawn_beside_its_divisor():
     rows = [{"n": n, "kappa": n * n, "limit": n} for n in (2, 4)]
     outcome = judged(rows, Bound("kappa", low=2, high=4, over="n", per="limit"))
     assert outcome.verdict == HOLDS
-    assert (outcome.series[0].y, outcome.series[0].predicted) == ((4, 16), (6, 12))  # 3 times the limit
+    (one,) = outcome.series
+    assert (one.y, one.predicted, one.low, one.high) == ((4, 16), None, (4, 8), (8, 16))
+    assert one.bound == "bounds: 2 to 4 times limit"
     assert judged(rows, Bound("kappa", low=2, high=3.99, over="n", per="limit")).verdict == FAILS
 
 
@@ -124,18 +126,70 @@ def test_a_bound_on_a_coefficient_draws_no_level_and_its_curve_once():
 
 
 def test_what_is_predicted_follows_from_the_bounds_and_not_from_what_was_measured():
-    """A power through the middle, a polynomial through the first counts, the upper level, or the column of the upper bound."""
+    """A power through the middle, a polynomial through the first counts, or a column."""
     predicted = lambda rows, **bound: judged(rows, Bound("value", over="n", **bound)).series[0].predicted  # noqa: E731
     rows = rows_of({2: 3.0, 4: 5.0, 16: 400.0})
     power = np.log(predicted(rows, low=1.0, high=2.0, reduce="exponent"))
     assert np.diff(power) == pytest.approx([1.5 * math.log(2), 1.5 * math.log(4)])
     assert np.sum(power) == pytest.approx(math.log(3 * 5 * 400))
     assert predicted(rows_of({1: 3, 2: 5, 4: 400}), equal=1, reduce="degree") == pytest.approx((3, 5, 9))
-    assert predicted(rows, low=1.0, high=500.0) == (500.0,) * 3
-    rows = [{**row, "least": 1.0, "most": 10.0 * row["n"]} for row in rows]
-    assert predicted(rows, low="least", high="most") == (20.0, 40.0, 160.0)
     squares = [{"n": n, "value": 2 * n**2, "limit": n} for n in (1, 2, 3, 4)]
     assert predicted(squares, equal=2, reduce="degree", beside="limit") == pytest.approx((2, 8, 18, 32))
+    assert predicted(squares, low=0.5, high=9, per="limit") == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("bound", "says", "low", "high"),
+    [
+        ({"low": 1.0, "high": 500.0}, "bounds: 1 to 500", (1.0,) * 3, (500.0,) * 3),
+        ({"high": 500.0}, "bound: at most 500", None, (500.0,) * 3),
+        ({"low": 0.5}, "bound: at least 0.5", (0.5,) * 3, None),
+        ({"low": "least", "high": "most"}, "bounds: least to most", (1.0,) * 3, (20.0, 40.0, 160.0)),
+        ({"high": 1, "per": "most"}, "upper bound: most", None, (20.0, 40.0, 160.0)),
+        ({"high": "most"}, "upper bound: most", None, (20.0, 40.0, 160.0)),
+        ({"low": "least", "reduce": "max"}, "lower bound: largest least", (1.0,) * 3, None),
+        ({"low": 0.5, "per": "most"}, "bound: at least 0.5 times most", (10.0, 20.0, 80.0), None),
+        ({"high": 9.0, "reduce": "last"}, "bound: last at most 9", None, (9.0,) * 3),
+        ({"high": 9.0, "beside": "most"}, "bound: at most 9", None, (9.0,) * 3),
+        ({"equal": 1, "per": "most"}, "", None, None),
+        ({"low": 0.9, "high": 1.1, "reduce": "exponent"}, "", None, None),
+        ({}, "", None, None),
+    ],
+)
+def test_bounds_are_drawn_as_bounds(bound, says, low, high):
+    rows = [{**row, "least": 1.0, "most": 10.0 * row["n"]} for row in rows_of({2: 3.0, 4: 5.0, 16: 400.0})]
+    one = judged(rows, Bound("value", over="n", **bound), Bound("n", low=0)).series[0]
+    assert (one.bound, one.low, one.high) == (says, low, high)
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"),
+    [
+        ({"equal": 1, "per": "most"}, "most"),
+        ({"equal": 2.0}, "2"),
+        ({"high": 9.0, "beside": "most"}, "most"),
+        ({"low": 0.9, "high": 1.1, "per": "most"}, "most"),
+        ({"equal": 1, "reduce": "degree"}, "degree 1, through the first counts"),
+        ({"equal": "most", "reduce": "degree"}, "expected degree, through the first counts"),
+        ({"low": 0.9, "high": 1.1, "reduce": "exponent"}, "exponent 0.9 to 1.1, through the middle"),
+        ({"high": 2.1, "reduce": "exponent"}, "exponent at most 2.1, through the middle"),
+    ],
+)
+def test_what_is_predicted_is_named(bound, says):
+    rows = [{**row, "most": 3} for row in rows_of({2: 3.0, 4: 5.0, 16: 400.0})]
+    one = judged(rows, Bound("value", over="n", **bound), Bound("n", low=0)).series[0]
+    assert one.says == says
+    assert len(one.predicted) == 3
+
+
+def test_curves_by_a_number_are_named_with_what_it_is():
+    rows = [{"n": n, "value": 1.0, "d": d, "kind": f"kind {d}", "digits": str(d), "ray": (d, 1)} for n in (1, 2) for d in (8, 16)]
+    labels = lambda by: [one.label for one in judged(rows, Bound("value", high=2.0, over="n", by=by)).series]  # noqa: E731
+    assert labels("d") == ["d = 8", "d = 16"]
+    assert labels("digits") == ["digits = 8", "digits = 16"]
+    assert labels("ray") == ["ray (8, 1)", "ray (16, 1)"]
+    assert labels("kind") == ["kind 8", "kind 16"]
+    assert labels("") == ["value"]
 
 
 def test_a_missed_regime_comes_before_a_failure():
@@ -161,7 +215,7 @@ def test_value_and_detail_say_what_was_found_where_and_what_was_expected():
     outcome = judged(rows_of({8: 0.25, 16: 0.75}, d=4), Bound("value", high=0.5, over="n"))
     assert outcome.value == "value 0.25 to 0.75"
     assert outcome.detail == "value is 0.25 to 0.75 (at n = 16), expected at most 0.5; n = 8, 16; d = 4"
-    assert outcome.series[0].predicted == (0.5, 0.5)
+    assert outcome.series[0].high == (0.5, 0.5)
 
 
 def test_exact_numbers_are_compared_and_written_exactly():
@@ -209,13 +263,15 @@ def test_a_column_without_bounds_is_drawn_and_not_judged():
     rows = [{**row, "other": 1.0} for row in rows_of({1: 1.0, 2: 9.0})]
     outcome = judged(rows, Bound("other", over="n"), Bound("value", low=1.0, reduce="first", over="n"))
     assert outcome.verdict == HOLDS
-    assert [one.predicted for one in outcome.series] == [None, (1.0, 1.0)]
+    assert [(one.predicted, one.low) for one in outcome.series] == [(None, None), (None, (1.0, 1.0))]
 
 
 def test_a_curve_that_two_bounds_judge_is_drawn_once():
     rows = [{"n": n, "value": 2.0, "limit": 2.0} for n in (1, 2)]
-    outcome = judged(rows, Bound("value", high=3.0, over="n", beside="limit"), Bound("value", equal=1, per="limit", over="n"))
-    assert len(outcome.series) == 1
+    level, share = Bound("value", high=3.0, over="n"), Bound("value", equal=1, per="limit", over="n")
+    for bounds in ((level, share), (share, level)):
+        (one,) = judged(rows, *bounds).series
+        assert (one.predicted, one.says, one.high, one.bound) == ((2.0, 2.0), "limit", (3.0, 3.0), "bound: at most 3")
 
 
 def test_other_options_take_the_place_of_what_is_under_test():

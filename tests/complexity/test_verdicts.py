@@ -19,4 +19,5 @@ def test_a_claim_holds_or_fails_as_it_is_known_to(claim):
     assert outcome.verdict == (HOLDS if claim.should_hold else FAILS), f"{outcome.value}: {outcome.detail}"
     assert bool(outcome.series) is (claim.id not in UNDRAWN)
     for series in outcome.series:
-        assert len(series.x) == len(series.y) == len(series.predicted or series.y)
+        assert len(series.x) == len(series.y)
+        assert {len(some) for some in (series.predicted, series.low, series.high) if some is not None} <= {len(series.x)}

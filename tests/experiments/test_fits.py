@@ -19,7 +19,12 @@ PAIR = Dataset("pair", X, np.column_stack([X[:, 0], 100 + X[:, 1] ** 2]), target
 def figures(monkeypatch):
     """Figures that would have been written."""
     drawn = []
-    monkeypatch.setattr(fits, "_write", lambda figure, path: drawn.append(figure) or path)
+
+    def save(figure, path, title):
+        figure.suptitle(title)
+        drawn.append(figure)
+
+    monkeypatch.setattr(fits.canvas, "save", save)
     return drawn
 
 
@@ -86,7 +91,7 @@ def test_a_run_writes_its_fit_and_draws_its_validation(tmp_path):
     result = train(KINDS, hidden=4, steps=3, progress=False, out=tmp_path / "run")
     assert (tmp_path / "run" / "fit.png").read_bytes()[:4] == b"\x89PNG"
     plots = pytest.importorskip("nearlin.experiments.plots")
-    figure = plots.Figure()
+    figure = plots.canvas.figure(4, 4)
     plots._plot_validation(panel := figure.subplots(), result, [0, 1, 2, 3])
     validation, kept = panel.get_lines()
     assert list(validation.get_ydata()) == [record["validation_loss"] for record in result.records]

@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,8 @@ cost_report = pytest.importorskip("nearlin.experiments.cost_report")
 comparison_report = pytest.importorskip("nearlin.experiments.comparison_report")
 tables = pytest.importorskip("nearlin.experiments.tables")
 plots = pytest.importorskip("nearlin.experiments.plots")
+claim_plots = pytest.importorskip("nearlin.experiments.claim_plots")
+canvas = pytest.importorskip("nearlin.experiments.canvas")
 
 
 def record(step, **fields):
@@ -320,23 +323,53 @@ def test_the_head_of_a_run_says_what_is_about_to_happen():
 
 
 def test_the_claims_are_drawn_with_what_was_predicted(figures):
-    series = Series("cost", (8, 16, 32), (60.0, 250.0, 1000.0), (64, 256, 1024), "n", "flops")
-    claim = SimpleNamespace(id="cost-of-it")
-    result = SimpleNamespace(claim=claim, verdict="holds", outcome=SimpleNamespace(series=(series,)))
-    plots.plot_claims([result], "counted", "claims.png")
+    series = Series(
+        "cost", (8, 16, 32), (60.0, 250.0, 1000.0), (64, 256, 1024), "n", "flops", says="n²", high=(1e4,) * 3, bound="at most"
+    )
+    claim = SimpleNamespace(id="cost-of-it", should_hold=True)
+    result = SimpleNamespace(claim=claim, verdict="fails", outcome=SimpleNamespace(series=(series,)))
+    claim_plots.plot_claims([result], "counted", "claims.png")
     (panel,) = figures[0].axes
-    measured, predicted = panel.get_lines()
+    predicted, lower, upper, measured = panel.get_lines()
     assert (list(measured.get_xdata()), list(measured.get_ydata())) == ([8, 16, 32], [60.0, 250.0, 1000.0])
     assert (list(predicted.get_xdata()), list(predicted.get_ydata())) == ([8, 16, 32], [64, 256, 1024])
-    assert panel.get_title() == "cost-of-it: holds"
+    assert list(upper.get_ydata()) == [1e4] * 3
+    assert np.isnan(lower.get_ydata()).all()
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["cost", "n²", "at most"]
+    assert panel.get_title() == "cost-of-it: fails"
+    claim.should_hold = False
+    claim_plots.plot_claims([result], "counted", "claims.png")
+    assert figures[1].axes[0].get_title() == "cost-of-it: fails, as known"
+
+
+def limits(figures, *series):
+    """x and y of what is drawn besides the measured points."""
+    claim = SimpleNamespace(id="it", should_hold=True)
+    claim_plots.plot_claims(
+        [SimpleNamespace(claim=claim, verdict="holds", outcome=SimpleNamespace(series=series))], "counted", "it.png"
+    )
+    drawn = [line for line in figures[-1].axes[0].get_lines() if line.get_label().startswith("_") and line.get_zorder() < 2]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in drawn]
+
+
+def test_limits_that_agree_are_drawn_once_and_others_each(figures):
+    one = Series("a", (8, 16), (1.0, 2.0), (3.0, 4.0))
+    other = Series("b", (8, 16), (1.5, 2.5), (3.0, 4.0))
+    assert limits(figures, one, other) == [([8, 16], [3.0, 4.0])]
+    assert limits(figures, one, replace(other, predicted=(3.0, 5.0))) == [([8, 16], [3.0, 4.0]), ([8, 16], [3.0, 5.0])]
+    assert limits(figures, one, replace(other, x=(9, 17))) == [([8, 16], [3.0, 4.0]), ([9, 17], [3.0, 4.0])]
+    level = [Series("a", x, (1.0, 2.0), high=(4.0, 4.0), log="x", bound="b") for x in ((8, 16), (9, 17))]
+    assert [x for x, y in limits(figures, *level) if y == [4.0] * 4] == [[8, 9, 16, 17]]
+    several = limits(figures, Series("a", (8, 8), (1.0, 2.0), (3.0, 4.0)))
+    assert several == [([8, 8], [3.0, 4.0])]
 
 
 @pytest.mark.parametrize("y", [(-1.0, -2.0), (0.0, 0.0), (math.nan, math.nan), (math.inf, -1.0)])
 @pytest.mark.parametrize("predicted", [None, (math.inf, math.inf), (-1.0, math.nan)])
 def test_a_claim_without_a_positive_number_is_drawn_too(tmp_path, y, predicted):
     outcome = SimpleNamespace(series=(Series("cost", (8, 16), y, predicted),))
-    result = SimpleNamespace(claim=SimpleNamespace(id="cost-of-it"), verdict="fails", outcome=outcome)
-    assert plots.plot_claims([result], "counted", tmp_path / "claims.png").stat().st_size > 0
+    result = SimpleNamespace(claim=SimpleNamespace(id="cost-of-it", should_hold=True), verdict="fails", outcome=outcome)
+    assert claim_plots.plot_claims([result], "counted", tmp_path / "claims.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(
@@ -372,7 +405,7 @@ def test_a_search_is_listed_with_its_best_run_marked():
 def figures(monkeypatch):
     """The figures that are drawn, in place of their files."""
     drawn = []
-    monkeypatch.setattr(plots, "write_atomically", lambda path, draw: drawn.append(draw.__closure__[0].cell_contents))
+    monkeypatch.setattr(canvas, "save", lambda figure, path, title="": drawn.append(figure))
     return drawn
 
 
@@ -400,7 +433,8 @@ def test_a_run_is_drawn_over_epochs_and_over_seconds_with_its_test_loss(figures)
     assert lines(by_epoch) == [("-", [0, 1, 2], [8.0, 4.0, 1.0]), (":", [1, 2], [4.0, 1.0])]
     assert lines(by_time) == [("-", [0.0, 0.75, 1.5], [8.0, 4.0, 1.0]), (":", [0.75, 1.5], [4.0, 1.0])]
     assert (by_epoch.get_xlabel(), by_epoch.get_yscale()) == ("epoch", "log")
-    assert by_epoch.get_ylabel() == "training loss above the least (dotted: test)"
+    assert by_epoch.get_ylabel() == "loss above the least"
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["training", "test"]
 
 
 def test_rejected_steps_are_crossed(figures):
@@ -423,7 +457,7 @@ def test_the_shares_of_the_layers_are_of_the_steps_so_far(figures):
     for layer, line in enumerate(shares.get_lines()):
         assert list(line.get_xdata()) == [0, 1, 2, 3, 4]
         assert list(line.get_ydata()) == pytest.approx([chosen[: t + 1].count(layer) / (t + 1) for t in range(5)])
-        assert line.get_label() == f"layer {layer}: {chosen.count(layer)}"
+        assert line.get_label() == f"layer {layer}: {chosen.count(layer)} steps"
 
 
 def test_damping_and_iterations_are_drawn_at_their_steps(figures):
@@ -442,4 +476,5 @@ def test_a_comparison_draws_every_seed_of_every_optimizer(figures):
     whole = lambda *losses: run([record(t, loss_after=loss) for t, loss in enumerate(losses)], final_loss=losses[-1])  # noqa: E731
     plots.plot_comparison({"sgd": [whole(5.0, 4.0), whole(6.0, 3.0)], "adam": [whole(2.0, 1.5)]}, "compare.png")
     drawn = [(line.get_label(), list(line.get_ydata())) for line in figures[0].axes[0].get_lines() if line.get_linestyle() == "-"]
-    assert drawn == [("sgd", [8.0, 4.0, 3.0]), ("sgd", [8.0, 5.0, 2.0]), ("adam", [8.0, 1.0, 0.5])]
+    sgd = "sgd (2 seeds)"
+    assert drawn == [(sgd, [8.0, 4.0, 3.0]), (sgd, [8.0, 5.0, 2.0]), ("adam", [8.0, 1.0, 0.5])]

@@ -17,7 +17,7 @@ pytest.importorskip("rich")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 pytest.importorskip("matplotlib")
 commands = pytest.importorskip("nearlin.experiments.commands")
-plots = pytest.importorskip("nearlin.experiments.plots")
+claim_plots = pytest.importorskip("nearlin.experiments.claim_plots")
 
 CURVE = Series("cost", (8, 16, 32), (np.float64(64.0), 256, 1024.0), (64, 256, 1024), "n", "flops")
 STEPS = Series("ratio", (np.int64(0), 1, 2), (0.5, float("nan"), 0.4), None, "step", "ratio", "y")
@@ -153,7 +153,7 @@ def test_each_file_of_a_report_may_fail_and_the_others_and_the_table_are_there(t
     ways = {
         "claims.md": (verification, "write_atomically"),
         "claims.json": (folders, "write_json"),
-        "claims-cost-counted.png": (plots, "plot_claims"),
+        "claims-cost-counted.png": (claim_plots, "plot_claims"),
     }
     for missing, (room, name) in ways.items():
         with monkeypatch.context() as patch:

@@ -61,13 +61,15 @@ FITTED = ("exponent", "interval", "interval, no floor")
 
 
 class Curve(NamedTuple):
-    """One group of rows: the first, sizes, values (over ``per``), and the same as they are drawn, beside what is expected."""
+    """One group of rows: the first, sizes, values (over ``per``); and as drawn, what is expected of them and both bounds."""
 
     first: dict
     x: tuple
     y: tuple
     drawn: tuple
     beside: tuple | None
+    low: tuple
+    high: tuple
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,6 @@ class Bound:
         return {name: self._curve(some) for name, some in groups.items()}
 
     def _curve(self, rows):
-        beside = self.per or self.beside or next((end for end in self.ends[::-1] if isinstance(end, str)), "")
         points = [(row[self.over] if self.over else i, row) for i, row in enumerate(rows)]
         points.sort(key=lambda point: point[0])
         at = [(x, [row]) for x, row in points]
@@ -167,8 +168,10 @@ class Bound:
         take = lambda values: REDUCTIONS[self.draws or "first"].of((), values)[0]  # noqa: E731
         drawn = tuple(take([row[self.column] for row in some]) for _, some in at)
         y = tuple(take([_ratio(row[self.column], row[self.per]) for row in some]) for _, some in at) if self.per else drawn
-        expected = tuple(some[0][beside] for _, some in at) if beside else None
-        return Curve(points[0][1], tuple(x for x, _ in at), y, drawn, expected)
+        beside, first = self.beside or self.per, [some[0] for _, some in at]
+        expected = tuple(_drawn(row[beside]) for row in first) if beside else None
+        ends = zip(*([_drawn(end) * _drawn(row.get(self.per, 1)) for end in self.limits(row)] for row in first), strict=True)
+        return Curve(points[0][1], tuple(x for x, _ in at), y, drawn, expected, *ends)
 
     def _reduced(self, curve):
         if not all(map(_finite, curve.y)):
@@ -201,31 +204,61 @@ class Bound:
 
     def series(self, rows):
         """The curves of the plot."""
-        if not self.over:
-            return ()
-        return tuple(
-            Series(str(name), curve.x, tuple(map(_drawn, curve.drawn)), self._predicted(curve), self.over, self.column, self.log)
-            for name, curve in self.curves(rows).items()
+        return tuple(self._series(name, curve) for name, curve in self.curves(rows).items()) if self.over else ()
+
+    def _series(self, name, curve):
+        label = (
+            f"{self.by} {'= ' * _is_number(name)}{name}"
+            if self.by and (_is_number(name) or isinstance(name, tuple))
+            else str(name)
         )
+        says, predicted = self._predicted(curve)
+        bound, low, high = self._bounds(curve)
+        axes = (self.over, self.column, self.log)
+        return Series(label, curve.x, tuple(map(_drawn, curve.drawn)), predicted, *axes, says, low, high, bound)
 
     def _predicted(self, curve):
-        ends = [end for end in self.limits(curve.first) if _finite(end)]
-        if curve.beside is not None and (self.reduce in LEVELS or ((self.per or self.beside) and self.reduce != "degree")):
-            factor = float(sum(ends) / len(ends)) if self.reduce in LEVELS and self.per and ends else 1.0
-            return tuple(factor * _drawn(value) for value in curve.beside)
+        """What is expected of the curve, in words and at its sizes; None where that is bounds or nothing."""
+        low, high = self.limits(curve.first)
+        level, ends = self.reduce in LEVELS, [end for end in (low, high) if _finite(end)]
+        if self.beside and self.reduce != "degree":
+            return self.beside, curve.beside
+        if self.per and self.reduce != "degree":
+            exact = not level or (len(ends) == 2 and low < 1 < high)
+            return (times(low, self.per), curve.low) if level and low == high else (self.per, curve.beside if exact else None)
         if not ends or not all(map(_finite, curve.drawn)):
-            return None
+            return "", None
         if self.reduce in FITTED:
-            return through(curve.x, curve.drawn, float(sum(ends) / len(ends)))
+            says = f"exponent {between(*self.ends)}, through the middle"
+            return says, through(curve.x, curve.drawn, float(sum(ends) / len(ends)))
         if self.reduce == "degree":
-            return _polynomial(curve.x, curve.drawn, min(int(ends[0]), len(curve.x) - 1))
-        return (float(ends[-1]),) * len(curve.x) if self.reduce in LEVELS else None
+            says = "expected degree" if isinstance(self.equal, str) else f"degree {between(*self.ends)}"
+            return f"{says}, through the first counts", _polynomial(curve.x, curve.drawn, min(int(ends[0]), len(curve.x) - 1))
+        return (text(self.equal), curve.low) if level and low == high else ("", None)
+
+    def _bounds(self, curve):
+        """The bounds in words, and the lower and the upper one at the sizes of the curve, None where there is none."""
+        if self.reduce not in LEVELS or self.equal is not None or not self.judges:
+            return "", None, None
+        of = "" if self.reduce == "all" else {"max": "largest ", "min": "smallest "}.get(self.reduce, f"{self.reduce} ")
+        low, high = (end if all(map(math.isfinite, end)) else None for end in (curve.low, curve.high))
+        if low and high:
+            return f"bounds: {of}{times(between(*self.ends), self.per)}", low, high
+        end = self.high if high else self.low
+        if isinstance(end, str) or (self.per and text(end) == "1"):
+            return f"{'upper' if high else 'lower'} bound: {of}{times(end, self.per) if self.per else end}", low, high
+        return f"bound: {of}at {'most' if high else 'least'} {times(end, self.per)}", low, high
 
 
 def through(sizes, values, exponent):
     """The curve of this exponent through the geometric middle of the measured ``values``: what is predicted up to a factor."""
     powers = np.asarray(sizes, dtype=float) ** exponent
     return tuple((powers * geometric_mean(np.asarray(values, dtype=float) / powers)).tolist())
+
+
+def times(factor, column):
+    """So many times a column, in words."""
+    return text(factor) if not column else column if text(factor) == "1" else f"{text(factor)} times {column}"
 
 
 def _polynomial(sizes, counts, p):
@@ -236,6 +269,14 @@ def _polynomial(sizes, counts, p):
 
 def _finite(value):
     return isinstance(value, Number | np.generic) and math.isfinite(value)
+
+
+def _is_number(name):
+    """Whether a group is named by a number, or by the digits of one."""
+    try:
+        return math.isfinite(float(name))
+    except (TypeError, ValueError):
+        return False
 
 
 def _ratio(a, b):

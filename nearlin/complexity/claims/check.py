@@ -5,6 +5,7 @@ or a sentence by hand: `Check` makes the `Outcome` from the rows and the bounds.
 without rows holds nothing.
 """
 
+from dataclasses import replace
 from functools import partial
 from numbers import Number
 
@@ -87,12 +88,15 @@ class Check:
 
 
 def _once(series):
-    """Every curve once, with what is predicted where any bound predicts it."""
+    """Every curve once, with what is predicted of it and the bounds on it, from whichever `Bound` says so first."""
     curves = {}
     for one in series:
-        points = (one.label, one.x, one.y, one.x_label, one.y_label)
-        if points not in curves or curves[points].predicted is None:
-            curves[points] = one
+        known = curves.setdefault((one.label, one.x, one.y, one.x_label, one.y_label), one)
+        if known.predicted is None:
+            known = replace(known, predicted=one.predicted, says=one.says)
+        if not known.bound:
+            known = replace(known, low=one.low, high=one.high, bound=one.bound)
+        curves[one.label, one.x, one.y, one.x_label, one.y_label] = known
     return tuple(curves.values())
 
 

@@ -16,9 +16,10 @@ def worst(verdicts):
 
 @dataclass(frozen=True)
 class Series:
-    """One curve of a claim's plot: measured values over sizes, and what the claim predicts there (None: no prediction).
+    """One curve of a claim's plot: measured values over sizes, what the claim predicts there, and the bounds on it (None: none).
 
-    ``log`` names the logarithmic axes: ``"xy"``, ``"x"``, ``"y"`` or ``""``.
+    ``log`` names the logarithmic axes: ``"xy"``, ``"x"``, ``"y"`` or ``""``; ``says`` and ``bound`` are what is predicted
+    and the bounds in words.
     """
 
     label: str
@@ -28,6 +29,10 @@ class Series:
     x_label: str = "n"
     y_label: str = ""
     log: str = "xy"
+    says: str = "predicted"
+    low: tuple | None = None
+    high: tuple | None = None
+    bound: str = ""
 
 
 @dataclass(frozen=True)
