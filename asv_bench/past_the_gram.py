@@ -237,8 +237,12 @@ LONG = {
 
 def plot(kept, path):
     """Seconds a step against n for the three methods, and where an n x n matrix needs 1, 4, 16 and 64 GiB."""
-    from matplotlib.figure import Figure
+    from nearlin.experiments import canvas
 
+    canvas.styled(_plot)(canvas, kept, path)
+
+
+def _plot(canvas, kept, path):
     points = [one for name, found in kept.items() if name.startswith(("curve", "sketch-")) for one in found]
     names = {
         "exact": "exact: Gram matrix, Cholesky",
@@ -246,28 +250,24 @@ def plot(kept, path):
         "pivoted": "k columns of the kernel",
     }
     by = {name: sorted((one["n"], one["seconds"]) for one in points if one["method"] == name) for name in names}
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = canvas.figure(8, 4.6)
     panel = figure.subplots()
-    for colour, (name, some) in enumerate(by.items()):
-        panel.plot(*zip(*some, strict=True), "o-", color=f"C{colour}", label=names[name])
+    for i, (name, some) in enumerate(by.items()):
+        panel.plot(*np.transpose(some), label=names[name], **canvas.curve_style(i))
     n0, t0 = by["exact"][-1]
     beyond = [n for n in (*POWERS, 2**17) if n >= n0]
-    panel.plot(
-        beyond, [t0 * exact_flops(n, n) / exact_flops(n0, n0) for n in beyond], "--", color="C0", label="exact, by its flops"
-    )
+    flops = [t0 * exact_flops(n, n) / exact_flops(n0, n0) for n in beyond]
+    panel.plot(beyond, flops, "--", color=canvas.COLOURS[0], label="exact, by its flops")
+    canvas.scale(panel.xaxis, beyond, log=True, at={n for some in by.values() for n, _ in some}.union(beyond))
+    canvas.scale(panel.yaxis, flops, log=True)
     for wall in (1, 4, 16, 64):
         n = math.sqrt(wall * 2**30 / 4)
-        panel.axvline(n, color="0.6", linewidth=0.9, linestyle=":")
-        panel.text(n * 0.97, 0.98, f"n × n: {wall} GiB", rotation=90, va="top", ha="right", color="0.4", fontsize=8,
+        panel.axvline(n, color=canvas.GREY, linewidth=0.9, linestyle=":")
+        panel.text(n * 0.97, 0.03, f"n × n: {wall} GiB", rotation=90, va="bottom", ha="right", color=canvas.GREY, fontsize=8,
                    transform=panel.get_xaxis_transform())  # fmt: skip
-    panel.set(xscale="log", yscale="log", xlabel="samples n = neurons m", ylabel="seconds a step")
-    ticks = sorted({n for some in by.values() for n, _ in some}.union(beyond))
-    panel.set_xticks(ticks, list(map(str, ticks)))
-    panel.minorticks_off()
-    panel.grid(True, alpha=0.35)
-    panel.legend(frameon=False, loc="upper left")
-    panel.set_title(f"One Gauss-Newton step of a two-layer network, d = {D}, float32, two cores", fontsize=11)
-    figure.savefig(path, dpi=120)
+    panel.set(xlabel="samples n = neurons m", ylabel="seconds a step")
+    canvas.below(figure, canvas.entries([panel]))
+    canvas.save(figure, path, f"One Gauss-Newton step of a two-layer network, d = {D}, float32, two cores")
 
 
 def main():

@@ -39,11 +39,11 @@ def figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def beside(figure, width, height):
-    """Two panels of one vertical axis beside each other, or in a narrow figure below, where it becomes higher."""
+def beside(figure, width, height, count=2):
+    """Panels of one vertical axis beside each other, or in a narrow figure below, where it becomes higher."""
     if width < NARROW:
-        figure.set_size_inches(width, 1.7 * height)
-    return list(figure.subplots(*((1, 2) if width >= NARROW else (2, 1)), sharey=True))
+        figure.set_size_inches(width, (0.3 + 0.7 * count) * height)
+    return list(figure.subplots(*((1, count) if width >= NARROW else (count, 1)), sharey=True, squeeze=False).flat)
 
 
 def save(figure, path, title=""):
@@ -217,7 +217,7 @@ def mark_edges(panel, x, y, top=math.inf, above="", colour=MARK):
 def _entered(beyond):
     """The first of every stretch of what is ``beyond``."""
     beyond = list(beyond)
-    return [here and not before for here, before in zip(beyond, [False, *beyond[:-1]], strict=True)]
+    return [here and not before for here, before in zip(beyond, [False, *beyond], strict=False)]
 
 
 # ----------------------------------------------------------------------------------------------------------------- legends

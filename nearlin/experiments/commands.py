@@ -243,7 +243,7 @@ def tune_command(ctx, data, optimizers, out, **given):
 
     \b
     From the default to the better neighbour until both are worse; all runs are listed.
-    Writes tune.json, for `nearlin compare --tuned`.
+    Writes tune.json, for `nearlin compare --tuned`, and tune.png.
     Example:
       nearlin tune digits-ae --optimizers kfac,adam --out runs/tuned
       nearlin compare digits-ae --optimizers kfac,adam --tuned runs/tuned/tune.json --time-limit 60 --seeds 3

@@ -124,7 +124,8 @@ def print_tuning(tuning, stream=None):
         out.print()
     say(out, *tuning.unwritten)
     if tuning.path is not None:
-        say(out, f"wrote {tuning.path}; nearlin compare {tuning.problem} --tuned {tuning.path} takes the best of each")
+        drawn = f" and {tuning.plot.name}" if tuning.plot else ""
+        say(out, f"wrote {tuning.path}{drawn}; nearlin compare {tuning.problem} --tuned {tuning.path} takes the best of each")
 
 
 def _search(found):

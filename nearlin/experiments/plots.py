@@ -82,7 +82,9 @@ def _plot(runs, title, path, width):
             panel.set_ylabel(_ylabel(runs))
     ends = [[result.steps / per_epoch for _, result in runs], [result.seconds for _, result in runs]]
     ended, colours = zip(*((result.ended, styles[label]["color"]) for label, result in runs), strict=True)
-    _scale_losses(panels, over, [losses for *_, losses, _ in curves], ends, ended, colours if len(styles) > 1 else [MARK])
+    _scale_losses(
+        panels, over, [losses for *_, losses, _ in curves], ends, ended, colours if len(styles) > 1 else [MARK] * len(runs)
+    )
     canvas.below(figure, canvas.entries(panels) | _kinds(runs), least=2)
     return canvas.save(figure, path, title)
 
@@ -231,3 +233,51 @@ def plot_layers(result, path, width=WIDTH):
         canvas.scale(axis, (), whole=whole)
     canvas.below(figure, canvas.entries([shares]))
     return canvas.save(figure, path, f"Layers that {result.config.optimizer} changed on {_subject(result)}")
+
+
+# ----------------------------------------------------------------------------------------------------------------- searches
+
+
+@styled
+def plot_search(searches, problem, path, width=WIDTH):
+    """The loss at the end of every run of a search, a dict from optimizer name to `tuning.Search`, as a PNG under ``path``.
+
+    Over the step size where the damping is that of the first run, and over the damping where the step size is that of the last.
+    """
+    along = {name: {"lr": _by_lr(one.runs), "damping": _by_damping(one.runs)} for name, one in searches.items()}
+    shown = [field for field in ("lr", "damping") if any(curves[field] for curves in along.values())]
+    says = {"lr": "step size", "damping": " or ".join(dict.fromkeys(one.damping_name or "damping" for one in searches.values()))}
+    figure = canvas.figure(width, 4.1)
+    panels = canvas.beside(figure, width, 4.1, len(shown))
+    for panel, field in zip(panels, shown, strict=True):
+        for i, (name, curves) in enumerate(along.items()):
+            x, y = [[point[k] for point in curves[field]] for k in (0, 1)]
+            panel.plot(x, [value if math.isfinite(value) else math.nan for value in y], label=name, **curve_style(i))
+        canvas.scale(panel.xaxis, [point[0] for curves in along.values() for point in curves[field]], log=True)
+        panel.set_xlabel(says[field])
+        if width < canvas.NARROW or panel is panels[0]:
+            panel.set_ylabel("training loss above the least")
+    canvas.scale(panels[0].yaxis, [y for panel in panels for y in canvas.drawn(panel)], log=True)
+    for panel, field in zip(panels, shown, strict=True):
+        for i, (name, curves) in enumerate(along.items()):
+            canvas.mark_edges(panel, *[[point[k] for point in curves[field]] for k in (0, 1)], colour=curve_style(i)["color"])
+            best = [(at, loss) for at, loss, run in curves[field] if run is searches[name].best]
+            if best:
+                panel.plot(
+                    *zip(*best, strict=True),
+                    **{**CROSS, "marker": "o", "markerfacecolor": "none", "markersize": 11, "markeredgewidth": 1.2},
+                    label="best",
+                )
+    canvas.below(figure, canvas.entries(panels))
+    return canvas.save(figure, path, f"Search on {shown_name(Path(problem).name, 80)}")
+
+
+def _by_lr(runs):
+    points = [(run.lr, run.excess, run) for run in runs if run.lr is not None and run.damping == runs[0].damping]
+    return sorted(points, key=lambda point: point[0])
+
+
+def _by_damping(runs):
+    """Where none is given it is the one that the first step chose."""
+    points = [(run.began if run.damping is None else run.damping, run.excess, run) for run in runs if run.lr == runs[-1].lr]
+    return sorted((point for point in points if point[0]), key=lambda point: point[0])

@@ -15,7 +15,7 @@ from nearlin.experiments.progress import bar, numbered, part
 from nearlin.experiments.registry import check_settings, hyperparameters, make_optimizer
 from nearlin.experiments.training import begin, set_up
 
-FILE, RUNS, SHARE = "tune.json", 12, 5
+FILE, PLOT, RUNS, SHARE = "tune.json", "tune.png", 12, 5
 BETTER = 1e-3  # by which a step of the search must be better: a flat valley has no end
 
 
@@ -72,15 +72,16 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """What `tune` returns: ``searches`` maps optimizer names to `Search`; ``path`` is the file, or None.
+    """What `tune` returns: ``searches`` maps optimizer names to `Search`; ``path`` and ``plot`` are the files, or None.
 
-    ``unwritten`` has a sentence where the file could not be written.
+    ``unwritten`` has a sentence for each that could not be written.
     """
 
     problem: str
     searches: dict
     path: Path | None = None
     unwritten: tuple = ()
+    plot: Path | None = None
 
 
 @unguarded()
@@ -103,7 +104,7 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
     runs : int
         Most runs of each optimizer.
     out : str or path, optional
-        Folder for ``tune.json``; it must not hold an earlier search.
+        Folder for ``tune.json`` and ``tune.png``; it must not hold an earlier search.
     progress : bool
         A live line on a terminal, and in a file a line every 30 seconds (needs rich).
     before : callable, optional
@@ -162,7 +163,18 @@ def _tuned(problem, optimizers, most, search, folder, progress):
         said = "; ".join(unwritten) or where
         raise KeyboardInterrupt(f"Interrupted in {name} after {done} complete runs" + (f"; {said}" if done else "")) from None
     path = None if folder is None or not (folder / FILE).exists() else folder / FILE
-    return Tuning(problem.name, searches, path, tuple(unwritten))
+    plot = None if folder is None else _draw(problem.name, searches, folder / PLOT, unwritten)
+    return Tuning(problem.name, searches, path, tuple(unwritten), plot)
+
+
+def _draw(problem, searches, path, unwritten):
+    """The path of the plot, None where it could not be drawn or written."""
+    try:
+        from nearlin.experiments.plots import plot_search
+    except ImportError:
+        return None
+    with folders.tried(path, unwritten, Exception):  # a picture costs no search its result
+        return plot_search(searches, problem, path)
 
 
 def _write(problem, searches, folder):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nearlin.experiments import tuning
 from nearlin.experiments.run_folder import RunFolder
 
 
@@ -21,3 +22,4 @@ def without_pictures(request, monkeypatch):
     """See `pictures`."""
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr(RunFolder, "_draw", lambda self, result: None)
+        monkeypatch.setattr(tuning, "_draw", lambda *given: None)

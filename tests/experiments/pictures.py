@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from nearlin.complexity.claims.table import Series
-from nearlin.experiments import claim_plots, fits, plots
+from nearlin.experiments import claim_plots, fits, plots, tuning
 from nearlin.experiments.problems import Error
 from tests.experiments.test_report import record, run
 
@@ -82,6 +82,7 @@ COMPARISONS = {
     "comparison of seeds": {
         n: [steps(falling(400 + s, 0.97 + 0.01 * i, noise=0.2)) for s in range(3)] for i, n in enumerate(NAMES[:2])
     },
+    "comparison of one's seeds": {"sgd": [steps(falling(30 + s, 0.9)) for s in range(2)]},
     "comparison with one that diverges": {
         "sgd": [steps(falling(5))],
         "adam": [steps([40.0, 4e3, 4e6, 1e30, math.nan], ended="non-finite")],
@@ -116,6 +117,28 @@ CURVATURES = {
     "curvature of one damping": curvature(12, damping=lambda t: 3e-4, side=None),
     "curvature, many steps": curvature(500, damping=lambda t: 10.0 ** (-t / 60), dimension=lambda t: 10.0 ** (1 + t / 100)),
     "curvature by many routes": curvature(40, routes=8, damping=lambda t: 0.02 * (1 + 0.01 * t)),
+}
+
+
+def searched(*runs, damping="damping"):
+    """A search of runs (lr, damping, loss at the end)."""
+    ends = {True: "steps", False: "non-finite"}
+    made = [tuning.Run(lr, at, loss, None, 9, ends[math.isfinite(loss)], None if lr else 0.02) for lr, at, loss in runs]
+    return tuning.Search(tuple(made), damping)
+
+
+SEARCHES = {
+    "search": {
+        "kfac": searched(
+            (0.1, 0.01, 3.0), (0.03, 0.01, 4.0), (0.3, 0.01, 2.0), (1.0, 0.01, math.inf), (0.3, 0.03, 1.5), (0.3, 0.1, 1.8)
+        ),
+        "adam": searched((1e-3, 1e-8, 5.0), (3e-3, 1e-8, 4.0), (0.01, 1e-8, 4.5), (3e-3, 1e-7, 3.9), damping="epsilon_hat"),
+        "sgd": searched((0.1, None, 6.0), (0.3, None, 5.0), damping=None),
+        "gauss-newton": searched((None, None, 1.2), (None, 0.03, 1.4), (None, 0.01, 0.0)),
+    },
+    "search over the damping": {"gauss-newton": searched((None, None, 1.2), (None, 0.03, 1.4))},
+    "search of one run": {"sgd": searched((0.1, None, 6.0), damping=None)},
+    "search that found nothing": {"sgd": searched((0.1, None, math.inf), (0.03, None, math.nan), damping=None)},
 }
 
 
@@ -210,6 +233,7 @@ CLAIMS = {
 PICTURES = {
     **{name: (plots.plot_result, result) for name, result in RUNS.items()},
     **{name: (plots.plot_comparison, runs) for name, runs in COMPARISONS.items()},
+    **{name: (plots.plot_search, searches, LONG) for name, searches in SEARCHES.items()},
     **{name: (plots.plot_layers, result) for name, result in LAYERS.items()},
     **{name: (plots.plot_curvature, result) for name, result in CURVATURES.items()},
     **{name: (fits.plot_fit, result) for name, result in FITS.items()},

@@ -15,8 +15,9 @@ from tests.experiments.pictures import PICTURES, SMALL
 
 PATH = "picture.png"
 OFTEN = {
-    "run with validation", "run that diverges", "comparison of many", "layers", "curvature by many routes", "confusion of two",
-    "predictions, large", "predictions of four", "claims of many parts", "claim without a positive number",
+    "run with validation", "run that diverges", "comparison of many", "comparison of one's seeds", "layers", "search",
+    "curvature by many routes", "confusion of two", "predictions, large", "predictions of four", "claims of many parts",
+    "claim without a positive number",
 }  # fmt: skip
 
 
@@ -162,7 +163,10 @@ def untrue_entries(figure):
                     seen.setdefault(look(points), set()).add(points.get_label())
         if len(set(names)) < len(names):
             yield f"twice in {names}"
+        marks = {line.get_color() for axes in panels for line in axes.get_lines() if line.get_marker() in ("P", "^", "v")}
         for name, handle in zip(names, legend.legend_handles, strict=True):
+            if not isinstance(handle, PathCollection) and handle.get_color() in marks - {canvas.MARK}:
+                continue  # what left the panel is marked in the colour of its curve
             looks = seen if isinstance(handle, PathCollection) or handle.get_marker() != "None" else {one[0] for one in seen}
             if (look(handle) if looks is seen else look(handle)[0]) not in looks:
                 yield f"{name!r} is not drawn"
@@ -242,8 +246,8 @@ def test_ticks_are_plain_numbers(values, labels):
     assert canvas.plain(values) == labels.split()
 
 
-@pytest.mark.parametrize("low", [1e-12, 3e-4, 0.62, 1.0, 7.1, 123.0, 4e9])
-@pytest.mark.parametrize("ratio", [1.05, 1.3, 2, 4.9, 9, 12, 1e3, 1e9, 1e40])
+@pytest.mark.parametrize("low", [1e-12, 0.62, 6.0, 4e9])
+@pytest.mark.parametrize("ratio", [1.05, 1.3, 3.25, 4.9, 9, 12, 1e3, 1e40])
 @pytest.mark.parametrize("inches", [2.0, 4.0])
 def test_a_logarithmic_axis_has_ticks_whatever_it_spans(low, ratio, inches):
     figure = canvas.figure(inches, inches)
@@ -352,6 +356,8 @@ LEGENDS = {
     "run with a test loss": "training, test",
     "comparison of seeds": "near-linear-gauss-newton (3 seeds), gauss-newton (3 seeds)",
     "comparison on a problem": "kfac, a, b, training, test",
+    "search": "kfac, adam, sgd, gauss-newton, not finite, best, zero or less",
+    "search that found nothing": "sgd, not finite",
     "layers of one step": "layer 0: 0 steps, layer 1: 1 step",
     "curvature of one step": "diagonal (parameter side), new",
     "curvature of one damping": "preconditioner, new, preconditioner, kept, attempts rejected, step rejected",
@@ -387,6 +393,22 @@ def test_a_run_that_diverged_at_once_is_marked_where_it_ended(draw):
         assert [list(line.get_xdata()) for line in panel.get_lines() if line.get_marker() == "P" and len(line.get_xdata())] == [
             [end]
         ]
+
+
+def test_a_search_is_drawn_along_both_its_axes(draw):
+    by_lr, by_damping = draw(*PICTURES["search"]).axes
+
+    def curves(panel):
+        return {line.get_label(): line.get_xydata().tolist() for line in panel.get_lines() if line.get_linestyle() == "-"}
+
+    assert curves(by_lr)["adam"] == [[1e-3, 5.0], [3e-3, 4.0], [0.01, 4.5]]
+    assert curves(by_damping)["adam"] == [[1e-8, 4.0], [1e-7, 3.9]]
+    assert curves(by_damping)["kfac"] == [[0.01, 2.0], [0.03, 1.5], [0.1, 1.8]]
+    assert curves(by_damping)["gauss-newton"] == [[0.01, 0.0], [0.02, 1.2], [0.03, 1.4]]
+    assert [list(line.get_xdata()) for line in by_lr.get_lines() if line.get_marker() == "P" and len(line.get_xdata())] == [[1.0]]
+    rings = [list(line.get_xdata()) for line in by_damping.get_lines() if line.get_label() == "best"]
+    assert rings == [[0.03], [1e-7], [0.01]]
+    assert by_damping.get_xlabel() == "damping or epsilon_hat"
 
 
 def test_predictions_are_not_hidden_by_what_was_measured(draw):

@@ -219,12 +219,14 @@ def scripted(monkeypatch, loss):
     return seen
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_search_walks_to_the_minimum_and_stops_between_worse_neighbours(monkeypatch, tmp_path):
     seen = scripted(monkeypatch, lambda lr, e: abs(np.log10(lr / 3e-2)) + abs(np.log10(e / 1e-7)))
     found = tune("digits-ae", ["adam"], out=tmp_path, progress=False)
     search = found.searches["adam"]
     assert (search.best.lr, search.best.damping) == (3e-2, 1e-7)
     assert seen == [(lr, 1e-8) for lr in (1e-3, 3e-4, 3e-3, 1e-2, 3e-2, 1e-1)] + [(3e-2, e) for e in (3e-8, 3e-9, 1e-7, 3e-7)]
+    assert found.plot.read_bytes().startswith(b"\x89PNG")
     written = json.loads(found.path.read_text())
     assert written["optimizers"]["adam"]["best"] == {"lr": 0.03, "epsilon_hat": 1e-7}
     tuned = compare("digits-ae", ["adam"], tuned=found.path, steps=1, progress=False).results["adam"].optimizer
