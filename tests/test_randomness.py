@@ -398,7 +398,7 @@ def test_a_comparison_draws_what_its_runs_draw_alone_on_one_split(recorder):
     together, split, weights = (
         set(recorder.streams),
         _by(recorder, "split_rows"),
-        _by(recorder, "TwoLayer.init.<locals>.<listcomp>"),
+        _by(recorder, "TwoLayer._drawn"),
     )
     alone = set()
     for name in names:

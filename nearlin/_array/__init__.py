@@ -33,6 +33,7 @@ from nearlin._array.backends import (
     widest,
 )
 from nearlin._array.blocks import CPU_BLOCK_BYTES, Scratch, block_length, even_step, joined, pack_mask, slices
+from nearlin._array.caching import cached_property
 from nearlin._array.checks import (
     betas,
     check,
@@ -113,5 +114,5 @@ __all__ = [
     "CPU_BLOCK_BYTES", "Scratch", "block_length", "even_step", "joined", "pack_mask", "slices",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
     "card", "gpu_facts", "slow_float64",
-    "workers", "keep_freed_memory", "machine_memory", "memory_next_to",
+    "workers", "cached_property", "keep_freed_memory", "machine_memory", "memory_next_to",
 ]  # fmt: skip

@@ -117,5 +117,5 @@ class DampedGram:
     def in_dtype_of(self, g, like):
         """g and Jᵀg in the dtype of ``like``."""
         step = self.adjoint or self.J.rmatvec(g)
-        cast = namespace(g).astype
-        return cast(g, like.dtype, copy=False), tuple(cast(V, like.dtype, copy=False) for V in step)
+        cast = lambda a: namespace(a).astype(a, like.dtype, copy=False)  # noqa: E731
+        return cast(g), tuple(map(cast, step))

@@ -15,8 +15,9 @@ Deviations  1. F is made anew in every step: after one step that of a deep netwo
 """
 
 import math
+from functools import partial
 
-from nearlin._array import copies
+from nearlin._array import by_one_worker, copies
 from nearlin.linalg import PivotedCholesky, Work
 from nearlin.nn import FactorEntries, KernelEntries
 
@@ -113,7 +114,9 @@ def _widths(J, k):
 
 def pivoted_rows(J, k, sketch, key, like):
     """The `PivotedCholesky` of k columns; ``sketch``, a distribution, is drawn where rows are sums over positions."""
-    return PivotedCholesky(_source(J, k, sketch, key, like), key).grow(k, ROUND)
+    source = _source(J, k, sketch, key, like)
+    grown = partial(PivotedCholesky(source, key).grow, k, ROUND)
+    return by_one_worker(grown) if getattr(source, "in_turn", False) else grown()
 
 
 def _source(J, k, sketch, key, like):

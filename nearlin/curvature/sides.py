@@ -17,10 +17,9 @@ Deviations  1. Where ε is above `SUMMED` rounding errors, images are summed up 
 """
 
 import math
-from functools import cached_property
 from typing import NamedTuple
 
-from nearlin._array import namespace, widest
+from nearlin._array import cached_property, namespace, widest
 from nearlin.curvature.gram_solve import DampedGram, gram_solve
 from nearlin.linalg import Exit, SlowProgress, Smoothing, SolveInfo, axpy, cg, craig, eps_of, inner, lsqr, norm
 from nearlin.nn import ravel, unravel, without_biases

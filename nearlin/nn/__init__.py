@@ -38,6 +38,8 @@ from nearlin.nn.parameters import (
     without_biases,
 )
 from nearlin.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from nearlin.nn.split import Split
+from nearlin.nn.split_two_layer import SplitJacobian, SplitTwoLayer, by_neurons
 from nearlin.nn.standardised import Standardised, several_units
 from nearlin.nn.two_layer import TwoLayer
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
@@ -52,6 +54,7 @@ __all__ = [
     "CURVES_autoencoder", "FACES_autoencoder", "MNIST_autoencoder", "ResNet32", "VGG11", "VGG16", "autoencoder",
     "LOSSES", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "SquaredLoss",
     "Counted", "Objective", "OwnRows", "Point", "by_samples", "over_samples", "Standardised", "several_units",
+    "Split", "SplitJacobian", "SplitTwoLayer", "by_neurons",
 
     "Block", "join_bias", "join_groups", "layer_blocks", "move_block", "ravel", "split_bias", "split_groups", "take_block",
     "ungrouped", "unravel",

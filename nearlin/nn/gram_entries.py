@@ -86,6 +86,8 @@ class FactorEntries:
         J = J.pooled()
         if S is None:
             return cls(*map(_pair, J.factors(slice(0, J.samples))))
+        if hasattr(J, "entries"):
+            return J.entries(S)
         if hasattr(S, "left"):
             layers = getattr(J, "layers", (J,))
             return cls(*((layer.inputs, J.fold_left(l, S)) for l, layer in enumerate(layers)))

@@ -45,7 +45,7 @@ class Factor:
     @property
     def left(self):
         """Δ̂ (b c, out)."""
-        return namespace(self.signals).reshape(self.signals, (-1, self.signals.shape[2]))
+        return namespace(self.signals).reshape(self.signals, (math.prod(self.signals.shape[:2]), self.signals.shape[2]))
 
     @property
     def right(self):

@@ -5,10 +5,10 @@ from collections import Counter
 from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
 
 from nearlin._array import (
     BackendError,
+    cached_property,
     check,
     checked_together,
     look,
@@ -132,12 +132,13 @@ class Objective:
         """Of ``rows`` samples, by default those of x."""
         with checked_together():
             self.network.check_inputs(x, params)
-            self.loss.check_targets(y, params)
+            here = getattr(self.network, "local", tuple)(params)
+            self.loss.check_targets(y, here)
             rows = x.shape[0] if rows is None else rows
             if y.shape[0] != rows:
                 raise ValueError(f"y has {y.shape[0]} rows, x has {rows}; expected the same number of samples")
             for w in weights:
-                self._check_weights(w, rows, params)
+                self._check_weights(w, rows, here)
 
     def _check_weights(self, w, rows, params):
         if reason := getattr(self.network, "coupling", ""):

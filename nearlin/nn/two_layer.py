@@ -31,7 +31,14 @@ from nearlin._array import (
 )
 from nearlin.nn.activations import activation
 from nearlin.nn.layers import LayerSpec, Trace
-from nearlin.nn.two_layer_blocks import blocks_by_output, blocks_of_neurons, neuron_signs, tiles_of_samples, width_of_block
+from nearlin.nn.two_layer_blocks import (
+    blocks_by_output,
+    blocks_of_neurons,
+    neuron_signs,
+    shares,
+    tiles_of_samples,
+    width_of_block,
+)
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 
 DRAW = 2**16  # neurons per draw, so that a weight depends on the key and its neuron's index alone
@@ -100,9 +107,15 @@ class TwoLayer:
 
     def init(self, key, like):
         """Parameters (W,) with w_r ~ N(0, I), next to ``like``: its backend, device and dtype."""
-        blocks = enumerate(slices(self.width, DRAW))
-        chunks = [normal(fold_in(key, i), (block.stop - block.start, self.inputs), like) for i, block in blocks]
-        return (namespace(like).concat(chunks, axis=0),)
+        return (self._drawn(key, like, 0, self.width),)
+
+    def _drawn(self, key, like, first, last):
+        """The weights of neurons ``first`` to ``last``."""
+        blocks, parts = slices(self.width, DRAW), []
+        for i in range(first // DRAW, -(-last // DRAW)):
+            start, stop = max(first - blocks[i].start, 0), min(last, blocks[i].stop) - blocks[i].start
+            parts.append(normal(fold_in(key, i), (stop, self.inputs), like)[start:, :])
+        return namespace(like).concat(parts, axis=0)
 
     def init_at_zero(self, key, like):
         """As `init`, with every other neuron of an output like the one before it, whose sign is the opposite: f = 0.
@@ -110,25 +123,37 @@ class TwoLayer:
         A fit that moves every neuron little keeps what the network was at first between the training rows. Where an output owns
         an odd number of neurons, its last one has no twin.
         """
-        (W,), xp = self.init(key, like), namespace(like)
-        r, m, c = xp.arange(self.width, device=W.device), self.width, self.outputs
-        ends = [(k * m // c, (k + 1) * m // c) for k in range(c)]
-        return (xp.take(W, xp.concat([r[a:b] - (r[a:b] - a) % 2 for a, b in ends]), axis=0),)
+        return (self._drawn_in_twins(key, like, 0, self.width),)
+
+    def _drawn_in_twins(self, key, like, first, last):
+        """The weights of neurons ``first`` to ``last`` of `init_at_zero`."""
+        before = max(first - 1, 0)
+        W, xp = self._drawn(key, like, before, last), namespace(like)
+        owned = [(max(first, own.start), min(last, own.stop), own.start) for own in shares(self.width, self.outputs)]
+        r = [(xp.arange(a, b, device=W.device), start) for a, b, start in owned if a < b]
+        return xp.take(W, xp.concat([own - (own - start) % 2 - before for own, start in r]), axis=0)
 
     def forward(self, params, x):
         """Outputs (n, c) and the tape, for inputs (n, d); 2 n m d flops and a few n m elementwise ones."""
         (W,) = params
-        phi = activation(self.activation)
-        blocks = tuple(blocks_of_neurons(self.width, self.outputs, width_of_block(x)))
+        f, blocks, masks = self._walk(W, x, slice(0, self.width))
+        outputs = f / math.sqrt(self.width / self.outputs)
+        return outputs, Tape(TwoLayerJacobian(x, x, W, activation(self.activation), blocks, masks, self.outputs), outputs)
+
+    def _walk(self, W, x, neurons):
+        """The sums over ``neurons``, whose weights are W, for each output, (n, c); the blocks, and a mask of each or None."""
+        phi, xp = activation(self.activation), namespace(x)
+        blocks = tuple(blocks_of_neurons(self.width, self.outputs, width_of_block(x), neurons))
         signs, masks = neuron_signs(blocks, x), [None] * len(blocks)
 
         def part(i):
-            f, masks[i] = _forward_block(x, W[blocks[i], :], signs[i], phi)
+            own = slice(blocks[i].start - neurons.start, blocks[i].stop - neurons.start)
+            f, masks[i] = _forward_block(x, W[own, :], signs[i], phi)
             return f
 
-        f = sums_of_blocks(part, blocks_by_output(blocks, self.width, self.outputs), x)
-        outputs = namespace(x).stack(f, axis=1) / math.sqrt(self.width / self.outputs)
-        return outputs, Tape(TwoLayerJacobian(x, x, W, phi, blocks, tuple(masks), self.outputs), outputs)
+        sums = sums_of_blocks(part, blocks_by_output(blocks, self.width, self.outputs), x)
+        zero = xp.zeros_like(x[:, 0])
+        return xp.stack([zero if f is None else f for f in sums], axis=1), blocks, tuple(masks)
 
     @staticmethod
     def _check_rows(x):
@@ -147,7 +172,8 @@ class TwoLayer:
 
     def jvp(self, params, tape, tangents):
         """J v, (n, c)."""
-        return namespace(*tangents).reshape(tape.jacobian.matvec(tangents), (-1, self.outputs))
+        image = tape.jacobian.matvec(tangents)
+        return namespace(image).reshape(image, (-1, self.outputs))
 
     def grads(self, params, tape, dy):
         """Jᵀ dy, shaped like the parameters."""

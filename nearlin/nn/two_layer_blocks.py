@@ -4,6 +4,7 @@ A block of all samples is what a core's cache holds (2 MB), or `NARROW` neurons,
 do not hold these, blocks are `WIDE`, and sums over samples go by tiles. What acts on each sample goes by tiles wherever it is.
 """
 
+from bisect import bisect_left, bisect_right
 from itertools import pairwise
 
 from nearlin._array import block_length, even_step, itemsize, namespace, slices
@@ -40,11 +41,17 @@ def block_width(own, length):
     return min(own, even_step(own, length, multiple=8))
 
 
-def blocks_of_neurons(width, outputs, length):
-    """Slices of at most ``length`` neurons, a multiple of 8, in order and even, none with neurons of two outputs."""
+def blocks_of_neurons(width, outputs, length, neurons=None):
+    """Slices of at most ``length`` neurons, a multiple of 8, in order and even, none with neurons of two outputs.
+
+    Of all neurons, or of those of the slice ``neurons``.
+    """
+    first, last = (neurons.start, neurons.stop) if neurons else (0, width)
+    parts = [slice(max(first, own.start), min(last, own.stop)) for own in shares(width, outputs)]
     return [
         slice(own.start + s.start, own.start + s.stop)
-        for own in shares(width, outputs)
+        for own in parts
+        if own.start < own.stop
         for s in slices(own.stop - own.start, block_width(own.stop - own.start, length))
     ]
 
@@ -55,9 +62,9 @@ def owners(blocks, width, outputs):
 
 
 def blocks_by_output(blocks, width, outputs):
-    """For each output the indices of its blocks, a range."""
+    """For each output the indices of its blocks, a range; an empty one where it has none."""
     owned = owners(blocks, width, outputs)
-    return [range(owned.index(k), owned.index(k) + owned.count(k)) for k in range(outputs)]
+    return [range(bisect_left(owned, k), bisect_right(owned, k)) for k in range(outputs)]
 
 
 def neuron_signs(blocks, like):

@@ -33,7 +33,8 @@ GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram 
 class TwoLayerJacobian(Jacobian):
     """J (n c, m d) of the two-layer network; row (i, k) is M_ir ⊗ x_i at the neurons r of output k, and zero elsewhere.
 
-    ``x`` (n, d) makes the slopes, ``inputs`` (n, d) the rows: the same, unless rows are weighted.
+    ``x`` (n, d) makes the slopes, ``inputs`` (n, d) the rows: the same, unless rows are weighted. W and ``blocks`` may be of
+    some neurons alone, from ``first`` on, of a layer of ``width``: sums over neurons are then those over these.
     """
 
     x: object
@@ -43,6 +44,8 @@ class TwoLayerJacobian(Jacobian):
     blocks: tuple
     masks: tuple
     outputs: int = 1
+    first: int = 0
+    width: int | None = None
 
     layered = False
 
@@ -54,12 +57,17 @@ class TwoLayerJacobian(Jacobian):
     @property
     def shape(self):
         """(n c, m d)."""
-        return self.x.shape[0] * self.outputs, self.W.shape[0] * self.W.shape[1]
+        return self.x.shape[0] * self.outputs, self._neurons * self.W.shape[1]
+
+    @property
+    def _neurons(self):
+        """m."""
+        return self.width or self.W.shape[0]
 
     @property
     def factor_shapes(self):
         """((m, d),)."""
-        return (tuple(self.W.shape),)
+        return ((self._neurons, self.W.shape[1]),)
 
     @property
     def block_diagonal(self):
@@ -72,16 +80,29 @@ class TwoLayerJacobian(Jacobian):
 
     @property
     def _scale(self):
-        return 1 / math.sqrt(self.W.shape[0] / self.outputs)
+        return 1 / math.sqrt(self._neurons / self.outputs)
 
     @cached_property
     def _owners(self):
-        return owners(self.blocks, self.W.shape[0], self.outputs)
+        return owners(self.blocks, self._neurons, self.outputs)
+
+    def _rows(self, i):
+        """The rows of W that are the neurons of block i."""
+        return slice(self.blocks[i].start - self.first, self.blocks[i].stop - self.first)
+
+    @property
+    def _walk(self):
+        """Of a walk over the whole layer: how many blocks there are, and neurons in the first."""
+        return len(self.blocks), self.blocks[0].stop
+
+    def _over_ranks(self, x, what):
+        """Sums over these neurons as sums over all."""
+        return x
 
     @cached_property
     def _tiles(self):
         """Slices of samples."""
-        return tiles_of_samples(self.x, self.blocks[0].stop)
+        return tiles_of_samples(self.x, self._walk[1])
 
     def _slope(self, i, rows, scratch, dtype=None):
         """phi' of block i for samples ``rows``, without signs and scale; it may be in the memory of ``scratch``."""
@@ -89,7 +110,7 @@ class TwoLayerJacobian(Jacobian):
         block, dtype = self.blocks[i], dtype or self.x.dtype
         if self.masks[i] is not None:
             return scratch.unpack_mask(self.masks[i][rows, :], block.stop - block.start, dtype)
-        z = self.x[rows, :] @ xp.matrix_transpose(self.W[block, :])
+        z = self.x[rows, :] @ xp.matrix_transpose(self.W[self._rows(i), :])
         return xp.astype(self.phi.derivative(z), dtype, copy=False)
 
     def _by_sample(self, f, i, scratch):
@@ -108,11 +129,11 @@ class TwoLayerJacobian(Jacobian):
 
     @cached_property
     def _by_output(self):
-        return blocks_by_output(self.blocks, self.W.shape[0], self.outputs)
+        return blocks_by_output(self.blocks, self._neurons, self.outputs)
 
     def _sums(self, f):
-        """The sum of f(i) over the blocks i of each output."""
-        return sums_of_blocks(f, self._by_output, self.x)
+        """The sum of f(i), like the inputs, over the blocks i of each output."""
+        return [namespace(self.x).zeros_like(self.x) if Y is None else Y for Y in sums_of_blocks(f, self._by_output, self.x)]
 
     def matvec(self, v):
         """J v (n c,) for ``v`` = (V,), V (m, d); 2 n m d flops."""
@@ -120,7 +141,7 @@ class TwoLayerJacobian(Jacobian):
         signs, scratch = self._signs(), Scratch()
 
         def product(i):
-            signed = v[0][self.blocks[i], :] * signs[i][:, None]
+            signed = v[0][self._rows(i), :] * signs[i][:, None]
             return self._by_sample(lambda B: B @ signed, i, scratch)
 
         return self._contracted(self._sums(product))
@@ -129,7 +150,7 @@ class TwoLayerJacobian(Jacobian):
         """rowsum(X ∘ Y), scaled, (n c,), for the sums Y (n, d) over the neurons of each output."""
         xp = namespace(self.x)
         rows = [xp.sum(self.inputs * Y, axis=1) * self._scale for Y in sums]
-        return xp.reshape(xp.stack(rows, axis=1), (-1,))
+        return self._over_ranks(xp.reshape(xp.stack(rows, axis=1), (-1,)), "product")
 
     def _spread(self, u):
         """u ∘ X, scaled, (n, d), for each output."""
@@ -143,7 +164,7 @@ class TwoLayerJacobian(Jacobian):
         def product(i):
             T, _ = self._adjoint_and_image(i, ux[self._owners[i]], scratch, image=False)
             T *= signs[i][:, None]
-            adjoint[self.blocks[i], :] = T
+            adjoint[self._rows(i), :] = T
 
         map_blocks(product, range(len(self.blocks)), self.x)
         return (adjoint,)
@@ -162,7 +183,7 @@ class TwoLayerJacobian(Jacobian):
         def product(i):
             T, image = self._adjoint_and_image(i, ux[self._owners[i]], scratch)
             T *= signs[i][:, None]
-            adjoint[self.blocks[i], :] = T
+            adjoint[self._rows(i), :] = T
             return image
 
         return self._contracted(self._sums(product)), (adjoint,)
@@ -188,17 +209,18 @@ class TwoLayerJacobian(Jacobian):
         products = self.inputs @ xp.matrix_transpose(self.inputs)
         for gram in grams:
             gram *= products
-            gram *= 1 / (self.W.shape[0] / self.outputs)
+            gram *= 1 / (self._neurons / self.outputs)
         return grams
 
     def _counts(self, output, dtype):
         """M Mᵀ (n, n) of one output, without its scale, in ``dtype`` (a name)."""
-        xp, counts = namespace(self.x), 0.0
-        kind = None if dtype is None else getattr(xp, dtype)
+        xp, n = namespace(self.x), self.samples
+        kind = self.x.dtype if dtype is None else getattr(xp, dtype)
+        counts = 0.0 if self._by_output[output] else xp.zeros((n, n), dtype=kind, device=self.x.device)
         for group in self._groups(GROUP_BYTES, output):
             B = xp.concat([self._slope(i, slice(0, self.samples), Scratch(), kind) for i in group], axis=1)
             counts = counts + B @ xp.matrix_transpose(B)
-        return counts
+        return self._over_ranks(counts, "Gram matrix")
 
     def mean_gram(self):
         """(1/c) sum_k J_k J_kᵀ (n, n), from all neurons at once."""
@@ -206,7 +228,7 @@ class TwoLayerJacobian(Jacobian):
 
     def _groups(self, bytes_each, output=0):
         """Consecutive blocks of an output in groups wide enough for matrix products to run at full speed."""
-        own, per_group = self._by_output[output], max(1, bytes_each // (8 * self.samples * self.blocks[0].stop))
+        own, per_group = self._by_output[output], max(1, bytes_each // (8 * self.samples * self._walk[1]))
         return [own[s] for s in slices(len(own), per_group)]
 
     def astype(self, dtype):
@@ -245,7 +267,7 @@ class TwoLayerJacobian(Jacobian):
         return self if root == ScaledIdentity() else replace(self, inputs=root.scale * self.inputs)
 
     def _hadamard(self, left, layer):
-        folded = Factor(self.inputs, namespace(left).reshape(left, (self.samples, self.outputs, -1)))
+        folded = Factor(self.inputs, namespace(left).reshape(left, (self.samples, self.outputs, left.shape[1])))
         return folded.cross(folded)
 
     def kernel_gram(self):
@@ -260,7 +282,8 @@ class TwoLayerJacobian(Jacobian):
         xp = namespace(self.x)
         squares, scratch = lambda B: xp.sum(B**2, axis=1), Scratch()
         slopes = sum_blocks(lambda i: self._by_sample(squares, i, scratch), range(len(self.blocks)), self.x)
-        return float(xp.sum(xp.sum(self.inputs * self.inputs, axis=1) * slopes)) * self._scale**2 / self.shape[0]
+        total = self._over_ranks(xp.sum(xp.sum(self.inputs * self.inputs, axis=1) * slopes), "mean square")
+        return float(total) * self._scale**2 / self.shape[0]
 
     @property
     def dtype(self):
@@ -274,12 +297,12 @@ class TwoLayerJacobian(Jacobian):
     def product_work(self):
         """The `Work` of one product with J Jᵀ: 4 n m d flops."""
         passes, tiles = (1, 1) if undivided(self.x) else (2, len(self._tiles))
-        return passes * self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * len(self.blocks) * tiles)
+        return passes * self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * self._walk[0] * tiles)
 
     def gram_work(self):
         """The `Work` of `class_grams`, and of unpacking the masks."""
-        n, c, (m, d) = self.samples, self.outputs, self.W.shape
-        update = Work(matmul=n * n * (m + d), memory=2 * self.item * n * (m + 3 * n * c), calls=8 * len(self.blocks))
+        n, c, ((m, d),) = self.samples, self.outputs, self.factor_shapes
+        update = Work(matmul=n * n * (m + d), memory=2 * self.item * n * (m + 3 * n * c), calls=8 * self._walk[0])
         return self._slope_work() + update
 
     def class_work(self, mean):
@@ -288,14 +311,14 @@ class TwoLayerJacobian(Jacobian):
 
     def sketch_work(self, s):
         """The `Work` of `NeuronSigns`, pooled."""
-        n, (m, d) = self.samples, self.W.shape
+        n, ((m, d),) = self.samples, self.factor_shapes
         sums = math.ceil(m / max(1, m // s))  # neurons in equal groups: s or more sums
         return self.sketch_rows_work(s) + Work(matmul=n * n * (sums + d), memory=8 * self.item * n * n)
 
     def sketch_rows_work(self, s):
         """The `Work` of its sums over neurons."""
-        n, m = self.samples, self.W.shape[0]
-        return self._slope_work() + Work(matmul=2 * n * m, memory=self.item * n * m, calls=12 * len(self.blocks))
+        n, m = self.samples, self._neurons
+        return self._slope_work() + Work(matmul=2 * n * m, memory=self.item * n * m, calls=12 * self._walk[0])
 
     def kernel_work(self):
         """The `Work` of `kernel_gram`."""
@@ -303,10 +326,14 @@ class TwoLayerJacobian(Jacobian):
         return Work(matmul=n * n * d, memory=40 * self.item * n * n, calls=20)
 
     def fold_left(self, layer, S):
-        """M' = M S₁ᵀ (n c, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds."""
-        xp, shape = namespace(self.x), (self.samples, self.outputs, S.left_rows(layer))
+        """M' = M S₁ᵀ (n c, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds.
+
+        Its columns are those that the neurons here have a part in.
+        """
+        own = S.columns(layer, self.first, self.first + self.W.shape[0])
+        xp, shape = namespace(self.x), (self.samples, self.outputs, own.stop - own.start)
         folded, scratch = xp.zeros(shape, dtype=self.x.dtype, device=self.x.device), Scratch()
-        tiles = tiles_of_samples(self.x, self.blocks[0].stop, parts=4)  # a sketch is many calls, for which workers take turns
+        tiles = tiles_of_samples(self.x, self._walk[1], parts=4)  # a sketch is many calls, for which workers take turns
 
         def fold(i):
             start = self.blocks[i].start  # a_r times a random sign is a random sign: a_r dropped
@@ -314,11 +341,11 @@ class TwoLayerJacobian(Jacobian):
 
         def put(i, made):
             for rows, columns, values in made:
-                folded[rows, self._owners[i], columns] += values
+                folded[rows, self._owners[i], columns.start - own.start : columns.stop - own.start] += values
 
         fold_blocks(fold, range(len(self.blocks)), put, self.x)
         folded *= self._scale
-        return xp.reshape(folded, (-1, shape[2]))
+        return xp.reshape(folded, (shape[0] * shape[1], shape[2]))
 
 
 def relu_kernel(x):

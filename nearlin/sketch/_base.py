@@ -3,7 +3,7 @@
 The vocabulary is RandBLAS's: a distribution (frozen, no arrays) and a sample (one drawn operator).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import ClassVar
 
@@ -118,6 +118,7 @@ class LeftSample:
     """
 
     shapes: tuple[tuple[int, int], ...]
+    neurons: slice | None = field(default=None, kw_only=True)  # those that it was drawn for; None: all
 
     def left_rows(self, layer):
         """m'_l, the number of sketched neurons of ``layer``."""
@@ -125,6 +126,10 @@ class LeftSample:
 
     def group(self, layer):
         """How many consecutive neurons make one sketched neuron: blocks that start at its multiples share none."""
+        raise NotImplementedError
+
+    def columns(self, layer, start, stop):
+        """The slice of the sketched columns that neurons ``start`` to ``stop`` of ``layer`` have a part in."""
         raise NotImplementedError
 
     def left(self, layer, block, start=0):
@@ -156,9 +161,11 @@ class LeftSample:
         m, _ = check_layer(self.shapes, layer)
         _array.check(ndim={"block": 2}, finite=False, block=block, **{"the sample": self._held(layer)})
         stop = start + block.shape[1]
-        if start < 0 or stop > m:
-            raise ValueError(f"block covers neurons {start} to {stop} of layer {layer}; expected a part of 0 to {m}")
-        return self._left(layer, block, start)
+        own = self.neurons or slice(0, m)
+        if start < own.start or stop > own.stop:
+            found = f"block covers neurons {start} to {stop} of layer {layer}"
+            raise ValueError(f"{found}; expected a part of {own.start} to {own.stop}")
+        return self.columns(layer, start, stop), self._left(layer, block, start)
 
     def _held(self, layer):
         raise NotImplementedError

@@ -39,16 +39,19 @@ class NeuronSigns:
     """
 
     factored: ClassVar[bool] = True
+    by_neurons: ClassVar[bool] = True
     oversampling: ClassVar[float] = 1.5
 
-    def sample(self, key, s, shape, *, like):
+    def sample(self, key, s, shape, *, like, neurons=None):
         """Draw the operators of ``key``, at least min(``s``, m) sketched neurons in each layer of ``shape`` = ((m, d), ...).
 
-        The signs of a layer depend on the key and the layer alone, not on ``s`` or on how neurons are split into blocks.
+        The signs of a layer depend on the key and the layer alone, not on ``s`` or on how neurons are split into blocks: with
+        ``neurons``, a slice, only theirs are drawn.
         """
         s, shapes = check_factors(s, shape, like)
-        signs = tuple(_array.signs(_array.fold_in(key, index), m, like) for index, (m, _) in enumerate(shapes))
-        return NeuronSignsSample(shapes, tuple(max(1, m // s) for m, _ in shapes), signs)
+        drawn = [(neurons.start, neurons.stop) if neurons else (0, m) for m, _ in shapes]
+        signs = tuple(_array.signs(_array.fold_in(key, index), b - a, like, a) for index, (a, b) in enumerate(drawn))
+        return NeuronSignsSample(shapes, tuple(max(1, m // s) for m, _ in shapes), signs, neurons=neurons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,18 +71,22 @@ class NeuronSignsSample(LeftSample):
         check_layer(self.shapes, layer)
         return self.groups[layer]
 
+    def columns(self, layer, start, stop):
+        """The groups that neurons ``start`` to ``stop`` of ``layer`` have a part in."""
+        g = self.group(layer)
+        return slice(start // g, -(-stop // g))
+
     def _held(self, layer):
         return self.signs[layer]
 
     def _left(self, layer, block, start):
-        g, w = self.groups[layer], block.shape[1]
-        signs = self.signs[layer][start : start + w]
+        g, w, drawn = self.groups[layer], block.shape[1], start - (self.neurons.start if self.neurons else 0)
+        signs = self.signs[layer][drawn : drawn + w]
         first = min(-start % g, w)  # neurons that complete a group begun before the block
         last = first + (w - first) // g * g  # and from here on a group that goes on after it
         parts = [(0, first, first), (first, last, g), (last, w, w - last)]
         sums = [_signed_sums(block[:, i:j], signs[i:j], group) for i, j, group in parts if j > i]
-        values = sums[0] if len(sums) == 1 else _array.namespace(block).concat(sums, axis=1)
-        return slice(start // g, start // g + values.shape[1]), values
+        return sums[0] if len(sums) == 1 else _array.namespace(block).concat(sums, axis=1)
 
 
 def _signed_sums(block, signs, g):
@@ -113,17 +120,21 @@ class NeuronSamples:
     """
 
     factored: ClassVar[bool] = True
+    by_neurons: ClassVar[bool] = True
     oversampling: ClassVar[int] = 1
 
-    def sample(self, key, s, shape, *, like):
-        """Draw min(``s``, m) neurons without replacement in each layer of ``shape`` = ((m, d), ...)."""
+    def sample(self, key, s, shape, *, like, neurons=None):
+        """Draw min(``s``, m) neurons without replacement in each layer of ``shape`` = ((m, d), ...).
+
+        With ``neurons``, a slice, blocks of others are refused.
+        """
         s, shapes = check_factors(s, shape, like)
         xp = _array.namespace(like)
         drawn = [_array.permutation(_array.fold_in(key, l), m, like)[: min(s, m)] for l, (m, _) in enumerate(shapes)]
         index = tuple(xp.sort(neurons) for neurons in drawn)
         positions = tuple(tuple(_array.to_numpy(neurons).tolist()) for neurons in index)
         prototype = xp.zeros((1,), dtype=like.dtype, device=_array.device(like))
-        return NeuronSamplesSample(shapes, index, positions, prototype)
+        return NeuronSamplesSample(shapes, index, positions, prototype, neurons=neurons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,12 +155,15 @@ class NeuronSamplesSample(LeftSample):
         check_layer(self.shapes, layer)
         return 1
 
+    def columns(self, layer, start, stop):
+        """The drawn ones among neurons ``start`` to ``stop`` of ``layer``."""
+        check_layer(self.shapes, layer)
+        return slice(*(bisect_left(self.positions[layer], end) for end in (start, stop)))
+
     def _held(self, layer):
         return self.prototype
 
     def _left(self, layer, block, start):
-        positions = self.positions[layer]
-        first, last = bisect_left(positions, start), bisect_left(positions, start + block.shape[1])
+        drawn, positions = self.index[layer][self.columns(layer, start, start + block.shape[1])], self.positions[layer]
         scale = (self.shapes[layer][0] / len(positions)) ** 0.5
-        values = _array.namespace(block).take(block, self.index[layer][first:last] - start, axis=1) * scale
-        return slice(first, last), values
+        return _array.namespace(block).take(block, drawn - start, axis=1) * scale

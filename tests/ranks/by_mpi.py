@@ -28,12 +28,39 @@ def calls(ranks):
     return found, dict(ranks.bytes)
 
 
+METHODS = (nl.optim.NearLinearGaussNewton(reuse=False), nl.optim.GaussNewton(plan="exact"), nl.optim.Adam())
+
+
+def trained(opt, objective, x, y, steps=5):
+    """The parameters after some steps."""
+    params = objective.network.init(1, x)
+    state = opt.init(params, objective)
+    for t in range(steps):
+        params, state, _ = opt.step(params, state, objective, (x, y), nl.fold_in(3, t))
+    return params
+
+
+def neurons(ranks):
+    """The relative distance of several ranks' weights from those of one, for each of `METHODS`."""
+    x, y = nl.data.sphere(n=64, d=5, seed=0)
+    objective = nl.nn.Objective(nl.nn.TwoLayer(5, 1201), nl.nn.SquaredLoss())
+    for opt in METHODS:
+        (W,), mine = trained(opt, objective, x, y), nl.nn.by_neurons(objective, ranks)
+        (found,) = mine.network.whole(trained(opt, mine, x, y))
+        yield float(np.linalg.norm(found - W) / np.linalg.norm(W))
+
+
 def main(case, *options):
     with nl.World(check="check" in options) as ranks:
         if case == "calls":
             found = ranks.each(calls(ranks), "found")
             if ranks.rank == 0:
                 print(found)
+            return
+        if case == "neurons":
+            distances = list(neurons(ranks))
+            if ranks.rank == 0:
+                print(distances)
             return
         ranks.sum(np.ones(3), "first")
         if ranks.rank == 1:

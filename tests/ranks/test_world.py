@@ -36,6 +36,21 @@ def test_processes_get_what_threads_get(P):
     assert ast.literal_eval(done.stdout) == nl.together(P, by_mpi.calls)
 
 
+@pytest.mark.parametrize("P", [1, 2, 3])
+def test_steps_by_neurons_are_those_of_one_process(P):
+    done, _ = world(P, by_mpi.__file__, "neurons", "check")
+    assert done.returncode == 0, done.stderr
+    distances = ast.literal_eval(done.stdout)
+    assert len(distances) == len(by_mpi.METHODS)
+    assert all(distance <= (1e-12 if P > 1 else 0) for distance in distances)
+
+
+@pytest.mark.nightly
+def test_more_ranks_than_cores_are_right():
+    done, _ = world(6, by_mpi.__file__, "neurons", "check", seconds=300)
+    assert all(distance <= 1e-12 for distance in ast.literal_eval(done.stdout)), done.stderr
+
+
 @pytest.mark.parametrize(
     ("case", "sentences"),
     [
