@@ -66,6 +66,12 @@ class TriangularPreconditioner:
         return solve_triangular(self.R, solve_triangular(self.R, r, trans=True))
 
 
+def log_sum(R):
+    """Σ log R_ii of a triangular matrix, as a float."""
+    xp = namespace(R)
+    return float(xp.sum(xp.log(xp.linalg.diagonal(R))))
+
+
 def sketch_factor(sketched_gram, damping, rows=None):
     """R (n, n) with RᵀR = G̃ + damping I for a sketched Gram matrix G̃ = Y Yᵀ, by Cholesky; else by QR or a larger shift.
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from nearlin import _array
 from nearlin.linalg.block_inverse import block_inverse
-from nearlin.linalg.pivoted_cholesky import PivotedCholesky, log_sum
+from nearlin.linalg.cholesky import log_sum
+from nearlin.linalg.pivoted_cholesky import PivotedCholesky
 
 ROWS = 64  # of a group at most
 GAIN = 0.7  # of log det, a row, above which the groups are kept

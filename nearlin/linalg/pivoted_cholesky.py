@@ -12,6 +12,7 @@ Cost        with c flops an entry of A: n k c + 2 n k² + n k b to grow to k col
             4 n k + 2 k² a call; memory n k + 2 k², and a block of rows of 2 b + k numbers; nothing of n² entries
             2 synchronisations a round: H, and the rows' sums of squares
 Deviations  1. What is below (10 + √k) eps A_ii of d is rounding, and 0: equal rows are taken once, and the rank of A is an end.
+               So are diagonals below eps² of the largest one, or where products underflow.
             2. d is kept on the host in float64, and FᵀF in float64 where the device has it.
 """
 
@@ -20,11 +21,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nearlin import _array
-from nearlin.linalg.cholesky import FactorizationError
+from nearlin.linalg.cholesky import FactorizationError, log_sum
 from nearlin.linalg.operators import norm
 
 LEAST, MOST = 16, 512  # proposals of a round: an eighth of the rank within these
 NOISE = 10  # d_i below NOISE + √k units of rounding of A_ii is none
+LOST = 0.02  # of A_ii: where pivots of a round nearly depend on each other, rounding of d may grow to A_ii / NOISE²
 CANCELS = 32  # μ is at least so many eps λ₁(FᵀF): r - F w has that much rounding
 ROWS = 1024  # of a block, where they fit: FᵀF is read and written once a block
 STEPS = 10  # of the power method for λ₁(FᵀF)
@@ -252,12 +254,6 @@ class PivotedPreconditioner:
         return (n - self.rank) * math.log(self.shift) + (0.0 if self.R is None else 2 * log_sum(self.R))
 
 
-def log_sum(R):
-    """Σ log R_ii of a triangular matrix, as a float."""
-    xp = _array.namespace(R)
-    return float(xp.sum(xp.log(xp.linalg.diagonal(R))))
-
-
 class _Growth:
     """A factorisation on its way to ``rank`` columns: what changes from round to round."""
 
@@ -271,6 +267,7 @@ class _Growth:
             self.F[:, : start.rank] = start.F
             self.gram[: start.rank, : start.rank] = start.gram
         self.diagonal, self.d, self.eps = _host(diagonal), start.remainder.copy(), start._eps
+        self.underflow = max(self.eps**2 * self.diagonal.max(), float(xp.finfo(diagonal.dtype).smallest_normal) / self.eps)
         self.pivots, self.rounds, self.exhausted = list(start.pivots), start.rounds, False
 
     @property
@@ -290,7 +287,7 @@ class _Growth:
 
     def round(self, block):
         """Draw pivots, and add their columns to F."""
-        if not self.d.sum() > self.eps * self.diagonal.sum():
+        if not self.d.sum() > self.eps * self.diagonal.sum() + len(self.d) * self.underflow:
             self.exhausted = True
             return
         left = self.target - self.rank
@@ -362,7 +359,7 @@ class _Growth:
     def _subtract(self, squares):
         """d ← d - squares, looked at."""
         self.d -= squares
-        lost = ~(self.d >= -math.sqrt(self.eps) * self.diagonal)
+        lost = ~(self.d >= -LOST * self.diagonal - self.underflow)
         if lost.any():
             i = lost.argmax()
             if not math.isfinite(self.d[i]):

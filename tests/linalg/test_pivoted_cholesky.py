@@ -11,6 +11,7 @@ from nearlin import _array
 from nearlin.complexity import count, counting, wrap
 from nearlin.complexity.claims import data
 from nearlin.linalg import FactorizationError, PivotedCholesky, cg, pivoted_cholesky
+from nearlin.nn import FactorEntries
 
 N = 60
 SPECTRUM = np.arange(1, N + 1.0) ** -2
@@ -393,3 +394,15 @@ def test_rejection_stops_at_what_is_wanted():
     taken, L = pivoted_cholesky.accepted(H, np.asarray([0, 0, 1]), np.ones(2), np.zeros(2), np.zeros(3), 5)
     assert (taken, L.tolist()) == ([0, 2], [[1.0, 0.0], [0.0, 1.0]])  # a repeated proposal is taken once
     assert pivoted_cholesky.accepted(H, np.asarray([0, 0, 1]), np.ones(2), np.zeros(2), np.zeros(3), 1)[0] == [0]
+
+
+@pytest.mark.parametrize(("scale", "rank"), [(1.0, 6), (1e-19, 0)])
+def test_rows_whose_squares_underflow_are_none(scale, rank):
+    """float32: 0 on the diagonal beside entries that are not; and a matrix of such rows alone."""
+    Y = (scale * np.random.default_rng(0).standard_normal((40, 6))).astype("float32")
+    Y[::3] *= np.float32(1e-22)
+    factor = PivotedCholesky(FactorEntries((None, Y)), 0).grow(8)
+    assert (factor.rank, factor.exhausted) == (rank, True)
+    assert np.all(factor.remainder >= 0)
+    r = np.ones(40, dtype="float32")
+    np.testing.assert_allclose(factor.preconditioner(1.0)(r), np.linalg.solve(Y @ Y.T + np.eye(40), r), rtol=2e-5)
