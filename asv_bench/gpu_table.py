@@ -196,20 +196,23 @@ def markdown(head, here, there, names):
 
 def plot(path, curves, sizes):
     """Seconds a step over n, on both."""
-    import matplotlib.pyplot as plt
+    from nearlin.experiments import canvas
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (where, found), style in zip(curves.items(), ("--", "-"), strict=True):
-        for color, name in enumerate(("exact", "R fresh", "R reused")):
-            axes.loglog(
-                list(found), [one[name] for one in found.values()], style, color=f"C{color}", marker="o", label=f"{name}, {where}"
-            )
-    axes.set_xlabel("samples n")
-    axes.set_ylabel("seconds a step")
-    axes.set_title(f"m = {sizes.m}, d = {sizes.d}")
-    axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    canvas.styled(_plot)(canvas, path, curves, sizes)
+
+
+def _plot(canvas, path, curves, sizes):
+    figure = canvas.figure(8, 4.6)
+    panel, points = figure.subplots(), [(n, one) for found in curves.values() for n, one in found.items()]
+    for (where, found), line in zip(curves.items(), ("--", "-"), strict=True):
+        for i, name in enumerate(("exact", "R fresh", "R reused")):
+            values = [one[name] for one in found.values()]
+            panel.plot(list(found), values, linestyle=line, label=f"{name}: {where}", **canvas.curve_style(i))
+    canvas.scale(panel.xaxis, [n for n, _ in points], log=True, at={n for n, _ in points})
+    canvas.scale(panel.yaxis, [value for _, one in points for value in one.values()], log=True)
+    panel.set(xlabel="samples n", ylabel="seconds a step")
+    canvas.below(figure, canvas.entries([panel]))
+    canvas.save(figure, path, f"One step of a two-layer network, m = {sizes.m}, d = {sizes.d}")
 
 
 def like_of(options):

@@ -11,8 +11,8 @@ from nearlin.linalg import Rates
 PATH = Path(__file__).parents[2] / "asv_bench" / "gpu_table.py"
 
 
-def test_the_table_the_plot_and_the_rates_are_written(tmp_path, capsys):
-    pytest.importorskip("matplotlib").use("agg")
+def test_the_table_the_plot_and_the_rates_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
     spec = importlib.util.spec_from_file_location("gpu_table", PATH)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
