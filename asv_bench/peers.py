@@ -2,9 +2,9 @@
 
 Float32 on two cores and two threads. The contestants of a row take turns, each for some calls at a time; the least time of a call
 counts, and the ratio is to the fastest peer. PyTorch (extra ``test``) holds its parameters as it would by itself, in either
-memory format; JAX is compiled, and left out where it is not installed. All of them keep freed memory, as the command line does,
-but where an earlier checkout may stand beside. ``--only vgg11,adam`` runs some groups; ``--base DIR`` adds an earlier checkout,
-beside which the steps of the wide network stand; ``--seconds S`` is the time of a group. The last column is what is asked for.
+memory format; JAX is compiled, and left out where it is not installed. All of them keep freed memory, as the command line does.
+``--only vgg11,adam`` runs some groups; ``--base DIR`` adds `near_linear_step.py`'s rows beside an earlier checkout;
+``--seconds S`` is the time of a group. The last column is what is asked for.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from itertools import count
 
 import numpy as np
 import peers_torch
-from near_linear_step import problem
-from race import Base, burst, local, pick, race, row
+from near_linear_step import base_rows, problem
+from race import local, pick, race, row
 
 import nearlin as nl
 
@@ -140,58 +140,26 @@ def nearlin_step(opt, objective, params, batch):
 
 
 def wide(n, m):
-    """What is timed of the two-layer network: a second step with the sketch made anew and reused, forward pass, product."""
+    """What is timed of the two-layer network: a second step with the sketch reused, and the product."""
     objective, params, batch = problem(n, m, "float32")
-    J = objective.at(params, batch).jacobian()
-
-    def second(opt):
-        after, state, _ = opt.step(params, opt.init(params, objective), objective, batch, key=0)
-        return lambda: opt.step(after, state, objective, batch, key=1)
-
+    J, opt = objective.at(params, batch).jacobian(), nl.optim.NearLinearGaussNewton()
+    after, state, _ = opt.step(params, opt.init(params, objective), objective, batch, key=0)
     return {
-        "fresh": second(nl.optim.NearLinearGaussNewton(reuse=False)),
-        "reused": second(nl.optim.NearLinearGaussNewton()),
-        "forward": lambda: objective.at(params, batch),
+        "reused": lambda: opt.step(after, state, objective, batch, key=1),
         "product": lambda: J.gram_matvec(batch[1]),
     }
 
 
-def wide_rows(base, seconds):
-    """The wide network at its smaller size beside the base, first-order steps, and products by other libraries."""
-    ours = {name: f for name, f in wide(*SMALL).items() if name != "fresh"}
+def wide_rows(seconds):
+    """The wide network beside first-order steps and products by other libraries."""
+    ours = wide(*SMALL)
     given = *problem(*SMALL, "float32")[1:], ours["product"]()
-    bursts = local({**ours, **peers_torch.wide(*given), **in_jax("wide", *given)})
-    with Base(base, __file__, "--serve", *SMALL) as earlier:
-        times = race({**bursts, **earlier.bursts(ours)}, 3 * seconds)
+    times = race(local({**ours, **peers_torch.wide(*given), **in_jax("wide", *given)}), 3 * seconds)
     size = "n = {}, m = {}".format(*SMALL)
-    for key, name, ask in (
-        ("reused", f"near-linear step, R reused, {size}", "<= .85"),
-        ("forward", "its forward pass", "<= .65"),
-        ("product", "its gram_matvec", "<= .85"),
-    ):
-        row(name, times[key], pick(times, f"base {key}"), ask if base else "")
-    row("near-linear step, R reused", times["reused"], pick(times, "torch fused"), "<= .37")
+    row(f"near-linear step, R reused, {size}", times["reused"], pick(times, "torch fused"), "<= .37")
     beside_jax(times["reused"], pick(times, "Adam"), "<= .44")
     for peer in pick(times, "jvp of vjp", "kept mask"):
         row("gram_matvec", times["product"], pick(times, peer), "")
-
-
-def wide_steps(base, seconds):
-    """Near-linear steps at the larger size beside the base; `near_linear_step.py` has the exact step."""
-    ours = {name: f for name, f in wide(*LARGE).items() if name in ("fresh", "reused")}
-    with Base(base, __file__, "--serve", *LARGE) as earlier:
-        times = race({**local(ours), **earlier.bursts(ours)}, seconds)
-    for key, ask in (("fresh", "<= .90"), ("reused", "<= .88")):
-        size = "n = {}, m = {}".format(*LARGE)
-        row(f"near-linear step, R {key}, {size}", times[key], pick(times, f"base {key}"), ask if base else "")
-
-
-def serve(n, m):
-    """Says where the library is, then the least seconds of a burst for every name that comes in."""
-    print(nl.__file__, flush=True)
-    contestants = wide(n, m)
-    for line in sys.stdin:
-        print(burst(contestants[line.strip()]), flush=True)
 
 
 # -------------------------------------------------------------------------------------------------------------------- main
@@ -209,27 +177,27 @@ GROUPS = {
     "steps": small_steps,
     "finite": finite_checks,
     "near-linear": wide_rows,
-    "large": wide_steps,
 }
-BESIDE_BASE = ("near-linear", "large")
 
 
-def run_here(name, base, seconds):
+def run_here(name, seconds):
     """The rows of one group, on the first two cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    if name not in BESIDE_BASE:
-        nl.keep_freed_memory()
-    GROUPS[name](*((base,) if name in BESIDE_BASE else ()), seconds)
+    nl.keep_freed_memory()
+    GROUPS[name](seconds)
 
 
 def run(groups, base, seconds):
     """Each group in a process of its own: what is allocated, and which threads wait, does not depend on the groups before it."""
     versions = ", ".join(f"{name} {version(name) or '(not installed)'}" for name in ("numpy", "torch", "jax"))
     print(f"nearlin {nl.__version__}, {versions}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}", flush=True)
-    more = ["--seconds", str(seconds), *(["--base", base] if base else [])]
     for name in groups:
-        subprocess.run([sys.executable, __file__, "--group", name, *more], env={**os.environ, **PINNED}, check=True)
+        command = [sys.executable, __file__, "--group", name, "--seconds", str(seconds)]
+        subprocess.run(command, env={**os.environ, **PINNED}, check=True)
+    if base:
+        for size in (SMALL, LARGE):
+            base_rows(base, *size, rounds=6)
 
 
 def version(name):
@@ -239,13 +207,12 @@ def version(name):
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="GROUP,...", help=f"some of {', '.join(GROUPS)} (by default all but large)")
+    parser.add_argument("--only", metavar="GROUP,...", help=f"some of {', '.join(GROUPS)} (by default all)")
     parser.add_argument("--base", metavar="DIR", help="an earlier checkout of this repository")
     parser.add_argument("--seconds", type=float, default=4.0, help="time of a group, at least three rounds (default 4)")
     parser.add_argument("--group", choices=GROUPS, help=argparse.SUPPRESS)
-    parser.add_argument("--serve", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    given.only = given.only.split(",") if given.only else [name for name in GROUPS if name != "large"]
+    given.only = given.only.split(",") if given.only else list(GROUPS)
     if unknown := [name for name in given.only if name not in GROUPS]:
         parser.error(f"--only names {unknown[0]!r}; expected some of {', '.join(GROUPS)}")
     return given
@@ -253,9 +220,7 @@ def options():
 
 if __name__ == "__main__":
     given = options()
-    if given.serve:
-        serve(*given.serve)
-    elif given.group:
-        run_here(given.group, given.base, given.seconds)
+    if given.group:
+        run_here(given.group, given.seconds)
     else:
         run(given.only, given.base, given.seconds)

@@ -1,11 +1,7 @@
-"""Races: contestants take turns, and the least time of a call counts; an earlier checkout may take part from its own process."""
+"""Races: contestants take turns, and the least time of a call counts."""
 
-import os
-import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 
 def burst(f, seconds=0.05):
@@ -47,38 +43,3 @@ def row(text, ours, peers, ask):
 def pick(times, *parts):
     """The times whose names have one of ``parts``."""
     return {name: seconds for name, seconds in times.items() if any(part in name for part in parts)}
-
-
-class Base:
-    """An earlier checkout in a process of its own, in which ``command`` answers; without a folder there is none.
-
-    The command says where its library lies, then reads names and answers each with the least seconds of a burst.
-    """
-
-    def __init__(self, folder, *command):
-        self.folder, self.command, self.process = folder, command, None
-
-    def __enter__(self):
-        if self.folder is not None:
-            command = [sys.executable, *map(str, self.command)]
-            env = {**os.environ, "PYTHONPATH": str(Path(self.folder).resolve())}
-            self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            found = self._line()
-            if not Path(found).is_relative_to(Path(self.folder).resolve()):
-                raise SystemExit(f"--base: the process imports {found}; expected a checkout's nearlin in {self.folder}")
-        return self
-
-    def __exit__(self, *_):
-        if self.process is not None:
-            self.process.communicate()
-
-    def _line(self):
-        return self.process.stdout.readline().strip()
-
-    def bursts(self, names):
-        """Bursts of the base, by name."""
-        return {f"base {name}": partial(self._ask, name) for name in names} if self.process else {}
-
-    def _ask(self, name):
-        print(name, file=self.process.stdin, flush=True)
-        return float(self._line())
