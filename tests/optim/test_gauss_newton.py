@@ -1091,11 +1091,11 @@ def test_on_the_sample_side_the_image_is_summed_up_above_rounding_and_made_anew_
 def test_on_the_parameter_side_a_residual_that_lost_touch_is_not_called_converged(numpy_backend):
     """float32, damping far below rounding of the curvature: the recursion goes on to fall, the residual does not."""
     objective, params, (x, y) = mlp(numpy_backend, n=40)
-    batch = ((x * np.geomspace(1e-2, 1e2, 5)).astype(np.float32), y.astype(np.float32))
+    batch = ((x * np.geomspace(1 / 300, 300, 5)).astype(np.float32), y.astype(np.float32))
     params = tuple(W.astype(np.float32) for W in params)
-    opt = exactly("parameter-cg", epsilon=1e-6, damping=1e-9, maxiter=5000, standardize="never")
+    opt = exactly("parameter-cg", epsilon=1e-7, damping=1e-9, maxiter=5000, standardize="never")
     info = opt.step(params, State(), objective, batch)[2]
-    assert (info.solve.reason, info.solve.residual > 1.05e-6) == ("stalled", True)
+    assert (info.solve.reason, info.solve.residual > 1.5e-7) == ("stalled", True)
 
 
 def test_an_accepted_trial_point_is_the_next_steps_forward_pass_and_normalisation_has_none(numpy_backend):
