@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -117,13 +118,15 @@ def cli(debug):
 def train_command(ctx, data, out, checkpoint_every, resume, all_steps, progress, **given):
     """Fit a wide two-layer network or a perceptron to DATA, or the network of a problem to its data.
 
-    \b
-    DATA is a problem by name (RECIPES),
-    a data set by name (NAMES)
-    or a file: .csv or .tsv (name its --target), .npz with arrays x and y, .npy with the target in the last column,
-    .svm (LIBSVM), an IDX or CIFAR file, or a folder of these. It may be omitted with --resume.
+    DATA is a problem or a data set by name, or a file: .csv or .tsv (name its --target), .npz with arrays x and y, .npy with
+    the target in the last column, .svm (LIBSVM), an IDX or CIFAR file, or a folder of these. It may be omitted with --resume.
 
     \b
+    Problems:
+      RECIPES
+    Data sets:
+      NAMES
+
     On a file, one target that is a number gets the two-layer network, classes and several targets a
     perceptron; the run ends by validation, or where the training loss hardly falls any more.
 
@@ -161,8 +164,9 @@ def train_command(ctx, data, out, checkpoint_every, resume, all_steps, progress,
 def report_command(ctx, folder, data, all_steps):
     """Print the table of the run in FOLDER as far as its checkpoint goes, and make the end of its log and its plots again.
 
-    \b
     DATA is where the file that it was trained on lies now.
+
+    \b
     Example:
       nearlin report runs/houses
     """
@@ -174,9 +178,9 @@ def report_command(ctx, folder, data, all_steps):
 
 def _name_them(command):
     """Put the names of problems and data sets into the help."""
-    recipes = list(RECIPES)
-    lines = ",\n    ".join(", ".join(recipes[i : i + 4]) for i in range(0, len(recipes), 4))
-    command.help = command.help.replace("RECIPES", lines).replace("NAMES", ", ".join(NAMES))
+    for word, names in (("RECIPES", RECIPES), ("NAMES", NAMES)):
+        lines = textwrap.wrap(", ".join(names), 54, break_on_hyphens=False)
+        command.help = command.help.replace(word, "\n      ".join(lines))
 
 
 _name_them(train_command)
@@ -203,8 +207,9 @@ def _free(*names):
 def compare_command(ctx, data, optimizers, lr, damping, out, **given):
     """Train on DATA with several optimizers, from the same initial weights, and tabulate them.
 
-    \b
     Writes compare.json and compare.png.
+
+    \b
     Example:
       nearlin compare digits-4v9 --optimizers near-linear-gauss-newton,gram-gauss-newton,adam --lr adam=0.01
       nearlin compare digits-ae --seeds 3 --time-limit 60
@@ -241,9 +246,10 @@ def compare_command(ctx, data, optimizers, lr, damping, out, **given):
 def tune_command(ctx, data, optimizers, out, **given):
     """Search the step size, then the damping, of each optimizer on the grid 1, 3, 10, 30, ...
 
-    \b
     From the default to the better neighbour until both are worse; all runs are listed.
     Writes tune.json, for `nearlin compare --tuned`, and tune.png.
+
+    \b
     Example:
       nearlin tune digits-ae --optimizers kfac,adam --out runs/tuned
       nearlin compare digits-ae --optimizers kfac,adam --tuned runs/tuned/tune.json --time-limit 60 --seeds 3
@@ -268,11 +274,12 @@ def tune_command(ctx, data, optimizers, out, **given):
 def predict_command(checkpoint, data, out, target, backend):
     """Predict with a CHECKPOINT for the rows of DATA, in the units of the training data.
 
-    \b
     DATA holds the features alone, as .csv or .tsv (the columns of training, in any order), .npz (array x), .npy or images;
     --target names a column to drop. Regression gives a column `prediction` (several targets: one for each), classes `label` and,
     of a perceptron, `probability CLASS` for each; the two-layer network is fitted by least squares and has no probabilities, of
     two classes a `score`.
+
+    \b
     Example:
       nearlin predict runs/houses/checkpoint.npz new.csv --out prices.csv
     """
@@ -304,9 +311,10 @@ def predict_command(checkpoint, data, out, target, backend):
 def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     """Measure what the papers promise about cost and convergence, claim by claim, and say which hold.
 
-    \b
     Writes claims.json, claims.md, and a plot per family of claims.
     Exit code 1 if a claim fails that should hold.
+
+    \b
     Examples:
       nearlin verify
       nearlin verify --only step-linear-in-width,outer-rate
@@ -347,9 +355,10 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
 def estimate_command(data, **given):
     """Flops and bytes of one step by part, in closed form: nothing is run.
 
-    \b
     DATA is what `nearlin train` takes, with the network and the method that it would choose; or give --rows and --features.
     A step that does not fit into this machine's memory is refused, with what would fit.
+
+    \b
     Examples:
       nearlin estimate digits-4v9 --width 65536
       nearlin estimate --rows 4096 --features 16 --width 131072 --dtype float32

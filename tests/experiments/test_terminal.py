@@ -16,6 +16,7 @@ import nearlin as nl
 from nearlin.linalg import Rates
 
 cell_len = pytest.importorskip("rich.cells").cell_len
+click = pytest.importorskip("click")
 CliRunner = pytest.importorskip("click.testing").CliRunner
 commands = pytest.importorskip("nearlin.experiments.commands")
 tables = pytest.importorskip("nearlin.experiments.tables")
@@ -93,6 +94,14 @@ def test_every_line_fits(case, width, monkeypatch):
         assert done.exit_code in (0, 1), done.output
         assert done.stdout.strip()
         assert too_long(done.stdout, width) == []
+
+
+@WIDTHS
+@pytest.mark.parametrize("name", sorted(commands.cli.commands))
+def test_every_line_of_the_help_fits_but_commands_to_copy(name, width):
+    command = commands.cli.commands[name]
+    text = command.get_help(click.Context(command, info_name=name, terminal_width=width - 2))
+    assert [line for line in too_long(text, width) if not line.startswith("    nearlin ")] == []
 
 
 VALUES = (1.0, 1e300, -5e-324, math.nan, -math.inf, 0.0, None)
