@@ -10,7 +10,7 @@ from importlib import import_module
 
 FAMILIES = (
     "outer", "natural_gradient", "kernel", "sketch", "inner", "deep", "damped", "pivoted", "pivoted_steps", "cost", "timing",
-    "layerwise", "layerwise_rates", "ginger", "dsgd",
+    "layerwise", "layerwise_rates", "ginger", "dsgd", "ranks",
 )  # fmt: skip
 
 __all__ = ["CLAIMS", "FAMILIES", "select"]
