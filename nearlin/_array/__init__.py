@@ -82,7 +82,7 @@ from nearlin._array.factor import (
     tridiagonal_extremes,
 )
 from nearlin._array.gpu import card, gpu_facts, slow_float64
-from nearlin._array.memory import keep_freed_memory, machine_memory, memory_next_to
+from nearlin._array.memory import keep_freed_memory, machine_memory, memory_next_to, resident
 from nearlin._array.pool import (
     blas_threads,
     by_one_worker,
@@ -114,5 +114,5 @@ __all__ = [
     "CPU_BLOCK_BYTES", "Scratch", "block_length", "even_step", "joined", "pack_mask", "slices",
     "blas_threads", "by_one_worker", "crowded", "fold_blocks", "map_blocks", "matmul", "pooled", "sum_blocks", "sums_of_blocks",
     "card", "gpu_facts", "slow_float64",
-    "workers", "cached_property", "keep_freed_memory", "machine_memory", "memory_next_to",
+    "workers", "cached_property", "keep_freed_memory", "machine_memory", "memory_next_to", "resident",
 ]  # fmt: skip

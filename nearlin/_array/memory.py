@@ -50,3 +50,12 @@ def machine_memory():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def resident():
+    """Bytes of this process that are in physical memory, or None where the system does not tell (all but Linux)."""
+    try:
+        with open("/proc/self/statm") as said:
+            return int(said.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None

@@ -96,13 +96,13 @@ class DampedGram:
         self.image, self._last_image, self._keep = None, None, keep_image
 
     def __call__(self, v):
+        self.last = None  # its memory is free for the next one
         self._last_image, self.last = self.J.gram_matvec_with_adjoint(v)
         return self._last_image + self.damping * v
 
     def accumulate(self, alpha):
         """Add α Jᵀv for the last v: called by the solver after g += α v."""
-        scaled = tuple(alpha * V for V in self.last)
-        self.adjoint = scaled if self.adjoint is None else axpy(1.0, scaled, self.adjoint)
+        self.adjoint = tuple(alpha * V for V in self.last) if self.adjoint is None else axpy(alpha, self.last, self.adjoint)
         if self._keep:
             self.image = alpha * self._last_image if self.image is None else self.image + alpha * self._last_image
 

@@ -351,7 +351,7 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     f"Inner iterations of a step; a run prints its own.  [default: {ITERATIONS} of near-linear-gauss-newton; as planned]",
     metavar="K",
 )
-@options.of(*options.ARRAYS, *options.SPLIT, "normalize", "l2")
+@options.of(*options.ARRAYS, *options.SPLIT, "normalize", "l2", "settings")
 def estimate_command(data, **given):
     """Flops and bytes of one step by part, in closed form: nothing is run.
 

@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
-from nearlin.experiments.estimation import in_words
+from nearlin.experiments.refusals import in_words
 from nearlin.experiments.tables import Column, console, facts, say, seconds, table
 from nearlin.linalg.rates import DTYPES, PAIRED
 
@@ -52,7 +52,7 @@ def print_estimate(estimate, stream=None):
     out = console(stream)
     facts(
         out,
-        ("data", f"{estimate.source}: {estimate.rows} rows a step, {estimate.features} features"),
+        ("data", f"{estimate.source}: {estimate.rows} rows a step{_of(estimate.all_rows)}, {estimate.features} features"),
         (
             "network",
             f"{_network(estimate)}, {estimate.parameters} parameters",
@@ -70,8 +70,17 @@ def print_estimate(estimate, stream=None):
     say(
         out,
         "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
-        "Bytes are the arrays of a step, without the interpreter.",
+        "Bytes are the arrays that there are at the peak of a step"
+        + (
+            f"; the interpreter and its libraries take {in_words(estimate.interpreter)} beside them."
+            if estimate.interpreter
+            else "."
+        ),
     )
+
+
+def _of(rows):
+    return f" of {rows}" if rows else ""
 
 
 def _route(planned):

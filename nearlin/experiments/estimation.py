@@ -1,17 +1,20 @@
 """Flops and bytes of one step by part, in closed form, before anything runs; and what would fit where a step does not."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
 
-from nearlin._array import NAMES, BackendError, blas_threads, integer, machine_memory, memory_next_to, on_gpu, prototype, unusable
+import numpy as np
+
+from nearlin._array import NAMES, BackendError, blas_threads, integer, memory_next_to, on_gpu, prototype, resident, unusable
 from nearlin.complexity import cost
 from nearlin.experiments import networks
 from nearlin.experiments.building import choose
 from nearlin.experiments.config import ALL, Config
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
+from nearlin.experiments.refusals import refusal
+from nearlin.experiments.registry import make_optimizer
 from nearlin.nn import TwoLayer
 
 ITERATIONS = 4  # of the default accuracy 1/6, on data that are not degenerate
@@ -24,7 +27,11 @@ STEPS = {
     "adagrad": cost.adagrad_step,
     "rmsprop": cost.rmsprop_step,
 }
+PLANNING = ("plan", "preconditioner", "memory", "rates")  # hyper-parameters that an estimate takes
+FACTORED = ("exact", "sketch", "class-averaged", "per-class", "pivoted")  # routes of perceptrons
+UNPLANNED = "later, R fresh", "later, more columns"  # kinds of step
 KNOWN = ("near-linear-gauss-newton", "gauss-newton", *STEPS, *cost.LAYERS)
+KNOWN_OF_PERCEPTRONS = ("gauss-newton", "kfac", *cost.FIRST_ORDER)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,10 @@ class Estimate:
         Widths of a perceptron, in place of ``width``.
     labels : bool
         Whether its targets are classes.
+    all_rows : int, optional
+        Rows of the training set, where a step takes a mini-batch of them.
+    settings : tuple of (str, object)
+        Hyper-parameters by which the optimizer plans, those of `PLANNING`.
     """
 
     source: str
@@ -76,6 +87,12 @@ class Estimate:
     outputs: int = 1
     hidden: tuple | None = None
     labels: bool = False
+    all_rows: int | None = None
+    settings: tuple = ()
+
+    @cached_property
+    def _planner(self):
+        return make_optimizer(self.optimizer, **dict(self.settings))
 
     @cached_property
     def network(self):
@@ -98,35 +115,49 @@ class Estimate:
         """The `Route` that Gauss-Newton is planned to take first, None of another optimizer."""
         if self.optimizer != "gauss-newton":
             return None
-        return cost.planned_route(self.network, self.rows, self.dtype, not self.labels, on_gpu=self.on_gpu)
+        return cost.planned_route(self.network, self.rows, self.dtype, not self.labels, self._planner, self.on_gpu)
 
     @cached_property
     def preconditioner(self):
         """The `Preconditioner` that the near-linear method is planned to take first, None of another optimizer."""
         if self.optimizer != "near-linear-gauss-newton":
             return None
-        return cost.planned_preconditioner(self.network, self.rows, self.dtype, on_gpu=self.on_gpu)
+        return cost.planned_preconditioner(self.network, self.rows, self.dtype, self._planner, self.on_gpu)
 
     @property
     def solve(self):
         """Iterations of one solve: as given, or as planned."""
-        return self.iterations or (self.route.iterations if self.route else None)
+        planned = self.route.iterations if self.route else ITERATIONS if self.preconditioner else None
+        return self.iterations or planned
 
     @property
     def steps(self):
-        """A `Step` by kind: one; for the near-linear method the first and later ones, for layer-wise methods by what is due."""
-        return {name: Step(self._flops(**kind), self._bytes(**kind)) for name, kind in self._kinds().items()}
+        """A `Step` by kind: one; for Gauss-Newton methods the first and later ones, for layer-wise methods by what is due."""
+        return {name: Step(self._flops(**kind), self._bytes(**kind)) for name, kind in self._kinds.items()}
 
     @property
     def bytes(self):
-        """Bytes by part of the step that needs most; cheap where the flops are not."""
-        return max((self._bytes(**kind) for kind in self._kinds().values()), key=lambda parts: sum(parts.values()))
+        """Bytes by array of the step that needs most, of those that are planned; cheap where the flops are not."""
+        falls = self.hidden and not self.labels and self.route and self.route.name in FACTORED  # λ, for which R is made
+        planned = [kind for name, kind in self._kinds.items() if falls or name not in UNPLANNED]
+        return max((self._bytes(**kind) for kind in planned), key=lambda arrays: sum(arrays.values()))
 
     @property
     def peak(self):
-        """Bytes of the step that needs most."""
+        """Bytes of the step that needs most, of those that are planned."""
         return sum(self.bytes.values())
 
+    @property
+    def most(self):
+        """Bytes of the step that needs most, of all: also where a preconditioner serves no longer and is made anew."""
+        return max(sum(self._bytes(**kind).values()) for kind in self._kinds.values())
+
+    @property
+    def interpreter(self):
+        """Bytes that the interpreter and its libraries take beside the arrays, as they do here; None where nothing tells."""
+        return resident()
+
+    @cached_property
     def _kinds(self):
         if self.optimizer in cost.LAYERS:
             return _due(make_optimizer(self.optimizer))
@@ -137,7 +168,7 @@ class Estimate:
         if planned.name == "pivoted":
             return self._pivoted_kinds(planned, first)
         if self.always_fresh:
-            return {"every step (R fresh)": first}
+            return {"every step (R fresh)": {**first, "other_batch": True}}
         fresh, reused = {"fresh": True, "recalled": True}, {"fresh": False, "recalled": True}
         return {"first step": first, "later, R fresh": fresh, "later, R reused": reused}
 
@@ -145,19 +176,18 @@ class Estimate:
         """As many columns as the first step takes, and twice as many where that is allowed; sums over neurons are made anew."""
         first, more = {**first, "rank": planned.rank}, min(2 * planned.rank, planned.most)
         if self.always_fresh:
-            return {"every step (columns fresh)": first}
-        later, kept = {**first, "recalled": True}, self.activation == "relu"
+            return {"every step (columns fresh)": {**first, "other_batch": True}}
+        later, kept = {**first, "recalled": True}, self.activation == "relu" and not self.hidden
         grown = {**later, "rank": more, "made": planned.rank if kept else 0}
         grown = {"later, more columns": grown} if more > planned.rank else {}
         if kept:
             return {"first step": first, **grown, "later, columns kept": {**later, "fresh": False}}
         return {"first step": first, **grown, "later, columns anew": later}
 
-    def _flops(self, **kind):
+    def _flops(self, other_batch=False, **kind):
         """Flops by part; a fresh R of a later step replaces one that was looked at and served no longer."""
         if self.hidden:
-            sizes = (self.features, *self.hidden, self.outputs)
-            return cost.gauss_newton_step(sizes, self.rows, self.route.name, self.solve, phi=self.activation, **kind)
+            return self._flops_of_perceptron((self.features, *self.hidden, self.outputs), **kind)
         block = cost.neurons_per_block(self.rows, self.dtype, self.on_gpu)
         net = cost.two_layer(self.rows, self.features, self.width, block, self.activation, self.outputs, self.dtype)
         if self.optimizer == "gauss-newton":
@@ -166,16 +196,40 @@ class Estimate:
             return cost.wide_gauss_newton_step(*sizes, self.route.name, self.solve, **more, **kind)
         if self.optimizer == "near-linear-gauss-newton":
             kind |= {"preconditioner": self.preconditioner.name, "replaced": kind["fresh"] and kind["recalled"]}
-            return cost.near_linear_step(net, self.iterations, **kind)
+            return cost.near_linear_step(net, self.solve, **kind)
         if self.optimizer in cost.LAYERS:
             parts = cost.layerwise_step(self.optimizer, net, TwoLayer(self.features, self.width).layers, **kind)
             return {name: flops for name, flops in parts.items() if flops}
         return STEPS[self.optimizer](net)
 
+    def _flops_of_perceptron(self, sizes, **kind):
+        if self.optimizer == "gauss-newton":
+            return cost.gauss_newton_step(sizes, self.rows, self.route.name, self.solve, phi=self.activation, **kind)
+        net = cost.mlp(self.rows, sizes, self.activation)
+        if self.optimizer in cost.LAYERS:
+            parts = cost.layerwise_step(self.optimizer, net, cost.dense_layers(sizes), **kind)
+            return {name: flops for name, flops in parts.items() if flops}
+        return STEPS[self.optimizer](net)
+
     def _bytes(self, **kind):
+        arrays = self._arrays(**kind)
+        if self.all_rows is None:
+            return arrays
+        item = np.dtype(self.dtype).itemsize
+        row = item * self.features + (8 if self.labels else item * self.outputs)
+        return {"training set": row * self.all_rows, **arrays}
+
+    def _arrays(self, **kind):
         if self.hidden:
             sizes = (self.features, *self.hidden, self.outputs)
-            return cost.gauss_newton_memory(sizes, self.rows, self.route.name, self.dtype, self.labels, **kind)
+            net = cost.Perceptron(sizes, self.rows, self.dtype, self.activation, self.labels, self.backend == "numpy")
+            if self.optimizer == "gauss-newton":
+                return cost.gauss_newton_on_perceptron(
+                    net, self.route.name, workers=self.workers, **{"rank": self.route.rank, **kind}
+                )
+            if self.optimizer == "kfac":
+                return cost.kfac_on_perceptron(net, **kind)
+            return cost.first_order_on_perceptron(net, self.optimizer, self.workers)
         sizes = (self.rows, self.features, self.width, self.dtype)
         options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation,
                    "outputs": self.outputs, "on_gpu": self.on_gpu}  # fmt: skip
@@ -183,11 +237,13 @@ class Estimate:
             return cost.near_linear_memory(*sizes, preconditioner=self.preconditioner.name, **options, **kind)
         if self.optimizer == "gauss-newton":
             return cost.wide_gauss_newton_memory(*sizes[:3], self.route.name, dtype=self.dtype, **options, **kind)
+        if self.optimizer == "kfac":
+            return cost.kfac_on_two_layer(*sizes, **options, **kind)
         if self.optimizer in cost.LAYERS:
             return cost.layerwise_memory(self.optimizer, *sizes, **options, **kind)
         if self.optimizer in cost.FIRST_ORDER:
             return cost.first_order_memory(*sizes, optimizer=self.optimizer, **options)
-        return cost.gram_memory(*sizes, **options)
+        return cost.gram_memory(*sizes, optimizer=self.optimizer, **options)
 
 
 def _due(optimizer):
@@ -203,7 +259,7 @@ def _due(optimizer):
 def estimate(
     data=None, *, rows=None, features=None, outputs=None, optimizer=None, hidden=None, width=None, activation=None,
     batch_size=None, backend="numpy", dtype=None, iterations=None, target=None, task=None, test_fraction=0.2,
-    validation_fraction=None, normalize=None, l2=0.0, seed=0, memory=None,
+    validation_fraction=None, normalize=None, l2=0.0, settings=(), seed=0, memory=None,
 ):  # fmt: skip
     """Flops and bytes of one step of what `train` chooses for the same arguments, by part; nothing is run.
 
@@ -219,7 +275,7 @@ def estimate(
     outputs : int, optional
         With ``rows`` and ``features``: targets, or with the task "classification" classes; 1 by default.
     optimizer, hidden, width, activation, batch_size, backend, dtype, target, task, test_fraction, validation_fraction : optional
-    normalize, l2, seed : optional
+    normalize, l2, settings, seed : optional
         As in `nearlin.experiments.train`. A backend need not be usable here.
     iterations : int, optional
         Inner iterations of a Gauss-Newton method; of the near-linear one 4 by default, else as planned.
@@ -244,7 +300,8 @@ def estimate(
     """
     config = Config(target=target, task=task, test_fraction=test_fraction, validation_fraction=validation_fraction,
                     normalize=normalize, optimizer=optimizer, hidden=hidden, width=width, activation=activation,
-                    batch_size=None if batch_size == ALL else batch_size, dtype=dtype, l2=l2, seed=seed)  # fmt: skip
+                    batch_size=None if batch_size == ALL else batch_size, dtype=dtype, l2=l2, settings=settings,
+                    seed=seed)  # fmt: skip
     if optimizer is not None:
         make_optimizer(optimizer)
     if backend not in NAMES:
@@ -253,35 +310,39 @@ def estimate(
     result = _estimate(source, *sizes, labels, config, backend, iterations)
     there = _there(backend) if memory is None else memory
     if there is not None and result.peak > there:
-        raise ValueError(_refusal(result, there))
+        raise ValueError(refusal(result, there))
     return result
 
 
 def _there(backend):
-    """Bytes that arrays of a backend can take here, or None; a CPU backend that is not at hand has this machine's."""
-    if unusable(backend):
-        return None if backend == "cupy" else machine_memory()
-    return memory_next_to(prototype(backend))
+    """Bytes that arrays of a backend can take here, or None: of a GPU, or of this machine beside the interpreter."""
+    if backend == "cupy" and unusable(backend):
+        return None
+    like = np.empty(0) if unusable(backend) else prototype(backend)
+    there = memory_next_to(like)
+    return there if there is None or on_gpu(like) else max(0, there - (resident() or 0))
 
 
 def _estimate(source, rows, features, outputs, labels, config, backend, iterations):
-    known, batch = ("gauss-newton",) if config.hidden else KNOWN, config.batch_size
+    known, batch = KNOWN_OF_PERCEPTRONS if config.hidden else KNOWN, config.batch_size
     if config.optimizer not in known:
         what = "a perceptron" if config.hidden else "the two-layer network"
         raise ValueError(
             f"the closed forms know steps of {', '.join(known)} on {what}; nearlin.complexity.count() counts one of "
             f"{config.optimizer}"
         )
-    near_linear, solves = config.optimizer == "near-linear-gauss-newton", config.optimizer in KNOWN[:2]
-    if iterations is not None and not solves:
+    if iterations is not None and config.optimizer not in KNOWN[:2]:
         raise ValueError(f"{config.optimizer} has no inner iterations; leave --iterations out")
     if batch is not None and batch > rows:
         raise ValueError(f"batch_size is {batch} and there are {rows} rows; expected at most that many")
     networks.network(config.to_dict(), features, outputs)  # refuses outputs without neurons
+    if unknown := [name for name, _ in config.settings if name not in PLANNING]:
+        raise ValueError(f"an estimate takes {', '.join(PLANNING)} of an optimizer's settings, found {unknown[0]}")
+    make_optimizer(config.optimizer, **dict(config.settings))
     return Estimate(
         source, batch or rows, features, config.width, config.optimizer, config.activation, backend, config.dtype,
-        iterations or (ITERATIONS if near_linear else None), batch is not None, blas_threads() if backend == "numpy" else 1,
-        outputs, config.hidden, labels,
+        iterations, batch is not None, blas_threads() if backend == "numpy" else 1,
+        outputs, config.hidden, labels, batch and rows, config.settings,
     )  # fmt: skip
 
 
@@ -305,50 +366,3 @@ def _sizes(data, rows, features, outputs, config):
     chosen = choose(data, config)
     rows, dataset = len(chosen.parts[0]), chosen.dataset
     return dataset.name, (rows, dataset.x.shape[1] + chosen.constant, chosen.outputs), chosen.labels, chosen.config
-
-
-# --------------------------------------------------------------------------------------------------- what does not fit
-
-
-def _refusal(estimate, there):
-    """Why the step does not fit, and the changes with which it would."""
-    part, largest = max(estimate.bytes.items(), key=lambda item: item[1])
-    needs = f"a step of {estimate.optimizer} needs {in_words(estimate.peak)} ({part}: {in_words(largest)})"
-    fitting = [f"{words} ({in_words(other.peak)})" for words, other in _alternatives(estimate, there) if other.peak <= there]
-    advice = f"what would fit: {'; '.join(fitting)}" if fitting else "no smaller variant fits: expected less data"
-    return f"{needs} and {'the GPU' if estimate.on_gpu else 'this machine'} has {in_words(there)}; {advice}"
-
-
-def _alternatives(estimate, there):
-    """Variants of a step that need less memory, by the option that makes them."""
-    if estimate.dtype == "float64":
-        yield "--dtype float32", replace(estimate, dtype="float32")
-    if estimate.backend != "numpy" and estimate.activation == "relu":
-        yield "--backend numpy, which keeps masks in bits", replace(estimate, backend="numpy", workers=blas_threads())
-    for name in OPTIMIZERS if not estimate.hidden else ():
-        if name != estimate.optimizer and name in ("near-linear-gauss-newton", "sgd"):
-            iterations = ITERATIONS if name == "near-linear-gauss-newton" else None
-            yield f"--optimizer {name}", replace(estimate, optimizer=name, iterations=iterations)
-    yield from _smaller(estimate, "rows", "--batch-size", there)
-    if not estimate.hidden:
-        yield from _smaller(estimate, "width", "--width", there)
-
-
-def _smaller(estimate, name, option, there):
-    """The largest power of two of one size that fits, if there is one."""
-    value = 1 << (getattr(estimate, name).bit_length() - 1)
-    while value >= 1:
-        other = replace(estimate, **{name: value}, always_fresh=estimate.always_fresh or name == "rows")
-        if other.peak <= there and value < getattr(estimate, name):
-            yield f"{option} {value}", other
-            return
-        value //= 2
-
-
-def in_words(count):
-    """Bytes in words: ``1.50 GiB``."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"

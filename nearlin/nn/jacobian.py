@@ -229,7 +229,7 @@ class Jacobian:
         total = None
         for layer in range(len(self.factor_shapes)):
             term = self._hadamard(self.fold_left(layer, S), layer)
-            total = term if total is None else total + term
+            total, term = term if total is None else total + term, None
         return total
 
     def gram_blocks(self, **options):
@@ -341,8 +341,7 @@ class LayeredJacobian(Jacobian):
             return xp.astype(self.astype(dtype).gram(), self.layers[0].inputs.dtype, copy=False)
         total = None
         for layer in self.layers:
-            term = layer.cross(layer)
-            total = term if total is None else total + term
+            total = layer.cross(layer) if total is None else total + layer.cross(layer)
         return total
 
     def astype(self, dtype):

@@ -218,9 +218,21 @@ class TwoLayerJacobian(Jacobian):
         kind = self.x.dtype if dtype is None else getattr(xp, dtype)
         counts = 0.0 if self._by_output[output] else xp.zeros((n, n), dtype=kind, device=self.x.device)
         for group in self._groups(GROUP_BYTES, output):
-            B = xp.concat([self._slope(i, slice(0, self.samples), Scratch(), kind) for i in group], axis=1)
+            B = None  # the last group's memory is free
+            B = self._side_by_side(group, kind or self.x.dtype)
             counts = counts + B @ xp.matrix_transpose(B)
         return self._over_ranks(counts, "Gram matrix")
+
+    def _side_by_side(self, group, dtype):
+        """phi' (n, w) of consecutive blocks."""
+        xp, first, scratch = namespace(self.x), self.blocks[group[0]].start, Scratch()
+        width = self.blocks[group[-1]].stop - first
+        B = xp.empty((self.samples, width), dtype=dtype, device=self.x.device)
+        for i in group:
+            B[:, self.blocks[i].start - first : self.blocks[i].stop - first] = self._slope(
+                i, slice(0, self.samples), scratch, dtype
+            )
+        return B
 
     def mean_gram(self):
         """(1/c) sum_k J_k J_kᵀ (n, n), from all neurons at once."""

@@ -7,11 +7,11 @@ Update      full batch:  W ← W - lr Jᵀ(J Jᵀ + λ I)⁻¹ r          with �
             J (n c, p), r = f - y (n c,)
 Notation    paper → code:  G → J Jᵀ,  λ (mini-batch) → gram_weight,  α → damping
 Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, G floats of masks at work
-              (128 MB; to the flop: `nearlin.complexity.cost.gram_gauss_newton_step`):
+              (128 MB), B of a block (2 to 8 MB; to the flop: `nearlin.complexity.cost.gram_gauss_newton_step`):
             leading 8 N flops per step: forward pass, update, image and guard
             leading 2 n² (m + d) flops per step: Gram matrix, half of it as a rank-k update
             leading n³/3 flops per step: factor
-            at most 3 n² + 4 m d + n m/32 + 2 G floats at the peak: masks in bits (NumPy; in bytes elsewhere)
+            at most 3 n² + 4 m d + n m/32 + G + 2 B floats at the peak: masks in bits (NumPy; in bytes elsewhere)
             with a perceptron of layers (o, D) and c outputs:
             leading 2 n² D + 2 (n c)² o flops per layer and Gram matrix
 Oracles     step: 1 forward, 1 jacobian, c backward, 1 gram: backward passes make the factors of a layered network

@@ -6,11 +6,11 @@ Update      W ← W - η Jᵀ(J Jᵀ)⁻¹ r:  the natural gradient F⁺∇L wit
             J (n c, p) Jacobian of the outputs, r = f - y (n c,)
 Notation    paper → code:  η → lr,  G = J Jᵀ/n → J Jᵀ (the 1/n cancels)
 Cost        with a two-layer ReLU network of one output: n samples, d inputs, m neurons, N = n m d, G floats of masks at work
-              (128 MB; to the flop: `nearlin.complexity.cost.natural_gradient_step`):
+              (128 MB), B of a block (2 to 8 MB; to the flop: `nearlin.complexity.cost.natural_gradient_step`):
             leading 6 N flops per step: forward pass, update and certificate
             leading 2 n² (m + d) flops per step: Gram matrix, half of it as a rank-k update
             leading n³/3 flops per step: factor
-            at most 3 n² + 4 m d + n m/32 + 2 G floats at the peak: masks in bits (NumPy; in bytes elsewhere)
+            at most 3 n² + 4 m d + n m/32 + G + 2 B floats at the peak: masks in bits (NumPy; in bytes elsewhere)
 Oracles     step: 1 forward, 1 jacobian, c backward, 1 gram, 1 rmatvec, 1 matvec: backward passes make the factors of a layered
               network
 Deviations  1. ``damping`` λ, 0 in the paper, keeps the factorisation possible: (J Jᵀ + λ I)⁻¹ with λ = 1e-10 tr(G)/n in float64

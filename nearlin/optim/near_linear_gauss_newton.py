@@ -17,9 +17,9 @@ Cost        with a two-layer ReLU network of one output: n samples, d inputs, m 
             leading 2 N + 4 n m flops per step: guard, which is the next step's forward pass
             leading 2 n m + 2 n² (s + d) + n³/3 flops per fresh R, preconditioner = "sketch": half of 2 n² s as a rank-k update
             leading 2 n k (d + k) + n k b + k³/3 flops per fresh F, preconditioner = "pivoted": k³/3 where λ moves, too
-            at most 3 n² + n s + 7 m d + n m/32 + 2 B floats at the peak, preconditioner = "sketch": masks in bits (NumPy; in
+            at most 3 n² + n s + 6 m d + n m/32 + 2 B floats at the peak, preconditioner = "sketch": masks in bits (NumPy; in
               bytes elsewhere)
-            at most n k + 4 k² + 4 n d + 7 m d + n m/32 + 2 B floats at the peak, preconditioner = "pivoted": and n k of the
+            at most n k + 4 k² + 4 n d + 6 m d + n m/32 + 2 B floats at the peak, preconditioner = "pivoted": and n k of the
               columns before, where more are made
 Oracles     step: 1 jacobian, c backward: backward passes make the factors of a layered network
             first step: 1 forward more

@@ -359,23 +359,18 @@ def test_mlp_products_cost_what_the_formulas_say(n, sizes, activation):
 # ----------------------------------------------------------------------------------------------------------------- memory
 
 
-def peak(opt, batch, W, on_numpy):
-    """Peak bytes of three steps, those of data and parameters included; whether a later step built R anew."""
+def peak(opt, batch, W):
+    """Peak bytes of three steps, those of data and parameters included."""
     outputs = 1 if batch[1].ndim == 1 else batch[1].shape[1]
     objective = nl.nn.Objective(nl.nn.TwoLayer(W.shape[1], W.shape[0], outputs=outputs), nl.nn.SquaredLoss())
 
     def run():
-        x, y = (np.array(a) if on_numpy else wrap(a) for a in batch)
-        params = (np.array(W) if on_numpy else wrap(W),)
+        x, y = map(np.array, batch)
+        params = (np.array(W),)
         state = opt.init(params, objective)
         for t in range(3):
-            params, state, info = opt.step(params, state, objective, (x, y), t)
-        return info
+            params, state, _ = opt.step(params, state, objective, (x, y), t)
 
-    if not on_numpy:
-        with count() as tally:
-            run()
-        return tally.peak
     run()
     tracemalloc.start()
     try:
@@ -385,29 +380,27 @@ def peak(opt, batch, W, on_numpy):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("on_numpy", [False, True], ids=["counted", "numpy"])
 @pytest.mark.parametrize(
     ("n", "d", "m"),
     [(64, 16, 4096), (256, 8, 4096), pytest.param(128, 32, 16384, marks=pytest.mark.nightly), (384, 8, 1024), (16, 64, 4096)],
 )
 @pytest.mark.parametrize("name", ["near-linear", "gram", "sgd", "adam", "adamw", "adagrad", "rmsprop"])
-def test_memory_is_near_the_formulas(name, n, d, m, on_numpy):
-    """Never much above, as a refusal to run rests on it, and not far below."""
-    assert_memory_is_near_the_formulas(name, n, d, m, on_numpy)
+def test_memory_is_near_the_formulas(name, n, d, m):
+    assert_memory_is_near_the_formulas(name, n, d, m)
 
 
 @pytest.mark.parametrize(("n", "d", "m"), [(128, 8, 8192), (384, 8, 1024), (64, 16, 4096)])
 @pytest.mark.parametrize("name", ["near-linear", "gram", "adam"])
 def test_memory_of_several_outputs_is_near_the_formulas(name, n, d, m):
-    assert_memory_is_near_the_formulas(name, n, d, m, True, outputs=4)
+    assert_memory_is_near_the_formulas(name, n, d, m, outputs=4)
 
 
-def assert_memory_is_near_the_formulas(name, n, d, m, on_numpy, outputs=1):
+def assert_memory_is_near_the_formulas(name, n, d, m, outputs=1):
     opt = {**STEPS, "near-linear": nl.optim.NearLinearGaussNewton()}[name]
     (x, y), W = nl.data.sphere(n=n, d=d, seed=1), np.random.default_rng(0).standard_normal((m, d))
-    batch, sizes = (x, y if outputs == 1 else y[:, None] * np.arange(1, outputs + 1)), {"packed": on_numpy, "outputs": outputs}
+    batch, sizes = (x, y if outputs == 1 else y[:, None] * np.arange(1, outputs + 1)), {"outputs": outputs}
     with threadpoolctl.threadpool_limits(1):
-        measured = peak(opt, batch, W, on_numpy)
+        measured = peak(opt, batch, W)
     if name == "near-linear":
         forms = [cost.near_linear_memory(n, d, m, fresh=f, recalled=not f, **sizes) for f in (True, False)]
         expected = max(sum(parts.values()) for parts in forms)
@@ -415,4 +408,4 @@ def assert_memory_is_near_the_formulas(name, n, d, m, on_numpy, outputs=1):
         expected = sum(cost.gram_memory(n, d, m, **sizes).values())
     else:
         expected = sum(cost.first_order_memory(n, d, m, optimizer=name, **sizes).values())
-    assert 0.75 * expected <= measured <= 1.02 * expected
+    assert 0.9 * expected <= measured <= 1.1 * expected

@@ -11,7 +11,8 @@ import pytest
 import nearlin as nl
 from nearlin.complexity import cost, counting
 from nearlin.experiments import Config, estimate, estimation
-from nearlin.experiments.estimation import KNOWN, in_words
+from nearlin.experiments.estimation import KNOWN
+from nearlin.experiments.refusals import in_words
 from nearlin.experiments.registry import make_optimizer
 from nearlin.nn.network import FEW_OUTPUTS
 from nearlin.optim import GaussNewton, kbfgs
@@ -198,7 +199,7 @@ def test_outputs_are_read_from_the_data(tmp_path, classes, outputs):
     block = cost.neurons_per_block(24)
     assert found.outputs == outputs
     assert step.flops == cost.gram_gauss_newton_step(cost.two_layer(24, 3, 640, block, outputs=outputs))
-    assert step.bytes["n x n"] == 2 * outputs * 8 * 24**2
+    assert step.bytes == cost.gram_memory(24, 3, 640, outputs=outputs, workers=found.workers)
 
 
 def test_the_command_prints_parts_and_totals():
@@ -217,7 +218,8 @@ def test_the_command_prints_parts_and_totals():
         assert words in done.stdout
     done = nearlin("--rows", 4096, "--features", 16, "--width", 131072, "--dtype", "float32", "--optimizer", "gram-gauss-newton")
     assert done.exit_code == 0, done.output
-    assert "n x n" in done.stdout
+    assert "J Jᵀ" in done.stdout
+    assert "the interpreter and its libraries take" in done.stdout
     assert "seconds depend on the machine and are not estimated" in done.stdout
 
 
@@ -247,14 +249,14 @@ def test_the_near_linear_table_has_the_counted_flops_and_the_bytes_of_the_arrays
     for (counted, iterations), column in ((runs[0][0], 0), (runs[1][1], 1), (runs[0][1], 2)):
         found = printed(nearlin(*sizes, "--iterations", iterations).stdout)
         assert found[0]["total"][column] == pytest.approx(counted, rel=1e-3)
-    for table in found:
-        for column in range(3):
-            parts = [cells for name, cells in table.items() if name != "total" and len(cells) == 3]
-            partial = {"sketch": 2, "factorisation": 2, "forward": 1}
-            extra = sum(table[name][column] for name, length in partial.items() if name in table and column < length)
-            extra += table["recall"][column - 1] if "recall" in table and column else 0
-            assert table["total"][column] == pytest.approx(sum(cells[column] for cells in parts) + extra, rel=1e-2)
-    held = {"data": N * D + N, "parameters": M * D, "masks": N * M / 64, "preconditioner": N * N + N * D}
+    parts = {name: cells for name, cells in found[0].items() if name != "total"}
+    for column in range(3):
+        partial = {"sketch": 2, "factorisation": 2, "forward": 1}  # columns in which they stand, the first ones
+        total = sum(cells[column] for name, cells in parts.items() if column < partial.get(name, 3))
+        assert found[0]["total"][column] == pytest.approx(total, rel=1e-2)
+    steps = estimate(rows=N, features=D, width=M, optimizer=NEAR[1]).steps.values()
+    assert found[1]["total"] == pytest.approx([sum(step.bytes.values()) for step in steps], rel=1e-2)
+    held = {"data": N * D + N, "parameters": M * D, "masks": N * M / 64}
     assert {name: found[1][name][0] for name in held} == pytest.approx(
         {name: 8 * floats for name, floats in held.items()}, rel=6e-3
     )
@@ -271,7 +273,7 @@ SIZES = {"rows": 60000, "features": 64, "width": 2**17}
     [
         ({"optimizer": "gram-gauss-newton"}, 50, ["--dtype float32", "--optimizer sgd", "--batch-size 32768"]),
         ({"optimizer": "gram-gauss-newton", "dtype": "float32"}, 20, ["--batch-size"]),
-        ({"optimizer": "gram-gauss-newton", "rows": 8192, "width": 2**20}, 5, ["--dtype float32", "--width 524288"]),
+        ({"optimizer": "gram-gauss-newton", "rows": 8192, "width": 2**20}, 4, ["--dtype float32", "--width 524288"]),
         ({"optimizer": "sgd", "rows": 1024, "width": 2**22}, 7, ["--dtype float32", "--width"]),
         ({"backend": "torch", "rows": 4096, "width": 2**20}, 7, ["--backend numpy, which keeps masks in bits"]),
     ],
@@ -496,7 +498,7 @@ def test_bytes_of_wide_gauss_newton_without_a_matrix_are_those_that_are_traced(r
     tracemalloc.start()
     for _, peak, _, kind in wide_steps(route, activation, *sizes):
         parts = cost.wide_gauss_newton_memory(*sizes, route, activation=activation, **kind)
-        assert 0.75 <= sum(parts.values()) / peak <= 1.25
+        assert 0.9 <= sum(parts.values()) / peak <= 1.1
     tracemalloc.stop()
 
 
@@ -530,8 +532,8 @@ def test_the_route_on_the_wide_network_is_the_one_that_a_first_step_is_planned_b
 
 
 def test_other_methods_on_a_perceptron_are_refused(tables):
-    with pytest.raises(ValueError, match=r"know steps of gauss-newton on a perceptron; .* counts one of kfac"):
-        estimate("classes.csv", target="kind", optimizer="kfac")
+    with pytest.raises(ValueError, match=r"know steps of gauss-newton, .* on a perceptron; .* counts one of shampoo"):
+        estimate("classes.csv", target="kind", optimizer="shampoo")
     assert estimate("classes.csv", target="kind", optimizer="kfac", width=66).peak > 0
     signs = estimate(rows=9, features=3, outputs=2, task="classification", width=64)
     assert (signs.outputs, signs.labels) == (1, False)

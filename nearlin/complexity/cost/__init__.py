@@ -21,7 +21,6 @@ dense or convolutional layer.
 from nearlin.complexity.cost.gauss_newton import (
     Preconditioner,
     Route,
-    gauss_newton_memory,
     gauss_newton_step,
     outline,
     planned_preconditioner,
@@ -67,6 +66,8 @@ from nearlin.complexity.cost.memory import (
     near_linear_memory,
 )
 from nearlin.complexity.cost.networks import NetworkCost, autoencoder, mlp, two_layer
+from nearlin.complexity.cost.perceptron_gauss_newton import gauss_newton_on_perceptron
+from nearlin.complexity.cost.perceptrons import Perceptron, first_order_on_perceptron, kfac_on_perceptron, kfac_on_two_layer
 from nearlin.complexity.cost.pivoted import first_rank, pivoted_application, pivoted_columns, pivoted_root
 from nearlin.complexity.cost.steps import (
     adagrad_step,
@@ -89,7 +90,8 @@ __all__ = [
     "LAYERS", "LayerCost", "amortised_step", "block_inverses", "dense_layers", "kbfgs_layer", "kbfgsl_layer", "kfac_layer",
     "layerwise_step", "mini_block_fisher_layer", "shampoo_layer", "tnt_layer",
     "FIRST_ORDER", "Memory", "first_order_memory", "gram_memory", "layerwise_memory",
-    "near_linear_memory",
-    "Preconditioner", "Route", "gauss_newton_memory", "gauss_newton_step", "outline", "planned_preconditioner",
+    "near_linear_memory", "Perceptron", "first_order_on_perceptron", "gauss_newton_on_perceptron", "kfac_on_perceptron",
+    "kfac_on_two_layer",
+    "Preconditioner", "Route", "gauss_newton_step", "outline", "planned_preconditioner",
     "planned_route", "wide_gauss_newton_memory", "wide_gauss_newton_step",
 ]  # fmt: skip

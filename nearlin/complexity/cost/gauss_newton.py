@@ -1,11 +1,10 @@
 """Steps of `GaussNewton` and `NearLinearGaussNewton` before they run: what is planned for them, its flops and bytes by part.
 
-Flops are the leading terms that stand in the head of `GaussNewton`, products A Aᵀ in full. On a perceptron bytes are those of
-what is held, and for what is at work multiples of the sizes it is made of, fitted to traced peaks of steps in float64.
+Flops are the leading terms that stand in the head of `GaussNewton`, products A Aᵀ in full. Bytes are those of the arrays that
+there are at the peak; for perceptrons they stand in `nearlin.complexity.cost.perceptron_gauss_newton`.
 """
 
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from math import ceil, log
 from typing import NamedTuple
@@ -31,11 +30,11 @@ from nearlin.linalg import rates_for
 from nearlin.nn import TwoLayer, activation
 from nearlin.nn.jacobian import Factor, LayeredJacobian
 from nearlin.nn.network import FEW_OUTPUTS, Tape
-from nearlin.nn.network_jacobian import BUDGET, NetworkJacobian
-from nearlin.nn.two_layer_blocks import WIDE, width_of_block
+from nearlin.nn.network_jacobian import NetworkJacobian
+from nearlin.nn.two_layer_blocks import width_of_block
 from nearlin.nn.two_layer_jacobian import TwoLayerJacobian
 from nearlin.optim import GaussNewton, NearLinearGaussNewton
-from nearlin.sketch import KroneckerSRHT
+from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 RATIO = 100.0  # of the curvature to the first damping, as the planner has it before a step
 BOUNDS = 4  # products that measure the bounds of the damping in the first step
@@ -86,7 +85,8 @@ def planned_route(network, n, dtype, squared, optimizer=None, on_gpu=False):
     """The `Route` of the first step of ``optimizer`` (`GaussNewton()`), without the forward passes, which take little of it."""
     optimizer = _with_rates(optimizer or GaussNewton(), on_gpu)
     planner = optimizer.planner(outline(network, n, dtype, on_gpu), None, squared)
-    plan = planner.cheapest(Experience(), RATIO) if optimizer.plan == "auto" else planner.named(optimizer.plan)
+    by_name = replace(planner, squared=True).named  # whether residuals are bounded is not known before
+    plan = planner.cheapest(Experience(), RATIO) if optimizer.plan == "auto" else by_name(optimizer.plan)
     route = ROUTES[plan.route]
     iterations = min(optimizer.maxiter, max(1, ceil(route.effort * log(1 / optimizer.epsilon))))
     columns = (planner.columns(Experience()), most_columns(planner.J, planner.memory)) if route.pivoted else ()
@@ -113,7 +113,7 @@ def planned_preconditioner(network, n, dtype, optimizer=None, on_gpu=False):
     return Preconditioner("pivoted", way.first.rank, way.most) if isinstance(way, PivotedColumns) else Preconditioner("sketch")
 
 
-def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, phi="relu"):
+def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, phi="relu", rank=None, made=0):
     """Flops of one `GaussNewton` step on a perceptron with ``sizes`` = (d, widths, c) by part; ``recalled`` after the first one.
 
     Parameters
@@ -131,6 +131,8 @@ def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, p
         Whether the point is the trial point of the step before.
     phi : str
         Activation.
+    rank, made : int
+        Of pivoted columns, by default k₀, all of them made anew: ``made`` has no part in it.
 
     Returns
     -------
@@ -144,9 +146,9 @@ def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, p
         "forward": 0 if recalled else net.forward,
         "jacobian": (net.jacobian if c <= FEW_OUTPUTS else 0) + (net.gradient if ROUTES[route].side == "parameter" else 0),
         "bounds": 0 if recalled else BOUNDS * product,
-        "preconditioner": _build(route, net, sizes) if fresh else 0,
+        "preconditioner": _build(route, net, sizes, rank) if fresh else 0,
         "products": product if direct else iterations * product,
-        "applications": (1 if direct else iterations) * _application(route, n, sizes),
+        "applications": (1 if direct else iterations) * _application(route, n, sizes, rank),
         "guard": net.forward,
     }
     return {name: int(flops) for name, flops in parts.items() if flops}
@@ -174,7 +176,7 @@ def _squares(sizes):
     return sum(o * o + D * D for o, D in _matrices(sizes))
 
 
-def _build(route, net, sizes):
+def _build(route, net, sizes, rank):
     """Flops of a preconditioner."""
     n, N, c, layers = net.samples, net.rows, sizes[-1], _matrices(sizes)
     rows = c * net.signals if c > FEW_OUTPUTS else 0
@@ -188,13 +190,14 @@ def _build(route, net, sizes):
         return rows + net.kronecker(ceil(KroneckerSRHT.oversampling * N)) + factorisation(N)
     if route == "pivoted":
         k, entry = _columns(n, sizes)
+        k = rank or k
         return rows + N * k * entry + 2 * N * k * k + k**3 / 3
     if route == "class-averaged":
         return rows + sum(2 * n * n * (D + c * o) for o, D in layers) + factorisation(n)
     return 0
 
 
-def _application(route, n, sizes):
+def _application(route, n, sizes, rank):
     """Flops of a preconditioner applied once."""
     c = sizes[-1]
     if route == "kfac":
@@ -202,58 +205,9 @@ def _application(route, n, sizes):
     if route in ("exact", "sketch"):
         return triangular_solves(n * c)
     if route == "pivoted":
-        k = _columns(n, sizes)[0]
+        k = rank or _columns(n, sizes)[0]
         return 4 * n * c * k + 2 * k * k
     return c * triangular_solves(n) if route == "class-averaged" else 0
-
-
-def gauss_newton_memory(sizes, n, route, dtype="float64", labels=False, fresh=True, recalled=True):
-    """Bytes of one `GaussNewton` step on a perceptron, by part; within 25 % of traced peaks, arguments as above.
-
-    ``labels``: the targets are classes, (n,), under the softmax cross-entropy, and numbers (n, c) else.
-    """
-    item, (d, *widths, c) = np.dtype(dtype).itemsize, sizes
-    N, p, hidden, signals = n * c, _parameters(sizes), n * sum(widths), n * c * (sum(widths) + c)
-    data, few = item * n * d + (8 * n if labels else item * N), c <= FEW_OUTPUTS
-    rows = n * (d + sum(widths)) + signals if few else 0
-    kept, build = _preconditioner(route, n, sizes, item)
-    weighing = 1.3 * signals if few and labels else 0
-    work = 1.2 * n * d + 2 * hidden + 5.3 * N + (4.5 if not few or fresh else 4) * p + weighing
-    parts = {
-        "data": data,
-        "parameters": item * p,
-        "recall": data + item * p if recalled else 0,
-        "forward": item * (3 * hidden + 2 * N),
-        "rows of J": item * rows,
-        "preconditioner": item * kept * (1 + (fresh and recalled and route != "kfac")),
-        "work": item * (work + (build if fresh else 0)),
-    }
-    return {name: int(size) for name, size in parts.items() if size}
-
-
-def _preconditioner(route, n, sizes, item):
-    """Floats that are kept, and those that making them takes beside them."""
-    N, squares = n * sizes[-1], _squares(sizes)
-    if route == "kfac":
-        return squares, 0.4 * squares
-    share = _share(n, sizes, item)
-    rows = 0 if sizes[-1] <= FEW_OUTPUTS else 1.5 * share * N * sum(sizes[1:])
-    if route == "exact":
-        return N * N, max(2.3 * _share(n, sizes, 2 * item) ** 2, 1) * N * N + rows
-    if route == "sketch":
-        return N * N, (3 + 16 * share) * N * N + rows
-    if route == "pivoted":
-        k = _columns(n, sizes)[0]
-        return 0, N * (2 * k + (sum(sizes[1:]) if sizes[-1] > FEW_OUTPUTS else 0)) + n * sum(sizes[:-1])
-    return (n * n, 0.8 * n * n + rows) if route == "class-averaged" else (0, 0)
-
-
-def _share(n, sizes, item):
-    """The share of the samples whose rows are made at a time, within `BUDGET`."""
-    if sizes[-1] <= FEW_OUTPUTS:
-        return 1.0
-    largest = max(o * D for o, D in _matrices(sizes))
-    return min(1.0, BUDGET / (item * sizes[-1] * (sum(sizes[1:]) + largest)) / n)
 
 
 def wide_gauss_newton_step(n, d, m, route, iterations, *, outputs=1, phi="relu", dtype="float64", **kind):
@@ -288,20 +242,51 @@ def _wide_columns(n, d, m, k, outputs, phi, dtype):
     return sums + pivoted_columns(n, d + sketched_neurons(m, SKETCHED * k), k, rounds, dtype=dtype, entry=1)
 
 
-def wide_gauss_newton_memory(n, d, m, route, *, fresh=True, recalled=True, rank=None, made=0, **options):
-    """Bytes of one `GaussNewton` step on the two-layer network by part: of J Jᵀ, where the route makes it, of ``rank`` pivoted
-    columns beside those ``made`` before, of nothing for "cg", or of a sketch.
-    """
-    held = partial(memory.near_linear_memory, n, d, m, recalled=recalled, **options)
-    if route == "cg":
-        return held(fresh=False) | {"preconditioner": 0}
+def wide_gauss_newton_memory(
+    n, d, m, route, *, dtype="float64", fresh=True, recalled=True, rank=None, made=0, packed=True, workers=1, activation="relu",
+    outputs=1, on_gpu=False, other_batch=False,
+):  # fmt: skip
+    """Bytes of one `GaussNewton` step on the two-layer network by array; see `near_linear_memory`."""
+    size = memory.two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    k = first_rank(m * d, n) if rank is None and route == "pivoted" else rank
+    held = memory.held_by_a_solve(size, recalled, other_batch) | {"inputs of the preconditioner": size.inputs}
+    kept = _wide_kept(size, n, d, m, route, k)
+    if not fresh:
+        return memory.at_the_peak(held | kept, *memory.solve_phases(size))
+    older = {}
+    if (recalled or other_batch) and (route != "pivoted" or size.relu):  # sums over neurons age with the weights
+        older = {f"last {name}": size for name, size in _wide_kept(size, n, d, m, route, made or k).items()}
+    made_of, build = _wide_build(size, n, d, m, route, k, made, on_gpu)
+    solve = [made_of | kept | phase for phase in memory.solve_phases(size, iterates=route not in ("exact", "frozen"))]
+    return memory.at_the_peak(held | older, *build, *solve)
+
+
+def _wide_kept(size, n, d, m, route, k):
+    """The preconditioner."""
     if route == "pivoted":
-        k, item = first_rank(m * d, n) if rank is None else rank, np.dtype(options.get("dtype", "float64")).itemsize
-        parts = held(fresh=fresh, preconditioner=route, rank=k, made=made)
-        if options.get("activation", "relu") == "relu":
-            return parts
-        sums, blocks = item * n * sketched_neurons(m, SKETCHED * k), 2 * item * n * min(m, WIDE)
-        return parts | {"preconditioner": parts["preconditioner"] + sums, "work": max(parts["work"], blocks)}
-    if route != "exact" or not fresh:
-        return held(fresh=fresh)
-    return max(memory.gram_memory(n, d, m, **options), held(fresh=fresh), key=lambda parts: sum(parts.values()))
+        entries = {} if size.relu else {"sums over neurons": size.item * n * sketched_neurons(m, SKETCHED * k)}
+        return memory.kernel_columns(size, n, d, k) | entries
+    if route == "nystrom":
+        return {"U": size.item * n * size.outputs * memory.nystrom_rank(n * size.outputs)}
+    return {"R": {"exact": size.outputs, "frozen": size.outputs, "per-class": size.outputs, "cg": 0}.get(route, 1) * size.square}
+
+
+def _wide_build(size, n, d, m, route, k, made, on_gpu):
+    """The matrices that a preconditioner is made of, kept while the step lasts, and the phases of making both."""
+    if route == "pivoted":
+        kept, sums = _wide_kept(size, n, d, m, route, k), ()
+        if not size.relu:
+            sums = memory.sketch_phases(size, n, m, sketched_neurons(m, SKETCHED * k))[:1]
+        phases = memory.columns_phases(size, n, k, made, ROUND, on_gpu, entry=5 if size.relu else 3)
+        return {}, [*sums, *(kept | phase for phase in (*phases, {"eigenvalues": 8 * k * k}))]
+    if route in ("exact", "frozen", "per-class", "class-averaged"):
+        one = size._replace(outputs=1) if route == "class-averaged" else size
+        phases = memory.gram_phases(one, n, m, one.outputs)
+        grams = {"J Jᵀ": one.outputs * size.square}
+        return grams, [*phases, grams | {"R": (one.outputs if size.numpy else one.outputs + 1) * size.square}]
+    if route == "kernel":
+        return {"kernel": size.square}, [{"kernel": 4 * size.square}]
+    if route == "sketch":
+        rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n))
+        return {"sketched Gram": size.square}, memory.sketch_phases(size, n, m, rows)
+    return {}, [memory.nystrom_phase(size.item, n * size.outputs)] if route == "nystrom" else []

@@ -1,73 +1,163 @@
-"""Bytes of a step on the wide two-layer network, by part."""
+"""Bytes of a step on the wide two-layer network: the arrays that there are at its peak, by name.
 
-from math import ceil
+A step holds some arrays all through it, and goes by phases, each with arrays of its own; the peak is that of the largest phase.
+Arrays of a handful of numbers a sample are not counted. On NumPy an operation on a temporary writes into its memory, masks are in
+bits, walks have a block for each of their workers, and large updates go by slices; elsewhere there is none of it.
+"""
+
+from math import ceil, prod
 from typing import NamedTuple
 
 import numpy as np
 
-from nearlin._array import Unmade, block_length
+from nearlin._array import Unmade, block_length, even_step
 from nearlin.complexity.cost.kernels import sketched_neurons
 from nearlin.complexity.cost.layerwise import LAYERS
 from nearlin.complexity.cost.pivoted import first_rank, rounds_of
+from nearlin.linalg.pivoted_cholesky import LEAST, ROWS
 from nearlin.nn.layers import LayerSpec
 from nearlin.nn.two_layer_blocks import block_width, tiles_of_samples, undivided, width_of_block
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
 from nearlin.steps import SLICE
 
+FUNCTION = {"relu": 1, "tanh": 2, "sigmoid": 4, "softplus": 4, "identity": 1}  # arrays like z while phi(z) is made, z among them
+DERIVATIVE = {"relu": 1, "tanh": 4, "sigmoid": 4, "softplus": 4, "identity": 2}  # and phi'(z); of ReLU that of a mask
+NYSTROM = 16  # least rank
+VECTORS = 10  # of a number for each row, in a solve
+
+
+def at_the_peak(held, *phases):
+    """The arrays ``held`` and those of the phase that needs most beside them, bytes by name; nothing of no bytes."""
+    largest = max(phases, key=lambda arrays: sum((held | arrays).values()))
+    return {name: int(size) for name, size in (held | largest).items() if size >= 1}
+
 
 class Memory(NamedTuple):
-    """Sizes that the memory of a step of the two-layer network is made of, in bytes."""
+    """Sizes that the memory of a step of the two-layer network is made of, in bytes.
+
+    Attributes
+    ----------
+    data, inputs, weights, masks, square : int
+        x and y, x, W (m, d), the masks of all neurons, (n, n).
+    block, tile, sketched : int
+        Slopes of a block in a sum over samples, of a tile of samples, and of a tile that is sketched, of all workers at once.
+    rows, images : int
+        Products with the slopes of a block, (w, d) and (n, d), and the sums of tiles that these are of.
+    one_block : int
+        Slopes of a block of all samples, of one worker.
+    item, workers : int
+        Bytes of a number; blocks walked at the same time.
+    numpy : bool
+    activation : str
+    outputs : int
+    """
 
     data: int
+    inputs: int
     weights: int
     masks: int
     square: int
     block: int
     tile: int
+    sketched: int
     rows: int
     images: int
+    one_block: int
     item: int
-    in_place: bool
-    kept: bool
-    bits: int
-    on_gpu: bool
+    workers: int
+    numpy: bool
+    activation: str
+    outputs: int
+
+    @property
+    def relu(self):
+        """Whether masks are kept."""
+        return self.activation == "relu"
+
+    @property
+    def vectors(self):
+        """Of a solve."""
+        return VECTORS * self.data_rows * self.item
+
+    @property
+    def data_rows(self):
+        """n c."""
+        return (self.data - self.inputs) // self.item
 
     @property
     def walk(self):
-        """A forward walk: z, its mask, and phi(z), which for ReLU NumPy and CuPy write over z, of tiles, and masks of blocks."""
-        several = self.tile < self.block or not self.on_gpu
-        masks = 2 * (self.block // self.item // self.bits if self.kept and several else 0)
-        return (2 - self.in_place) * self.tile + self.tile // self.item + masks
+        """A forward walk: z of a tile and what phi(z) takes, for ReLU its mask in bytes, and the masks of a block in parts."""
+        z = FUNCTION[self.activation] * self.tile
+        if not self.relu:
+            return z
+        bits = 8 if self.numpy else 1
+        parts = self.block // self.item // bits
+        return max(z + self.tile // self.item + parts, 2 * parts if self.tile < self.block else 0)
 
     @property
     def slopes(self):
-        """A walk over slopes: phi' of what is in flight with its mask in bytes, or z, rows of W, and images.
+        """A walk over slopes: phi' of a block, and then NumPy's index of its packed mask, or rows of weights and images."""
+        return max(self.made(self.block), self.block + self.rows + self.images)
 
-        What making phi' takes beside z, two more of its size, counts where blocks are those of a GPU.
-        """
-        more = self.block // self.item if self.kept else (3 if self.on_gpu else 1) * self.block
-        return self.block + more + self.rows + self.images
+    def made(self, slopes):
+        """Bytes at work while phi' of ``slopes`` bytes is made, these among them."""
+        index = slopes // self.item if self.relu and self.numpy else 0
+        return DERIVATIVE[self.activation] * slopes + index
+
+    @property
+    def spread(self):
+        """u ∘ X for every output."""
+        return self.outputs * self.inputs
 
 
-def _memory(n, d, m, dtype, packed, workers, activation, outputs=1, on_gpu=False):
-    item, relu, x = np.dtype(dtype).itemsize, activation == "relu", Unmade((n, 0), np.dtype(dtype), on_gpu)
+def two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs=1, on_gpu=False):
+    """The `Memory` of a two-layer network; arguments as of `near_linear_memory`."""
+    item, x = np.dtype(dtype).itemsize, Unmade((n, 0), np.dtype(dtype), on_gpu)
     width = block_width(m // outputs, width_of_block(x))  # no list of blocks: a width may be out of all reach
-    masks = n * (ceil(m / 8) if packed else m) if relu else 0
+    masks = n * (ceil(m / 8) if packed else m) if activation == "relu" else 0
     tile = tiles_of_samples(x, width)[0].stop
-    block, images = (n, 0) if undivided(x) else (tile, 3 * n * d)
-    sizes = item * n * (d + outputs), item * m * d, masks, item * n * n
-    parts = workers * item * block * width, workers * item * tile * width, workers * item * width * d
-    return Memory(
-        *sizes, *parts, workers * item * images, item, (packed or on_gpu) and relu, relu, 8 if packed and relu else 1, on_gpu
+    block, rows, images = (n, width * d, n * d) if undivided(x) else (tile, 2 * width * d, 3 * n * d)
+    workers = min(workers, ceil(m / width))
+    sketched = tiles_of_samples(x, width, parts=4)[0].stop
+    parts = item * block * width, item * tile * width, item * sketched * width, item * rows, item * images
+    whole = item * n * (d + outputs), item * n * d, item * m * d, masks, item * n * n
+    return Memory(*whole, *(workers * part for part in parts), item * n * width, item, workers, packed, activation, outputs)
+
+
+def solve_phases(size, iterates=True):
+    """Iterations of CG, the guard, and what it recalls, of a step on the sample side, by the arrays beside those held.
+
+    A solve that does not iterate takes a product with Jᵀ.
+    """
+    trial, walk = {"step": size.weights, "trial": size.weights}, {"u ∘ X": size.spread, "walk": size.slopes}
+    product = {"Jᵀv": size.weights} | walk
+    sums = {"Jᵀv": size.weights, "Jᵀg": 2 * size.weights, "α Jᵀv": (not size.numpy) * size.weights}
+    cg = ({"Jᵀg": size.weights} | product, sums)
+    return (
+        *(cg if iterates else (product,)),
+        trial | {"trial masks": size.masks, "walk": size.walk},
+        trial | {"squares": size.weights},
+        trial | {"trial masks": size.masks, "copies": size.weights + size.data},
     )
+
+
+def held_by_a_solve(size, recalled, other_batch):
+    """What a step on the sample side holds all through it, but for its preconditioner."""
+    return {
+        "data": size.data,
+        "parameters": size.weights,
+        "recall": size.weights + size.data if recalled or other_batch else 0,
+        "masks": (1 + other_batch) * size.masks,
+        "vectors": size.vectors,
+    }
 
 
 def near_linear_memory(
     n, d, m, dtype="float64", packed=True, fresh=True, recalled=True, sketch_rows=None, workers=1, activation="relu", outputs=1,
-    preconditioner="sketch", rank=None, made=0, on_gpu=False,
+    preconditioner="sketch", rank=None, made=0, on_gpu=False, other_batch=False,
 ):  # fmt: skip
-    """Bytes of one `NearLinearGaussNewton` step with neuron-mode sketch or pivoted columns on a two-layer network, by part.
+    """Bytes of one `NearLinearGaussNewton` step with neuron-mode sketch or pivoted columns on a two-layer network, by array.
 
     Parameters
     ----------
@@ -75,7 +165,7 @@ def near_linear_memory(
         Samples, inputs, neurons.
     dtype : str
     packed : bool
-        Masks in bits (NumPy) or in bytes (other backends).
+        NumPy's masks in bits, and its ways (see above), or those of other backends.
     fresh, recalled : bool
         As in `near_linear_step`. A fresh R beside a recalled point replaces an older one.
     sketch_rows : int, optional
@@ -92,99 +182,164 @@ def near_linear_memory(
         Of them, those that an earlier step has made.
     on_gpu : bool
         Whether blocks are those of a GPU.
+    other_batch : bool
+        Whether what is recalled is of another batch, and serves for nothing.
 
     Returns
     -------
     dict[str, int]
-        What is held through the step (data, parameters, recall, masks, preconditioner), and ``work``: the largest of what
-        building R, the iterations and the guard need beside it. The sum is near the peak: measured ones are 0 to 25 % smaller.
+        Their sum is the peak.
     """
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
-    inputs = size.item * n * d
+    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    held, solve = held_by_a_solve(size, recalled, other_batch), solve_phases(size)
     if preconditioner == "pivoted":
-        kept, build = _pivoted(n, d, first_rank(m * d, n) if rank is None else rank, made, size.item, workers, on_gpu)
-    else:
-        rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows)
-        tiles = (0 if on_gpu else 2 * size.tile) + size.tile // size.item
-        factors = max(2 * size.square, size.block + tiles, size.slopes if on_gpu else 0) - size.square
-        build = size.item * n * rows + size.item * m + factors
-        kept = (1 + (fresh and recalled)) * (size.square + inputs)
-    iterations = max(5 * size.weights, 4 * size.weights + size.slopes) + (outputs - 1) * inputs
-    guard = 2 * size.weights + size.masks + max(size.walk, size.weights + size.data)
-    return {
-        "data": size.data,
-        "parameters": size.weights,
-        "recall": size.weights + size.data if recalled else 0,
-        "masks": size.masks,
-        "preconditioner": kept,
-        "work": max(build if fresh else 0, iterations, guard),
-    }
+        k = first_rank(m * d, n) if rank is None else rank
+        kept = kernel_columns(size, n, d, k)
+        if not fresh:
+            return at_the_peak(held | kept, *solve)
+        older = kernel_columns(size, n, d, made or k * other_batch, "last ")
+        phases = columns_phases(size, n, k, made, LEAST, on_gpu)
+        return at_the_peak(held | older, *(kept | phase for phase in (*phases, *solve)))
+    R = {"R": size.square, "its inputs": size.inputs}
+    if not fresh:
+        return at_the_peak(held | R, *solve)
+    rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows)
+    older = {"last R": size.square + size.inputs if recalled or other_batch else 0}
+    after = [{"sketched Gram": size.square} | R | phase for phase in solve]
+    return at_the_peak(held | older, *sketch_phases(size, n, m, rows), *after)
 
 
-def _pivoted(n, d, k, made, item, workers, on_gpu):
-    """What is kept of k pivoted columns, F, FᵀF, R, inputs and vectors, beside those that were made; what making them takes.
+def sketch_phases(size, n, m, rows):
+    """M' = M S₁ᵀ by tiles, its Gram matrix, and R."""
+    folded = {"M'": size.item * n * rows, "signs": size.item * m}
+    return (
+        folded | {"tile": size.made(size.sketched), "sums of a block": size.one_block * rows / m},
+        folded | {"M' M'ᵀ": size.square, "X Xᵀ": size.square},
+        {"sketched Gram": size.square, "R": (1 if size.numpy else 2) * size.square},
+    )
 
-    R stands twice where λ has moved. Groups of near rows are not among it.
+
+def kernel_columns(size, n, d, k, name=""):
+    """What is kept of k pivoted columns, nothing of none: F (n, k), FᵀF in float64, R, and numbers for each row."""
+    rows = size.item * n * (d + 2) + 8 * n
+    arrays = {"F": size.item * n * k, "FᵀF": 8 * k * k, "R": size.item * k * k, "rows of F": rows}
+    return {name + array: size for array, size in arrays.items()} if k else {}
+
+
+def columns_phases(size, n, k, made, least, on_gpu, entry=5):
+    """A round of the most columns: ``entry`` arrays of a block of rows while entries are made, and its part of FᵀF."""
+    most = max((taken for _, taken in rounds_of(k, made, least)), default=0)
+    row, like = size.item * (k + 3 * most), Unmade((n, k), np.dtype(float), on_gpu)
+    block = min(n, max(block_length(row, like, parts=8), min(ROWS, block_length(row, like))))
+    workers = min(size.workers, ceil(n / block))
+    return (
+        {"entries": workers * entry * size.item * block * most, "their squares": workers * size.item * k * most},
+        {"FᵀF + μ I": 8 * k * k},
+    )
+
+
+def nystrom_rank(rows):
+    """The largest rank that `linalg.nystrom` takes; where a smaller one will do is found on the way."""
+    return min(rows, max(NYSTROM, rows // 2))
+
+
+def nystrom_phase(item, rows):
+    """The last doubling of the rank: Q and A Q, the root B and what it solves for, draws, and Qᵀ A Q with its factor."""
+    k = nystrom_rank(rows)
+    return {"Q and A Q": 2 * item * rows * k, "B": 2 * item * rows * k, "draws": item * rows * k, "Qᵀ A Q": 2 * item * k * k}
+
+
+def gram_memory(
+    n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False, optimizer="gram-gauss-newton"
+):
+    """Bytes of one `GramGaussNewton` or `NaturalGradient` step on a two-layer network, by array; see `near_linear_memory`."""
+    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    held = {"data": size.data, "parameters": size.weights, "masks": size.masks}
+    weights, grams = size.weights, {"J Jᵀ": outputs * size.square}
+    guard = {"step": weights, "trial": weights, "trial masks": size.masks, "walk": size.walk}
+    return at_the_peak(
+        held,
+        *gram_phases(size, n, m, outputs),
+        grams | {"R": (outputs if size.numpy else outputs + 1) * size.square},
+        grams | {"step": weights, "u ∘ X": size.spread, "walk": size.slopes},
+        grams | {"step": weights, "trial": weights, "squares": weights},
+        *((grams | guard,) if optimizer == "gram-gauss-newton" else ()),
+    )
+
+
+def gram_phases(size, n, m, outputs):
+    """The Gram matrices of all outputs: each from slopes side by side, some of the neurons at a time; then times X Xᵀ."""
+    one = size.one_block // size.item // n  # neurons
+    own = -(-m // outputs)
+    together = min(own, max(1, GROUP_BYTES // (8 * n * one)) * one)
+    slopes, sums = size.item * n * together, (outputs - 1 + (2 if together < own else 1)) * size.square
+    return (
+        {
+            "J Jᵀ": (outputs - 1) * size.square + (together < own) * size.square,
+            "slopes": slopes,
+            "block": size.made(size.one_block),
+        },
+        {"J Jᵀ": sums, "slopes": slopes},
+        {"J Jᵀ": 2 * outputs * size.square},
+        {"J Jᵀ": outputs * size.square, "X Xᵀ": size.square},
+    )
+
+
+class Update(NamedTuple):
+    """Arrays like the parameters that a method of first order keeps, and has at work on NumPy and elsewhere, gradient included.
+
+    ``decayed``: parameters that were decayed stand beside them.
     """
-    kept = item * (n * k + 2 * k * k + n * d + 2 * n) + 8 * k * k + 8 * n
-    older = item * (n * made + made * made) + 8 * made * made + 8 * n
-    most = max((taken for _, taken in rounds_of(k, made)), default=0)
-    block = min(n, block_length(item * (k + 3 * most), Unmade((n, k), np.dtype(float), on_gpu)))
-    return kept + (older if made else 0), workers * (5 * item * block * most + 8 * k * most)
+
+    kept: int
+    on_numpy: int
+    elsewhere: int
+    decayed: int = 0
 
 
-def gram_memory(n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False):
-    """Bytes of one `GramGaussNewton` or `NaturalGradient` step on a two-layer network, by part; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
-    floats = size.item * n * ceil(m / outputs)
-    group = min(floats, max(GROUP_BYTES * size.item // 8, size.block // workers))
-    form = 2 * group + (size.square + on_gpu * group if group < floats else 0)
-    form = max(form, size.slopes if on_gpu else 0) - size.square
-    guard = 3 * size.weights + size.masks + size.walk
-    return {
-        "data": size.data,
-        "parameters": size.weights,
-        "masks": size.masks,
-        "n x n": 2 * outputs * size.square,
-        "work": max(0, max(form, guard) - (outputs - 1) * size.square),  # some of the factors are not there yet, or no longer
-    }
-
-
-FIRST_ORDER = {  # arrays kept, at work on NumPy, and at work elsewhere
-    "sgd": (1, 3, 4),
-    "adam": (2, 9, 9),
-    "adamw": (2, 9, 9),
-    "adagrad": (1, 5, 5),
-    "rmsprop": (1, 6, 6),
+FIRST_ORDER = {
+    "sgd": Update(1, 4, 4),
+    "adam": Update(2, 6, 6),
+    "adamw": Update(2, 6, 6, 1),
+    "adagrad": Update(1, 4, 5),
+    "rmsprop": Update(1, 6, 6),
 }
+
+
+def update_phase(optimizer, shapes, item, numpy, workers):
+    """The arrays of an update of parameters of ``shapes``, matrix after matrix, or on NumPy in `SLICE` of large ones."""
+    update, sizes = FIRST_ORDER[optimizer], [prod(shape) for shape in shapes]
+    at_work, results, p = (update.on_numpy if numpy else update.elsewhere) - 1, update.kept + 1, sum(sizes)
+    if numpy and max(sizes) > SLICE:
+        new, temporaries = results * p, workers * at_work * max(even_step(size, SLICE) for size in sizes)
+    else:
+        peaks = [results * sum(sizes[:i]) + at_work * size for i, size in enumerate(sizes)]
+        new, temporaries = results * p, max(peaks) - results * p
+    named = {"gradient": p, "decayed": update.decayed * p, "new": new, "temporaries": temporaries}
+    return {name: item * size for name, size in named.items()}
 
 
 def first_order_memory(
     n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False
 ):
     """Bytes of one step of a method of first order, a key of `FIRST_ORDER`, on a two-layer network; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
-    moments, on_numpy, elsewhere = FIRST_ORDER[optimizer]
-    held, entries = 2 + moments, size.weights // size.item
-    work = (on_numpy if packed else elsewhere) * size.weights
-    if packed and entries > SLICE:  # results and gradient; temporaries in slices
-        work = held * size.weights + workers * (on_numpy - held + 3) * size.item * SLICE
-    return {
-        "data": size.data,
-        "parameters": size.weights,
-        "state": moments * size.weights,
-        "masks": size.masks,
-        "work": max(work, _first_order_work(size, 0, outputs * size.item * n * d)),
-    }
+    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    kept = FIRST_ORDER[optimizer].kept
+    held = {"data": size.data, "parameters": size.weights, "state": kept * size.weights, "masks": size.masks}
+    return at_the_peak(
+        held,
+        {"walk": size.walk},
+        {"gradient": size.weights, "u ∘ X": size.spread, "walk": size.slopes},
+        update_phase(optimizer, [(m, d)], size.item, packed, workers),
+    )
 
 
-def _first_order_work(size, temporaries, spread=0):
-    return max(size.walk, size.slopes + size.weights + spread, temporaries * size.weights)
+def _first_order_work(size, temporaries):
+    return max(size.walk, size.slopes + size.weights, temporaries * size.weights)
 
 
 LAYERWISE = {  # copies at work of the factors and inverses that are kept, of the weights, and of signals (n, m)
     "mini-block-fisher": (1, 5.5, 0),
-    "kfac": (1.6, 2, 1),
     "shampoo": (2.1, 3, 0),
     "tnt": (2.1, 4, 0),
     "kbfgs": (2.1, 5, 1.3),
@@ -197,7 +352,7 @@ def layerwise_memory(
     on_gpu=False,
 ):  # fmt: skip
     """Bytes of one step of a layer-wise method, a key of `LAYERS`, on a two-layer network; see `near_linear_memory`."""
-    size = _memory(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
     kept = size.item * LAYERS[name](LayerSpec("dense", m, d, bias=False), n).state - size.weights
     factors, weights, signals = LAYERWISE[name]
     busy = statistics_due or inverse_due or name.startswith("kbfgs")

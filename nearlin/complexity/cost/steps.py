@@ -116,7 +116,7 @@ def _sketch(net, name, rows):
 def _cg(n, p, K):
     """Vector operations of K iterations of PCG on J Jᵀ + λ I that also accumulate Jᵀg."""
     each = 6 * n + 2 * _dot(n) + p  # λ v, x, r; curvature and norm; α Jᵀv
-    between = 2 * n + _dot(n) + 2 * p  # p ← z + β p; <r, z>; the sum of the α Jᵀv
+    between = 2 * n + _dot(n) + p  # p ← z + β p; <r, z>; the sum of the α Jᵀv
     return 2 * _dot(n) + K * each + (K - 1) * between
 
 

@@ -1,0 +1,114 @@
+"""The peak that `estimate` tells beforehand is that of three steps, within a tenth: of the arrays here, of processes at night."""
+
+import statistics
+import sys
+
+import pytest
+
+from tests.experiments import peaks
+
+NEAR, GN = "near-linear-gauss-newton", "gauss-newton"
+FIRST_ORDER = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
+WIDE = {"rows": 256, "features": 16, "width": 8192}
+TALL = {"rows": 512, "features": 24, "width": 2048, "dtype": "float32"}
+BATCH = {**WIDE, "rows": 1024, "batch_size": 256}
+CLASSES = {"rows": 300, "features": 60, "hidden": (128,), "outputs": 3, "classes": True}
+TARGETS = {"rows": 60, "features": 40, "hidden": (128, 64), "outputs": 6}
+SMALL = {"rows": 90, "features": 40, "hidden": (64, 48), "outputs": 8, "classes": True}
+
+
+def one(sizes, optimizer, **more):
+    return {**sizes, "optimizer": optimizer, **more}
+
+
+def planned(sizes, *plans, **more):
+    return [one(sizes, GN, settings={"plan": plan}, **more) for plan in plans]
+
+
+CASES = [
+    *(one(sizes, name) for name in FIRST_ORDER for sizes in (WIDE, TALL)),
+    *(one(CLASSES, name) for name in FIRST_ORDER),
+    *(one(sizes, name) for name in (NEAR, "gram-gauss-newton", "natural-gradient", GN) for sizes in (WIDE, TALL, BATCH)),
+    *(one(WIDE, name, activation="tanh") for name in ("adam", NEAR, "gram-gauss-newton", GN)),
+    *(one(WIDE, name, outputs=4) for name in ("adam", NEAR, "gram-gauss-newton", GN)),
+    one(BATCH, "adam"),
+    *planned(WIDE, "frozen", "pivoted"),
+    *planned(WIDE, "class-averaged", "per-class", outputs=4),
+    *(one(sizes, "kfac", **more) for sizes in (CLASSES, TARGETS) for more in ({}, {"dtype": "float32"})),
+    one({**WIDE, "width": 512}, "kfac"),
+    *(one(sizes, GN) for sizes in (CLASSES, TARGETS, SMALL)),
+    *(one(sizes, GN, dtype="float32") for sizes in (CLASSES, SMALL)),
+    *planned(TARGETS, "sketch", "class-averaged", "per-class", "frozen", "cg", "kfac", "diagonal", "parameter-cg", "direct"),
+    *planned(SMALL, "exact", "nystrom", "direct"),
+    *planned(CLASSES, "exact", "cg", "parameter-cg"),
+]  # fmt: skip
+
+
+def label(case):
+    words = [case["optimizer"], *case.get("settings", {}).values(), "x".join(map(str, case.get("hidden", (case.get("width"),))))]
+    words += [f"c{case['outputs']}"] if "outputs" in case else []
+    words += [case.get("dtype"), case.get("activation")]
+    return "-".join(filter(None, [*words, "batches" * ("batch_size" in case)]))
+
+
+def assert_near(told, found):
+    assert 0.9 <= told / found <= 1.1, f"{told / 1e6:.2f} MB are told, and {found / 1e6:.2f} MB are found"
+
+
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_the_peak_of_three_steps_is_told_within_a_tenth(case):
+    assert_near(peaks.estimated(case).peak, peaks.traced(case))
+
+
+IN_TORCH = [
+    *(one(WIDE, name) for name in (*FIRST_ORDER, NEAR, "gram-gauss-newton", "natural-gradient", GN)),
+    one(BATCH, NEAR),
+    one(WIDE, NEAR, settings={"preconditioner": "pivoted"}),
+    *(one(sizes, name) for name in ("adam", "kfac", GN) for sizes in (CLASSES, TARGETS)),
+    *planned(TARGETS, "class-averaged", "cg", "kfac", "direct"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", IN_TORCH, ids=label)
+def test_the_peak_in_torch_is_told_within_a_tenth(case):
+    pytest.importorskip("torch")
+    case = {**case, "backend": "torch"}
+    assert_near(peaks.estimated(case).peak, peaks.profiled(case))
+
+
+# ----------------------------------------------------------------------------------------------------- nightly: of processes
+
+LARGE = {"rows": 1024, "features": 64, "width": 131072}  # 64 MB of weights
+LONG = {"rows": 4096, "features": 16, "width": 65536}
+MANY = {"rows": 32768, "features": 16, "width": 65536}
+PERCEPTRON = {"rows": 4000, "features": 784, "hidden": (1024,), "outputs": 10, "classes": True}
+REGRESSION = {"rows": 3000, "features": 64, "hidden": (256, 256)}
+PROCESSES = [
+    *(one(LARGE, name) for name in FIRST_ORDER),
+    *(one(LARGE, name, dtype="float32", rows=2048, width=2**18) for name in ("sgd", "adam")),
+    *(one(LONG, name) for name in (NEAR, "gram-gauss-newton", "natural-gradient", GN)),
+    *(one(LARGE, name) for name in (NEAR, "gram-gauss-newton", GN)),
+    one(LONG, NEAR, dtype="float32", rows=8192),
+    one({**LARGE, "rows": 4096, "batch_size": 1024}, NEAR),
+    one({**LARGE, "rows": 4096, "batch_size": 1024}, "adam"),
+    one(MANY, NEAR),
+    *(one(PERCEPTRON, name, rows=20000) for name in ("adam", GN)),
+    *(one({**PERCEPTRON, "hidden": (2048, 1024)}, name) for name in ("adam", "kfac")),
+    one(REGRESSION, GN),
+    *planned(REGRESSION, "kfac", rows=20000),
+    *planned({**REGRESSION, "rows": 2000}, "sketch"),
+    *(one(LARGE, name, backend="torch") for name in ("sgd", "adam", NEAR, "gram-gauss-newton", GN)),
+    one({**PERCEPTRON, "hidden": (2048, 1024)}, "kfac", backend="torch"),
+]  # fmt: skip
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident peak of Linux")
+@pytest.mark.parametrize("case", PROCESSES, ids=lambda case: label(case) + "-torch" * ("backend" in case))
+def test_the_growth_of_a_process_is_told_within_a_tenth(case):
+    if "backend" in case:
+        pytest.importorskip("torch")
+    told = peaks.estimated(case).peak - peaks.at_init(case)
+    assert peaks.estimated(case).peak > 300e6
+    assert_near(told, statistics.median(peaks.grown(case) for _ in range(3)))
