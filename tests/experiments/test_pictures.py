@@ -128,7 +128,9 @@ def untrue_ticks(figure, named=False):
 
 
 def data_lines(axes):
-    return [line for line in axes.get_lines() if len(line.get_xdata()) and line.get_zorder() != 1]
+    """Those that have their x on the horizontal axis: a level spans the panel."""
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) and line.get_zorder() != 1]
+    return [line for line in lines if line.get_transform().contains_branch_seperately(axes.transData)[0]]
 
 
 def look(artist):
