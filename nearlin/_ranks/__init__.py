@@ -7,8 +7,9 @@ Ranks that do not ask for the same end with `Diverged`, and none waits for anoth
 Arrays of a GPU go by the host.
 """
 
+from nearlin._ranks.launch import launched
 from nearlin._ranks.protocol import Alone, Diverged
 from nearlin._ranks.threads import together
 from nearlin._ranks.world import World
 
-__all__ = ["Alone", "Diverged", "World", "together"]
+__all__ = ["Alone", "Diverged", "World", "launched", "together"]

@@ -14,12 +14,13 @@ from nearlin.experiments.problems import Problem
 from nearlin.experiments.recipes import RECIPES, Recipe
 from nearlin.experiments.registry import OPTIMIZERS, make_optimizer
 from nearlin.experiments.result import Interrupted, Result
+from nearlin.experiments.teams import Team
 from nearlin.experiments.training import train
 from nearlin.experiments.tuning import Tuning, tune
 from nearlin.experiments.verification import Verification, verify
 
 __all__ = [
-    "Config", "Interrupted", "Result", "train",
+    "Config", "Interrupted", "Result", "Team", "train",
     "OPTIMIZERS", "RECIPES", "Problem", "Recipe", "build", "make_optimizer",
     "Comparison", "Tuning", "compare", "tune",
     "CheckpointError", "Prediction", "predict",

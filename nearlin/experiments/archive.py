@@ -2,8 +2,9 @@
 
 Format 3. Beside the arrays, ``structure`` is JSON in three parts. ``tree`` holds None, bool, int, float, str, tuples, lists,
 dicts, and the records of this package by their short names (`class_names`); an array in it is a number, its place in ``arrays``,
-where dtype and shape stand beside the ``parts`` that it is put together from: today one entry of the same file,
-``{"entry": "array_0"}``. A part that also names a file and rows, for matrices that are written by several, has its place here.
+where dtype and shape stand beside the ``parts`` that it is put together from: one entry of the same file,
+``{"entry": "array_0"}``; or, where rows are split over ranks, an entry of each rank's own file beside it, with its rows and
+checksum, ``{"entry": "array_0", "file": "checkpoint.npz.5e1f-0", "rows": [0, 512], "crc": 1}``.
 ``digest`` is the SHA-256 of the structure and of the checksums that the archive keeps of its other entries. Arrays of any backend
 are stored as host arrays. Fields that a record calls ``transient`` (caches, without which the same numbers come out) are left
 out, and come back as their defaults.
@@ -12,6 +13,7 @@ out, and come back as their defaults.
 import dataclasses
 import hashlib
 import json
+import secrets
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import numpy as np
 from nearlin._array import asarray, is_array, to_numpy
 from nearlin.experiments.class_names import class_of, fields, name_of
 from nearlin.experiments.folders import reason, write_atomically
+from nearlin.nn import Split
 
 FORMAT, EARLIER = "nearlin checkpoint 3", ("nearlin checkpoint 1", "nearlin checkpoint 2")
 
@@ -28,8 +31,10 @@ class CheckpointError(ValueError):
     """A file that is not a checkpoint of this package, or is damaged, or does not fit the call."""
 
 
-def write(path, tree):
+def write(path, tree, leads=True):
     """Write a tree; either the whole file appears under ``path``, or what was there before stays.
+
+    Where arrays are split over several ranks, each calls it, and writes its rows; of other trees the one that ``leads`` writes.
 
     Raises
     ------
@@ -40,13 +45,70 @@ def write(path, tree):
     """
     arrays = []
     content = {"format": FORMAT, "tree": _encode(tree, arrays), "arrays": None}
-    content["arrays"] = [_described(i, array) for i, array in enumerate(arrays)]
-    write_atomically(path, lambda file: _pack(file, json.dumps(content).encode(), arrays))
+    split = {i: array for i, array in enumerate(arrays) if isinstance(array, Split)}
+    parts = _write_parts(Path(path), split) if split else {}
+    content["arrays"] = [_described(i, array, parts) for i, array in enumerate(arrays)]
+    whole = {i: array for i, array in enumerate(arrays) if i not in split}
+    write_main = lambda: write_atomically(path, lambda file: _pack(file, json.dumps(content).encode(), whole))  # noqa: E731
+    if split:
+        _by_rank_0(next(iter(split.values())).ranks, write_main)
+        _sweep(Path(path), parts)
+    elif leads:
+        write_main()
+        _sweep(Path(path), {})
+
+
+def _write_parts(path, split):
+    """Write this rank's rows beside ``path``: of every array the parts of all ranks, by its number."""
+    ranks = next(iter(split.values())).ranks
+    name = f"{path.name}.{ranks.each(secrets.token_hex(4), 'checkpoint')[0]}-{ranks.rank}"
+    own = {i: to_numpy(array.local) for i, array in split.items()}
+    held = {i: array.ranks.share(array.rows, array.unit) for i, array in split.items()}
+    checksums, error = {}, ""
+    try:
+        write_atomically(path.with_name(name), lambda file: checksums.update(_put_all(file, own)))
+    except OSError as lost:
+        error = reason(lost)
+    rows = {i: [one.start, one.stop] for i, one in held.items()}
+    found = ranks.each((name, checksums, rows, error), "parts of the checkpoint")
+    for rank, (*_, why) in enumerate(found):
+        if why:
+            raise OSError(f"rank {rank} cannot write its part: {why}")
+    part = lambda i, file, sums, rows: {"file": file, "entry": _entry(i), "rows": rows[i], "crc": sums[_entry(i)]}  # noqa: E731
+    return {i: [part(i, *one) for *one, _ in found] for i in split}
+
+
+def _by_rank_0(ranks, work):
+    """``work()`` by rank 0; an `OSError` there is raised on all."""
+    error = ""
+    if ranks.rank == 0:
+        try:
+            work()
+        except OSError as lost:
+            error = reason(lost)
+    if why := ranks.each(error, "checkpoint")[0]:
+        raise OSError(why)
+
+
+def _sweep(path, parts):
+    """Remove what earlier checkpoints have left beside this one."""
+    kept = {part["file"] for one in parts.values() for part in one}
+    for old in path.parent.glob(f"{path.name}.*-*"):
+        if old.name not in kept:
+            old.unlink(missing_ok=True)
+
+
+def _put_all(file, arrays):
+    """Write arrays by number into an archive; the checksums of its entries."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for i, array in arrays.items():
+            _put(archive, _entry(i), array)
+        return {entry.filename.removesuffix(".npy"): entry.CRC for entry in archive.infolist()}
 
 
 def _pack(file, structure, arrays):
     with zipfile.ZipFile(file, "w") as archive:
-        for i, array in enumerate(arrays):
+        for i, array in arrays.items():
             _put(archive, _entry(i), array)
         _put(archive, "digest", _bytes(_digest(structure, archive)))
         _put(archive, "structure", _bytes(structure))
@@ -72,8 +134,10 @@ def _digest(structure, archive):
     return hashlib.sha256(structure + json.dumps(sums).encode()).digest()
 
 
-def read(path, like=None):
+def read(path, like=None, rows=None):
     """The tree in a file that `write` wrote, with NumPy arrays, or with arrays next to ``like`` in their own dtype.
+
+    Of arrays that were split over ranks all rows are read, or those that ``rows(n)``, a slice, has of n.
 
     Raises
     ------
@@ -89,7 +153,9 @@ def read(path, like=None):
     except OSError as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {reason(error)}") from error
     try:
-        tree = _decode(content["tree"], [_assembled(array, entries) for array in content["arrays"]])
+        tree = _decode(content["tree"], [_assembled(array, entries, path, rows) for array in content["arrays"]])
+    except CheckpointError:
+        raise
     except (AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} was written by another version of nearlin: {error}") from error
     return tree if like is None else next_to(tree, like)
@@ -120,16 +186,23 @@ def _check_format(path, found):
 
 def next_to(tree, like):
     """The same tree with every array next to ``like``, in its own dtype."""
+    return mapped(tree, lambda array: asarray(array, like=like, dtype=str(array.dtype)))
+
+
+def mapped(tree, f):
+    """The same tree with ``f(array)`` for every array, of split ones for their rows."""
+    if isinstance(tree, Split):
+        return tree.like(f(tree.local))
     if is_array(tree):
-        return asarray(tree, like=like, dtype=str(tree.dtype))
+        return f(tree)
     if isinstance(tree, dict):
-        return {key: next_to(value, like) for key, value in tree.items()}
+        return {key: mapped(value, f) for key, value in tree.items()}
     if _is_namedtuple(tree):
-        return type(tree)(*(next_to(value, like) for value in tree))
+        return type(tree)(*(mapped(value, f) for value in tree))
     if isinstance(tree, tuple | list):
-        return type(tree)(next_to(value, like) for value in tree)
+        return type(tree)(mapped(value, f) for value in tree)
     if dataclasses.is_dataclass(tree):
-        moved = {f.name: next_to(getattr(tree, f.name), like) for f in dataclasses.fields(tree) if f.init}
+        moved = {f_.name: mapped(getattr(tree, f_.name), f) for f_ in dataclasses.fields(tree) if f_.init}
         return type(tree)(**moved)
     return tree
 
@@ -141,6 +214,9 @@ def _is_namedtuple(value):
 def _encode(value, arrays):
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
+    if isinstance(value, Split):
+        arrays.append(value if value.ranks.size > 1 else to_numpy(value.local))
+        return {"array": len(arrays) - 1}
     if is_array(value) or isinstance(value, np.generic):
         host = to_numpy(value)
         if host.dtype.kind not in "fiub":
@@ -174,16 +250,44 @@ def _entry(i):
     return f"array_{i}"
 
 
-def _described(i, array):
-    return {"dtype": str(array.dtype), "shape": array.shape, "parts": [{"entry": _entry(i)}]}
+def _described(i, array, parts):
+    dtype = to_numpy(array.local).dtype if isinstance(array, Split) else array.dtype
+    return {"dtype": str(dtype), "shape": array.shape, "parts": parts.get(i, [{"entry": _entry(i)}])}
 
 
-def _assembled(described, entries):
+def _assembled(described, entries, path, rows=None):
     """An array from its parts; `ValueError` where it is not what its description says."""
-    (part,) = described["parts"]
-    if set(part) != {"entry"}:
-        raise ValueError("an array lies in files of its own")
+    parts = described["parts"]
+    if "file" in parts[0]:
+        return _rows_of(described, path, rows)
+    (part,) = parts
     array = entries[part["entry"]]
     if (str(array.dtype), list(array.shape)) != (described["dtype"], described["shape"]):
         raise ValueError(f"{part['entry']} is {array.dtype} {array.shape}; expected {described['dtype']} {described['shape']}")
     return array
+
+
+def _rows_of(described, path, rows):
+    """The rows of an array in the files of several ranks, all or some."""
+    n = described["shape"][0]
+    wanted, found = slice(0, n) if rows is None else rows(n), []
+    for part in described["parts"]:
+        start, stop = part["rows"]
+        first, last = max(start, wanted.start), min(stop, wanted.stop)
+        if first < last:
+            found.append(_part(path.with_name(part["file"]), part)[first - start : last - start, ...])
+    array = np.concatenate(found)
+    if (str(array.dtype), array.shape) != (described["dtype"], (wanted.stop - wanted.start, *described["shape"][1:])):
+        raise ValueError(f"the parts hold {array.dtype} {array.shape}; expected {described['dtype']} {described['shape']}")
+    return array
+
+
+def _part(path, part):
+    """The array of one rank's file; `CheckpointError` where that is missing, or is not the one that was written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if part["crc"] == archive.getinfo(f"{part['entry']}.npy").CRC:
+                return _get(archive, part["entry"])
+    except Exception as error:  # as in `_unpacked`
+        raise CheckpointError(f"{path}, a part of a checkpoint, is missing, truncated or damaged") from error
+    raise CheckpointError(f"{path} is damaged: it holds something else than what was written")

@@ -3,6 +3,7 @@
 from nearlin._array import fold_in, namespace, permutation
 from nearlin.data import augment
 from nearlin.experiments.config import ALL
+from nearlin.nn import OwnRows
 
 _SHUFFLE, _AUGMENT = 0x73687566666C65, 0x6175676D  # keep these streams apart from other users of the same seed
 
@@ -25,11 +26,11 @@ class Batches:
     """Batch t of the rows ``train``, (x, y) or (x, y, w), as `epoch` divides them; ``augmented`` images are cropped and flipped.
 
     Sample weights w go with their rows; those of a mini-batch are divided by their mean, so that it is 1 again. `ValueError` for
-    a mini-batch of zeros alone.
+    a mini-batch of zeros alone. ``own(rows)`` is the slice of a batch that this rank reads of x, or None: rows are drawn alike.
     """
 
-    def __init__(self, train, batch_size, seed, drop_last=False, augmented=False):
-        self._train, self._seed, self._augment = train, seed, augmented
+    def __init__(self, train, batch_size, seed, drop_last=False, augmented=False, own=None):
+        self._train, self._seed, self._augment, self._own = train, seed, augmented, own
         self.rows = self._train[0].shape[0]
         self.batch_size, self.per_epoch = epoch(self.rows, batch_size, drop_last)
         self.full = self.batch_size == self.rows
@@ -40,7 +41,11 @@ class Batches:
             return self._augmented(self._train, t)
         order = permutation(fold_in(self._seed, _SHUFFLE, number), self.rows, self._train[0])
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-        return self._augmented(_of_mean_one(tuple(namespace(a).take(a, rows, axis=0) for a in self._train)), t)
+        own = self._own(len(rows)) if self._own and not self._augment else None
+        x, *others = self._train
+        taken = namespace(x).take(x, rows if own is None else rows[own], axis=0)
+        batch = _of_mean_one((taken, *(namespace(a).take(a, rows, axis=0) for a in others)))
+        return self._augmented(batch if own is None else (OwnRows(taken, own), *batch[1:]), t)
 
     def _augmented(self, batch, t):
         if not self._augment:

@@ -20,7 +20,22 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def save(path, *, params, state, step, seed, config, preprocessing, header, statistics=(), records=(), best=None, ended=None):
+def save(
+    path,
+    *,
+    params,
+    state,
+    step,
+    seed,
+    config,
+    preprocessing,
+    header,
+    statistics=(),
+    records=(),
+    best=None,
+    ended=None,
+    leads=True,
+):
     """Write a checkpoint, which `train` resumes and `predict` reads; the whole file appears, or what was there before stays.
 
     Parameters
@@ -48,6 +63,8 @@ def save(path, *, params, state, step, seed, config, preprocessing, header, stat
         The parameters that validation found best so far.
     ended : str, optional
         How the run ended, as `Result.ended`; None where it goes on.
+    leads : bool
+        Whether this is rank 0 of several that call it, or the only one.
 
     Raises
     ------
@@ -71,10 +88,10 @@ def save(path, *, params, state, step, seed, config, preprocessing, header, stat
     }
     if found := _misfit("", tree, SCHEMA):
         raise TypeError(f"a checkpoint cannot be made: {found}")
-    archive.write(path, tree)
+    archive.write(path, tree, leads)
 
 
-def load(path, like=None):
+def load(path, like=None, rows=None):
     """Read a checkpoint as the dict that `save` was given.
 
     Parameters
@@ -82,13 +99,15 @@ def load(path, like=None):
     path : str or path
     like : array, optional
         Arrays are put next to it (its backend and device, their own dtype); NumPy arrays without it.
+    rows : callable, optional
+        ``rows(n)`` is the slice of the n rows of arrays split over ranks that is read; by default all are.
 
     Raises
     ------
     CheckpointError
         The file is missing, foreign, damaged, of another format, or holds no run.
     """
-    tree = archive.read(path, like)
+    tree = archive.read(path, like, rows)
     if found := _misfit("", tree, SCHEMA):
         raise CheckpointError(f"{path} holds no run: {found}")
     return tree

@@ -14,17 +14,20 @@ from nearlin.data import NAMES
 from nearlin.experiments import comparison_report, cost_report, folders, options, report
 from nearlin.experiments.comparison import DEFAULT as COMPARED
 from nearlin.experiments.comparison import ON_RECIPES, compare
+from nearlin.experiments.endings import USER_ERROR, expected, say
+from nearlin.experiments.endings import sentence as said
 from nearlin.experiments.environment import info, nearlin_version
 from nearlin.experiments.estimation import ITERATIONS, estimate
 from nearlin.experiments.measuring import MEASUREMENTS, check_out, measure_rates, write_rates
 from nearlin.experiments.prediction import predict
 from nearlin.experiments.progress import bar, numbered
 from nearlin.experiments.recipes import RECIPES
+from nearlin.experiments.teams import on_ranks
 from nearlin.experiments.training import result_of, run
 from nearlin.experiments.tuning import RUNS, SHARE, listed, tune
 from nearlin.experiments.verification import select, verify
 
-INTERRUPTED, USER_ERROR, NOT_FINITE, CLAIM_FAILED, UNWRITTEN = 130, 2, 1, 1, 1
+NOT_FINITE, CLAIM_FAILED, UNWRITTEN = 1, 1, 1
 
 
 class _Failure(click.ClickException):
@@ -41,32 +44,13 @@ class _Group(click.Group):
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt as interruption:
-                click.echo(f"\n{interruption}" if str(interruption) else "\nInterrupted.", err=True)
-                ctx.exit(INTERRUPTED)
+                ctx.exit(say(interruption))
             except (click.ClickException, click.Abort, click.exceptions.Exit):
                 raise
             except Exception as error:
-                if ctx.params.get("debug") or not _expected(error):
+                if ctx.params.get("debug") or not expected(error):
                     raise
-                raise _Failure(_sentence(error)) from error
-
-
-def _expected(error):
-    """Whether ``error`` speaks about the user's input or machine."""
-    return isinstance(error, ValueError | TypeError | OSError | MemoryError | ImportError | ArithmeticError) or _out_of_memory(
-        error
-    )
-
-
-def _out_of_memory(error):
-    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
-
-
-def _sentence(error):
-    text = " ".join(" ".join([str(error), *getattr(error, "__notes__", ())]).split()) or type(error).__name__
-    if _out_of_memory(error):
-        return f"out of memory ({text}); a smaller --width or --batch-size, or --dtype float32, needs less"
-    return text
+                raise _Failure(said(error)) from error
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):
@@ -112,10 +96,11 @@ def cli(debug):
 @options.out("run", "DATA-OPTIMIZER-SEED", " where it holds a run; with --resume the folder of the checkpoint")
 @options.count("--checkpoint-every", "Write the checkpoint every K steps besides the end.", metavar="K", default=0, least=0)
 @options.path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
+@options.ranks
 @options.all_steps
 @options.progress
 @click.pass_context
-def train_command(ctx, data, out, checkpoint_every, resume, all_steps, progress, **given):
+def train_command(ctx, data, out, checkpoint_every, resume, ranks, all_steps, progress, **given):
     """Fit a wide two-layer network or a perceptron to DATA, or the network of a problem to its data.
 
     DATA is a problem or a data set by name, or a file: .csv or .tsv (name its --target), .npz with arrays x and y, .npy with
@@ -146,9 +131,8 @@ def train_command(ctx, data, out, checkpoint_every, resume, all_steps, progress,
     elif out is None:
         out = resume.parent
     given = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    result = run(
-        data, given, out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress, announce=report.print_header
-    )
+    how = {"out": out, "checkpoint_every": checkpoint_every, "resume": resume, "progress": progress}
+    result = on_ranks(ranks, lambda team: run(data, given, **how, announce=report.print_header, team=team), say)
     report.print_result(result, all_steps=all_steps)
     if result.ended == "non-finite":
         ctx.exit(NOT_FINITE)

@@ -13,6 +13,8 @@ from pathlib import Path
 from nearlin.experiments import locks
 from nearlin.experiments.locks import Taken
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # they end a run
+
 
 class Free:
     """The first of ``base``, ``base-2``, ``base-3``, ... that nothing and nobody has taken."""
@@ -168,15 +170,16 @@ def write_atomically(path, write):
 
 @contextlib.contextmanager
 def shielded():
-    """What is written in this context is written whole: Ctrl-C is not heard."""
+    """What is written in this context is written whole: Ctrl-C and its like are not heard."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

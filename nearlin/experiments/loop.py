@@ -20,6 +20,7 @@ from nearlin.experiments.records import Record, gradients, line, no_way_on, rela
 from nearlin.experiments.registry import fields
 from nearlin.experiments.result import Interrupted, Result, message
 from nearlin.experiments.stopping import Best, ended, improves
+from nearlin.experiments.teams import ALONE
 
 
 class Setup(NamedTuple):
@@ -49,8 +50,9 @@ class Snapshot(NamedTuple):
 class Trainer:
     """A run in progress. `run` takes the steps; ``snapshot`` and ``records`` are what there is so far."""
 
-    def __init__(self, setup, snapshot, header=None, records=()):
+    def __init__(self, setup, snapshot, header=None, records=(), team=ALONE):
         self.config, self.problem, self.optimizer, self.batches = setup
+        self.team, self._asked = team, lambda: False
         self.snapshot, self.records = snapshot, list(records)
         self.cpu_seconds = sum(record["cpu_seconds"] for record in self.records)  # of the steps so far, all threads together
         self.objective, self._compiled = self._counted(), not on_gpu(self.problem.like)
@@ -71,6 +73,7 @@ class Trainer:
             "data": self.problem.describe(),
             "parameters": sum(math.prod(W.shape) for W in self.snapshot.params),
             "initial_loss": initial_loss,
+            **({"ranks": {"by": self.team.by, "processes": self.team.processes()}} if self.team.several else {}),
         }
 
     def write_to(self, folder):
@@ -84,19 +87,20 @@ class Trainer:
 
         ``progress`` may also be a function of the share of the steps that is done, and of the `Record` of the last one.
         """
-        try:
-            with _live(self, progress) as live:
-                ended = ended or self._reached() or self._steps(live)
-        except KeyboardInterrupt:
-            ended = ended or "interrupted"
-        except Exception as error:
-            if self.folder is not None and self.snapshot.step:
-                with contextlib.suppress(Exception):
-                    path = self.folder.save_last(**self._tree())
-                    error.add_note(f"(the checkpoint of the {self.snapshot.step} complete steps is {path})")
-            raise
-        with shielded():
-            result = self._finish(ended)
+        with self.team.signals() as self._asked:
+            try:
+                with _live(self, progress) as live:
+                    ended = ended or self._reached() or self._steps(live)
+            except KeyboardInterrupt:
+                ended = ended or "interrupted"
+            except Exception as error:
+                if self.folder is not None and self.snapshot.step:
+                    with contextlib.suppress(Exception):
+                        path = self.folder.save_last(**self._tree())
+                        error.add_note(f"(the checkpoint of the {self.snapshot.step} complete steps is {path})")
+                raise
+            with shielded():
+                result = self._finish(ended)
         if ended == "interrupted":
             raise Interrupted(result)
         return result
@@ -117,23 +121,28 @@ class Trainer:
 
     def _steps(self, live):
         while self.snapshot.step < self.config.steps:
-            record, after = self._step()
-            if not all(math.isfinite(loss) for loss in (record.loss, record.loss_after) if loss is not None):
-                self._note(record, self.snapshot._replace(step=after.step))
-                return "non-finite"
-            self._note(record, after)
-            live(record)
-            if self.folder is not None and self.folder.every and after.step % self.folder.every == 0:
-                self.folder.save(**self._tree())
-            if ended := self._reached():
+            if ended := self.team.first(self._after(*self._step(), live)):
                 return ended
-            if self._stalled():
-                return "stalled"
-            if self.config.time_limit and self.cpu_seconds >= self.config.time_limit:
-                return "time limit"
-            if not record.accepted and record.inner_iterations is None:
-                return "non-finite"  # the only reason for which a first-order step is refused, and it would be again
         return "steps"
+
+    def _after(self, record, after, live):
+        """Note a step; why the run ends with it, or None. Times and signals are this rank's."""
+        if not all(math.isfinite(loss) for loss in (record.loss, record.loss_after) if loss is not None):
+            self._note(record, self.snapshot._replace(step=after.step))
+            return "non-finite"
+        self._note(record, after)
+        live(record)
+        if self.folder is not None and self.folder.every and after.step % self.folder.every == 0:
+            self.folder.save(**self._tree())
+        if ended := self._reached():
+            return ended
+        if self._stalled():
+            return "stalled"
+        if self.config.time_limit and self.cpu_seconds >= self.config.time_limit:
+            return "time limit"
+        if not record.accepted and record.inner_iterations is None:
+            return "non-finite"  # the only reason for which a first-order step is refused, and it would be again
+        return "interrupted" if self._asked() else None
 
     def _counted(self):
         return nn.Counted(dataclasses.replace(self.problem.objective, statistics=self.snapshot.statistics))
@@ -242,7 +251,7 @@ class Trainer:
         loss = known if known and math.isfinite(known) else training_loss(problem, params)
         result = Result(
             config=self.config,
-            problem=self.problem,
+            problem=self.team.whole(self.problem),
             optimizer=self.optimizer,
             params=params,
             state=self.snapshot.state,
@@ -262,6 +271,7 @@ class Trainer:
             seconds=sum(record["seconds"] for record in self.records),
             folder=None if self.folder is None else self.folder.path,
             checkpoint=checkpoint,
+            waited=self.team.waited(),
         )
         return dataclasses.replace(result, message=message(result, self.batches))
 

@@ -9,6 +9,7 @@ import click
 from nearlin.experiments.config import ALL, OPTIONS, kinds, words
 from nearlin.experiments.measuring import read_rates
 from nearlin.experiments.registry import OPTIMIZERS
+from nearlin.experiments.teams import KINDS
 
 SOURCE = ("target", "task", "test_fraction")
 SPLIT = (*SOURCE, "validation_fraction")
@@ -143,6 +144,11 @@ def _once(ctx, param, values):
 
 
 all_steps = click.option("--all-steps", is_flag=True, help="Print every step; of a long run the middle is left out otherwise.")
+ranks = click.option(
+    "--ranks",
+    type=click.Choice(KINDS),
+    help="Split samples, or the neurons of the two-layer network, over the ranks of mpiexec -n 4 python -m mpi4py -m nearlin.",
+)
 progress = click.option(
     "--progress/--no-progress",
     default=True,

@@ -126,7 +126,8 @@ class Problem:
 
     def batches(self, batch_size, seed):
         """The `Batches` of a run; recipes leave out the incomplete one of an epoch."""
-        return Batches(self.train, batch_size, seed, drop_last=self.recipe, augmented=self.augment)
+        own = getattr(self.objective, "own", None)  # the rows of a rank
+        return Batches(self.train, batch_size, seed, drop_last=self.recipe, augmented=self.augment, own=own)
 
     def chunks(self, batch):
         """The batch, in parts that are evaluated one at a time where data are large."""

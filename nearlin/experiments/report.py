@@ -35,6 +35,7 @@ def print_header(trainer, stream=None):
         ),
         ("optimizer", _hyperparameters(trainer.optimizer)),
         ("backend", f"{config.backend}, {config.dtype}, seed {config.seed}"),
+        *_ranks(header.get("ranks")),
         ("GPU", gpu_line(header["gpu"]) if header.get("gpu") else None),
         (
             "batches",
@@ -45,6 +46,14 @@ def print_header(trainer, stream=None):
         ("resumed", f"at step {trainer.snapshot.step}" if trainer.snapshot.step else None),
         ("writing to", str(trainer.folder) if trainer.folder else None),
     )
+
+
+def _ranks(ranks):
+    """A line for every rank: what runs where."""
+    if not ranks:
+        return
+    for one in ranks["processes"]:
+        yield f"rank {one['rank']}", f"PID {one['pid']} on {one['host']}, {one['threads']} BLAS thread(s), its {ranks['by']}"
 
 
 def _rows(problem):
@@ -98,6 +107,7 @@ def print_result(result, stream=None, all_steps=False):
         ("validation", _validation(result)),
         ("test loss", None if result.final_test_loss is None else _number(result.final_test_loss)),
         ("time", f"{seconds(result.seconds)} s in {result.steps} step{'s' * (result.steps != 1)}{_compilation(result.records)}"),
+        ("waited", result.waited and f"{', '.join(map(seconds, result.waited))} s, rank by rank, for others"),
         ("preconditioner", _preconditioners(result.records)),
         ("route", "S: on the sample side, P: on the parameter side; d_eff: effective dimension" if planned else None),
         ("plan", _plans(result.records)),

@@ -25,7 +25,8 @@ class Result:
     and all errors are those after ``best_step`` steps, where it was best; ``state`` is that of the last one.
     ``records`` are plain dicts with the fields of `Record`.
     ``folder``, ``checkpoint``, ``log`` and ``plot`` are paths, or None where nothing was written; ``unwritten`` holds a sentence
-    for each file that could not be, and for a checkpoint that lies elsewhere.
+    for each file that could not be, and for a checkpoint that lies elsewhere. ``waited`` are the seconds that each of several
+    ranks has waited for others.
     """
 
     config: Config
@@ -52,6 +53,7 @@ class Result:
     log: Path | None = None
     plot: Path | None = None
     unwritten: tuple = ()
+    waited: tuple | None = None
 
     def predict(self, x):
         """Network outputs (n,) or (n, c) in the units of the data, for NumPy inputs (n, d) in the units of the data.

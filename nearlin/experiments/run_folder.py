@@ -18,7 +18,7 @@ class RunFolder:
     """The folder of the run whose head is ``header``, claimed for the time of a context.
 
     ``out`` is its path, or a `folders.Free`. The checkpoint is written every ``every`` steps besides the end, 0: never. A new run
-    that leaves the context before its first step leaves nothing.
+    that leaves the context before its first step leaves nothing. ``apart`` is whether weights are split over ranks.
 
     Raises
     ------
@@ -33,7 +33,7 @@ class RunFolder:
         self._claim = folders.claim(out, lambda folder: self._found(folder, resume))
         self.path = self._claim.path
         self.log, self.checkpoint = self.path / LOG, self.path / CHECKPOINT
-        self._begun, self._appends = resume is not None, True
+        self._begun, self._appends, self.apart = resume is not None, True, False
 
     def __str__(self):
         return str(self.path)
@@ -84,7 +84,7 @@ class RunFolder:
     def save_last(self, **tree):
         """Write the checkpoint at the end, where the folder cannot take it into another one; its path, or None."""
         self._begun = True
-        for path in itertools.chain((self.checkpoint,), _elsewhere(self.path.name)):
+        for path in itertools.chain((self.checkpoint,), () if self.apart else _elsewhere(self.path.name)):
             with folders.tried(path, self.unwritten):
                 checkpoint.save(path, header=self._header, **tree)
                 if path != self.checkpoint:
@@ -113,10 +113,58 @@ class RunFolder:
             return None
         plots = {LAYERS: plot_layers} if has(result.records, "layer") else {}
         plots |= {CURVATURE: plot_curvature} if damped(result.records) else {}
-        for name, plot in (plots | {FIT: plot_fit, PLOT: plot_result}).items():
+        plots |= {} if self.apart else {FIT: plot_fit}  # it passes rows through the network, which one rank has a part of
+        for name, plot in (plots | {PLOT: plot_result}).items():
             with folders.tried(self.path / name, self.unwritten, Exception):  # a picture costs no run its result
                 plot(result, self.path / name)
         return self.path / PLOT if (self.path / PLOT).exists() else None
+
+
+class Follower:
+    """The folder of a run on a rank that does not write it."""
+
+    def __init__(self, path, header, every):
+        self.path, self.every, self.checkpoint, self._header = path, every, path / CHECKPOINT, header
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return
+
+    def begin(self, records):
+        """Nothing: rank 0 writes the log."""
+
+    note = begin
+
+    def save(self, **tree):
+        """Write this rank's rows of what is split over ranks; rank 0 writes the rest, and warns where a rank cannot."""
+        with contextlib.suppress(OSError):
+            checkpoint.save(self.checkpoint, header=self._header, leads=False, **tree)
+
+    def save_last(self, **tree):
+        """As `save`; where rank 0 writes it."""
+        self.save(**tree)
+        return self.checkpoint
+
+    def finish(self, result, draw=True):
+        """The `Result` as it is."""
+        return result
+
+
+@contextlib.contextmanager
+def folder_of(team, out, header, every=0, resume=None):
+    """A context that yields a `RunFolder` on the leading rank of a team and a `Follower` on others."""
+    if not team.several:
+        with RunFolder(out, header, every, resume) as own:
+            yield own
+        return
+    own = team.together(lambda: RunFolder(out, header, every, resume) if team.leads else None, "folder")
+    with own or contextlib.nullcontext():
+        path = team.share_folder(own and own.path)
+        if own:
+            own.apart = team.apart
+        yield own or Follower(path, header, every)
 
 
 def _found(folder):

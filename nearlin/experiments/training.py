@@ -24,14 +24,15 @@ from nearlin.experiments.registry import (
     options_of,
     takes_schedules,
 )
-from nearlin.experiments.run_folder import CHECKPOINT, LOG, RunFolder
+from nearlin.experiments.run_folder import CHECKPOINT, LOG, RunFolder, folder_of
+from nearlin.experiments.teams import ALONE
 from nearlin.steps import StepDecay
 
 _WARM = 0x7761726D  # keeps this stream apart from other users of the same seed
 
 
 @takes_options
-def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True, **options):
+def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True, team=ALONE, **options):
     """Fit a wide two-layer network or a perceptron to data, or the network of a recipe to its data, and return the `Result`.
 
     Files and `Dataset` with one target that is a number get the two-layer network: features centred and in units of their
@@ -71,6 +72,8 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
         others. Of a run that is complete, log and plots are made again.
     progress : bool
         A live line on a terminal, and in a file a line every 30 seconds (needs rich).
+    team : Team
+        Ranks that train together, each by this call: see `nearlin.experiments.Team`.
     OPTIONS
 
     Returns
@@ -91,29 +94,32 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
     >>> result.steps, result.ended, result.final_loss < result.initial_loss / 10, result.predict(x).shape
     (5, 'steps', True, (32,))
     """
-    return run(data, explicit(options), out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress)
+    given = explicit(options)
+    return run(data, given, out=out, checkpoint_every=checkpoint_every, resume=resume, progress=progress, team=team)
 
 
 @unguarded()
-def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True, announce=None):
+def run(data, given, *, out=None, checkpoint_every=0, resume=None, progress=True, announce=None, team=ALONE):
     """`train`, with the options that were given as the dict ``given``; ``announce(trainer)`` is called before the first step.
 
     ``out`` may also be a function of the `Config` that is run, and it or its value a `folders.Free`.
     """
     if integer(0)("checkpoint_every", checkpoint_every) and out is None:
         raise ValueError("checkpoint_every needs a folder: give out")
+    if team.several:
+        team.compare((data if isinstance(data, str | Path) else None, sorted(given.items()), resume, checkpoint_every))
     given = _with_fields(given)
     if resume:
-        trainer, ended = _resumed(resume, data, given)
+        trainer, ended = _resumed(resume, data, given, team)
     else:
-        trainer, ended = _started(data, Config(**given, **source(data))), None
+        trainer, ended = _started(data, Config(**given, **source(data)), team), None
     out = out(trainer.config) if callable(out) else out
-    with contextlib.nullcontext() if out is None else RunFolder(out, trainer.header, checkpoint_every, resume) as folder:
+    with contextlib.nullcontext() if out is None else folder_of(team, out, trainer.header, checkpoint_every, resume) as folder:
         if folder is not None:
             trainer.write_to(folder)
-        if announce is not None:
+        if announce is not None and team.leads:
             announce(trainer)
-        return trainer.run(progress, ended)
+        return trainer.run(progress and team.leads, ended)
 
 
 @unguarded()
@@ -153,10 +159,18 @@ def _with_fields(given):
     return given | own
 
 
-def _started(data, config):
+def _started(data, config, team=ALONE):
     """A `Trainer` at step 0."""
-    problem, config = build(data, config)
-    return begin(set_up(problem, config), problem.init(config.seed))
+    setup = _built(data, config, team)
+    problem, config = setup.problem, setup.config
+    return begin(setup, problem.init(config.seed), team)
+
+
+def _built(data, config, team):
+    """The `Setup` of this rank."""
+    problem, config = team.together(lambda: build(data, config), "data")
+    team.alike(problem.fingerprint, "data")
+    return set_up(team.split(problem), config)
 
 
 def set_up(problem, config):
@@ -198,24 +212,25 @@ def _optimizer(config, batches):
     return dataclasses.replace(optimizer, **{name: None for name, value in settings.items() if value is None})
 
 
-def begin(setup, params):
+def begin(setup, params, team=ALONE):
     """A `Trainer` at step 0, after the pass over the training set that some methods begin with."""
     config, problem, optimizer, batches = setup
     state = optimizer.init(params, problem.objective)
     if hasattr(optimizer, "warm_start") and not batches.full:
         state = optimizer.warm_start(params, state, problem.objective, batches.in_order(), fold_in(config.seed, _WARM))
-    return Trainer(setup, Snapshot(0, params, state))
+    return Trainer(setup, Snapshot(0, params, state), team=team)
 
 
-def _resumed(path, data, given):
+def _resumed(path, data, given, team=ALONE):
     """A `Trainer` where the checkpoint at ``path`` left off, and how the run ended where it is complete."""
-    saved = checkpoint.load(path)
+    saved = team.together(lambda: checkpoint.load(path, rows=team.rows), "checkpoint")
     config = _resumed_config(path, saved, given)
     data = config.data if data is None else data
     if data is None:
         raise ValueError(f"{path} was trained on arrays or a Dataset; give the same data to resume")
-    problem, config = build(data, dataclasses.replace(config, **source(data)))
-    setup = set_up(problem, config)
+    setup = _built(data, dataclasses.replace(config, **source(data)), team)
+    _, problem, *_ = setup
+    config = setup.config
     found, expected = problem.fingerprint, saved["header"]["data"]["fingerprint"]
     if found != expected:
         raise ValueError(f"{problem.name} is not the data that {path} was trained on (fingerprint {found}, expected {expected})")
@@ -226,8 +241,8 @@ def _resumed(path, data, given):
             f"{path} stands at step {saved['step']} of {config.steps}; give a larger total number of steps (--steps)"
         )
     _compare_threads(path, saved["header"]["threads"], threads(config.backend))
-    saved = next_to(saved, problem.like)
-    trainer = Trainer(setup, Snapshot(*(saved[name] for name in Snapshot._fields)), saved["header"], saved["records"])
+    saved = next_to(team.split_again(saved, problem), problem.like)
+    trainer = Trainer(setup, Snapshot(*(saved[name] for name in Snapshot._fields)), saved["header"], saved["records"], team)
     return trainer, saved["ended"] if config.to_dict() == saved["config"] else None
 
 

@@ -76,8 +76,14 @@ class SamplesObjective(Objective):
     ranks: object = None
 
     def point(self, params, batch, calls=None):
-        """As `Objective.point`; forward and backward passes over this rank's rows."""
-        return SamplesPoint(self, *self._checked(params, batch), calls=calls)
+        """As `Objective.point`; passes over this rank's rows, or over all where there are more ranks than samples."""
+        params, x, y, *weights = self._checked(params, batch)
+        kind = SamplesPoint if y.shape[0] >= self.ranks.size else Point
+        return kind(self, params, x, y, *weights, calls=calls)
+
+    def own(self, n):
+        """Which of the ``n`` rows of a batch this rank may give as `OwnRows`, or None where it is to give all."""
+        return self.ranks.share(n) if 1 < self.ranks.size <= n else None
 
     def arrays(self, batch):
         """The arrays of a batch, of x those rows that are given."""
@@ -93,11 +99,12 @@ class SamplesObjective(Objective):
         given = isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(batch[0], OwnRows)
         if not given:
             params, x, y, *weights = super()._checked(params, batch)
-            self._check_share(x.shape[0])
-            return params, x[self.ranks.share(x.shape[0]), ...], y, *weights
+            own = self.own(x.shape[0])
+            return params, x if own is None else x[own, ...], y, *weights
         (x, own), y, *weights = batch
         try:
-            self._check_share(y.shape[0])
+            found = f"the batch has {y.shape[0]} sample(s), and there are {self.ranks.size} ranks"
+            require(y.shape[0] >= self.ranks.size, f"{found}; expected x whole, or at least one sample for each")
             expected = self.ranks.share(y.shape[0])
             found = f"x holds the rows {own.start}:{own.stop} of {y.shape[0]}, {x.shape[0]} in number"
             fits = (own.start, own.stop, x.shape[0]) == (expected.start, expected.stop, expected.stop - expected.start)
@@ -109,10 +116,6 @@ class SamplesObjective(Objective):
             raise
         require(self.ranks.all(True, "rows"), "x holds what cannot be used on another rank, which says what")
         return tuple(params), x, y, *weights
-
-    def _check_share(self, n):
-        found = f"the batch has {n} sample(s), and there are {self.ranks.size} ranks"
-        require(n >= self.ranks.size, f"{found}; expected at least one for each")
 
 
 class SamplesPoint(Point):

@@ -46,6 +46,7 @@ def run(records=(), task="labels", recipe=True, **fields):
     known |= dict.fromkeys(("optimizer", "folder", "log", "checkpoint", "plot", "validation_error", "best_step"))
     known |= {
         "unwritten": (),
+        "waited": None,
         "steps": len(records),
         "seconds": 0.25 * len(records),
         "params": (),

@@ -375,11 +375,21 @@ def test_rows_that_are_not_finite_are_refused_on_all():
     assert "NaN" in nl.together(2, at)[1]
 
 
-def test_a_batch_of_fewer_samples_than_ranks_is_refused():
+def test_fewer_samples_than_ranks_are_passed_whole_by_all():
     objective, batch = DEEP
-    params = objective.network.init(1, X)
-    with pytest.raises(ValueError, match=r"the batch has 2 sample\(s\), and there are 3 ranks; expected at least one for each"):
-        nl.together(3, lambda ranks: nn.by_samples(objective, ranks).at(params, rows(batch, slice(0, 2))))
+    params, two = objective.network.init(1, X), rows(batch, slice(0, 2))
+    wanted = objective.at(params, two).grads()
+
+    def grads(ranks):
+        return nn.by_samples(objective, ranks).at(params, two).grads(), dict(ranks.bytes)
+
+    for found, sent in nl.together(3, grads):
+        assert all(map(np.array_equal, found, wanted))
+        assert sent == {}
+    with pytest.raises(
+        ValueError, match=r"the batch has 2 sample\(s\), and there are 3 ranks; expected x whole, or at least one"
+    ):
+        nl.together(3, lambda ranks: nn.by_samples(objective, ranks).at(params, own(two, ranks)))
 
 
 def test_rows_of_a_trace_are_not_to_be_had():
