@@ -136,6 +136,7 @@ def test_what_is_predicted_follows_from_the_bounds_and_not_from_what_was_measure
     squares = [{"n": n, "value": 2 * n**2, "limit": n} for n in (1, 2, 3, 4)]
     assert predicted(squares, equal=2, reduce="degree", beside="limit") == pytest.approx((2, 8, 18, 32))
     assert predicted(squares, low=0.5, high=9, per="limit") == (1, 2, 3, 4)
+    assert predicted(squares, low=0.5, beside="limit") == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(
