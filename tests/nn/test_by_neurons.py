@@ -123,6 +123,26 @@ def check(case, P):
     assert all(nbytes == made[0][2] for _, _, nbytes in made)
 
 
+@pytest.mark.parametrize(
+    "opt", [o.NearLinearGaussNewton(), o.GaussNewton(plan="exact"), o.Adam()], ids=lambda opt: type(opt).__name__
+)
+def test_steps_are_those_of_one_rank_on_every_backend(be, opt):
+    if be.name == "cupy:device1":
+        pytest.skip("every thread begins on the first device")
+    x, y = map(be.array, batch())
+
+    def stepped(ranks):
+        mine = objective() if ranks is None else nl.nn.by_neurons(objective(), ranks)
+        params = mine.network.init(1, x)
+        state = opt.init(params, mine)
+        for t in range(2):
+            params, state, _ = opt.step(params, state, mine, (x, y), t)
+        return be.numpy(params[0] if ranks is None else mine.network.whole(params)[0])
+
+    alone, tol = stepped(None), be.tol(1e-12)
+    assert all(np.linalg.norm(W - alone) <= tol * np.linalg.norm(alone) for W in nl.together(2, stepped))
+
+
 def test_the_seed_moves_the_weights():
     """Else equal weights would say nothing of the steps."""
     W = objective().network.init(1, batch()[0])[0]
