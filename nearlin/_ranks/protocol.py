@@ -103,14 +103,15 @@ class Several(Alone):
     @_among_several
     def sum(self, x, what):
         own = _on_host(x)
-        with self._call(f"asks for the sum of {what} {own.shape}", what, own.nbytes):
+        with self._call(f"asks for the sum of {what} {own.shape} {own.dtype}", what, own.nbytes):
             return _beside(x, self._sum(own))
 
     @_among_several
     def rows(self, x, n, what, unit=1):
         self._check_rows(x, n, unit)
         own = _on_host(x)
-        with self._call(f"asks for the rows of {what} {(n, *own.shape[1:])}", what, n * own.itemsize * math.prod(own.shape[1:])):
+        shape = (n, *own.shape[1:])
+        with self._call(f"asks for the rows of {what} {shape} {own.dtype}", what, own.itemsize * math.prod(shape)):
             return _beside(x, self._rows(own, self.shares(n, unit)))
 
     @_among_several
@@ -126,21 +127,23 @@ class Several(Alone):
     @_among_several
     def from_right(self, x, what):
         own = _on_host(x)
-        with self._call(f"hands {what} {own.shape} to the left", what, own.nbytes):
+        with self._call(f"hands {what} {own.shape} {own.dtype} to the left", what, own.nbytes):
             found = self._from_right(own)
         return None if found is None else _beside(x, found)
 
     @_among_several
     def broadcast(self, x, what, root=0):
         own = _on_host(x)
-        with self._call(f"asks for {what} {own.shape} of rank {root}", what, own.nbytes):
+        with self._call(f"asks for {what} {own.shape} {own.dtype} of rank {root}", what, own.nbytes):
             return _beside(x, self._broadcast(own, root))
 
     @_among_several
     def each(self, value, what):
         own = pickle.dumps(value)
-        with self._call(f"asks for each rank's {what}", what, len(own)):
-            return list(map(pickle.loads, self._each(own)))
+        with self._call(f"asks for each rank's {what}", what, 0):
+            found = self._each(own)
+            self.bytes[what] += sum(map(len, found))
+            return list(map(pickle.loads, found))
 
     @contextmanager
     def _call(self, call, what, nbytes):

@@ -26,9 +26,9 @@ class World(Several):
     Parameters
     ----------
     check : bool
-        Compare the names and shapes of every call before it is made, by one reduction of 16 bytes. Without it ranks compare what
-        they wait for when they have waited for a second; of calls that differ, one in `LANES` may go through before, with numbers
-        that mean nothing.
+        Compare the name, shape and dtype of every call before it is made, by one reduction of 16 bytes. Without it ranks compare
+        what they wait for when they have waited for a second; of calls that differ, one in `LANES` may go through before, with
+        numbers that mean nothing.
 
     Raises
     ------

@@ -50,14 +50,16 @@ def by_samples(objective, ranks):
     Raises
     ------
     ValueError
-        Samples depend on each other: batch normalisation by batch statistics, graphs. Later, by the method: it reads rows of
-        single samples, as those on the sample side of Gauss-Newton do.
+        Samples depend on each other: batch normalisation by batch statistics, graphs; or the network is split by neurons.
+        Later, by the method: it reads rows of single samples, as those on the sample side of Gauss-Newton do.
 
     Notes
     -----
     A rank sends and receives, in numbers: n c for the outputs, and for each product J v; p for a gradient, and for each product
     Jᵀu; o (o + 1)/2 + D (D + 1)/2 for the Kronecker factors of a layer (o, D).
     """
+    split = hasattr(objective.network, "ranks")
+    require(not split, "the network is split by neurons already; expected an objective that is not split")
     reason = getattr(objective.network, "coupling", "")
     require(not reason, f"{reason}, and they are split over ranks; expected a network without, or one rank")
     return SamplesObjective(objective.network, objective.loss, objective.statistics, objective.momentum, objective.l2, ranks)

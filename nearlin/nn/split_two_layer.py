@@ -14,7 +14,7 @@ Deviations  none: iterates are those of one rank up to rounding, and draws to th
 import math
 from dataclasses import dataclass, field, fields, replace
 
-from nearlin._array import BackendError, describe, is_array, namespace
+from nearlin._array import BackendError, describe, is_array, namespace, require
 from nearlin._ranks import Alone
 from nearlin.nn.activations import activation
 from nearlin.nn.gram_entries import FactorEntries
@@ -44,7 +44,7 @@ def by_neurons(objective, ranks):
     Raises
     ------
     ValueError
-        Another network, or more ranks than blocks of 8 neurons.
+        Another network, more ranks than blocks of 8 neurons, or an objective that is split by samples.
 
     Examples
     --------
@@ -59,6 +59,7 @@ def by_neurons(objective, ranks):
     1
     """
     network = objective.network
+    require(not hasattr(objective, "ranks"), "the objective is split by samples already; expected one that is not split")
     if not isinstance(network, TwoLayer):
         raise ValueError(f"the network is a {type(network).__name__}; expected a TwoLayer: others are split by samples")
     mine = {one.name: getattr(network, one.name) for one in fields(TwoLayer)}

@@ -389,4 +389,4 @@ def test_a_rank_that_stops_early_ends_the_world():
         for t in range(3 - ranks.rank):
             params, _, _ = o.SGD().step(params, o.SGD().init(params, mine), mine, batch(), t)
 
-    assert refusal(steps) == "rank 1 has ended, while rank 0 asks for the sum of forward (64, 1)"
+    assert refusal(steps) == "rank 1 has ended, while rank 0 asks for the sum of forward (64, 1) float64"

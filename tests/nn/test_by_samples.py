@@ -347,6 +347,15 @@ def test_the_two_layer_network_takes_gradients_by_samples_and_no_products():
         nn.by_samples(objective, nl.Alone()).at(params, batch).jacobian()
 
 
+def test_an_objective_is_split_once():
+    """The network of a rank's neurons would see a rank's rows alone."""
+    objective = nn.Objective(nn.TwoLayer(6, 32), nn.SquaredLoss())
+    with pytest.raises(ValueError, match="the network is split by neurons already; expected an objective that is not split"):
+        nn.by_samples(nn.by_neurons(objective, nl.Alone()), nl.Alone())
+    with pytest.raises(ValueError, match="the objective is split by samples already; expected one that is not split"):
+        nn.by_neurons(nn.by_samples(objective, nl.Alone()), nl.Alone())
+
+
 def test_rows_that_are_not_a_ranks_share_are_refused_on_all():
     objective, (x, y) = DEEP
     params = objective.network.init(1, X)

@@ -70,6 +70,8 @@ def main(case, *options):
                 return
             if case == "other":
                 ranks.rows(np.ones(1), ranks.size, "outputs")
+            if case == "dtype":
+                ranks.sum(np.ones(3, dtype="float32"), "forward")
             if case == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if case == "slow":

@@ -1,5 +1,6 @@
 """Ranks as threads: every call beside plain NumPy on all ranks' arrays, what is counted, and how ranks that differ end."""
 
+import pickle
 import threading
 import time
 
@@ -81,11 +82,13 @@ def test_bytes_and_calls_are_counted_by_name():
         ranks.sum(np.float64(1.0), "number")
         ranks.rows(gave(0, (len(range(11)[ranks.share(11)]), 3)), 11, "rows")
         ranks.from_right(gave(0, (4,)), "border")
+        ranks.each("r" * ranks.rank, "words")
         return ranks.bytes, ranks.calls
 
+    words = sum(len(pickle.dumps("r" * r)) for r in range(3))
     for nbytes, calls in nl.together(3, work):
-        assert nbytes == {"product": 2 * 8 * 15, "number": 8, "rows": 8 * 33, "border": 8 * 4}
-        assert calls == {"product": 2, "number": 1, "rows": 1, "border": 1}
+        assert nbytes == {"product": 2 * 8 * 15, "number": 8, "rows": 8 * 33, "border": 8 * 4, "words": words}
+        assert calls == {"product": 2, "number": 1, "rows": 1, "border": 1, "words": 1}
 
 
 @pytest.mark.parametrize("start", [nl.Alone, lambda: nl.together(1, lambda ranks: ranks)[0]], ids=["Alone", "together"])
@@ -133,7 +136,7 @@ def ending(first):
 def test_a_rank_that_returns_ends_those_that_wait():
     error = ending(lambda ranks: time.sleep(0.1))
     assert isinstance(error, nl.Diverged)
-    assert str(error) in {f"rank 1 has ended, while rank {r} asks for the sum of forward (5, 3)" for r in (0, 2)}
+    assert str(error) in {f"rank 1 has ended, while rank {r} asks for the sum of forward (5, 3) float64" for r in (0, 2)}
 
 
 def test_a_rank_that_returns_ends_those_that_come_later():
@@ -160,10 +163,11 @@ def test_a_rank_that_raises_ends_the_others_and_says_which_it_was():
     [
         (lambda ranks: ranks.sum(gave(0), "product"), "asks for the sum of product (5, 3)"),
         (lambda ranks: ranks.sum(gave(0, (5,)), "forward"), "asks for the sum of forward (5,)"),
+        (lambda ranks: ranks.sum(gave(0).astype("float32"), "forward"), "asks for the sum of forward (5, 3) float32"),
         (lambda ranks: ranks.all(True, "converged"), "asks whether all converged"),
-        (lambda ranks: ranks.broadcast(gave(0), "factor", root=2), "asks for factor (5, 3) of rank 2"),
+        (lambda ranks: ranks.broadcast(gave(0), "factor", root=2), "asks for factor (5, 3) float64 of rank 2"),
     ],
-    ids=["name", "shape", "kind", "root"],
+    ids=["name", "shape", "dtype", "kind", "root"],
 )
 def test_ranks_that_ask_for_different_things_are_told_both(first, call):
     error = ending(first)

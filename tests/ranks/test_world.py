@@ -56,6 +56,7 @@ def test_more_ranks_than_cores_are_right():
     [
         ("raise", ("rank 1 has raised ValueError: no more paper, while rank 0 asks for the sum of forward (3,)",)),
         ("end", ("rank 1 has ended, while rank 0 asks for the sum of forward (3,)",)),
+        ("dtype", ("rank 0 asks for the sum of forward (3,) float64", "rank 1 asks for the sum of forward (3,) float32")),
         ("other", ("rank 0 asks for the sum of forward (3,)", "rank 1 asks for the rows of outputs (2,)")),
     ],
 )
