@@ -157,4 +157,4 @@ class World(Several):
         starts = [sum(lengths[:r]) for r in range(self.size)]
         out, kind = bytearray(sum(lengths)), self._mpi.BYTE
         self._wait(self._comm.Iallgatherv([own, kind], [out, list(lengths), starts, kind]))
-        return [bytes(out[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+        return [memoryview(out)[start : start + length] for start, length in zip(starts, lengths, strict=True)]

@@ -38,7 +38,7 @@ class Batches:
     def __call__(self, t):
         number, i = divmod(t, self.per_epoch)
         if self.full:
-            return self._augmented(self._train, t)
+            return self._augmented(self._whole, t)
         order = permutation(fold_in(self._seed, _SHUFFLE, number), self.rows, self._train[0])
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
         own = self._own(len(rows)) if self._own and not self._augment else None
@@ -52,6 +52,13 @@ class Batches:
             return batch
         x, y = batch
         return augment(x, fold_in(self._seed, _AUGMENT, t)), y
+
+    @property
+    def _whole(self):
+        """All rows, of x those of this rank."""
+        own = self._own(self.rows) if self._own and not self._augment else None
+        x, *others = self._train
+        return self._train if own is None else (OwnRows(x[own, ...], own), *others)
 
     def in_order(self):
         """The whole batches of the training set as it lies, one after the other."""

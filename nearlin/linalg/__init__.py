@@ -15,7 +15,7 @@ from nearlin.linalg.bfgs import (
 from nearlin.linalg.block_inverse import BlockInverse, block_inverse
 from nearlin.linalg.cg import SlowProgress, cg, identity
 from nearlin.linalg.cholesky import FactorizationError, TriangularPreconditioner, damped_cholesky, sketch_factor
-from nearlin.linalg.dealt import dealt, dealt_to
+from nearlin.linalg.dealt import dealt, dealt_to, in_turn
 from nearlin.linalg.duality import Orthogonalized, dual_norm, duality_map, operator_norm, orthogonalize, spectral_bound
 from nearlin.linalg.golub_kahan import LeastNorm, craig, lsqr
 from nearlin.linalg.hadamard import fwht
@@ -36,7 +36,7 @@ from nearlin.linalg.solve_info import Exit, SolveInfo
 from nearlin.linalg.triangular_blocks import TriangularBlocks
 
 __all__ = [
-    "dealt", "dealt_to", "pack_symmetric", "unpack_symmetric",
+    "dealt", "dealt_to", "in_turn", "pack_symmetric", "unpack_symmetric",
     "DenseOperator", "LinearOperator", "axpy", "dot_test", "eps_of", "inner", "norm", "norms", "safe_norm",
     "Exit", "SolveInfo", "SlowProgress", "Smoothing", "cg", "identity",
     "LeastNorm", "craig", "lsqr",

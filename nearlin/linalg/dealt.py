@@ -19,16 +19,18 @@ def dealt_to(ranks):
         _ranks.reset(token)
 
 
-def dealt(f, *lists, like, walk=side_by_side):
+def dealt(f, *lists, like, walk=side_by_side, least=0):
     """``list(map(f, *lists))`` by ``walk``; by several ranks each call by one of them.
 
     ``f`` makes no call to other ranks. The most work, n k³ for arguments (n, k, k), goes first, to the rank with the
-    least so far. An error of any rank is raised on all of them, that of the first call.
+    least so far; where all of it is below ``least``, every rank makes all calls. An error of any rank is raised on all of them,
+    that of the first call.
     """
     ranks, given = _ranks.get(), list(zip(*lists, strict=True))
-    if ranks is None or ranks.size == 1 or len(given) < 2:
+    work = [] if ranks is None or ranks.size == 1 else list(map(_work, given))
+    if len(work) < 2 or sum(work) < least:
         return walk(f, *lists, like=like)
-    owners = _owners([_work(args) for args in given], ranks.size)
+    owners = _owners(work, ranks.size)
     own = [i for i, owner in enumerate(owners) if owner == ranks.rank]
     made = walk(lambda i: _tried(f, given[i]), own, like=like)
     found = {i: one for part in ranks.each(dict(zip(own, made, strict=True)), "factors") for i, one in part.items()}
@@ -39,6 +41,11 @@ def dealt(f, *lists, like, walk=side_by_side):
             raise error
         results.append(result)
     return results
+
+
+def in_turn(f, *lists, like):
+    """``list(map(f, *lists))``."""
+    return list(map(f, *lists))
 
 
 def _tried(f, args):

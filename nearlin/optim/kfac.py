@@ -69,10 +69,11 @@ from typing import NamedTuple
 from nearlin import steps
 from nearlin._array import block_length, flag, namespace, one_of, read, read_number, side_by_side, slices
 from nearlin.curvature import factor_sums, signal_sums
-from nearlin.linalg import FactorizationError, axpy, damped_factors, dealt, eigenbasis
+from nearlin.linalg import FactorizationError, axpy, damped_factors, dealt, eigenbasis, in_turn
 from nearlin.nn import join_groups, over_samples, split_groups, ungrouped
 
 FISHERS = ("drawn", "type-2", "empirical")
+WORTH = 2**28  # work of the directions that ranks share: below it, handing them round takes longer
 
 
 class Layer(NamedTuple):
@@ -180,7 +181,8 @@ class KFAC:
             layers, notes, kept = self._invert(layers, state.t)
         if self.inverse == "rescaled" and (due or refreshed):
             layers = tuple(self._rescale(*both, point.samples) for both in zip(layers, traces, strict=True))
-        directions = join_groups(map(self._direction, layers, split_groups(v, specs)), specs)
+        found = dealt(self._direction, layers, split_groups(v, specs), like=params[0], walk=in_turn, least=WORTH)
+        directions = join_groups(found, specs)
         trial = axpy(-lr, directions, steps.decay(params, specs, lr * self.weight_decay, self.exempt_bias))
         kept += state.kept + len(lost)
         new = trial, steps.LayerwiseState(state.t + 1, v, layers, state.statistics + due, state.warm, kept, size)
