@@ -1,12 +1,13 @@
 """Times on a GPU beside those of this machine's CPU: ``python asv_bench/gpu_table.py --backend cupy`` (or ``torch``).
 
-Medians of rounds after a warm-up in which kernels are compiled, in float32 or ``--dtype``; the CPU's column is NumPy's. The exact
-step is forward, Gram matrix (X Xᵀ) ∘ (M Mᵀ), Cholesky, update, without guard or certificate; its masks go through products in the
-working dtype, and through those of zeros and ones in half precision, which tensor cores do: counts of up to 2048 neurons are
-exact. Near-linear steps are complete. Bytes of a product with J Jᵀ are those that its walk moves at least: masks once, slopes
-written once and read twice. ``--out`` gets ``gpu_table.md``, ``gpu_table.png`` and ``gpu_rates.json``, by default
-``docs/measured``, which the page "Numbers on a GPU" shows. ``--quick`` runs all of it at small sizes, to see that it runs; its
-``--out`` is ``runs/gpu-table``. ``--device cpu`` keeps PyTorch on the CPU.
+Medians of rounds after a warm-up in which kernels are compiled, of deep networks means of steps, so that inverses count as
+often as they are due; in float32 or ``--dtype``; the CPU's column is NumPy's. The exact step is forward, Gram matrix (X Xᵀ) ∘
+(M Mᵀ), Cholesky, update, without guard or certificate; its masks go through products in the working dtype, and through those of
+zeros and ones in half precision, which tensor cores do: counts of up to 2048 neurons are exact. Near-linear steps are complete.
+Bytes of a product with J Jᵀ are those that its walk moves at least: masks once, slopes written once and read twice. ``--out``
+gets ``gpu_table.md``, ``gpu_table.png`` and ``gpu_rates.json``, by default ``docs/measured``, which the page "Numbers on a GPU"
+shows. ``--quick`` runs all of it at small sizes, to see that it runs; its ``--out`` is ``runs/gpu-table``. ``--device cpu``
+keeps PyTorch on the CPU.
 """
 
 import argparse
@@ -46,7 +47,7 @@ class Sizes(NamedTuple):
     rounds: int = 5
 
 
-QUICK = Sizes(64, 1024, 8, (16, 32, 64), 32, 2**12, (2**8, 4), (784, 16, 8), 20, 8, 2, 2, 1)
+QUICK = Sizes(64, 4096, 8, (16, 32, 64), 32, 2**12, (2**8, 4), (784, 16, 8), 20, 8, 2, 2, 1)
 
 
 def seconds(body, like, rounds):
@@ -231,6 +232,8 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
+    if reason := _array.unusable(options.backend):
+        parser.error(f"--backend {options.backend} cannot be used: {reason}")
     like, host = like_of(options), np.empty(0, options.dtype)
     sizes, out = QUICK if options.quick else Sizes(), options.out or Path("runs/gpu-table" if options.quick else "docs/measured")
     out.mkdir(parents=True, exist_ok=True)
@@ -245,7 +248,7 @@ def main(arguments=None):
                 rows[name] = value, unit
                 print(f"{_array.backend_name(place):<8}{name:<52}{words(value, unit)}", flush=True)
     names = "NumPy on the CPU", (facts or {"card": where})["card"]
-    text = markdown(head, *found, names) + f"\n![Seconds a step over n, on both]({out.name}/gpu_table.png)\n"
+    text = markdown(head, *found, names) + "\n![Seconds a step over n, on both](gpu_table.png)\n"
     (out / "gpu_table.md").write_text(text, encoding="utf-8")
     plot(out / "gpu_table.png", {name: crossover(sizes, place) for name, place in zip(names, (host, like), strict=True)}, sizes)
     small = {"sizes": measuring.Sizes(64, (64, 256, 8), 64, 64, 16, 2**12, 2)} if options.quick else {}

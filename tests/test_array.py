@@ -4,6 +4,7 @@ import importlib
 import itertools
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,3 +191,13 @@ def test_memory_that_torch_lacks_is_not_a_matrix_that_has_no_factor(call, monkey
         monkeypatch.setattr(algebra, name, fail)
     with pytest.raises(torch.OutOfMemoryError):
         getattr(_array, call)(torch.eye(2, dtype=torch.float64))
+
+
+def test_the_number_of_a_gpu_is_that_of_the_arrays_on_pytorch_too(monkeypatch):
+    torch, card = pytest.importorskip("torch"), SimpleNamespace(name="a card", major=9, minor=0)
+    monkeypatch.setattr("array_api_compat.is_torch_array", lambda x: True)
+    told = {"get_device_properties": card, "current_device": 0, "device_count": 2, "empty_cache": None, "mem_get_info": (1, 2)}
+    for name, value in told.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *device, value=value: value)
+    facts = _array.gpu_facts(SimpleNamespace(device=SimpleNamespace(type="cuda", index=1)))
+    assert (facts["number"], facts["free"], facts["card"]) == ("1 of 2", 1, "a card")

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from nearlin import optim
+from nearlin import nn, optim
+from nearlin.complexity import cost
 
 ROOT = pathlib.Path(__file__).parents[1]
 OPTIMIZER_FILES = sorted((ROOT / "nearlin" / "optim").glob("[!_]*.py"))
@@ -111,3 +112,15 @@ def test_claims_are_measured_again_only_when_sources_change(pages, monkeypatch, 
     (package / "a.py").write_text("a = 2\n")
     claims.report(package, cache)
     assert len(runs) == 2
+
+
+def test_estimated_times_on_a_gpu_are_those_that_routes_are_planned_by():
+    words = (ROOT / "docs" / "gpu.md").read_text()
+    network, named = nn.TwoLayer(16, 131072), {"plain conjugate gradients": "cg", "pivoted columns": "pivoted"}
+    rows = re.findall(r"^\| ([a-z ]+) \| ([\d.]+) ms \| ([\d.]+) s \|$", words, flags=re.MULTILINE)
+    assert len(rows) == 5
+    for name, *said in rows:
+        optimizer = optim.GaussNewton(epsilon=1 / 6, plan=named.get(name, name))
+        for on_gpu, unit, number in zip((True, False), (1e3, 1), said, strict=True):
+            seconds = cost.planned_route(network, 4096, "float32", True, optimizer, on_gpu).seconds
+            assert f"{unit * seconds:.2g}" == number, name

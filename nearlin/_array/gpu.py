@@ -38,8 +38,8 @@ def gpu_facts(x):
     facts["free"] = memory_next_to(x)
     if compat.is_torch_array(x):
         torch = importlib.import_module("torch")
-        device, count = torch.cuda.current_device(), torch.cuda.device_count()
-        return facts | {"cuda": f"built for {torch.version.cuda}", "number": f"{device} of {count}", "cache": None}
+        number = f"{x.device.index} of {torch.cuda.device_count()}"
+        return facts | {"cuda": f"built for {torch.version.cuda}", "number": number, "cache": None}
     runtime = importlib.import_module("cupy").cuda.runtime
     driver, own = (_version(get()) for get in (runtime.driverGetVersion, runtime.runtimeGetVersion))
     number = f"{x.device.id} of {runtime.getDeviceCount()}"

@@ -3,14 +3,14 @@ r"""Residual smoothing of conjugate gradients: beside x_k, whose residual goes u
 Formula     y ← y + τ (x - y),  s ← s + τ (r - s),  τ = -<s, r - s> / ‖r - s‖²,  from y = 0, s = b;  ‖s‖ <= ‖r‖, and never grows
 Reference   Schönauer, Scientific Computing on Vector Computers (1987); Zhou, Walker, Residual smoothing techniques for iterative
             methods, SISC 15 (1994): without a preconditioner y_k are the iterates of MINRES
-Cost        11 n flops an iteration, and 3 for every number of another image
+Cost        12 n flops an iteration, 3 more for every number of another image, and 2 synchronisations
 Deviations  1. Where ‖r - s‖² is 0 or overflows, y = x.
 """
 
 import math
 
-from nearlin._array import unguarded
-from nearlin.linalg.operators import inner, safe_norm
+from nearlin._array import read, unguarded
+from nearlin.linalg.operators import product, safe_norm
 
 
 class Smoothing:
@@ -40,8 +40,8 @@ class Smoothing:
     def __call__(self, x, r):
         change, self.steps = r - self._rest, self.steps + 1
         with unguarded():
-            square = inner(change, change)
-            share = -inner(self._rest, change) / square if 0 < square < math.inf else 1.0
+            square, along = read(product(change, change), product(self._rest, change))
+        share = -along / square if 0 < square < math.inf else 1.0
         if self.x is None:
             self.x, self.images = share * x, tuple(share * image for image in self._of_x())
         else:

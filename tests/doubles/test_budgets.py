@@ -58,6 +58,14 @@ def test_a_near_linear_step_reads_back_twice_an_iteration(rng):
     assert counts.launches.total() <= 310, counts.launches
 
 
+def test_smoothing_reads_back_twice_an_iteration(rng):
+    b, x, r = (cp.asarray(v) for v in rng.standard_normal((3, 9)))
+    smooth = nl.linalg.Smoothing(b, 0.1)
+    with counted() as counts:
+        smooth(x, r)
+    assert counts.synchronizations.total() == 2
+
+
 @pytest.mark.parametrize("blocks", [(100, 65), (16, 12)])
 def test_many_blocks_are_inverted_by_as_many_launches_as_one(rng, blocks):
     n, k = blocks

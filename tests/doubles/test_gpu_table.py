@@ -25,3 +25,6 @@ def test_the_table_the_plot_and_the_rates_are_written(tmp_path):
     assert len(rows) == 12
     assert all(len(row) == 4 and row[2] for row in rows)
     assert "| exact step, masks in half precision | " in table
+    assert "](gpu_table.png)" in table
+    two = script.markdown([], {"a step": (3.0, "s"), "copy": (1.0, "GB/s")}, {"a step": (0.5, "s"), "copy": (2.0, "GB/s")}, "xy")
+    assert two.splitlines()[-2:] == ["| a step | 3e+03 ms | 500 ms | 6 |", "| copy | 1 GB/s | 2 GB/s |  |"]

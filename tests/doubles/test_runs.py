@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin import _array
 from nearlin.complexity import cost
 from nearlin.experiments import Config, building, compare, estimate, hints, loop, measuring, train, training, tune
 from nearlin.linalg.rates import ESTIMATED, Rates, rates_for
@@ -49,7 +50,7 @@ class Clock:
 OPTIONS = {"width": 16, "steps": 3, "test_fraction": 0, "progress": False}
 
 
-def test_the_first_step_is_timed_without_the_compilation_of_its_kernels(monkeypatch):
+def test_the_first_step_is_timed_without_the_compilation_of_its_kernels(monkeypatch, capsys):
     clock, host = Clock(monkeypatch), tuple(map(nl.to_numpy, sphere()))
     result = train(sphere(), optimizer="sgd", **OPTIONS)
     assert [(r["seconds"], r["cpu_seconds"], r["compilation"]) for r in result.records] == [
@@ -58,6 +59,8 @@ def test_the_first_step_is_timed_without_the_compilation_of_its_kernels(monkeypa
         (2, 2, None),
     ]
     assert (len(clock.keys), clock.keys[0]) == (4, clock.keys[1])
+    pytest.importorskip("nearlin.experiments.report").print_result(result)
+    assert re.search(r"38(\.0*)? s in which kernels were compiled", " ".join(capsys.readouterr().out.split()))
     expected = train(host, optimizer="sgd", **OPTIONS)
     assert [r["compilation"] for r in expected.records] == [None] * 3
     assert len(clock.keys) == 7
@@ -117,7 +120,9 @@ def test_default_rates_are_those_of_the_kind_of_device():
 def test_measured_rates_name_their_gpu(monkeypatch):
     monkeypatch.setattr(measuring, "SPAN", 0.0)
     sizes = measuring.Sizes(matmul=8, thin=(8, 64, 4), cholesky=8, triangular=8, eigh=4, memory=800, calls=1)
-    rates = nl.experiments.measure_rates("cupy", sizes=sizes)
+    monkeypatch.setattr(measuring, "ON_GPU", sizes)  # which are taken there
+    monkeypatch.setattr(measuring, "SIZES", None)
+    rates = nl.experiments.measure_rates("cupy")
     assert rates.device == "double"
     assert nl.linalg.Rates.from_dict(rates.to_dict()) == rates
 
@@ -146,7 +151,22 @@ def test_the_card_is_in_the_head_of_a_run_and_in_the_table_of_backends(tmp_path,
     assert "slower in float64" not in said
 
 
-@pytest.mark.parametrize(("capability", "dtype"), [((9, 0), "float64"), ((8, 9), "float32")])
+def test_the_number_of_a_gpu_is_that_of_the_arrays():
+    with cp.cuda.Device(1):
+        assert _array.gpu_facts(cp.ones(1))["number"] == "1 of 2"
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        ((8, 0), "float64"),
+        ((9, 0), "float64"),
+        ((10, 0), "float64"),
+        ((7, 5), "float32"),
+        ((8, 6), "float32"),
+        ((8, 9), "float32"),
+    ],
+)
 def test_float32_is_the_default_where_float64_is_slow(capability, dtype, monkeypatch):
     major, minor = capability
     card = {"name": b"a card", "major": major, "minor": minor}

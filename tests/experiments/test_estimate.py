@@ -541,3 +541,8 @@ def test_other_methods_on_a_perceptron_are_refused(tables):
     assert done.exit_code == 0, done.output
     assert "perceptron 3-9-8-6, relu" in done.stdout
     assert "as planned for the first step" in done.stdout
+
+
+def test_an_estimate_for_cupy_is_of_a_gpu_though_none_is_at_hand():
+    sizes = {"rows": 512, "features": 8, "width": 16384, "memory": 2**50}
+    assert estimate(backend="cupy", **sizes).peak > 1.5 * estimate(backend="array_api_strict", **sizes).peak

@@ -406,3 +406,14 @@ def test_rows_whose_squares_underflow_are_none(scale, rank):
     assert np.all(factor.remainder >= 0)
     r = np.ones(40, dtype="float32")
     np.testing.assert_allclose(factor.preconditioner(1.0)(r), np.linalg.solve(Y @ Y.T + np.eye(40), r), rtol=2e-5)
+
+
+@pytest.mark.parametrize(("k", "smallest", "seed"), [(60, 1e-4, 43), (120, 1e-5, 34)])
+def test_pivots_of_a_round_that_depend_on_each_other_are_rounding(k, smallest, seed):
+    """float32: what is left of d falls below zero by more than √eps of the diagonal."""
+    Y = (np.random.default_rng(seed).standard_normal((150, k)) * np.geomspace(1, smallest, k)).astype("float32")
+    factor = PivotedCholesky(FactorEntries((None, Y)), seed).grow(150)
+    F = factor.F.astype("float64")
+    A = Y.astype("float64") @ Y.T
+    assert factor.exhausted
+    np.testing.assert_allclose(F @ F.T, A, atol=1e-3 * A.diagonal().max())

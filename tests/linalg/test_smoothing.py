@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin.complexity import count, wrap
 from nearlin.linalg import Smoothing, cg
 
 
@@ -82,3 +83,14 @@ def test_where_residuals_overflow_or_nothing_changes_it_has_the_iterates_themsel
     seen = Smoothing(np.asarray([1.0, 1.0]), 0.1)
     seen(np.asarray([2.0, 3.0]), np.asarray([1e200, 1.0]))
     np.testing.assert_array_equal(seen.x, [2.0, 3.0])
+
+
+def test_its_cost_is_that_of_its_head(rng):
+    n, k = 100, 30
+    b, x, r, image = map(wrap, (*rng.standard_normal((3, n)), rng.standard_normal(k)))
+    seen = Smoothing(b, 0.0, lambda: (image,))
+    seen(x, r)
+    with count() as tally:
+        seen(x + 1, r / 2)
+    beside = 2 * n  # the arguments
+    assert abs(tally.flops.total() - beside - 12 * n - 3 * k) < 5
