@@ -13,7 +13,6 @@ from nearlin._array.backends import (
     asarray,
     backend_name,
     clipped,
-    copies,
     cupy_unusable,
     describe,
     device,
@@ -82,6 +81,7 @@ from nearlin._array.factor import (
     tridiagonal_extremes,
 )
 from nearlin._array.gpu import card, gpu_facts, slow_float64
+from nearlin._array.maps import by_rows, copies, in_memory, is_map, row_chunks, rows_of
 from nearlin._array.memory import keep_freed_memory, machine_memory, memory_next_to, resident
 from nearlin._array.pool import (
     blas_threads,
@@ -99,13 +99,14 @@ from nearlin._array.random import fold_in, generator, normal, permutation, signs
 from nearlin._array.reading import checked_together, look, read, read_flag, read_number, same, side_by_side
 
 __all__ = [
-    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "clipped", "copies", "cupy_unusable", "describe",
+    "BackendError", "NAMES", "abs_in_place", "asarray", "backend_name", "clipped", "cupy_unusable", "describe",
     "device", "into", "is_array", "is_numpy", "itemsize", "namespace", "on_gpu", "prototype", "same", "synchronize", "to_numpy",
     "unguarded", "unguarded_methods", "Unmade", "unusable", "widest",
     "check", "check_finite", "check_indices", "check_range", "check_square", "check_system", "is_integer", "refuse_masked",
     "betas", "flag", "having", "integer", "not_negative", "number", "one_of", "optional", "pair", "positive", "require",
     "settle", "step_size", "within",
     "checked_together", "finite_squares", "look", "read", "read_flag", "read_number", "side_by_side",
+    "by_rows", "copies", "in_memory", "is_map", "row_chunks", "rows_of",
     "fold_in", "generator", "normal", "permutation", "signs", "uniform",
     "NotConverged", "NotPositiveDefinite", "cholesky", "cholesky_pivots", "eigh", "flushed", "singular_values",
     "solve_triangular", "spd_inverse", "svd", "tridiagonal_extremes",

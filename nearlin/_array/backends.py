@@ -224,8 +224,3 @@ def unguarded_methods(cls):
         if inspect.isfunction(method) and not name.startswith("_"):
             setattr(cls, name, unguarded()(method))
     return cls
-
-
-def copies(arrays):
-    """Copies that share no memory with ``arrays``, a tuple."""
-    return tuple(namespace(x).asarray(x, copy=True) for x in arrays)

@@ -9,6 +9,7 @@ import array_api_compat as compat
 import numpy as np
 
 from nearlin._array.backends import BackendError, describe, device, is_array, namespace, on_gpu, refuse_masked, unguarded
+from nearlin._array.maps import is_map, row_chunks, rows_of
 from nearlin._array.reading import checked_together, look, read
 
 
@@ -90,7 +91,7 @@ def check_finite(name, x):
         if math.isfinite(square):
             return
         xp = namespace(x)  # squares of finite numbers may overflow
-        bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int64)))
+        bad = sum(int(xp.sum(xp.astype(~xp.isfinite(part), xp.int64))) for part in _parts(x))
         if bad:
             raise ValueError(f"{name} holds {bad} NaN or Inf value(s) among {compat.size(x)}; expected finite numbers")
 
@@ -104,6 +105,8 @@ def square_sum(x):
     """
     if type(x) is np.ndarray:
         return np.vdot(x, x)
+    if is_map(x):
+        return sum(float(square_sum(part)) for part in _parts(x))
     with unguarded():
         return namespace(x).sum(x * x)
 
@@ -118,12 +121,17 @@ def finite_squares(*arrays):
 def check_range(name, x):
     """`ValueError` where squares of entries of ``x``, summed over all, overflow in its dtype, or where all of them vanish."""
     xp = namespace(x)
-    largest, numbers = float(xp.max(xp.abs(x))), xp.finfo(x.dtype)
+    largest, numbers = max(float(xp.max(xp.abs(part))) for part in _parts(x)), xp.finfo(x.dtype)
     vanish = 0 < largest < math.sqrt(float(numbers.smallest_normal))
     if vanish or not largest < math.sqrt(float(numbers.max) / math.prod(x.shape)):
         words = "vanish" if vanish else "overflow"
         found = f"{name} holds numbers up to {largest:.3g} in size, whose squares {words} in {str(x.dtype).split('.')[-1]}"
         raise ValueError(f"{found}; expected another unit, or each feature divided by its deviation (--scale)")
+
+
+def _parts(x):
+    """What ``x`` holds, some rows at a time if it is a map."""
+    return (rows_of(x, rows) for rows in row_chunks(x)) if is_map(x) else (x,)
 
 
 def is_integer(x):

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 
 from nearlin._array.backends import current_stream, device, namespace, on_gpu, on_stream
+from nearlin._array.maps import is_map, same_map
 
 _here = threading.local()  # call: the `_Call` that this thread runs; waiting: what `checked_together` is to look at
 
@@ -39,13 +40,13 @@ def _read(arrays):
 
 
 def same(a, b):
-    """Whether two tuples hold arrays of one backend, device, dtype, shape and values."""
+    """Whether two tuples hold arrays of one backend, device, dtype, shape and values; maps are compared as `copies` made them."""
     pairs = list(zip(a, b, strict=False))
     if len(a) != len(b) or not all(map(_alike, a, b)):
         return False
     if pairs and on_gpu(a[0]):
         return all(read(*(namespace(x).all(x == y) for x, y in pairs)))
-    return all(bool(namespace(x).all(x == y)) for x, y in pairs)
+    return all(same_map(x, y) if is_map(x) or is_map(y) else bool(namespace(x).all(x == y)) for x, y in pairs)
 
 
 def _alike(x, y):

@@ -9,13 +9,14 @@ Reference   `nearlin.linalg.pivoted_cholesky`, `nearlin.linalg.pivoted_blocks`; 
 Cost        B(k): n k (2 d + 9) + 2 n k² + k³/3 flops;  an application 4 n k + 2 k²;  memory n k numbers, twice while F grows
 Deviations  1. The kernel does not change with the weights, and one F serves a run: it may lack columns, but is never drawn anew.
             2. Several outputs have neurons of their own and one kernel: they share F.
+            3. Rows that lie in a file get no groups of near rows: finding them reads all rows again and again.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nearlin._array import copies, namespace, same
+from nearlin._array import copies, is_map, namespace, same
 from nearlin.curvature.pivoted_rows import columns_work, few_neurons, first_rank, most_columns, next_rank
 from nearlin.curvature.planner import HORIZON
 from nearlin.curvature.preconditioning import near, too_rough
@@ -160,6 +161,10 @@ class PivotedColumns:
     def _groups(self, factor):
         return nearby_groups(factor.source.x, self.key)
 
+    def held(self, P):
+        """Bytes that F takes."""
+        return self.J.item * self.J.samples * P.M.rank
+
     # ------------------------------------------------------------------------------------------------------------------ keeping
 
     def limit(self, P, fresh, epsilon):
@@ -178,7 +183,7 @@ class PivotedColumns:
 
     def _better(self, P, iterations, epsilon):
         """The `Form` that is worth a trial, or None."""
-        if P.form.groups is None and too_rough(iterations, epsilon, 1):
+        if P.form.groups is None and not is_map(self.J.inputs) and too_rough(iterations, epsilon, 1):
             return P.form._replace(groups=True)
         rank = min(next_rank(P.form.rank, iterations, self._build, self._time(self.J.product_work())), self.most)
         return P.form._replace(rank=rank) if rank > P.form.rank and not P.M.factor.exhausted else None

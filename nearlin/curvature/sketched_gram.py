@@ -126,6 +126,10 @@ class Sketches:
         """Of the sketch."""
         return math.ceil(self.growth * self.size * self.J.pooled().shape[0])
 
+    def held(self, P):
+        """Bytes that P takes while a step goes on, G̃ with it."""
+        return self.bytes
+
     @property
     def bytes(self):
         """What G̃ and R take."""

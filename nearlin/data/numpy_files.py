@@ -1,8 +1,12 @@
-"""Files of NumPy, ``.npz`` and ``.npy``: what a header promises is compared with what is there. Nothing is unpickled."""
+"""Files of NumPy, ``.npz`` and ``.npy``: what a header promises is compared with what is there. Nothing is unpickled.
+
+A folder with ``x.npy`` and ``y.npy`` is a pair that need not fit in memory: its rows are mapped, and not read.
+"""
 
 import contextlib
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -60,8 +64,41 @@ def _matrix(path, target):
         return matrix
 
 
+def is_pair(path):
+    """Whether a path is a folder with ``x.npy``."""
+    return isinstance(path, str | Path) and (Path(path) / "x.npy").is_file()
+
+
+def map_pair(folder):
+    """x (n, d), mapped, and y (n,) or (n, c), read, of a folder with ``x.npy`` and ``y.npy``; d in float32 or float64.
+
+    Raises
+    ------
+    DataError
+        A file that is missing, truncated or damaged, or of another dtype, shape or order.
+    """
+    x_path, y_path = (Path(folder) / name for name in ("x.npy", "y.npy"))
+    x, y = _mapped(x_path), np.array(_mapped(y_path))
+    if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
+        raise DataError(f"{x_path} holds {x.dtype}; expected float32 or float64 of this machine, as rows are mapped and not cast")
+    if x.ndim != 2 or 0 in x.shape:
+        raise DataError(f"{x_path} has shape {x.shape}; expected (rows, features)")
+    if not x.flags.c_contiguous:
+        raise DataError(f"{x_path} lies column by column (Fortran order); expected rows, as numpy.ascontiguousarray makes them")
+    if y.ndim not in (1, 2) or len(y) != len(x):
+        raise DataError(f"{y_path} has shape {y.shape}; expected a target for each of the {len(x)} rows of x.npy")
+    return x, y
+
+
+def _mapped(path):
+    with _numpy_file(path, mmap_mode="r") as found:
+        if not isinstance(found, np.ndarray):
+            raise DataError(f"{path} holds an .npz archive; expected a single array")
+        return found
+
+
 @contextlib.contextmanager
-def _numpy_file(path):
+def _numpy_file(path, **options):
     """What `numpy.load` makes of a file that stays open meanwhile (it leaks the handle where it fails on a path)."""
     check_not_empty(path)
     with contextlib.ExitStack() as stack:
@@ -69,7 +106,7 @@ def _numpy_file(path):
             file = stack.enter_context(open(path, "rb"))
             if file.peek(6)[:6] == np.lib.format.MAGIC_PREFIX:
                 _check_promise(path, "the array", file, os.fstat(file.fileno()).st_size)
-            loaded = np.load(file, allow_pickle=False)
+            loaded = np.load(path if options else file, allow_pickle=False, **options)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         except (DataError, MemoryError):

@@ -8,7 +8,7 @@ from nearlin.data.dataset import DataError
 from nearlin.data.delimited import read_delimited, read_delimited_features
 from nearlin.data.libsvm import read_libsvm, read_libsvm_features
 from nearlin.data.named import NAMES
-from nearlin.data.numpy_files import read_npy, read_npy_features, read_npz, read_npz_features
+from nearlin.data.numpy_files import is_pair, read_npy, read_npy_features, read_npz, read_npz_features
 from nearlin.data.pictures import is_pictures, read_pictures, read_pictures_features
 
 
@@ -36,6 +36,9 @@ def reader_of(path):
     path = Path(path)
     if is_pictures(path):
         return path, _PICTURES
+    if is_pair(path):
+        found = f"{path} is a folder with x.npy, whose rows `train` maps"
+        raise DataError(f"{found}; expected an .npz file to read into memory, or sizes for an estimate")
     if path.is_dir():
         raise DataError(
             f"{path} is a folder; expected a file ({KINDS}), one of {', '.join(NAMES)}, or a folder with the files of CIFAR-10, "

@@ -7,7 +7,7 @@ where dtype and shape stand beside the ``parts`` that it is put together from: o
 checksum, ``{"entry": "array_0", "file": "checkpoint.npz.5e1f-0", "rows": [0, 512], "crc": 1}``.
 ``digest`` is the SHA-256 of the structure and of the checksums that the archive keeps of its other entries. Arrays of any backend
 are stored as host arrays. Fields that a record calls ``transient`` (caches, without which the same numbers come out) are left
-out, and come back as their defaults.
+out, and come back as their defaults; so are fields that hold rows of a mapped file.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nearlin._array import asarray, is_array, to_numpy
+from nearlin._array import asarray, is_array, is_map, to_numpy
 from nearlin.experiments.class_names import class_of, fields, name_of
 from nearlin.experiments.folders import reason, write_atomically
 from nearlin.nn import Split
@@ -227,10 +227,18 @@ def _encode(value, arrays):
         return {"dict": [[str(key), _encode(item, arrays)] for key, item in value.items()]}
     if _is_namedtuple(value) or dataclasses.is_dataclass(value):
         cls = type(value)
-        return {"class": name_of(cls), "values": {f: _encode(getattr(value, f), arrays) for f in fields(cls)}}
+        kept = [f for f in fields(cls) if not _in_a_file(getattr(value, f))]
+        return {"class": name_of(cls), "values": {f: _encode(getattr(value, f), arrays) for f in kept}}
     if isinstance(value, tuple | list):
         return {type(value).__name__: [_encode(item, arrays) for item in value]}
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _in_a_file(value):
+    """Whether a value holds a map."""
+    if _is_namedtuple(value) or dataclasses.is_dataclass(value):
+        return any(_in_a_file(getattr(value, f)) for f in fields(type(value)))
+    return is_map(value)
 
 
 def _decode(node, arrays):

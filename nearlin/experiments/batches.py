@@ -1,6 +1,6 @@
 """Which rows a step takes: all of them, or a mini-batch in an order that the seed and the epoch alone determine."""
 
-from nearlin._array import fold_in, namespace, permutation
+from nearlin._array import fold_in, namespace, permutation, rows_of
 from nearlin.data import augment
 from nearlin.experiments.config import ALL
 from nearlin.nn import OwnRows
@@ -43,8 +43,8 @@ class Batches:
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
         own = self._own(len(rows)) if self._own and not self._augment else None
         x, *others = self._train
-        taken = namespace(x).take(x, rows if own is None else rows[own], axis=0)
-        batch = _of_mean_one((taken, *(namespace(a).take(a, rows, axis=0) for a in others)))
+        taken = rows_of(x, rows if own is None else rows[own])
+        batch = _of_mean_one((taken, *(rows_of(a, rows) for a in others)))
         return self._augmented(batch if own is None else (OwnRows(taken, own), *batch[1:]), t)
 
     def _augmented(self, batch, t):

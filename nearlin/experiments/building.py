@@ -16,16 +16,20 @@ from nearlin._array import (
     check_range,
     fold_in,
     is_array,
+    is_map,
     memory_next_to,
     namespace,
     on_gpu,
     prototype,
+    row_chunks,
+    rows_of,
     to_numpy,
 )
 from nearlin.data import NAMES, DataError, Dataset, Preprocessing, load
 from nearlin.data.dataset import class_labels, plain, split_rows
 from nearlin.data.diagnosis import diagnose, equal_rows, least_loss
 from nearlin.data.frames import is_frame
+from nearlin.data.numpy_files import is_pair, map_pair
 from nearlin.data.targets import infer_task
 from nearlin.experiments import networks
 from nearlin.experiments.batches import epoch
@@ -46,7 +50,8 @@ def build(data, config):
         A recipe, a name, file or frame for `nearlin.data.load`, a data set, or a pair of arrays. All but recipes and arrays are
         split, preprocessed on the host and moved to the backend and dtype of ``config``. Arrays are split and used as they are,
         on their own backend, device and dtype, without preprocessing; their targets are two classes if they are all -1 or
-        +1, and classes if they are integers that `nearlin.data` takes for such.
+        +1, and classes if they are integers that `nearlin.data` takes for such. So is a folder with ``x.npy`` and ``y.npy``, and
+        any map of a file: its rows are not read at once, and the last ones are held out.
     config : Config
 
     Raises
@@ -59,6 +64,8 @@ def build(data, config):
         return _from_recipe(data, config)
     if config.data_dir is not None:
         raise ValueError(f"data_dir is for the problems that read a folder; {data!r} does not")
+    if is_pair(data):
+        return _from_arrays(map_pair(data), config, str(data))
     return _from_arrays(data, config) if isinstance(data, tuple | list) else _from_data(data, config)
 
 
@@ -255,10 +262,11 @@ def _spread(x):
     return float(np.max(std) / np.min(std)) if len(std) else 1.0
 
 
-def _from_arrays(data, config):
+def _from_arrays(data, config, name="arrays"):
     if len(data) != 2:
         raise ValueError(f"data is a {type(data).__name__} of {len(data)}; expected (x, y), a Dataset, a name or a path")
     x, y = data
+    config = _of_a_map(x, config) if is_map(x) else config
     labels, class_names = _classes(y, config)
     if not class_names and is_array(y) and "int" in str(y.dtype):
         why = "" if config.task else f" and holds no classes by itself, because {infer_task(plain('y', to_numpy(y)))[1]}"
@@ -272,6 +280,7 @@ def _from_arrays(data, config):
         replace(config, dtype=str(x.dtype).split(".")[-1], backend=backend_name(x)), own, outputs > 1, bool(class_names)
     )
     parts, config = _parts(x.shape[0], config, own, "the data", labels)
+    parts = _in_order(parts) if is_map(x) else parts
     task = _task(y, config) if labels is None else "labels"
     if labels is not None:
         wide, numbers = config.hidden is None, networks.as_numbers(labels, outputs)
@@ -279,12 +288,31 @@ def _from_arrays(data, config):
         outputs, task = (1, "classification") if wide and outputs == 2 else (outputs, task)
     train, validation, test = (None if rows is None else _take(x, y, rows) for rows in parts)
     train = (x, y) if validation is None and test is None else train
-    problem = _problem(config, "arrays", task, train, test, Preprocessing(), outputs)
-    fingerprint = _fingerprint("as they are", to_numpy(x), to_numpy(y))
+    problem = _problem(config, name, task, train, test, Preprocessing(), outputs)
+    fingerprint = _fingerprint("as they are", x if is_map(x) else to_numpy(x), to_numpy(y))
     problem = replace(problem, fingerprint=fingerprint, class_names=class_names, validation=validation, stops=own)
     counts = None if labels is None else _counts(labels, parts, len(class_names))
-    problem = problem if isinstance(x, np.memmap) else _diagnosed(problem, to_numpy(train[0]), rows=parts[0], counts=counts)
+    problem = problem if is_map(x) else _diagnosed(problem, to_numpy(train[0]), rows=parts[0], counts=counts)
     return problem, _ending(replace(config, **as_given), problem)
+
+
+def _of_a_map(x, config):
+    """The `Config` for rows that lie in a file, which the two-layer network alone reads some at a time, as they are."""
+    lies = "x lies in a file"
+    if config.hidden is not None:
+        raise ValueError(f"{lies}, of which the two-layer network alone reads some rows at a time; expected width, not hidden")
+    if asked := [name for name in ("center", "scale", "normalize", "standardize") if getattr(config, name)]:
+        raise ValueError(f"{asked[0]} would copy all rows, and {lies}; expected a file of rows that are preprocessed")
+    if config.backend != "numpy" or config.dtype not in (None, str(x.dtype)):
+        found = f"backend is {config.backend!r} and dtype {config.dtype!r}"
+        raise ValueError(f"{found}, and {lies} in {x.dtype}, which NumPy reads; expected these")
+    return replace(config, width=config.width or networks.WIDTH)
+
+
+def _in_order(parts):
+    """As many rows in each part, but rows of a file as they lie: to train on, for validation, for testing."""
+    ends = np.cumsum([0 if rows is None else len(rows) for rows in parts])
+    return tuple(None if rows is None else np.arange(end - len(rows), end) for rows, end in zip(parts, ends, strict=True))
 
 
 def _classes(y, config):
@@ -306,6 +334,9 @@ def _are_signs(y):
 
 
 def _take(x, y, rows):
+    if is_map(x):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        return x[part], y[part]
     xp = namespace(x)
     rows = asarray(rows, like=x, dtype="int64")
     return xp.take(x, rows, axis=0), xp.take(y, rows, axis=0)
@@ -337,5 +368,6 @@ def _fingerprint(use, *arrays):
     digest = hashlib.sha256(use.encode())
     for a in arrays:
         digest.update(repr((a.shape, str(a.dtype))).encode())
-        digest.update(np.ascontiguousarray(a).tobytes())
+        for rows in row_chunks(a):
+            digest.update(np.ascontiguousarray(rows_of(a, rows)).tobytes())
     return digest.hexdigest()[:16]

@@ -77,11 +77,11 @@ class SamplesObjective(Objective):
 
     ranks: object = None
 
-    def point(self, params, batch, calls=None):
+    def point(self, params, batch, calls=None, masks=True):
         """As `Objective.point`; passes over this rank's rows, or over all where there are more ranks than samples."""
         params, x, y, *weights = self._checked(params, batch)
         kind = SamplesPoint if y.shape[0] >= self.ranks.size else Point
-        return kind(self, params, x, y, *weights, calls=calls)
+        return kind(self, params, x, y, *weights, calls=calls, masks=masks)
 
     def own(self, n):
         """Which of the ``n`` rows of a batch this rank may give as `OwnRows`, or None where it is to give all."""

@@ -23,19 +23,31 @@ class KernelEntries:
     diagonal: object = field(init=False, repr=False)
 
     def __post_init__(self):
-        xp = _array.check(ndim={"x": 2}, x=self.x)
-        square = xp.sum(self.x * self.x, axis=1)
-        object.__setattr__(self, "norms", xp.sqrt(xp.where(square > 0, square, 1.0)))
+        _array.check(ndim={"x": 2}, x=self.x)
+        square = _squares(self.x)
+        object.__setattr__(self, "norms", _norms(square))
         object.__setattr__(self, "diagonal", square / 2)
 
     def entries(self, rows, columns):
         """K[rows, columns] for ``rows``, a slice or integers, and ``columns``, integers."""
         xp, x, norms = _array.namespace(self.x), self.x, self.norms
-        K = _taken(x, rows) @ xp.matrix_transpose(_taken(x, columns))
-        cosine = K / (_taken(norms, rows)[:, None] * _taken(norms, columns)[None, :])
+        K = _products(x, rows, xp.matrix_transpose(_array.rows_of(x, columns)))
+        cosine = K / (_array.rows_of(norms, rows)[:, None] * _array.rows_of(norms, columns)[None, :])
         rounding = max(8.0, 2.5 * math.sqrt(x.shape[1])) * float(xp.finfo(K.dtype).eps)
         K *= closeness(xp.where(cosine > 1 - rounding, 1.0, cosine))
         return K
+
+
+def relu_kernel(x):
+    """E_w[x_i·x_j 1[w·x_i > 0] 1[w·x_j > 0]] = x_i·x_j (π - θ_ij) / 2π for w ~ N(0, I) and the rows of ``x`` (n, d): (n, n).
+
+    Zeros for a row of zeros.
+    """
+    xp = _array.namespace(x)
+    K = x @ xp.matrix_transpose(x)
+    norms = _norms(xp.linalg.diagonal(K))
+    K *= closeness(K / (norms[:, None] * norms[None, :]))
+    return K
 
 
 def closeness(cosine):
@@ -63,7 +75,7 @@ class FactorEntries:
                 found = f"pair {layer} has shapes {' and '.join(str(tuple(a.shape)) for a in given.values())}"
                 raise ValueError(f"{found}; expected (n, inp) and (n c, s) with the same n and c in all pairs")
         self.pairs, self.outputs = pairs, sizes["Y"] // sizes["A"]
-        squares = [[None if a is None else xp.vecdot(a, a) for a in pair] for pair in pairs]
+        squares = [[None if a is None else _array.by_rows(lambda a: xp.vecdot(a, a), a) for a in pair] for pair in pairs]
         self.diagonal = sum(Y if A is None else xp.repeat(A, self.outputs) * Y for A, Y in squares)
 
     @classmethod
@@ -97,9 +109,9 @@ class FactorEntries:
         """G[rows, columns] for ``rows``, a slice or integers, and ``columns``, integers."""
         xp, total = _array.namespace(self.diagonal), None
         for A, Y in self.pairs:
-            term = _taken(Y, rows) @ xp.matrix_transpose(_taken(Y, columns))
+            term = _array.rows_of(Y, rows) @ xp.matrix_transpose(_array.rows_of(Y, columns))
             if A is not None:
-                term *= self._of_samples(A, rows, xp.matrix_transpose(_taken(A, self._samples(columns))))
+                term *= self._of_samples(A, rows, xp.matrix_transpose(_array.rows_of(A, self._samples(columns))))
             total = term if total is None else total + term
         return total
 
@@ -111,9 +123,9 @@ class FactorEntries:
         """A ``others`` with a row for each output; of a slice every sample's product is made once."""
         c = self.outputs
         if not isinstance(rows, slice):
-            return _taken(A, self._samples(rows)) @ others
+            return _array.rows_of(A, self._samples(rows)) @ others
         samples = slice(rows.start // c, -(-rows.stop // c))
-        once, first = A[samples, :] @ others, rows.start - samples.start * c
+        once, first = _products(A, samples, others), rows.start - samples.start * c
         return once if c == 1 else _array.namespace(A).repeat(once, c, axis=0)[first : first + rows.stop - rows.start, :]
 
 
@@ -125,5 +137,20 @@ def _pair(block):
     return None, _array.namespace(values).reshape(values, (-1, values.shape[2]))
 
 
-def _taken(x, rows):
-    return x[rows, ...] if isinstance(rows, slice) else _array.namespace(x).take(x, rows, axis=0)
+def _products(x, rows, others):
+    """x[rows] ``others``; of a map some rows at a time."""
+    if not isinstance(rows, slice):
+        return _array.rows_of(x, rows) @ others
+    return _array.by_rows(lambda some: some @ others, x, rows, multiple=64)  # products of so many rows come out as in a whole
+
+
+def _squares(x):
+    """Squared norms of the rows (n,)."""
+    xp = _array.namespace(x)
+    return _array.by_rows(lambda rows: xp.sum(rows * rows, axis=1), x)
+
+
+def _norms(square):
+    """Norms from their squares; 1 for rows of zeros."""
+    xp = _array.namespace(square)
+    return xp.sqrt(xp.where(square > 0, square, 1.0))

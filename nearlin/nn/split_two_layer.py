@@ -115,15 +115,15 @@ class SplitTwoLayer(TwoLayer):
     def _own(self, W):
         return Split(W, self.width, self.ranks, UNIT)
 
-    def forward(self, params, x):
+    def forward(self, params, x, masks=True):
         """As that of `TwoLayer`; the outputs are the same on all ranks."""
         W, phi = params[0].local, activation(self.activation)
-        f, blocks, masks = self._walk(W, x, self.neurons)
+        f, blocks, kept = self._walk(W, x, self.neurons, masks)
         outputs = self.ranks.sum(f, "forward") / math.sqrt(self.width / self.outputs)
         whole = blocks_of_neurons(self.width, self.outputs, width_of_block(x))
         walk = len(whole), whole[0].stop
-        own = self.neurons.start, self.width
-        return outputs, Tape(SplitJacobian(x, x, W, phi, blocks, masks, self.outputs, *own, self.ranks, walk), outputs)
+        of_ranks = {"first": self.neurons.start, "width": self.width, "ranks": self.ranks, "walk": walk}
+        return outputs, Tape(SplitJacobian(x, x, W, phi, blocks, kept, self.outputs, **of_ranks), outputs)
 
     def traces(self, params, tape, dy):
         """`ValueError`: the signals of a sample lie on all ranks."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from nearlin._array import (
     abs_in_place,
+    by_rows,
     check,
     fold_in,
     integer,
@@ -35,6 +36,7 @@ from nearlin.nn.two_layer_blocks import (
     blocks_by_output,
     blocks_of_neurons,
     neuron_signs,
+    read_runs,
     shares,
     tiles_of_samples,
     width_of_block,
@@ -133,32 +135,43 @@ class TwoLayer:
         r = [(xp.arange(a, b, device=W.device), start) for a, b, start in owned if a < b]
         return xp.take(W, xp.concat([own - (own - start) % 2 - before for own, start in r]), axis=0)
 
-    def forward(self, params, x):
-        """Outputs (n, c) and the tape, for inputs (n, d); 2 n m d flops and a few n m elementwise ones."""
-        (W,) = params
-        f, blocks, masks = self._walk(W, x, slice(0, self.width))
-        outputs = f / math.sqrt(self.width / self.outputs)
-        return outputs, Tape(TwoLayerJacobian(x, x, W, activation(self.activation), blocks, masks, self.outputs), outputs)
+    def forward(self, params, x, masks=True):
+        """Outputs (n, c) and the tape, for inputs (n, d); 2 n m d flops and a few n m elementwise ones.
 
-    def _walk(self, W, x, neurons):
+        Without ``masks`` none are kept: every walk makes phi' anew.
+        """
+        (W,) = params
+        f, blocks, kept = self._walk(W, x, slice(0, self.width), masks)
+        outputs = f / math.sqrt(self.width / self.outputs)
+        return outputs, Tape(TwoLayerJacobian(x, x, W, activation(self.activation), blocks, kept, self.outputs), outputs)
+
+    def _walk(self, W, x, neurons, masks):
         """The sums over ``neurons``, whose weights are W, for each output, (n, c); the blocks, and a mask of each or None."""
         phi, xp = activation(self.activation), namespace(x)
         blocks = tuple(blocks_of_neurons(self.width, self.outputs, width_of_block(x), neurons))
-        signs, masks = neuron_signs(blocks, x), [None] * len(blocks)
+        by_output, packed = blocks_by_output(blocks, self.width, self.outputs), masks and phi.name == "relu"
+        signs, kept = neuron_signs(blocks, x), [[] for _ in blocks]
 
-        def part(i):
-            own = slice(blocks[i].start - neurons.start, blocks[i].stop - neurons.start)
-            f, masks[i] = _forward_block(x, W[own, :], signs[i], phi)
-            return f
+        def walk(rows, tiles):
+            def part(i):
+                own = slice(blocks[i].start - neurons.start, blocks[i].stop - neurons.start)
+                f, mask = _forward_block(rows, W[own, :], signs[i], phi, tiles, packed)
+                kept[i].append(mask)
+                return f
 
-        sums = sums_of_blocks(part, blocks_by_output(blocks, self.width, self.outputs), x)
-        zero = xp.zeros_like(x[:, 0])
-        return xp.stack([zero if f is None else f for f in sums], axis=1), blocks, tuple(masks)
+            sums, zero = sums_of_blocks(part, by_output, x), xp.zeros_like(rows[:, 0])
+            return xp.stack([zero if f is None else f for f in sums], axis=1)
+
+        tiles = tiles_of_samples(x, blocks[0].stop - blocks[0].start)
+        f = joined([walk(rows, own) for _, rows, own in read_runs(x, tiles)])
+        for i, parts in enumerate(kept):
+            kept[i] = joined(parts) if packed else None
+        return f, blocks, kept
 
     @staticmethod
     def _check_rows(x):
         xp = namespace(x)
-        zero = xp.nonzero(xp.all(x == 0, axis=1))[0]
+        zero = xp.nonzero(by_rows(lambda rows: xp.all(rows == 0, axis=1), x))[0]
         if zero.shape[0]:
             raise ValueError(
                 f"x row {int(zero[0])} is zero ({zero.shape[0]} such row(s)): a network without bias gives 0 there whatever its "
@@ -184,8 +197,8 @@ class TwoLayer:
         return (Trace(tape.jacobian.x, tape.jacobian.signals(dy), False),)
 
 
-def _forward_block(x, W, a, phi):
-    """f (n,) of some neurons, and for ReLU the mask phi' (n, w), by tiles of samples."""
+def _forward_block(x, W, a, phi, tiles, packed):
+    """f (n,) of some neurons, and where it is to be ``packed`` the mask phi' (n, w) of ReLU, by tiles of samples."""
     xp, relu = namespace(x), phi.name == "relu"
     aW = a @ W if relu else None
 
@@ -193,8 +206,8 @@ def _forward_block(x, W, a, phi):
         z = x[rows, :] @ xp.matrix_transpose(W)
         if not relu:
             return phi.function(z) @ a, None
-        mask = pack_mask(z > 0)
+        mask = pack_mask(z > 0) if packed else None
         return 0.5 * (abs_in_place(z) @ a + x[rows, :] @ aW), mask  # relu(z) = (|z| + z)/2: one pass over z instead of two
 
-    f, masks = zip(*map(tile, tiles_of_samples(x, W.shape[0])), strict=True)
-    return joined(f), joined(masks) if relu else None
+    f, masks = zip(*map(tile, tiles), strict=True)
+    return joined(f), joined(masks) if packed else None

@@ -4,10 +4,11 @@ A block of all samples is what a core's cache holds (2 MB), or `NARROW` neurons,
 do not hold these, blocks are `WIDE`, and sums over samples go by tiles. What acts on each sample goes by tiles wherever it is.
 """
 
+import math
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
 
-from nearlin._array import block_length, even_step, itemsize, namespace, slices
+from nearlin._array import block_length, even_step, is_map, is_numpy, itemsize, namespace, row_chunks, rows_of, slices
 
 NARROW, WIDE = 256, 512
 ROWS = 64  # samples of a tile are a multiple of it: kernels of products take so many at a time, and each comes out as in a whole
@@ -29,6 +30,22 @@ def tiles_of_samples(x, width, parts=8):
     """Slices of samples, even, which make 1 MB with ``width`` neurons, or 8 MB in so many ``parts``."""
     n, length = x.shape[0], block_length(width * itemsize(x.dtype), x, parts)
     return slices(n, even_step(n, max(ROWS, length // ROWS * ROWS), multiple=ROWS))
+
+
+def read_runs(x, tiles):
+    """Runs of ``tiles`` with their rows of ``x``, read one after the other: (rows, x[rows], tiles of it), or one of all."""
+    if not is_map(x):
+        yield slice(0, x.shape[0]), x, tiles
+        return
+    whole = [slice(0, x.shape[0])]
+    for rows in whole if undivided(x) else row_chunks(x, multiple=tiles[0].stop):
+        own = [slice(t.start - rows.start, t.stop - rows.start) for t in tiles if rows.start <= t.start < rows.stop]
+        yield rows, rows_of(x, rows), own
+
+
+def mask_bytes(x, width, phi):
+    """What phi' of all neurons takes in bits (bytes elsewhere than on NumPy); 0 but for ReLU."""
+    return x.shape[0] * (math.ceil(width / 8) if is_numpy(x) else width) if phi.name == "relu" else 0
 
 
 def shares(width, outputs):

@@ -8,6 +8,8 @@ tile of it at a time, which is made anew for M (Mᵀ(u ∘ X)) once the sum over
     J Jᵀu = rowsum(X ∘ (M Mᵀ(u ∘ X)))                              4 n m d flops, one walk
     J Jᵀ  = (X Xᵀ) ∘ (M Mᵀ)                                        2 n² (m + d) flops, half of it as rank-k updates
 
+Rows of x that lie in a file are read some at a time, once in every walk; J Jᵀu is then Jᵀu and J (Jᵀu), to the same bits.
+
 The signs cancel in J Jᵀ. With c outputs all of it holds for each output k with its own neurons M_k, at the scale √(c/m), and a
 walk costs what it does with one output. J Jᵀ is block-diagonal by outputs, to the last bit. The mean of the blocks,
 (X Xᵀ) ∘ (M Mᵀ), is the matrix of one output with all m neurons: one preconditioner made of it serves them all.
@@ -18,13 +20,25 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import add
 
-from nearlin._array import Scratch, fold_blocks, joined, map_blocks, namespace, slices, sum_blocks, sums_of_blocks
+from nearlin._array import (
+    Scratch,
+    fold_blocks,
+    is_map,
+    joined,
+    map_blocks,
+    namespace,
+    pack_mask,
+    rows_of,
+    slices,
+    sum_blocks,
+    sums_of_blocks,
+)
 from nearlin.linalg import Work
 from nearlin.nn.activations import Activation
-from nearlin.nn.gram_entries import closeness
+from nearlin.nn.gram_entries import relu_kernel
 from nearlin.nn.jacobian import Factor, Jacobian
 from nearlin.nn.output_root import ScaledIdentity, WeightedRoot
-from nearlin.nn.two_layer_blocks import blocks_by_output, neuron_signs, owners, tiles_of_samples, undivided
+from nearlin.nn.two_layer_blocks import blocks_by_output, neuron_signs, owners, read_runs, tiles_of_samples, undivided
 
 GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram matrix takes
 
@@ -34,7 +48,9 @@ class TwoLayerJacobian(Jacobian):
     """J (n c, m d) of the two-layer network; row (i, k) is M_ir ⊗ x_i at the neurons r of output k, and zero elsewhere.
 
     ``x`` (n, d) makes the slopes, ``inputs`` (n, d) the rows: the same, unless rows are weighted. W and ``blocks`` may be of
-    some neurons alone, from ``first`` on, of a layer of ``width``: sums over neurons are then those over these.
+    some neurons alone, from ``first`` on, of a layer of ``width``: sums over neurons are then those over these. ``masks`` are a
+    list of phi' in bits, block by block, or of None where walks make it anew. ``run`` are the tiles of ``x`` where these are some
+    of more rows.
     """
 
     x: object
@@ -42,10 +58,11 @@ class TwoLayerJacobian(Jacobian):
     W: object
     phi: Activation
     blocks: tuple
-    masks: tuple
+    masks: list
     outputs: int = 1
     first: int = 0
     width: int | None = None
+    run: tuple | None = None
 
     layered = False
 
@@ -102,7 +119,40 @@ class TwoLayerJacobian(Jacobian):
     @cached_property
     def _tiles(self):
         """Slices of samples."""
-        return tiles_of_samples(self.x, self._walk[1])
+        return tiles_of_samples(self.x, self._walk[1]) if self.run is None else self.run
+
+    @property
+    def _undivided(self):
+        return self.run is None and undivided(self.x)
+
+    def _parts(self):
+        """(rows, J of these rows) of what is read at a time; of inputs in memory all."""
+        if not is_map(self.x):
+            yield slice(0, self.samples), self
+            return
+        for rows, x, tiles in read_runs(self.x, self._tiles):
+            inputs = x if self.inputs is self.x else rows_of(self.inputs, rows)
+            masks = [None if mask is None else mask[rows, :] for mask in self.masks]
+            run = None if rows.stop - rows.start == self.samples else tuple(tiles)
+            yield rows, replace(self, x=x, inputs=inputs, masks=masks, run=run)
+
+    def release(self):
+        """Let go of phi' in bits: walks make it anew, in 1.5 to 2 times the time. Nothing else changes by it."""
+        self.masks[:] = [None] * len(self.masks)
+
+    def restore(self):
+        """Make phi' in bits again, where it was let go; 2 n m d flops."""
+        if self.masks[0] is not None or self.phi.name != "relu":
+            return
+        xp, made = namespace(self.x), [[] for _ in self.blocks]
+        for _, part in self._parts():
+
+            def pack(i, part=part):
+                W = xp.matrix_transpose(part.W[part._rows(i), :])
+                made[i].append(joined([pack_mask(part.x[rows, :] @ W > 0) for rows in part._tiles]))
+
+            map_blocks(pack, range(len(self.blocks)), self.x)
+        self.masks[:] = [joined(parts) for parts in made]
 
     def _slope(self, i, rows, scratch, dtype=None):
         """phi' of block i for samples ``rows``, without signs and scale; it may be in the memory of ``scratch``."""
@@ -110,21 +160,21 @@ class TwoLayerJacobian(Jacobian):
         block, dtype = self.blocks[i], dtype or self.x.dtype
         if self.masks[i] is not None:
             return scratch.unpack_mask(self.masks[i][rows, :], block.stop - block.start, dtype)
-        z = self.x[rows, :] @ xp.matrix_transpose(self.W[self._rows(i), :])
+        z = rows_of(self.x, rows) @ xp.matrix_transpose(self.W[self._rows(i), :])
         return xp.astype(self.phi.derivative(z), dtype, copy=False)
 
     def _by_sample(self, f, i, scratch):
         """f(phi') of block i for an f that acts on each sample: by tiles."""
         return joined([f(self._slope(i, rows, scratch)) for rows in self._tiles])
 
-    def _adjoint_and_image(self, i, ux, scratch, image=True):
-        """T = phi'ᵀ ux (w, d) of block i, and phi' T (n, d): from the same slopes, or by tiles."""
+    def _adjoint_and_image(self, i, ux, scratch, image=True, before=()):
+        """T = phi'ᵀ ux (w, d) of block i, added to what is ``before``, and phi' T (n, d): from the same slopes, or by tiles."""
         transposed = namespace(self.x).matrix_transpose
-        if undivided(self.x):
+        if self._undivided:
             B = self._slope(i, slice(0, self.samples), scratch)
             T = transposed(B) @ ux
             return T, B @ T if image else None
-        T = reduce(add, (transposed(self._slope(i, rows, scratch)) @ ux[rows, :] for rows in self._tiles))
+        T = reduce(add, (transposed(self._slope(i, rows, scratch)) @ ux[rows, :] for rows in self._tiles), *before)
         return T, self._by_sample(lambda B: B @ T, i, scratch) if image else None
 
     @cached_property
@@ -138,10 +188,13 @@ class TwoLayerJacobian(Jacobian):
     def matvec(self, v):
         """J v (n c,) for ``v`` = (V,), V (m, d); 2 n m d flops."""
         namespace(self.x, *v)  # of one backend
+        return joined([part._image(v[0]) for _, part in self._parts()])
+
+    def _image(self, V):
         signs, scratch = self._signs(), Scratch()
 
         def product(i):
-            signed = v[0][self._rows(i), :] * signs[i][:, None]
+            signed = V[self._rows(i), :] * signs[i][:, None]
             return self._by_sample(lambda B: B @ signed, i, scratch)
 
         return self._contracted(self._sums(product))
@@ -159,15 +212,21 @@ class TwoLayerJacobian(Jacobian):
 
     def rmatvec(self, u):
         """Jᵀ u, the tuple (U,) with U (m, d), for ``u`` (n c,); 2 n m d flops."""
-        ux, adjoint, signs, scratch = self._spread(u), self._adjoint(), self._signs(), Scratch()
+        adjoint = self._adjoint()
+        for rows, part in self._parts():
+            part._add_adjoint(u[rows.start * self.outputs : rows.stop * self.outputs], adjoint, first=rows.start == 0)
+        return (adjoint,)
+
+    def _add_adjoint(self, u, adjoint, first):
+        ux, signs, scratch = self._spread(u), self._signs(), Scratch()
 
         def product(i):
-            T, _ = self._adjoint_and_image(i, ux[self._owners[i]], scratch, image=False)
+            before = () if first else (adjoint[self._rows(i), :] * signs[i][:, None],)
+            T, _ = self._adjoint_and_image(i, ux[self._owners[i]], scratch, image=False, before=before)
             T *= signs[i][:, None]
             adjoint[self._rows(i), :] = T
 
         map_blocks(product, range(len(self.blocks)), self.x)
-        return (adjoint,)
 
     def _adjoint(self):
         return namespace(self.x).empty(self.W.shape, dtype=self.x.dtype, device=self.x.device)
@@ -178,6 +237,11 @@ class TwoLayerJacobian(Jacobian):
 
     def gram_matvec_with_adjoint(self, u):
         """J Jᵀ u (n c,) and Jᵀ u in one walk; 4 n m d flops."""
+        if is_map(self.x):
+            if self._undivided:
+                return TwoLayerJacobian.gram_matvec_with_adjoint(next(self._parts())[1], u)
+            adjoint = TwoLayerJacobian.rmatvec(self, u)
+            return TwoLayerJacobian.matvec(self, adjoint), adjoint
         ux, adjoint, signs, scratch = self._spread(u), self._adjoint(), self._signs(), Scratch()
 
         def product(i):
@@ -246,6 +310,9 @@ class TwoLayerJacobian(Jacobian):
     def astype(self, dtype):
         """The same Jacobian, masks included, with products in another dtype, given by name."""
         xp = namespace(self.x)
+        if is_map(self.x) and self.x.dtype != getattr(xp, dtype):
+            found = f"x lies in a file in {self.x.dtype}, of which products in {dtype} need a copy"
+            raise ValueError(f"{found}; expected a file in {dtype}, or products in {self.x.dtype}")
         x, inputs, W = (xp.astype(a, getattr(xp, dtype), copy=False) for a in (self.x, self.inputs, self.W))
         return replace(self, x=x, inputs=inputs, W=W)
 
@@ -253,7 +320,7 @@ class TwoLayerJacobian(Jacobian):
         """One `Factor`, (X rows, M rows); forms a float array (rows, c, m)."""
         xp = namespace(self.x)
         signals = [self._among_outputs(part, k) for part, k in zip(self._signals(rows), self._owners, strict=True)]
-        return (Factor(self.inputs[rows, :], xp.concat(signals, axis=2)),)
+        return (Factor(rows_of(self.inputs, rows), xp.concat(signals, axis=2)),)
 
     def _among_outputs(self, part, output):
         """The signals (rows, c, w) of neurons of one output."""
@@ -292,10 +359,15 @@ class TwoLayerJacobian(Jacobian):
     def mean_square(self):
         """tr(J Jᵀ) / (n c): the mean squared norm of a row, (1/n) Σ ||x_i||² Σ_r phi'(w_r·x_i)² / m; one walk."""
         xp = namespace(self.x)
+        squares = joined([part._squares() for _, part in self._parts()])
+        return float(self._over_ranks(xp.sum(squares), "mean square")) * self._scale**2 / self.shape[0]
+
+    def _squares(self):
+        """The squared norms of rows (n,), without the scale."""
+        xp = namespace(self.x)
         squares, scratch = lambda B: xp.sum(B**2, axis=1), Scratch()
         slopes = sum_blocks(lambda i: self._by_sample(squares, i, scratch), range(len(self.blocks)), self.x)
-        total = self._over_ranks(xp.sum(xp.sum(self.inputs * self.inputs, axis=1) * slopes), "mean square")
-        return float(total) * self._scale**2 / self.shape[0]
+        return xp.sum(self.inputs * self.inputs, axis=1) * slopes
 
     @property
     def dtype(self):
@@ -303,8 +375,8 @@ class TwoLayerJacobian(Jacobian):
         return self.x.dtype
 
     def _slope_work(self):
-        """The `Work` of phi' of all neurons: 2 n m d flops where no mask is kept."""
-        return Work(thin=0 if self.masks[0] is not None else 2 * self.samples * self.shape[1])
+        """The `Work` of phi' of all neurons: 2 n m d flops, but for ReLU, whose masks are taken for kept."""
+        return Work(thin=0 if self.phi.name == "relu" else 2 * self.samples * self.shape[1])
 
     def product_work(self):
         """The `Work` of one product with J Jᵀ: 4 n m d flops."""
@@ -342,6 +414,9 @@ class TwoLayerJacobian(Jacobian):
 
         Its columns are those that the neurons here have a part in.
         """
+        return joined([part._folded(layer, S) for _, part in self._parts()])
+
+    def _folded(self, layer, S):
         own = S.columns(layer, self.first, self.first + self.W.shape[0])
         xp, shape = namespace(self.x), (self.samples, self.outputs, own.stop - own.start)
         folded, scratch = xp.zeros(shape, dtype=self.x.dtype, device=self.x.device), Scratch()
@@ -358,16 +433,3 @@ class TwoLayerJacobian(Jacobian):
         fold_blocks(fold, range(len(self.blocks)), put, self.x)
         folded *= self._scale
         return xp.reshape(folded, (shape[0] * shape[1], shape[2]))
-
-
-def relu_kernel(x):
-    """E_w[x_i·x_j 1[w·x_i > 0] 1[w·x_j > 0]] = x_i·x_j (π - θ_ij) / 2π for w ~ N(0, I) and the rows of ``x`` (n, d): (n, n).
-
-    Zeros for a row of zeros.
-    """
-    xp = namespace(x)
-    K = x @ xp.matrix_transpose(x)
-    square = xp.linalg.diagonal(K)
-    size = xp.sqrt(xp.where(square > 0, square, 1.0))
-    K *= closeness(K / (size[:, None] * size[None, :]))
-    return K

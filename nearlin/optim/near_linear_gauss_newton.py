@@ -48,8 +48,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nearlin import linalg
-from nearlin._array import fold_in, having, namespace, not_negative, one_of, optional, positive, require, settle
+from nearlin._array import fold_in, having, is_map, namespace, not_negative, one_of, optional, positive, require, settle
 from nearlin.curvature import Accuracy, DampedGram, PivotedColumns, PivotedGram, SketchedGram, Sketches, gram_solve
+from nearlin.curvature.masks import Masks, asked_for
 from nearlin.sketch import NeuronSamples, NeuronSigns
 from nearlin.steps import (
     CEILING,
@@ -135,7 +136,8 @@ class NearLinearGaussNewton:
     maxiter : int
         Bound on the iterations of one inner solve.
     memory : float
-        Bytes that the preconditioner's matrices may take.
+        Bytes that the preconditioner's matrices may take, and with them the two-layer network's masks: where they are too few for
+        those of both the step's point and a trial, masks are let go and made again, or in every walk.
     rates : Rates, optional
         How fast the machine does each primitive; ``nearlin info --measure`` makes the table. None: as `nearlin.linalg.rates_for`
         has it.
@@ -204,7 +206,8 @@ class NearLinearGaussNewton:
             Input that does not fit (see `Objective.at`), or a ``preconditioner`` that the network does not allow.
         """
         key = fold_in(key, 0)
-        point = recalled(state.recall, objective, params, batch) or objective.at(params, batch)
+        point = recalled(state.recall, objective, params, batch)
+        point = point or objective.at(params, batch, **asked_for(objective.network, batch, self.memory))
         point.check_least_squares(type(self).__name__)
         eps = linalg.eps_of(point.x)
         guard = Guard(point, self.guard)
@@ -220,8 +223,9 @@ class NearLinearGaussNewton:
         if P is None:
             made, fresh = way.make(kept), True
             P = way.factor(made, self._first(way, made, state, eps), kept)
-        least = least_damping(eps) * P.scale
+        least, masks = least_damping(eps) * P.scale, Masks(J, way.held(P), self.memory)
         for damping in guard.attempts_from(state.damping or Damping(P.damping)):
+            masks.before_solve()
             solution, served = None, way.at(P, damping)
             if served is not None:
                 P = served
@@ -230,10 +234,11 @@ class NearLinearGaussNewton:
                 made, fresh = made or way.make(P), True
                 P = way.factor(made, damping, P)
                 solution = self._solve(J, point.residual, guard.size, damping, P, epsilon, self.maxiter)
-            trial = attempt(objective, point, batch, solution.step, solution.image, self.lr)
+            trial = attempt(objective, point, batch, solution.step, solution.image, self.lr, **masks.before_trial())
             guard.judge(trial, solution.info, Bounds(P.scale, least, CEILING * P.scale))
+            masks.after_trial(trial.point, guard.accepted)
         solve = solution.info._replace(preconditioner=P.described, refreshed=fresh)
-        info = guard.info(trial, solve, "", why)
+        info = guard.info(trial, solve, "", _sentences(why, masks.described))
         recall = Recall.of(objective, trial.params, batch, trial.point) if info.accepted else None
         state = State(guard.damping, *way.keep(P, fresh, solve.iterations, epsilon), guard.size, recall)
         return (trial.params if info.accepted else params), state, info
@@ -265,6 +270,8 @@ class NearLinearGaussNewton:
             return sketched, ""
         if isinstance(state.preconditioner, SketchedGram):
             return sketched, "sketch: as before"
+        if is_map(x):
+            return pivoted, _sentences("pivoted: x lies in a file", pivoted.few_neurons)
         return self._cheaper(sketched, pivoted, state, rates)
 
     def _cheaper(self, sketched, pivoted, state, rates):

@@ -41,7 +41,7 @@ class Trial(NamedTuple):
     ratio: float
 
 
-def attempt(objective, point, batch, step, image, lr):
+def attempt(objective, point, batch, step, image, lr, **kept):
     """Go from ``point`` to θ - lr ``step`` and compare the decrease with the Gauss-Newton model's.
 
     Parameters
@@ -56,6 +56,8 @@ def attempt(objective, point, batch, step, image, lr):
     image : array, shape (n c,)
         J δ.
     lr : float
+    **kept
+        Of `Objective.at`.
 
     Returns
     -------
@@ -75,7 +77,7 @@ def attempt(objective, point, batch, step, image, lr):
     predicted = (before**2 - modelled**2) / (2 * point.samples)
     losses = []
     with checked_together():  # one reading with what the objective checks
-        new = objective.at(params, batch)
+        new = objective.at(params, batch, **kept)
         look(lambda *found: losses.extend(found), point.loss, new.loss)
     loss, after = losses
     actual = loss - after
