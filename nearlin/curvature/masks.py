@@ -24,6 +24,11 @@ def asked_for(network, batch, memory):
     return WITHOUT if mask_bytes(x, network.width, activation(network.activation)) > memory else {}
 
 
+def sets_within(memory, each, beside):
+    """How many sets of masks, at most two, of ``each`` bytes have room in ``memory`` ``beside`` other bytes; 0 bytes: two."""
+    return min(2, int(max(0, memory - beside) // each)) if each else 2
+
+
 class Masks:
     """Lets go of masks, and makes them again, as a step goes on.
 
@@ -47,7 +52,7 @@ class Masks:
     def __init__(self, J, beside, memory):
         each = 0 if J.layered else mask_bytes(J.x, J.W.shape[0], J.phi)
         self._J = J
-        self.sets = min(2, int(max(0, memory - beside) // each)) if each else 2
+        self.sets = sets_within(memory, each, beside)
         words = (
             f"phi' is made anew in every walk, as a set of masks takes {each / GIGA:.3g} GB",
             f"masks of one point at a time, as those of two take {2 * each / GIGA:.3g} GB",

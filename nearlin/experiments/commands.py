@@ -104,7 +104,8 @@ def train_command(ctx, data, out, checkpoint_every, resume, ranks, all_steps, pr
     """Fit a wide two-layer network or a perceptron to DATA, or the network of a problem to its data.
 
     DATA is a problem or a data set by name, or a file: .csv or .tsv (name its --target), .npz with arrays x and y, .npy with
-    the target in the last column, .svm (LIBSVM), an IDX or CIFAR file, or a folder of these. It may be omitted with --resume.
+    the target in the last column, .svm (LIBSVM), an IDX or CIFAR file, a folder of these, or
+    one with x.npy and y.npy, which need not fit in memory. It may be omitted with --resume.
 
     \b
     Problems:

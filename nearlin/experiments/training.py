@@ -55,7 +55,8 @@ def train(data=None, *, out=None, checkpoint_every=0, resume=None, progress=True
         which is treated as a ``.csv`` of its columns and needs ``target``, a `Dataset`, or a pair of arrays
         (n, d) and (n,) of any backend. Arrays are used as they are: on their own backend, device and dtype, without
         preprocessing; ``backend`` and ``dtype`` are theirs. Floats (n,) get the two-layer network and steps as data by name do;
-        integer labels, targets (n, c) and ``hidden`` a perceptron, and an end as files have it. A `Dataset` made of arrays is
+        integer labels, targets (n, c) and ``hidden`` a perceptron, and an end as files have it. So is a folder with ``x.npy`` and
+        ``y.npy``, or a pair whose x is a map, read some rows at a time by the two-layer network. A `Dataset` made of arrays is
         preprocessed. May be omitted with ``resume`` where the checkpoint knows the name or file.
     out : str or path, optional
         Folder for ``run.jsonl`` (a header line, a line per step, an end line), ``checkpoint.npz``, ``run.png`` (losses) and

@@ -143,3 +143,11 @@ def test_other_networks_and_activations_have_no_masks(numpy_backend):
         info = opt.step(params, opt.init(params, objective), objective, (x, y), key=0)[2]
         assert "masks" not in info.plan
         assert "phi'" not in info.plan
+
+
+def test_the_estimate_has_as_many_sets():
+    def parts(sets):
+        return nl.complexity.cost.near_linear_memory(N, D, M, preconditioner="pivoted", rank=COLUMNS, memory=BUDGETS[sets])
+
+    assert [parts(sets)["masks"] for sets in BUDGETS] == [SET, SET, 0]
+    assert parts(2)["work"] > parts(1)["work"] == parts(0)["work"]
