@@ -29,6 +29,7 @@ from nearlin.complexity import fit_exponent
 RATE_AT = {"n": 4096, "m": 32768}  # of the exact step
 QUICK = 16  # by which sizes are divided
 MAPPED = 6e8  # bytes that columns and masks may take, beside rows that lie in a file
+FEW = 8  # iterations at most there: m d is 3 n, where columns leave many, and bits and memory are the same at every one
 
 
 def in_child(name, **given):
@@ -113,7 +114,7 @@ def by_map(quick, n, d, m):
         path = os.path.join(folder, "x.npy")
         write_rows(path, n, d)
         for source in ("map", "read"):
-            found[source] = in_child("steps", n=n, m=m, d=d, count=1, source=source, path=path, memory=MAPPED)
+            found[source] = in_child("steps", n=n, m=m, d=d, count=1, source=source, path=path, memory=MAPPED, maxiter=FEW)
             print(f"    {source}: {in_words(found[source])}; anonymous {found[source].get('anonymous', math.nan):.2f} GB")
     same = found["map"].get("weights") == found["read"].get("weights") and "weights" in found["map"]
     row(f"n = {n}, d = {d}, m = {m}: by map and in memory equal to the last bit", str(same), "True, < .7 GB anonymous")
