@@ -183,7 +183,7 @@ class PivotedColumns:
 
     def _better(self, P, iterations, epsilon):
         """The `Form` that is worth a trial, or None."""
-        if P.form.groups is None and not is_map(self.J.inputs) and too_rough(iterations, epsilon, 1):
+        if not is_map(self.J.inputs) and P.form.groups is None and too_rough(iterations, epsilon, 1):
             return P.form._replace(groups=True)
         rank = min(next_rank(P.form.rank, iterations, self._build, self._time(self.J.product_work())), self.most)
         return P.form._replace(rank=rank) if rank > P.form.rank and not P.M.factor.exhausted else None

@@ -21,8 +21,6 @@ Cost        with a two-layer ReLU network of one output: n samples, d inputs, m 
               bytes elsewhere)
             at most n k + 4 k² + 4 n d + 6 m d + n m/32 + 2 B floats at the peak, preconditioner = "pivoted": and n k of the
               columns before, where more are made
-            n m/64 floats of masks in place of n m/32 where ``memory`` holds those of one point, for 2 N flops where a trial is
-              refused; none where it does not, for 2 N in every pass: see `nearlin.curvature.masks`
 Oracles     step: 1 jacobian, c backward: backward passes make the factors of a layered network
             first step: 1 forward more
             fresh R: 1 sketch_gram
@@ -44,6 +42,8 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
             9. Where R would take longer or does not fit the memory (``preconditioner``), F Fᵀ + μ I, F (n, k) pivoted columns of
                the closed-form kernel, stands for it, with no array of n² entries, for a whole run and at every λ:
                `nearlin.curvature.pivoted_gram`. tr(G) is that of the kernel then.
+           10. Masks of one point, and none, are kept where ``memory`` holds no more beside the preconditioner:
+               `nearlin.curvature.masks`. The numbers are the same.
 """
 
 from dataclasses import dataclass
