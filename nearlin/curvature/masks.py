@@ -51,7 +51,7 @@ class Masks:
 
     def __init__(self, J, beside, memory):
         each = 0 if J.layered else mask_bytes(J.x, J.W.shape[0], J.phi)
-        self._J = J
+        self._J, self._masked = J, each > 0
         self.sets = sets_within(memory, each, beside)
         words = (
             f"phi' is made anew in every walk, as a set of masks takes {each / GIGA:.3g} GB",
@@ -64,7 +64,7 @@ class Masks:
 
     def before_solve(self):
         """Make the point's again, if they were let go."""
-        if self.sets == 1:
+        if self._masked and self.sets:
             self._J.restore()
 
     def before_trial(self):
@@ -74,6 +74,6 @@ class Masks:
         return {} if self.sets else WITHOUT
 
     def after_trial(self, point, accepted):
-        """Let those of a refused trial go, if there is no room for two."""
-        if self.sets == 1 and not accepted and point is not None:
+        """Let those of a refused trial go, before the next one makes its own."""
+        if self._masked and not accepted and point is not None:
             point.release()

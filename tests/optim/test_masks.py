@@ -146,8 +146,12 @@ def test_other_networks_and_activations_have_no_masks(numpy_backend):
 
 
 def test_the_estimate_has_as_many_sets():
-    def parts(sets):
-        return nl.complexity.cost.near_linear_memory(N, D, M, preconditioner="pivoted", rank=COLUMNS, memory=BUDGETS[sets])
+    n, m = 4096, 65536
+    each, columns = n * m // 8, 8 * n * COLUMNS
 
-    assert [parts(sets)["masks"] for sets in BUDGETS] == [SET, SET, 0]
-    assert parts(2)["work"] > parts(1)["work"] == parts(0)["work"]
+    def parts(memory):
+        return nl.complexity.cost.near_linear_memory(n, D, m, preconditioner="pivoted", rank=COLUMNS, memory=memory)
+
+    both, one, none = map(parts, (2 * each + columns, 2 * each + columns - 1, each + columns - 1))
+    assert (both["masks"], one["masks"], none["masks"]) == (each, each, 0)
+    assert both["work"] > one["work"] == none["work"]
