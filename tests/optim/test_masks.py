@@ -143,15 +143,3 @@ def test_other_networks_and_activations_have_no_masks(numpy_backend):
         info = opt.step(params, opt.init(params, objective), objective, (x, y), key=0)[2]
         assert "masks" not in info.plan
         assert "phi'" not in info.plan
-
-
-def test_the_estimate_has_as_many_sets():
-    n, m = 4096, 65536
-    each, columns = n * m // 8, 8 * n * COLUMNS
-
-    def parts(memory):
-        return nl.complexity.cost.near_linear_memory(n, D, m, preconditioner="pivoted", rank=COLUMNS, memory=memory)
-
-    both, one, none = map(parts, (2 * each + columns, 2 * each + columns - 1, each + columns - 1))
-    assert (both["masks"], one["masks"], none["masks"]) == (each, each, 0)
-    assert both["work"] > one["work"] == none["work"]
