@@ -252,12 +252,13 @@ def wide_gauss_newton_memory(
     held = memory.held_by_a_solve(size, recalled, other_batch) | {"inputs of the preconditioner": size.inputs}
     kept = _wide_kept(size, n, d, m, route, k)
     if not fresh:
-        return memory.at_the_peak(held | kept, *memory.solve_phases(size))
+        return memory.at_the_peak(held | kept, *memory.solve_phases(size, smoothed=True))
     older = {}
     if (recalled or other_batch) and (route != "pivoted" or size.relu):  # sums over neurons age with the weights
         older = {f"last {name}": size for name, size in _wide_kept(size, n, d, m, route, made or k).items()}
     made_of, build = _wide_build(size, n, d, m, route, k, made, on_gpu)
-    solve = [made_of | kept | phase for phase in memory.solve_phases(size, iterates=route not in ("exact", "frozen"))]
+    phases = memory.solve_phases(size, iterates=route not in ("exact", "frozen"), smoothed=True)
+    solve = [made_of | kept | phase for phase in phases]
     return memory.at_the_peak(held | older, *build, *solve)
 
 

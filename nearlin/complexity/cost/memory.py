@@ -125,15 +125,16 @@ def two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs=1, on_g
     return Memory(*whole, *(workers * part for part in parts), item * n * width, item, workers, packed, activation, outputs)
 
 
-def solve_phases(size, iterates=True):
+def solve_phases(size, iterates=True, smoothed=False):
     """Iterations of CG, the guard, and what it recalls, of a step on the sample side, by the arrays beside those held.
 
-    A solve that does not iterate takes a product with Jᵀ.
+    A solve that does not iterate takes a product with Jᵀ; one that is ``smoothed`` has the sums of two iterates.
     """
     trial, walk = {"step": size.weights, "trial": size.weights}, {"u ∘ X": size.spread, "walk": size.slopes}
     product = {"Jᵀv": size.weights} | walk
     sums = {"Jᵀv": size.weights, "Jᵀg": 2 * size.weights, "α Jᵀv": (not size.numpy) * size.weights}
-    cg = ({"Jᵀg": size.weights} | product, sums)
+    best = {"smoothed Jᵀg": smoothed * size.weights}
+    cg = ({"Jᵀg": size.weights} | best | product, best | sums)
     return (
         *(cg if iterates else (product,)),
         trial | {"trial masks": size.masks, "walk": size.walk},

@@ -227,4 +227,5 @@ class _Step:
             sums, layer = {"vectors of parameters": 10 * p}, 3 * max(net.matrices) if self.route == "kfac" else 0
             solves = {"vectors of parameters": 8 * p, "a layer's solve": layer}
             return (vectors | passes, sums, solves, *({"gradient": p} | phase for phase in after))
-        return ({"Jᵀg": p, "Jᵀv": p} | passes, {"Jᵀg": 2 * p, "Jᵀv": p}, *after)
+        best = {"smoothed Jᵀg": p}
+        return (best | {"Jᵀg": p, "Jᵀv": p} | passes, best | {"Jᵀg": 2 * p, "Jᵀv": p}, *after)
