@@ -4,7 +4,8 @@ Format 3. Beside the arrays, ``structure`` is JSON in three parts. ``tree`` hold
 dicts, and the records of this package by their short names (`class_names`); an array in it is a number, its place in ``arrays``,
 where dtype and shape stand beside the ``parts`` that it is put together from: one entry of the same file,
 ``{"entry": "array_0"}``; or, where rows are split over ranks, an entry of each rank's own file beside it, with its rows and
-checksum, ``{"entry": "array_0", "file": "checkpoint.npz.5e1f-0", "rows": [0, 512], "crc": 1}``.
+checksum, ``{"entry": "array_0", "file": "checkpoint.npz.5e1f-0", "rows": [0, 512], "crc": 1}``. Of a single rank such an array
+is an entry of the same file, with its rows.
 ``digest`` is the SHA-256 of the structure and of the checksums that the archive keeps of its other entries. Arrays of any backend
 are stored as host arrays. Fields that a record calls ``transient`` (caches, without which the same numbers come out) are left
 out, and come back as their defaults; so are fields that hold rows of a mapped file.
@@ -13,6 +14,7 @@ out, and come back as their defaults; so are fields that hold rows of a mapped f
 import dataclasses
 import hashlib
 import json
+import re
 import secrets
 import zipfile
 from pathlib import Path
@@ -45,10 +47,10 @@ def write(path, tree, leads=True):
     """
     arrays = []
     content = {"format": FORMAT, "tree": _encode(tree, arrays), "arrays": None}
-    split = {i: array for i, array in enumerate(arrays) if isinstance(array, Split)}
+    split = {i: array for i, array in enumerate(arrays) if isinstance(array, Split) and array.ranks.size > 1}
     parts = _write_parts(Path(path), split) if split else {}
     content["arrays"] = [_described(i, array, parts) for i, array in enumerate(arrays)]
-    whole = {i: array for i, array in enumerate(arrays) if i not in split}
+    whole = {i: _host(array) for i, array in enumerate(arrays) if i not in split}
     write_main = lambda: write_atomically(path, lambda file: _pack(file, json.dumps(content).encode(), whole))  # noqa: E731
     if split:
         _by_rank_0(next(iter(split.values())).ranks, write_main)
@@ -92,9 +94,9 @@ def _by_rank_0(ranks, work):
 
 def _sweep(path, parts):
     """Remove what earlier checkpoints have left beside this one."""
-    kept = {part["file"] for one in parts.values() for part in one}
-    for old in path.parent.glob(f"{path.name}.*-*"):
-        if old.name not in kept:
+    kept, ours = {part["file"] for one in parts.values() for part in one}, re.compile(re.escape(path.name) + r"\.[0-9a-f]{8}-\d+")
+    for old in path.parent.iterdir():
+        if ours.fullmatch(old.name) and old.name not in kept:
             old.unlink(missing_ok=True)
 
 
@@ -134,10 +136,10 @@ def _digest(structure, archive):
     return hashlib.sha256(structure + json.dumps(sums).encode()).digest()
 
 
-def read(path, like=None, rows=None):
+def read(path, like=None, team=None):
     """The tree in a file that `write` wrote, with NumPy arrays, or with arrays next to ``like`` in their own dtype.
 
-    Of arrays that were split over ranks all rows are read, or those that ``rows(n)``, a slice, has of n.
+    Arrays that were split over ranks are read whole; with a ``team``, ``team.held(rows, n)`` of its ``team.rows(n)``, a slice.
 
     Raises
     ------
@@ -153,7 +155,7 @@ def read(path, like=None, rows=None):
     except OSError as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {reason(error)}") from error
     try:
-        tree = _decode(content["tree"], [_assembled(array, entries, path, rows) for array in content["arrays"]])
+        tree = _decode(content["tree"], [_assembled(array, entries, path, team) for array in content["arrays"]])
     except CheckpointError:
         raise
     except (AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -215,7 +217,7 @@ def _encode(value, arrays):
     if value is None or isinstance(value, bool | str) or type(value) in (int, float):
         return value
     if isinstance(value, Split):
-        arrays.append(value if value.ranks.size > 1 else to_numpy(value.local))
+        arrays.append(value)
         return {"array": len(arrays) - 1}
     if is_array(value) or isinstance(value, np.generic):
         host = to_numpy(value)
@@ -258,16 +260,23 @@ def _entry(i):
     return f"array_{i}"
 
 
+def _host(array):
+    return to_numpy(array.local) if isinstance(array, Split) else array
+
+
 def _described(i, array, parts):
-    dtype = to_numpy(array.local).dtype if isinstance(array, Split) else array.dtype
-    return {"dtype": str(dtype), "shape": array.shape, "parts": parts.get(i, [{"entry": _entry(i)}])}
+    own = {"entry": _entry(i)} | ({"rows": [0, array.rows]} if isinstance(array, Split) else {})
+    return {"dtype": str(_host(array).dtype), "shape": array.shape, "parts": parts.get(i, [own])}
 
 
-def _assembled(described, entries, path, rows=None):
+def _assembled(described, entries, path, team=None):
     """An array from its parts; `ValueError` where it is not what its description says."""
     parts = described["parts"]
-    if "file" in parts[0]:
-        return _rows_of(described, path, rows)
+    if "rows" in parts[0]:
+        n = described["shape"][0]
+        wanted = slice(0, n) if team is None else team.rows(n)
+        array = _rows_of(described, entries, path, wanted)
+        return array if team is None else team.held(array, n)
     (part,) = parts
     array = entries[part["entry"]]
     if (str(array.dtype), list(array.shape)) != (described["dtype"], described["shape"]):
@@ -275,15 +284,15 @@ def _assembled(described, entries, path, rows=None):
     return array
 
 
-def _rows_of(described, path, rows):
-    """The rows of an array in the files of several ranks, all or some."""
-    n = described["shape"][0]
-    wanted, found = slice(0, n) if rows is None else rows(n), []
+def _rows_of(described, entries, path, wanted):
+    """The ``wanted`` rows, a slice, of an array that is split over ranks."""
+    found = []
     for part in described["parts"]:
         start, stop = part["rows"]
         first, last = max(start, wanted.start), min(stop, wanted.stop)
         if first < last:
-            found.append(_part(path.with_name(part["file"]), part)[first - start : last - start, ...])
+            array = _part(path.with_name(part["file"]), part) if "file" in part else entries[part["entry"]]
+            found.append(array[first - start : last - start, ...])
     array = np.concatenate(found)
     if (str(array.dtype), array.shape) != (described["dtype"], (wanted.stop - wanted.start, *described["shape"][1:])):
         raise ValueError(f"the parts hold {array.dtype} {array.shape}; expected {described['dtype']} {described['shape']}")

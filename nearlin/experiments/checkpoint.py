@@ -91,7 +91,7 @@ def save(
     archive.write(path, tree, leads)
 
 
-def load(path, like=None, rows=None):
+def load(path, like=None, team=None):
     """Read a checkpoint as the dict that `save` was given.
 
     Parameters
@@ -99,15 +99,15 @@ def load(path, like=None, rows=None):
     path : str or path
     like : array, optional
         Arrays are put next to it (its backend and device, their own dtype); NumPy arrays without it.
-    rows : callable, optional
-        ``rows(n)`` is the slice of the n rows of arrays split over ranks that is read; by default all are.
+    team : Team, optional
+        Of arrays that were split over ranks it is given its rows; by default all are read.
 
     Raises
     ------
     CheckpointError
         The file is missing, foreign, damaged, of another format, or holds no run.
     """
-    tree = archive.read(path, like, rows)
+    tree = archive.read(path, like, team)
     if found := _misfit("", tree, SCHEMA):
         raise CheckpointError(f"{path} holds no run: {found}")
     return tree

@@ -80,18 +80,22 @@ class Team:
         """Which of n rows of weights that were split are read by this rank."""
         return self.ranks.share(n, UNIT) if self.apart else slice(0, n)
 
-    def split_again(self, tree, problem):
-        """What a checkpoint holds, with weights, and what is shaped like them, split over these ranks."""
-        if self.by != "neurons":
+    def held(self, rows, n):
+        """An array of n rows that was split over ranks, of which this one holds ``rows``."""
+        return nn.Split(rows, n, self.ranks, UNIT) if self.by == "neurons" else rows
+
+    def split_again(self, tree, setup):
+        """What a checkpoint holds, with weights, and what is shaped like them, split over these ranks where they were not yet.
+
+        `ValueError` where inputs are shaped like weights: a state may hold both.
+        """
+        if self.by != "neurons" or isinstance(tree["params"][0], nn.Split):
             return tree
-        (spec,), own = problem.network.layers, problem.network.neurons
-
-        def split(array):
-            if array.shape == spec.shape:  # written by one rank
-                return nn.Split(array[own, :], spec.shape[0], self.ranks, UNIT)
-            local = array.shape == (own.stop - own.start, *spec.shape[1:])
-            return nn.Split(array, spec.shape[0], self.ranks, UNIT) if local else array
-
+        (spec,), own = setup.problem.network.layers, setup.problem.network.neurons
+        if spec.shape[0] == setup.batches.batch_size:
+            found = f"a run of one process with as many neurons as samples in a batch, {spec.shape[0]}, cannot go on by neurons"
+            raise ValueError(f"{found}; expected one process, without --ranks")
+        split = lambda array: self.held(array[own, ...], spec.shape[0]) if array.shape == spec.shape else array  # noqa: E731
         return tree | {name: mapped(tree[name], split) for name in ("params", "state", "best")}
 
     def whole(self, problem):

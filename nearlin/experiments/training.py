@@ -224,7 +224,7 @@ def begin(setup, params, team=ALONE):
 
 def _resumed(path, data, given, team=ALONE):
     """A `Trainer` where the checkpoint at ``path`` left off, and how the run ended where it is complete."""
-    saved = team.together(lambda: checkpoint.load(path, rows=team.rows), "checkpoint")
+    saved = team.together(lambda: checkpoint.load(path, team=team), "checkpoint")
     config = _resumed_config(path, saved, given)
     data = config.data if data is None else data
     if data is None:
@@ -242,7 +242,7 @@ def _resumed(path, data, given, team=ALONE):
             f"{path} stands at step {saved['step']} of {config.steps}; give a larger total number of steps (--steps)"
         )
     _compare_threads(path, saved["header"]["threads"], threads(config.backend))
-    saved = next_to(team.split_again(saved, problem), problem.like)
+    saved = next_to(team.split_again(saved, setup), problem.like)
     trainer = Trainer(setup, Snapshot(*(saved[name] for name in Snapshot._fields)), saved["header"], saved["records"], team)
     return trainer, saved["ended"] if config.to_dict() == saved["config"] else None
 

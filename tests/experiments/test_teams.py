@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import threading
 import types
 
@@ -129,6 +130,44 @@ def test_neurons_go_on_with_other_numbers_of_ranks(optimizer, tmp_path):
     assert np.linalg.norm(found.params[0] - wanted.params[0]) < 1e-12 * np.linalg.norm(wanted.params[0])
     for P in (2, 1):
         nl.together(P, lambda ranks: train(resume=path, data=(X, Y[:, 0]), steps=9, progress=False, team=Team("neurons", ranks)))
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_inputs_that_a_state_keeps_are_told_from_weights_of_their_shape(share, tmp_path):
+    """Rows as many as neurons, of a rank or of all: the preconditioner's inputs stay whole."""
+    x, y = nl.data.sphere(n=64 // share, d=4, seed=0)
+    more = {"optimizer": "near-linear-gauss-newton", "width": 64, "tol": 0, "test_fraction": 0, "progress": False}
+    wanted, path = train((x, y), steps=6, **more).params[0], tmp_path / "run" / "checkpoint.npz"
+    begin = lambda ranks: train((x, y), steps=3, out=path.parent, team=Team("neurons", ranks), **more)  # noqa: E731
+
+    def resumed(ranks):
+        return train((x, y), resume=path, steps=6, progress=False, team=Team("neurons", ranks)).params[0].whole()
+
+    for P in (2, 1):
+        nl.together(P, begin)
+        for Q in (1, 2):
+            assert np.linalg.norm(nl.together(Q, resumed)[0] - wanted) < 1e-12 * np.linalg.norm(wanted)
+        shutil.rmtree(path.parent)
+    train((x, y), steps=3, out=path.parent, **more)
+    if share == 1:
+        with pytest.raises(ValueError, match="as many neurons as samples in a batch, 64, cannot go on by neurons"):
+            nl.together(2, resumed)
+    else:
+        assert np.linalg.norm(nl.together(2, resumed)[0] - wanted) < 1e-12 * np.linalg.norm(wanted)
+
+
+def test_what_others_have_left_beside_a_checkpoint_stays(tmp_path):
+    path = tmp_path / "run" / "checkpoint.npz"
+    wide(2, optimizer="adam", steps=2, out=path.parent)
+    kept = [path.with_name(f"checkpoint.npz.{name}") for name in ("2026-11-27", "best-1")]
+    for one in kept:
+        shutil.copy(path, one)
+    resumed = lambda ranks: train(  # noqa: E731
+        (X, Y[:, 0]), resume=path, steps=4, out=path.parent, progress=False, team=Team("neurons", ranks)
+    )
+    nl.together(2, resumed)
+    assert all(one.exists() for one in kept)
+    assert len(list(path.parent.glob("checkpoint.npz.*"))) == 2 + len(kept)
 
 
 def test_a_checkpoint_of_several_ranks_is_read_by_one_and_its_parts_are_its_own(tmp_path):
