@@ -127,9 +127,10 @@ class Ticks(Locator):
     def tick_values(self, vmin, vmax):
         """Those between ``vmin`` and ``vmax``."""
         low, high = sorted((vmin, vmax))
-        sparse = []
+        sparse, slack = [], 1e-9 * (high - low)  # five times 0.2 is 1
         for ticks in self._choices(low, high):
-            inside = [tick for tick in ticks if low <= tick <= high and (tick == round(tick) or not self._whole)]
+            inside = [tick for tick in ticks if low - slack <= tick <= high + slack and (tick == round(tick) or not self._whole)]
+            inside = [min(max(tick, low), high) for tick in inside]
             if inside and self._room(inside):
                 return inside
             sparse = inside or sparse

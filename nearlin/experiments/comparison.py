@@ -120,7 +120,7 @@ def _compared(problem, configs, seeds, folder, progress):
                         failures[name] = f"{name} failed with seed {seed}: {error}"
     except KeyboardInterrupt as interruption:
         steps = 0
-        if isinstance(interruption, Interrupted):
+        if isinstance(interruption, Interrupted) and (interruption.result.steps or runs):
             runs.setdefault(name, []).append(interruption.result)
             steps = interruption.result.steps
         written = _write(runs, folder, failures) if runs else None

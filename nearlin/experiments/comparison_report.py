@@ -119,7 +119,7 @@ def print_tuning(tuning, stream=None):
     """All runs of a search, and what it found."""
     out = console(stream)
     for name, found in tuning.searches.items():
-        say(out, f"{name}: {len(found.runs)} runs; best: {found.sentence}")
+        say(out, f"{name}: {len(found.runs)} run{'s' * (len(found.runs) != 1)}; best: {found.sentence}")
         out.print(table(_search(found), enumerate(found.runs, 1)))
         out.print()
     say(out, *tuning.unwritten)

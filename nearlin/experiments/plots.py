@@ -96,7 +96,8 @@ def _scale_losses(panels, over, losses, ends, ended, colours):
     shown = [value for value in values if value <= top]
     canvas.scale(panels[0].yaxis, shown, log=True)
     if len(shown) < len(values):
-        panels[0].set_ylim(0.7 * min(value for value in shown if value > 0), top)
+        low = min(value for value in shown if value > 0)
+        panels[0].set_ylim(low * (low / top) ** 0.05, top)  # room for the markers of the lowest points
     for panel, abscissae, last in zip(panels, over, ends, strict=True):
         if not any(last):
             panel.set_xlim(-0.05, 1)

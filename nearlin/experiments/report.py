@@ -143,9 +143,10 @@ def _plans(records):
 
 def _written(result):
     names = [path.name for path in (result.log, result.checkpoint, result.plot) if path and path.parent == result.folder]
-    if result.plot is not None:
-        names += [FIT] * (not result.problem.recipe)
-        names += [LAYERS] * has(result.records, "layer") + [CURVATURE] * damped(result.records)
+    drawn = {FIT: not result.problem.recipe, LAYERS: has(result.records, "layer"), CURVATURE: damped(result.records)}
+    names += [name for name in drawn if result.plot is not None and drawn[name]]
+    failed = [name for name in names if any(one.startswith(f"{result.folder / name} ") for one in result.unwritten)]
+    names = [name for name in names if name not in failed]
     return f"{', '.join(names)} in {result.folder}" if names else None
 
 
@@ -184,7 +185,7 @@ STEPS = (
 def steps_table(result, all_steps=False):
     """A row per step; of a long run the first and the last ones, where not all steps are asked for."""
     records = result.records
-    if len(records) > SHOWN and not all_steps:
+    if len(records) > SHOWN + 1 and not all_steps:  # a line that says that one is left out would take its place
         gap = {"step": "...", "note": f"{len(records) - SHOWN} steps not shown; --all-steps prints them"}
         records = (*records[: SHOWN // 2], gap, *records[-SHOWN // 2 :])
     end = {"step": result.steps, "loss" if _full(result) else "loss_after": result.final_loss, "note": "end"}

@@ -88,6 +88,10 @@ COMPARISONS = {
         "adam": [steps([40.0, 4e3, 4e6, 1e30, math.nan], ended="non-finite")],
         "kfac": [steps([math.nan], ended="non-finite")],
     },
+    "comparison with one that diverges, of many decades": {
+        "near-linear-gauss-newton": [without_least(steps([1e-3, 1e-9, 1e-17]))],
+        "adam": [steps([40.0, 4e3, 4e6])],
+    },
     "comparison on a problem": {"kfac": [tested(8)], "a": [tested(7)], "b": [tested(3)]},
     "comparison with a long name": {"sgd": [named(steps(falling(5)), LONG)]},
 }

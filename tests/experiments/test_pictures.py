@@ -264,6 +264,13 @@ def test_a_logarithmic_axis_has_ticks_whatever_it_spans(low, ratio, inches):
     assert [fault for fault in overlaps(figure) if "lies over" in fault] == []
 
 
+def test_a_tick_at_the_end_of_an_axis_is_there_whatever_it_rounds_to():
+    panel = canvas.figure(6, 4).subplots()
+    panel.set_xlim(-0.05, 1)
+    canvas.scale(panel.xaxis, ())
+    assert list(panel.xaxis.get_majorticklocs()) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+
+
 def test_a_range_of_noise_does_not_fill_an_axis():
     panel = canvas.figure(4, 4).subplots()
     panel.plot([1, 2], [0.5, 0.5 + 1e-12])
@@ -381,12 +388,18 @@ def test_one_curve_needs_no_legend(draw):
 
 def test_what_is_far_above_the_start_is_cut_off_and_what_is_zero_is_not_joined(draw):
     figure = draw(*PICTURES["run that diverges"])
-    assert figure.axes[0].get_ylim() == pytest.approx((0.7, 90.0))
+    assert figure.axes[0].get_ylim() == pytest.approx((90**-0.05, 90.0))
     marks = {line.get_marker(): list(line.get_xdata()) for line in figure.axes[0].get_lines() if len(line.get_xdata())}
     assert (marks["^"], marks["P"]) == ([2], [5])
     figure = draw(*PICTURES["run that ends at zero"])
     marks = {line.get_marker(): list(line.get_xdata()) for line in figure.axes[0].get_lines() if len(line.get_xdata())}
     assert marks["v"] == [4]
+
+
+def test_the_lowest_point_lies_inside_where_the_top_is_cut_off(draw):
+    panel = draw(*PICTURES["comparison with one that diverges, of many decades"]).axes[0]
+    lowest = panel.transData.transform((0, 1e-17))[1]
+    assert lowest - panel.bbox.y0 > 0.04 * panel.bbox.height
 
 
 def test_a_run_that_diverged_at_once_is_marked_where_it_ended(draw):

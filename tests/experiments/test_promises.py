@@ -81,6 +81,16 @@ def test_compare_keeps_all_steps(tmp_path, interrupted_at, k):
     assert sum(len(run["records"]) for runs in content.values() for run in runs) == k
 
 
+def test_compare_leaves_nothing_before_its_first_step(tmp_path, monkeypatch):
+    def pressed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nl.optim.SGD, "step", pressed)
+    with pytest.raises(KeyboardInterrupt, match=r"Interrupted in sgd after 0 complete steps; nothing was written$"):
+        comparison.compare((X, Y), ["sgd", "adam"], out=tmp_path / "run", progress=False, **TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("k", [4, 8])
 def test_tune_keeps_the_complete_runs(tmp_path, interrupted_at, k):
     said = interrupted_at(tuning, k)

@@ -252,8 +252,9 @@ def test_a_complete_run_is_made_again_by_resuming_it_or_by_report(tmp_path):
 
 
 @pytest.mark.usefixtures("pictures")
-def test_each_part_of_the_end_may_fail_and_the_others_happen(tmp_path, monkeypatch):
+def test_each_part_of_the_end_may_fail_and_the_others_happen(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -265,6 +266,9 @@ def test_each_part_of_the_end_may_fail_and_the_others_happen(tmp_path, monkeypat
     result = run(tmp_path / "run")
     assert result.unwritten == (f"{tmp_path / 'run' / 'fit.png'} could not be written: RuntimeError: no picture.",)
     assert (kinds(result.log), result.plot.exists(), result.checkpoint.exists()) == (WHOLE, True, True)
+    result.print()
+    assert "run.png" in (wrote := next(line for line in capsys.readouterr().out.splitlines() if line.startswith("wrote ")))
+    assert "fit.png" not in wrote
     monkeypatch.setattr(checkpoint, "save", full)
     result = run(tmp_path / "other")
     assert result.checkpoint is None

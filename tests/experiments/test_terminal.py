@@ -180,6 +180,7 @@ def test_all_steps_are_printed_where_they_are_asked_for():
     assert numbers(done.stdout) == [*range(51)], done.output
     assert numbers(nearlin("report", "run", "--all-steps").stdout) == [*range(51)]
     some = nearlin("report", "run")
+    assert numbers(nearlin(*LONG[:7], 41, *LONG[8:-1], "other").stdout) == [*range(42)]
     assert numbers(some.stdout) == [*range(20), *range(30, 51)]
     assert "10 steps not shown; --all-steps prints them" in some.stdout
 
