@@ -171,6 +171,7 @@ def test_a_long_fact_goes_on_below_itself_and_paths_stay_whole(monkeypatch):
 def test_a_time_has_three_digits_however_short_it_is(value):
     assert float(tables.seconds(value)) == pytest.approx(value, rel=5e-3)
     assert len(tables.seconds(value)) <= 8
+    assert not tables.seconds(value).endswith(".")
 
 
 def test_all_steps_are_printed_where_they_are_asked_for():
