@@ -26,10 +26,15 @@ def width_of_block(x):
     return max(NARROW, block_length(x.shape[0] * itemsize(x.dtype), x, parts=4) // 8 * 8)
 
 
-def tiles_of_samples(x, width, parts=8):
-    """Slices of samples, even, which make 1 MB with ``width`` neurons, or 8 MB in so many ``parts``."""
+def samples_of_tile(x, width, parts=8):
+    """How many samples make 1 MB with ``width`` neurons, or 8 MB in so many ``parts``, in tiles that are even."""
     n, length = x.shape[0], block_length(width * itemsize(x.dtype), x, parts)
-    return slices(n, even_step(n, max(ROWS, length // ROWS * ROWS), multiple=ROWS))
+    return min(max(n, 1), even_step(n, max(ROWS, length // ROWS * ROWS), multiple=ROWS))
+
+
+def tiles_of_samples(x, width, parts=8):
+    """Slices of `samples_of_tile`."""
+    return slices(x.shape[0], samples_of_tile(x, width, parts))
 
 
 def read_runs(x, tiles):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin._array import slices
 from nearlin.complexity import cost, counting
 from nearlin.experiments import Config, estimate, estimation
 from nearlin.experiments.estimation import KNOWN
@@ -546,3 +547,15 @@ def test_other_methods_on_a_perceptron_are_refused(tables):
 def test_an_estimate_for_cupy_is_of_a_gpu_though_none_is_at_hand():
     sizes = {"rows": 512, "features": 8, "width": 16384, "memory": 2**50}
     assert estimate(backend="cupy", **sizes).peak > 1.5 * estimate(backend="array_api_strict", **sizes).peak
+
+
+def test_rows_out_of_all_reach_are_told_without_a_list_of_their_tiles(monkeypatch):
+    short = lambda n, step: slices(n, step) if n < 1000 * step else pytest.fail("a list of tiles")  # noqa: E731
+    monkeypatch.setattr("nearlin.nn.two_layer_blocks.slices", short)
+    for optimizer in ("adam", "gram-gauss-newton"):
+        sizes = {"features": 300, "optimizer": optimizer, "width": 1024, "memory": 2**80}
+        few, many = (estimate(rows=rows, **sizes).peak for rows in (10**7, 10**8))
+        assert many >= 9 * few
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="no smaller variant fits: expected less data"):
+        estimate(rows=10**8, features=300, width=1024, optimizer="gram-gauss-newton", memory=10**10)

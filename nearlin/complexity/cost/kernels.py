@@ -7,7 +7,7 @@ import numpy as np
 
 from nearlin._array import Unmade
 from nearlin.linalg.hadamard import factor_bits, next_power_of_two
-from nearlin.nn.two_layer_blocks import blocks_of_neurons, shares, tiles_of_samples, undivided, width_of_block
+from nearlin.nn.two_layer_blocks import blocks_of_neurons, samples_of_tile, shares, undivided, width_of_block
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import KroneckerSRHT
 
@@ -28,7 +28,7 @@ def walked(n, m, block=None, outputs=1):
 def tiles_in_sums(n, m, block=None, outputs=1, dtype="float64"):
     """Tiles of samples of which a sum over all of them is made."""
     x = np.empty((n, 0), dtype=dtype)
-    return 1 if undivided(x) else len(tiles_of_samples(x, walked(n, m, block, outputs)[0].stop))
+    return 1 if undivided(x) else ceil(n / samples_of_tile(x, walked(n, m, block, outputs)[0].stop))
 
 
 def sign_flops(n, m, block=None, outputs=1):

@@ -16,7 +16,7 @@ from nearlin.complexity.cost.layerwise import LAYERS
 from nearlin.complexity.cost.pivoted import first_rank, rounds_of
 from nearlin.linalg.pivoted_cholesky import LEAST, ROWS
 from nearlin.nn.layers import LayerSpec
-from nearlin.nn.two_layer_blocks import block_width, tiles_of_samples, undivided, width_of_block
+from nearlin.nn.two_layer_blocks import block_width, samples_of_tile, undivided, width_of_block
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
 from nearlin.sketch import NeuronSigns
 from nearlin.steps import SLICE
@@ -116,10 +116,10 @@ def two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs=1, on_g
     item, x = np.dtype(dtype).itemsize, Unmade((n, 0), np.dtype(dtype), on_gpu)
     width = block_width(m // outputs, width_of_block(x))  # no list of blocks: a width may be out of all reach
     masks = n * (ceil(m / 8) if packed else m) if activation == "relu" else 0
-    tile = tiles_of_samples(x, width)[0].stop
+    tile = samples_of_tile(x, width)
     block, rows, images = (n, width * d, n * d) if undivided(x) else (tile, 2 * width * d, 3 * n * d)
     workers = min(workers, ceil(m / width))
-    sketched = tiles_of_samples(x, width, parts=4)[0].stop
+    sketched = samples_of_tile(x, width, parts=4)
     parts = item * block * width, item * tile * width, item * sketched * width, item * rows, item * images
     whole = item * n * (d + outputs), item * n * d, item * m * d, masks, item * n * n
     return Memory(*whole, *(workers * part for part in parts), item * n * width, item, workers, packed, activation, outputs)
