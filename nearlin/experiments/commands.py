@@ -271,7 +271,8 @@ def predict_command(checkpoint, data, out, target, backend):
     prediction = predict(checkpoint, data, out=out, target=target, backend=backend)
     none = prediction.labels is not None and prediction.probabilities is None
     without = ", without probabilities: the network was fitted by least squares" if none else ""
-    click.echo(f"Wrote {len(prediction.values)} prediction(s) to {out}{without}")
+    count = len(prediction.values)
+    click.echo(f"Wrote {count} prediction{'s' * (count != 1)} to {out}{without}")
 
 
 @cli.command("verify", short_help="Check what the papers promise.")

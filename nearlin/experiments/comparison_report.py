@@ -1,5 +1,6 @@
 """Reports of comparisons and searches in the terminal. Importing this module needs rich."""
 
+import shlex
 from statistics import median
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def print_comparison(comparison, stream=None):
     out = console(stream)
     out.print(table(RECIPE_RUNS if first.problem.recipe else RUNS, rows, rows))
     out.print()
-    say(out, *_legend(first, len(rows[0].runs)))
+    say(out, *_legend(first, [len(row.runs) for row in rows]))
     say(out, *comparison.unwritten)
     if paths := [path.name for path in (comparison.json, comparison.plot) if path is not None]:
         say(out, f"wrote {', '.join(paths)} in {comparison.folder}")
@@ -103,8 +104,8 @@ def _legend(result, seeds):
     ]
     if majority:
         yield f"the most frequent class alone is wrong in per cent: {', '.join(majority)}"
-    if seeds > 1:
-        yield f"medians of {seeds} seeds [smallest, largest]"
+    if max(seeds) > 1:  # where some have failed, not of all optimizers as many
+        yield f"medians of {' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds [smallest, largest]"
 
 
 def _seconds_a_step(runs):
@@ -124,8 +125,14 @@ def print_tuning(tuning, stream=None):
         out.print()
     say(out, *tuning.unwritten)
     if tuning.path is not None:
-        drawn = f" and {tuning.plot.name}" if tuning.plot else ""
-        say(out, f"wrote {tuning.path}{drawn}; nearlin compare {tuning.problem} --tuned {tuning.path} takes the best of each")
+        say(out, f"wrote {tuning.path}{f' and {tuning.plot.name}' if tuning.plot else ''}{_next(tuning)}")
+
+
+def _next(tuning):
+    """The command that takes the best of each optimizer of which there is one."""
+    found = ",".join(name for name, search in tuning.searches.items() if search.best is not None)
+    command = ("nearlin", "compare", tuning.problem, "--optimizers", found, "--tuned", str(tuning.path))
+    return f"; {shlex.join(command)} takes the best of each" if found else ""
 
 
 def _search(found):

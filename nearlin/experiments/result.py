@@ -103,35 +103,36 @@ class Interrupted(KeyboardInterrupt):
 def message(result, batches):
     """How the run ended, in a sentence."""
     config, steps, path = result.config, result.steps, result.checkpoint
+    s = "s" * (steps != 1)
     relative, loss = result.relative_residual, result.final_loss
     at = _loss(result) if relative is None else f"the relative residual is {relative:.2e}"
     if result.best_step not in (None, steps) and result.ended in ("converged", "stalled", "plateau", "steps", "time limit"):
         at = f"validation was best after step {result.best_step}, whose weights are kept: there {at}"
     aim = "" if relative is None else f" ({_aim(result)})"
     if result.ended == "converged":
-        return f"Converged after {steps} steps: {at}{aim}."
+        return f"Converged after {steps} step{s}: {at}{aim}."
     if result.ended == "stalled":
         where = "" if batches.full else " in every batch of an epoch"
-        return f"Stopped after {steps} steps: {result.records[-1]['reason']}{where}; {at}."
+        return f"Stopped after {steps} step{s}: {result.records[-1]['reason']}{where}; {at}."
     if result.ended == "validation":
         span = f"{PATIENCE} {'steps' if batches.full else 'epochs'}"
         kept = f"kept are the weights after step {result.best_step}, where {at}"
-        return f"Stopped after {steps} steps: validation found nothing better in {span}; {kept}."
+        return f"Stopped after {steps} step{s}: validation found nothing better in {span}; {kept}."
     if result.ended == "plateau":
         window = f"{WINDOW} steps" if batches.full else f"{PATIENCE} epochs"
-        return f"Stopped after {steps} steps: the training loss fell by less than {FALL:g} of itself in {window}; {at}."
+        return f"Stopped after {steps} step{s}: the training loss fell by less than {FALL:g} of itself in {window}; {at}."
     if result.ended == "non-finite":
         kept = f"the last finite parameters are kept ({at})" if math.isfinite(loss) else "a smaller --lr may help"
         return f"Stopped at step {max(steps - 1, 0)}: the loss is no longer finite; {kept}."
     if result.ended == "time limit":
-        return f"Stopped after {steps} steps at the time limit of {config.time_limit:g} s of processor time: {at}."
+        return f"Stopped after {steps} step{s} at the time limit of {config.time_limit:g} s of processor time: {at}."
     if result.ended == "interrupted":
         if not steps:
             return "Interrupted before the first step; nothing was written"
         nothing = "nothing was written, as no folder was given" if result.folder is None else "no checkpoint could be written"
         where = f"the checkpoint is {path}; continue with --resume {path}" if path else nothing
-        return f"Interrupted after {steps} complete steps; {where}"
-    return f"Took all {steps} steps; {at}{aim}."
+        return f"Interrupted after {steps} complete step{s}; {where}"
+    return f"Took {'all ' * (steps > 1)}{steps} step{s}; {at}{aim}."
 
 
 def _loss(result):

@@ -68,7 +68,7 @@ def test_compare_and_predict(tmp_path):
     assert nearlin("train", "h.csv", "--target", "y", *SMALL, "--out", "run").exit_code == 0
     done = nearlin("predict", "run/checkpoint.npz", "h.csv", "--target", "y", "--out", "p.csv")
     assert done.exit_code == 0, done.output
-    assert "Wrote 24 prediction(s) to p.csv" in done.stdout
+    assert "Wrote 24 predictions to p.csv" in done.stdout
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 25
 
 

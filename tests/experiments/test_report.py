@@ -2,7 +2,9 @@
 
 import io
 import math
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -141,6 +143,10 @@ def test_a_limit_of_time_is_told_as_it_was_given():
         result.problem.least = 1.5e-6 if loss < 1 else 1.5
         result.config.dtype, result.final_loss = dtype, loss
         assert message(result, None) == words + says
+    result.ended, result.relative_residual, result.config.tol = "steps", 0.5, 0.1
+    for steps, says in ((1, "Took 1 step; "), (3, "Took all 3 steps; ")):
+        result.steps = steps
+        assert message(result, None).startswith(says)
 
 
 def test_the_seconds_of_a_claim_are_in_its_record():
@@ -220,6 +226,14 @@ def test_the_row_of_a_recipe_holds_medians_over_the_seeds():
     assert "[10.00, 50.00]" in text
     assert "losses above the least possible ones, 1.0000 and 2.0000" in text
     assert "medians of 3 seeds" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"), [((1, 3, 2), "medians of 1 to 3 seeds ["), ((2, 2, 2), "of 2 seeds ["), ((1, 1, 1), None)]
+)
+def test_seeds_that_failed_are_in_no_median(counts, says):
+    text = compared({name: [run()] * count for name, count in zip(("sgd", "kfac", "tnt"), counts, strict=True)})
+    assert says in text if says else "seeds" not in text
 
 
 def test_the_row_of_a_two_layer_network_holds_medians_over_the_seeds():
@@ -397,6 +411,22 @@ def test_a_search_is_listed_with_its_best_run_marked():
     assert ["2*", "0.3", "0.01", "1.500e+00", "6.000e+00", "8", "steps"] in rows
     assert ["3", "1", "inf", "2", "non-finite"] in rows
     assert "kfac: 3 runs; best: lr 0.3, damping 0.01, excess loss 1.5" in stream.getvalue()
+
+
+def test_the_command_after_a_search_is_for_what_was_found():
+    """A comparison with the others would be refused."""
+    found = lambda loss: tuning.Search((tuning.Run(0.1, None, loss, None, 7, "steps"),), None)  # noqa: E731
+    searches = {"kfac": found(3.0), "adam": found(math.inf), "sgd": found(2.0)}
+    said = []
+    for names in (("kfac", "adam", "sgd"), ("adam",)):
+        some = tuning.Tuning("my data.csv", {name: searches[name] for name in names}, Path("my runs", "tune.json"))
+        comparison_report.print_tuning(some, stream := io.StringIO())
+        said.append(stream.getvalue().splitlines()[-1].partition("; "))
+    (wrote, _, command), (*alone, nothing) = said
+    assert wrote == f"wrote {some.path}"
+    words = shlex.split(command.removesuffix(" takes the best of each"))
+    assert words == ["nearlin", "compare", "my data.csv", "--optimizers", "kfac,sgd", "--tuned", str(some.path)]
+    assert (alone, nothing) == ([wrote, ""], "")
 
 
 # ------------------------------------------------------------------------------------------------------------------ plots
