@@ -41,11 +41,11 @@ def updates(d):
     """The arithmetic of both on one tensor: Ginger on its way, and Adam's moments and parameters."""
     draw = np.random.default_rng(0)
     g, h, W, M, V = (draw.standard_normal((1, d), dtype=np.float32) for _ in range(5))
-    ginger, adam = nl.optim.Ginger(rank=RANK), nl.optim.Adam()
+    ginger, adam = nl.optim.Ginger(rank=RANK), partial(nl.steps.adam_step, (W,), (g,), (M,), (V * V,))
     state = ginger.init((W,), None)
     for _ in range(RANK + 1):  # until every column of U is in use
         _, state = ginger.update(state, (g,), (draw.standard_normal((1, d), dtype=np.float32),))
-    return {"ginger": partial(ginger.update, state, (g,), (h,)), "adam": partial(adam._update, g, M, V * V, W, 10, 1e-3)}
+    return {"ginger": partial(ginger.update, state, (g,), (h,)), "adam": partial(adam, 10, 1e-3, (0.9, 0.999), 1e-8)}
 
 
 class Run:

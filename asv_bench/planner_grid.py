@@ -63,7 +63,7 @@ def candidates(rates, objective, params, batch):
     """Routes by name that can be taken and are predicted to take at most `SKIP` times as long as the fastest."""
     opt = nl.optim.GaussNewton(rates=rates)
     point = objective.at(params, batch)
-    planner = opt._planner(point.jacobian(weighted=True), point, squared=True)
+    planner = opt.planner(point.jacobian(weighted=True), point, squared=True)
     predicted = {r.name: planner.seconds(r, nl.curvature.Experience(), 100.0) for r in planner.candidates()}
     return [r for r, seconds in predicted.items() if seconds <= SKIP * min(predicted.values())]
 
