@@ -264,8 +264,9 @@ def estimate(
     """Flops and bytes of one step of what `train` chooses for the same arguments, by part; nothing is run.
 
     Layer-wise methods are those of their default schedules once under way, without the dampings of quasi-Newton pairs, 3 m flops
-    each; their memory is that of all pairs. Of perceptrons, steps of Gauss-Newton are known: by the route that it is planned to
-    take first, flops in leading terms, bytes within 25 %; later steps may take another one.
+    each; their memory is that of all pairs. Flops of Gauss-Newton are leading terms, by the route that it is planned to take
+    first; later steps may take another one. Bytes are within a tenth of traced peaks from a megabyte on, and of layer-wise methods
+    other than K-FAC a bound.
 
     Parameters
     ----------

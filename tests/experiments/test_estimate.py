@@ -413,7 +413,7 @@ def traced(make):
 @pytest.mark.parametrize("case", PERCEPTRONS)
 def test_bytes_of_gauss_newton_on_a_perceptron_are_those_that_are_traced(case):
     found, peak = traced(lambda: perceptron(*case))
-    assert 0.75 <= found.peak / peak <= 1.25
+    assert (0.9 if peak > 1e6 else 0.85) <= found.peak / peak <= 1.1
 
 
 @pytest.mark.parametrize("outputs", [1, 4])

@@ -27,7 +27,7 @@ def walked(n, m, block=None, outputs=1):
 
 def tiles_in_sums(n, m, block=None, outputs=1, dtype="float64"):
     """Tiles of samples of which a sum over all of them is made."""
-    x = np.empty((n, 0), dtype=dtype)
+    x = Unmade((n, 0), np.dtype(dtype), on_gpu=False)
     return 1 if undivided(x) else ceil(n / samples_of_tile(x, walked(n, m, block, outputs)[0].stop))
 
 
