@@ -265,8 +265,8 @@ def estimate(
 
     Layer-wise methods are those of their default schedules once under way, without the dampings of quasi-Newton pairs, 3 m flops
     each; their memory is that of all pairs. Flops of Gauss-Newton are leading terms, by the route that it is planned to take
-    first; later steps may take another one. Bytes are within a tenth of traced peaks from a megabyte on, and of layer-wise methods
-    other than K-FAC a bound.
+    first; later steps may take another one. Bytes are within a tenth of traced peaks from a megabyte on; those of layer-wise
+    methods other than K-FAC are a bound.
 
     Parameters
     ----------
