@@ -104,7 +104,7 @@ def compare(
 
 def _compared(problem, configs, seeds, folder, progress):
     """The `Comparison` of all runs, written into ``folder``."""
-    runs, failures, name, number = {}, {}, None, itertools.count()
+    runs, failures, name, number = {}, {}, next(iter(configs)), itertools.count()
     total = len(seeds) * len(configs)
     kept = "loses all runs, as no folder was given" if folder is None else f"leaves all steps so far in {folder / FILE}"
     try:

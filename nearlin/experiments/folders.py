@@ -168,18 +168,26 @@ def write_atomically(path, write):
             aside.unlink()
 
 
-@contextlib.contextmanager
 def shielded():
     """What is written in this context is written whole: Ctrl-C and its like are not heard."""
+    return heard_by(signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def heard_by(handler):
+    """A context of the main thread in which ``handler`` hears Ctrl-C and its like; what is ignored stays so.
+
+    Handlers that are not Python's are left alone, as it could not put them back.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    before = {n: signal.signal(n, handler) for n in SIGNALS if signal.getsignal(n) not in (None, signal.SIG_IGN)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, kept in before.items():
+            signal.signal(number, kept)
 
 
 @contextlib.contextmanager

@@ -7,10 +7,8 @@ rank, as times, signals and the state of a disk, is decided by all of them toget
 import contextlib
 import os
 import secrets
-import signal
 import socket
 import sys
-import threading
 import time
 import warnings
 from dataclasses import dataclass, field, replace
@@ -21,7 +19,7 @@ from nearlin import nn
 from nearlin._ranks import Alone, Diverged, World, launched
 from nearlin.experiments.archive import mapped
 from nearlin.experiments.environment import versions
-from nearlin.experiments.folders import SIGNALS
+from nearlin.experiments.folders import heard_by
 from nearlin.nn.split_two_layer import UNIT
 
 KINDS = ("neurons", "samples")
@@ -122,7 +120,7 @@ class Team:
         threads = sorted(one["num_threads"] for one in blas)
         mine = {"options": repr(options), "BLAS": ", ".join(kinds), "BLAS threads": threads} | versions()
         for rank, theirs in enumerate(found := self.ranks.each(mine, "set-up")):
-            for name in found[0].keys() | theirs.keys():
+            for name in found[0] | theirs:
                 ours, other = found[0].get(name), theirs.get(name)
                 if ours != other:
                     raise Disagreement(f"rank 0 has {name} {ours}, and rank {rank} {other}; expected the same on all ranks")
@@ -198,15 +196,8 @@ class Team:
             if not self.several:
                 raise KeyboardInterrupt
 
-        if threading.current_thread() is not threading.main_thread():
+        with heard_by(heard):
             yield lambda: bool(come)
-            return
-        kept = {number: signal.signal(number, heard) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
-        try:
-            yield lambda: bool(come)
-        finally:
-            for number, before in kept.items():
-                signal.signal(number, before)
 
     def waited(self):
         """Seconds that each rank has waited for others, or None for one rank."""

@@ -142,7 +142,7 @@ def tune(data, optimizers=None, *, budget=60.0, runs=RUNS, out=None, progress=Tr
 
 def _tuned(problem, optimizers, most, search, folder, progress):
     """The `Tuning` of all searches, written into ``folder`` after every run."""
-    searches, name, unwritten = {}, None, []
+    searches, name, unwritten = {}, optimizers[0], []
     total = most * len(optimizers)
     kept = "loses all runs, as no folder was given" if folder is None else f"leaves the complete runs in {folder / FILE}"
 

@@ -91,6 +91,18 @@ def test_compare_leaves_nothing_before_its_first_step(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("room", "call", "says"),
+    [(comparison, comparison.compare, "steps; nothing was written"), (tuning, tuning.tune, "runs")],
+    ids=["compare", "tune"],
+)
+def test_who_was_to_run_first_is_named(tmp_path, interrupted_at, room, call, says):
+    interrupted_at(room, 0)
+    with pytest.raises(KeyboardInterrupt, match=f"Interrupted in sgd after 0 complete {says}$"):
+        call((X, Y), ["sgd", "adam"], out=tmp_path / "run", **TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("k", [4, 8])
 def test_tune_keeps_the_complete_runs(tmp_path, interrupted_at, k):
     said = interrupted_at(tuning, k)
@@ -155,6 +167,43 @@ def test_ctrl_c_does_not_break_what_is_being_written(tmp_path, monkeypatch):
     for name in ("a/compare.json", "b/tune.json", "c/claims.json"):
         assert json.loads((tmp_path / name).read_text())
     assert list(tmp_path.rglob(".*.part")) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_ends_a_run_of_one_process_within_its_step(monkeypatch, name):
+    number, step = getattr(signal, name), nl.optim.SGD.step
+    before = signal.signal(number, signal.default_int_handler)
+    monkeypatch.setattr(nl.optim.SGD, "step", lambda *given, **more: (signal.raise_signal(number), step(*given, **more))[1])
+    try:
+        with pytest.raises(Interrupted) as caught:
+            train((X, Y), optimizer="sgd", progress=False, **TINY)
+    finally:
+        signal.signal(number, before)
+    assert caught.value.result.steps == 0
+
+
+def test_what_heard_ctrl_c_before_hears_it_afterwards():
+    def own(*given):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGINT, own)
+    try:
+        with folders.shielded():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        train((X, Y), optimizer="sgd", progress=False, **TINY)
+        assert signal.getsignal(signal.SIGINT) is own
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("handler", [None, signal.SIG_IGN], ids=["not of Python", "ignored"])
+def test_handlers_that_are_not_to_be_replaced_stay(monkeypatch, handler):
+    before, look = signal.getsignal(signal.SIGINT), signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: handler)
+    with folders.heard_by(lambda *given: None):
+        assert look(signal.SIGINT) is before
+    assert look(signal.SIGINT) is before
 
 
 def test_a_disk_that_is_full_costs_no_comparison_and_no_search(tmp_path, monkeypatch):

@@ -289,6 +289,12 @@ def test_ranks_with_another_blas_are_refused(change, words, monkeypatch):
     assert re.search(words, sentences[0])
 
 
+def test_of_several_differences_all_ranks_name_the_first(monkeypatch):
+    """Processes do not order sets of words alike."""
+    monkeypatch.setattr(teams, "versions", lambda: {f"library {i}": threading.get_ident() for i in range(9)})
+    assert all("rank 0 has library 0 " in sentence for sentence in refused(lambda team: team.compare(())))
+
+
 def test_ranks_with_other_data_are_refused():
     sentences = refused(lambda team: train((X + team.ranks.rank, Y), progress=False, team=team, **HOW, steps=2))
     assert sentences[0] == sentences[1]
