@@ -40,17 +40,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nearlin import curvature
 from nearlin._array import copies, flag, integer, namespace, not_negative, number, one_of, optional, same, settle, step_size
-from nearlin.curvature import (
-    Seen,
-    check_smooth,
-    input_bound,
-    input_size,
-    join_seen,
-    layer_constants,
-    target_range,
-    trace_input_size,
-)
 from nearlin.linalg import dual_norm, duality_map, norm, operator_norm, orthogonalize, spectral_bound
 from nearlin.nn import SquaredLoss, layer_blocks, move_block, split_bias, take_block
 from nearlin.steps import public_start, public_step, rate
@@ -75,7 +66,7 @@ class State(NamedTuple):
     """
 
     t: int = 0
-    seen: Seen | None = None
+    seen: curvature.Seen | None = None
     warm: bool = False
     norms: tuple | None = None
     shapes: tuple = ()
@@ -218,7 +209,7 @@ class DSGD:
     def _chain(self, objective):
         """The activations, all of them smooth."""
         chain = objective.chain
-        check_smooth(chain, objective.loss)
+        curvature.check_smooth(chain, objective.loss)
         for i, phi in enumerate(chain[:-1] if self.inputs == "bound" else ()):
             if math.isinf(phi.h0):
                 words = f"layer {i + 1} has unbounded inputs ({phi.name})"
@@ -236,10 +227,10 @@ class DSGD:
         total, rows, seen = 0.0, 0, None
         for batch in batches:
             point = objective.at(params, batch)
-            size = input_size(point.inputs, self._q, self._biased(objective.layers[0]))
+            size = curvature.input_size(point.inputs, self._q, self._biased(objective.layers[0]))
             total, rows = total + size * point.samples, rows + point.samples
             unknown = (0.0,) * (len(objective.layers) - 1)
-            seen = join_seen(seen, Seen((size, *unknown), _targets(objective.loss, point.y)))
+            seen = curvature.join_seen(seen, curvature.Seen((size, *unknown), _targets(objective.loss, point.y)))
         if not rows:
             raise ValueError("batches is empty; expected at least one (x, y)")
         return state._replace(seen=seen._replace(inputs=(total / rows, *seen.inputs[1:])), warm=True)
@@ -284,14 +275,14 @@ class DSGD:
         point.check_unweighted("DSGD with its guarantee")
         layers, chain, traces = objective.layers, self._chain(objective), point.traces()
         grads = tuple(trace.grad() / point.samples for trace in traces)
-        seen = Seen(self._input_sizes(traces, layers, chain), _targets(objective.loss, point.y))
+        seen = curvature.Seen(self._input_sizes(traces, layers, chain), _targets(objective.loss, point.y))
         if self.form == "stochastic":
             first = state.seen.inputs[0] if state.warm else None
-            seen = join_seen(state.seen, seen)
+            seen = curvature.join_seen(state.seen, seen)
             seen = seen if first is None else seen._replace(inputs=(first, *seen.inputs[1:]))
         known = self._norms(point.params, layers, state.norms)
         norms = [z for _, z, _ in known]
-        s = layer_constants(self._q, point.params, layers, chain, objective.loss, norms, seen.targets, self.sharp)
+        s = curvature.layer_constants(self._q, point.params, layers, chain, objective.loss, norms, seen.targets, self.sharp)
         sizes = [1.0 if part == "bias" else seen.inputs[i] for i, part in blocks]
         p = tuple(math.sqrt(s[i] * size + self.delta) for (i, _), size in zip(blocks, sizes, strict=True))
         after = State(state.t, seen if self.form == "stochastic" else None, state.warm, known if self._q == 2 else None)
@@ -305,9 +296,9 @@ class DSGD:
         sizes = []
         for i, (trace, spec) in enumerate(zip(traces, layers, strict=True)):
             if i and self.inputs == "bound":
-                sizes.append(input_bound(chain[i - 1].h0, spec.fan_in, self._q, self._biased(spec)))
+                sizes.append(curvature.input_bound(chain[i - 1].h0, spec.fan_in, self._q, self._biased(spec)))
             else:
-                sizes.append(trace_input_size(trace, self._q, self._biased(spec)))
+                sizes.append(curvature.trace_input_size(trace, self._q, self._biased(spec)))
         return tuple(sizes)
 
     def _norms(self, params, layers, known):
@@ -404,4 +395,4 @@ def _scales(name, value):
 
 def _targets(loss, y):
     """The range of the targets, for the loss whose slope depends on it."""
-    return target_range(y) if isinstance(loss, SquaredLoss) else None
+    return curvature.target_range(y) if isinstance(loss, SquaredLoss) else None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin import curvature
 from nearlin.complexity import count, wrap
 from nearlin.experiments import archive
 from nearlin.optim import DSGD
@@ -153,9 +154,8 @@ def test_the_guarantee_holds_over_many_steps(numpy_backend, q, inputs, depth, st
 
 def test_constants_that_are_too_small_break_the_guarantee(numpy_backend, monkeypatch):
     """The negative control: a hundredth of the constants."""
-    module = __import__("nearlin.optim.dsgd", fromlist=["layer_constants"])
-    true = module.layer_constants
-    monkeypatch.setattr(module, "layer_constants", lambda *args: tuple(s / 100 for s in true(*args)))
+    true = curvature.layer_constants
+    monkeypatch.setattr(curvature, "layer_constants", lambda *args: tuple(s / 100 for s in true(*args)))
     case = problem(numpy_backend, *NETS["linear output"])
     infos = descend(DSGD(verify=True), *case, 20)[2]
     assert violations(infos)
@@ -163,9 +163,8 @@ def test_constants_that_are_too_small_break_the_guarantee(numpy_backend, monkeyp
 
 
 def test_a_batch_is_not_held_to_what_is_guaranteed_for_the_whole_data(numpy_backend, monkeypatch):
-    module = __import__("nearlin.optim.dsgd", fromlist=["layer_constants"])
-    true = module.layer_constants
-    monkeypatch.setattr(module, "layer_constants", lambda *args: tuple(s / 100 for s in true(*args)))
+    true = curvature.layer_constants
+    monkeypatch.setattr(curvature, "layer_constants", lambda *args: tuple(s / 100 for s in true(*args)))
     infos = descend(DSGD(form="stochastic", lr=0.9, verify=True), *problem(numpy_backend, *NETS["linear output"]), 20)[2]
     assert violations(infos)
     assert {info.reason for info in infos} == {"accepted"}
@@ -397,12 +396,11 @@ def test_a_step_that_is_not_finite_is_rejected(rng):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_layers_whose_constants_are_not_finite_are_left_out(numpy_backend, monkeypatch, value):
-    module = __import__("nearlin.optim.dsgd", fromlist=["layer_constants"])
     objective, params, batch = problem(numpy_backend, *NETS["softmax"])
     opt = DSGD()
-    monkeypatch.setattr(module, "layer_constants", lambda *args: (1.0, value))
+    monkeypatch.setattr(curvature, "layer_constants", lambda *args: (1.0, value))
     assert opt.step(params, opt.init(params, objective), objective, batch)[2].layer == 0
-    monkeypatch.setattr(module, "layer_constants", lambda *args: (value, value))
+    monkeypatch.setattr(curvature, "layer_constants", lambda *args: (value, value))
     new, _, info = opt.step(params, opt.init(params, objective), objective, batch)
     assert (info.accepted, info.reason) == (False, "rejected: no p is positive and finite")
     assert new is params
