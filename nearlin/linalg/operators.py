@@ -72,7 +72,7 @@ def norm(a):
 
 def _root(square, a):
     """The norm of ``a`` from the sum of its squares, unless underflow may show in that."""
-    return square**0.5 if square >= _least_square(a) else _scaled_norm(a)
+    return square**0.5 if square >= least_square(a) else _scaled_norm(a)
 
 
 def safe_norm(a):
@@ -97,7 +97,7 @@ def normalized(b):
     """
     with unguarded():
         square = inner(b, b)
-    if _least_square(b) <= square < math.inf:
+    if least_square(b) <= square < math.inf:
         return b, 1.0, square**0.5
     largest = _largest(b)
     if not 0 < largest < math.inf:
@@ -106,10 +106,10 @@ def normalized(b):
     return b / unit, unit, norm(b / unit)
 
 
-def _least_square(a):
+def least_square(a):
     """What a sum of squares has to be for underflow not to show in it."""
     if isinstance(a, tuple):
-        return max(map(_least_square, a), default=0.0)
+        return max(map(least_square, a), default=0.0)
     limits = namespace(a).finfo(a.dtype)
     return float(limits.smallest_normal) / float(limits.eps)
 

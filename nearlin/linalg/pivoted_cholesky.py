@@ -12,7 +12,7 @@ Cost        with c flops an entry of A: n k c + 2 n k² + n k b to grow to k col
             4 n k + 2 k² a call; memory n k + 2 k², and a block of rows of 2 b + k numbers; nothing of n² entries
             2 synchronisations a round: H, and the rows' sums of squares
 Deviations  1. What is below (10 + √k) eps A_ii of d is rounding, and 0: equal rows are taken once, and the rank of A is an end.
-               So are diagonals below eps² of the largest one, or where products underflow.
+               So is what is left where squares underflow.
             2. d is kept on the host in float64, and FᵀF in float64 where the device has it.
 """
 
@@ -22,7 +22,7 @@ from typing import Protocol
 
 from nearlin import _array
 from nearlin.linalg.cholesky import FactorizationError, log_sum
-from nearlin.linalg.operators import norm
+from nearlin.linalg.operators import least_square, norm
 
 LEAST, MOST = 16, 512  # proposals of a round: an eighth of the rank within these
 NOISE = 10  # d_i below NOISE + √k units of rounding of A_ii is none
@@ -267,7 +267,7 @@ class _Growth:
             self.F[:, : start.rank] = start.F
             self.gram[: start.rank, : start.rank] = start.gram
         self.diagonal, self.d, self.eps = _host(diagonal), start.remainder.copy(), start._eps
-        self.underflow = max(self.eps**2 * self.diagonal.max(), float(xp.finfo(diagonal.dtype).smallest_normal) / self.eps)
+        self.underflow = least_square(diagonal)
         self.pivots, self.rounds, self.exhausted = list(start.pivots), start.rounds, False
 
     @property
