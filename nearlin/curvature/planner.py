@@ -106,7 +106,7 @@ class Planner:
 
         Where a target's probability falls below √eps, the sample side's residual has no bound, and it is K-FAC's.
         """
-        if reason := (self.J.split if ROUTES[name].side == "sample" else "") or ROUTES[name].obstacle(self.J):
+        if reason := self.J.closed.get(ROUTES[name].side) or ROUTES[name].obstacle(self.J):
             raise ValueError(f"plan is {name!r}, and {reason}; expected 'auto' or another route")
         if not self.squared and ROUTES[name].side == "sample":
             with unguarded():

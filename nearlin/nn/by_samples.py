@@ -7,7 +7,7 @@ residual and the damping follow on every rank alike from the outputs of all, wit
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from nearlin._array import namespace, require, signs
 from nearlin.linalg import pack_symmetric, unpack_symmetric
@@ -267,7 +267,8 @@ class RowsJacobian(Jacobian):
     point : SamplesPoint
     """
 
-    coupling = split = SPLIT
+    coupling = SPLIT
+    closed: ClassVar[dict] = {"sample": SPLIT}
 
     def __init__(self, J, point):
         self._own, self._point, self._whole, self.products = J, point, _of_all(J, point), J.products

@@ -160,7 +160,7 @@ class Jacobian:
     layered: ClassVar[bool] = True  # of a network of layers, not of the fused two-layer network
     block_diagonal: ClassVar[bool] = False  # J Jᵀ by outputs, as no parameter serves two of them
     coupling = ""  # why there are no rows of single samples, where there are none
-    split = ""  # why nothing is solved over (sample, output), where samples are split over ranks
+    closed: ClassVar[dict] = {}  # by side of the system: why it is not solved there, where the side is split over ranks
 
     @property
     def item(self):

@@ -13,6 +13,7 @@ Deviations  none: iterates are those of one rank up to rounding, and draws to th
 
 import math
 from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 from nearlin._array import BackendError, describe, is_array, namespace, require
 from nearlin._ranks import Alone
@@ -136,6 +137,8 @@ class SplitJacobian(TwoLayerJacobian):
 
     ranks: object = None
     walk: tuple = ()
+
+    closed: ClassVar[dict] = {"parameter": "neurons are split over ranks, and systems over the parameters with them"}
 
     @property
     def _walk(self):

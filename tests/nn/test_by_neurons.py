@@ -350,6 +350,11 @@ def test_methods_that_need_rows_of_other_ranks_are_refused(opt):
     assert "split over ranks" in said or "lie on other ranks" in said
 
 
+def test_plans_over_the_parameters_are_refused_with_the_reason():
+    found = "plan is 'parameter-cg', and neurons are split over ranks, and systems over the parameters with them"
+    assert refusal(step_by(o.GaussNewton(plan="parameter-cg"))) == f"{found}; expected 'auto' or another route"
+
+
 def test_more_ranks_than_blocks_of_neurons_are_refused():
     with pytest.raises(ValueError, match="there are 4 ranks, and the width 20 has 3 blocks of 8 neurons; expected at most"):
         nl.together(4, lambda ranks: nl.nn.by_neurons(objective(width=20), ranks))
