@@ -3,6 +3,7 @@
 from nearlin.nn.activations import ACTIVATIONS, Activation, activation
 from nearlin.nn.by_samples import OwnRows, by_samples, over_samples
 from nearlin.nn.convolution import Conv2d, ConvTrace
+from nearlin.nn.counted import Counted
 from nearlin.nn.gram_entries import FactorEntries, KernelEntries
 from nearlin.nn.graph import GraphNetwork, Propagate
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian, Positions, Rows
@@ -20,7 +21,7 @@ from nearlin.nn.models import (
 from nearlin.nn.network import MLP, Residual, Sequential, ZeroPadShortcut, chain
 from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, LayerNorm, NormTrace, Statistics
-from nearlin.nn.objective import Counted, Objective, Point
+from nearlin.nn.objective import Objective, Point
 from nearlin.nn.output_root import DiagonalRoot, ScaledIdentity, SoftmaxRoot, WeightedRoot
 from nearlin.nn.parameters import (
     Block,
