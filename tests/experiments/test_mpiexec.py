@@ -48,17 +48,8 @@ def ended(process, seconds=60):
 
 
 def test_two_processes_train_as_one_and_say_who_they_are(tmp_path):
-    options = {
-        "hidden": (8,),
-        "activation": "tanh",
-        "optimizer": "kfac",
-        "lr": 0.1,
-        "batch_size": 64,
-        "dtype": "float64",
-        "steps": 6,
-    }
-    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-    flags = [str(flag[0]) if isinstance(flag, tuple) else str(flag) for flag in flags]
+    options = {"activation": "tanh", "optimizer": "kfac", "lr": 0.1, "batch_size": 64, "dtype": "float64", "steps": 6}
+    flags = ["--hidden", 8, *(part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value))]
     code, out, errors = ended(started(2, "breast-cancer", *flags, "--ranks", "samples", "--out", "run", cwd=tmp_path))
     assert code == 0, errors
     head, *_ = map(json.loads, (tmp_path / "run" / "run.jsonl").read_text().splitlines())
@@ -67,7 +58,7 @@ def test_two_processes_train_as_one_and_say_who_they_are(tmp_path):
     assert len({one["pid"] for one in head["ranks"]["processes"]}) == 2
     assert "rank by rank, for others" in out
     assert out.count("Took all 6 steps") == 1
-    wanted = train("breast-cancer", progress=False, **options)
+    wanted = train("breast-cancer", progress=False, hidden=(8,), **options)
     for W, V in zip(checkpoint.load(tmp_path / "run" / "checkpoint.npz")["params"], wanted.params, strict=True):
         assert np.linalg.norm(W - V) < 1e-12 * np.linalg.norm(V)
 

@@ -65,10 +65,7 @@ SHOWN = {
         ("train", "h.csv", "--target", "kind", "--steps", 2),
     ],
     "planned": [("train", "digits", "--optimizer", "gauss-newton", "--steps", 2)],
-    "long": [
-        ("train", "xy.npz", "--optimizer", "sgd", "--width", 4, "--steps", 50, "--tol", 0, "--out", "run"),
-        ("report", "run"),
-    ],
+    "long": [LONG, ("report", "run")],
     "compare": [
         ("compare", "xy.npz", "--seeds", 2, "--optimizers", "near-linear-gauss-newton,adam", *SMALL),
         ("compare", "digits", "--seeds", 2, "--optimizers", "mini-block-fisher,sgd", "--steps", 2),
