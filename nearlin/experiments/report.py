@@ -7,7 +7,7 @@ from collections import Counter
 from nearlin.experiments.environment import gpu_line
 from nearlin.experiments.hints import hints
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.records import damped, has, route, stalled
+from nearlin.experiments.records import has, route, stalled
 from nearlin.experiments.run_folder import CURVATURE, FIT, LAYERS
 from nearlin.experiments.tables import Column, console, facts, say, seconds, table
 from nearlin.linalg import Rates
@@ -143,8 +143,7 @@ def _plans(records):
 
 def _written(result):
     names = [path.name for path in (result.log, result.checkpoint, result.plot) if path and path.parent == result.folder]
-    drawn = {FIT: not result.problem.recipe, LAYERS: has(result.records, "layer"), CURVATURE: damped(result.records)}
-    names += [name for name in drawn if result.plot is not None and drawn[name]]
+    names += [name for name in (FIT, LAYERS, CURVATURE) if result.plot is not None and (result.folder / name).exists()]
     failed = [name for name in names if any(one.startswith(f"{result.folder / name} ") for one in result.unwritten)]
     names = [name for name in names if name not in failed]
     return f"{', '.join(names)} in {result.folder}" if names else None

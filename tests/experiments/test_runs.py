@@ -290,6 +290,12 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path):
     held()
 
 
+def test_a_run_that_needs_no_step_is_written_too(tmp_path):
+    result = train((X, Y), out=tmp_path / "run", **TINY | {"tol": 1.0})
+    assert (result.ended, result.steps) == ("converged", 0)
+    assert (kinds(result.log), checkpoint.load(result.checkpoint)["step"]) == (["header", "end"], 0)
+
+
 def test_what_a_process_wrote_between_a_look_and_the_lock_is_seen(tmp_path, monkeypatch):
     hold = locks.hold
     monkeypatch.setattr(locks, "hold", lambda folder: (folder / "mark").touch() or hold(folder))

@@ -1,5 +1,6 @@
 """Runs of several ranks: threads that train together beside one, and what they compare before they begin."""
 
+import io
 import json
 import re
 import shutil
@@ -214,6 +215,16 @@ def test_networks_of_layers_are_not_split_by_neurons():
     assert "gets a network of layers, whose neurons are not split; expected --ranks samples" in sentences[0]
 
 
+@pytest.mark.usefixtures("pictures")
+def test_of_weights_that_are_split_no_fit_is_drawn_and_none_is_said_to_be(tmp_path):
+    report = pytest.importorskip("nearlin.experiments.report")
+    pytest.importorskip("matplotlib")
+    (result, _), _ = wide(2, optimizer="adam", steps=2, out=tmp_path / "run")
+    report.print_result(result, stream := io.StringIO())
+    assert result.unwritten == ()
+    assert f"run.jsonl, checkpoint.npz, run.png in {tmp_path / 'run'}" in stream.getvalue()
+
+
 # ---------------------------------------------------------------------------------------------------------------- one decision
 
 
@@ -255,6 +266,16 @@ def refused(work, P=2):
         return str(found.value)
 
     return nl.together(P, tried)
+
+
+@pytest.mark.parametrize(("own", "threads"), [(False, 2), (True, 8)], ids=["shared", "own"])
+def test_ranks_share_the_cores_that_the_same_ones_may_use(own, threads, monkeypatch):
+    asked = []
+    cores = lambda pid: range(8 * threading.get_ident() * own, 8 * threading.get_ident() * own + 8)  # noqa: E731
+    monkeypatch.setattr(teams.os, "sched_getaffinity", cores, raising=False)
+    monkeypatch.setattr(teams, "threadpool_limits", lambda limits, user_api: asked.append((limits, user_api)))
+    nl.together(3, lambda ranks: Team("samples", ranks).limit_threads())
+    assert asked == [(threads, "blas")] * 3
 
 
 def test_ranks_with_other_options_are_refused():
