@@ -79,7 +79,7 @@ def map_pair(folder):
     """
     x_path, y_path = (Path(folder) / name for name in ("x.npy", "y.npy"))
     x, y = _mapped(x_path), np.array(_mapped(y_path))
-    if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
+    if x.dtype not in (np.float32, np.float64):
         raise DataError(f"{x_path} holds {x.dtype}; expected float32 or float64 of this machine, as rows are mapped and not cast")
     if x.ndim != 2 or 0 in x.shape:
         raise DataError(f"{x_path} has shape {x.shape}; expected (rows, features)")

@@ -50,6 +50,7 @@ def test_the_last_rows_are_held_out_in_the_order_of_the_file(pair):
         (problem.train, slice(0, 180)), (problem.validation, slice(180, 240)), (problem.test, slice(240, 300)),
     ):  # fmt: skip
         assert nl._array.is_map(rows)
+        assert not isinstance(targets, np.memmap)
         np.testing.assert_array_equal(rows, x[part])
         np.testing.assert_array_equal(targets, y[part])
 
@@ -128,6 +129,8 @@ REFUSED = {
     "integers": (lambda f: written(f, np.ones((9, 2), int), np.ones(9)), "x.npy holds int64; expected float32 or float64"),
     "byte order": (lambda f: written(f, np.ones((9, 2), ">f8"), np.ones(9)), "x.npy holds >f8; expected float32 or float64"),
     "vector": (lambda f: written(f, np.ones(9), np.ones(9)), r"x.npy has shape \(9,\); expected \(rows, features\)"),
+    "no rows": (lambda f: written(f, np.ones((0, 2)), np.ones(0)), r"x.npy has shape \(0, 2\); expected \(rows, features\)"),
+    "images": (lambda f: written(f, np.ones((9, 2)), np.ones((9, 1, 1))), r"y.npy has shape \(9, 1, 1\); expected a target for"),
     "columns": (lambda f: written(f, np.asfortranarray(np.ones((9, 2))), np.ones(9)), "x.npy lies column by column"),
     "lengths": (
         lambda f: written(f, np.ones((9, 2)), np.ones(8)),
