@@ -12,8 +12,8 @@ Deviations  1. Where ε is above `SUMMED` rounding errors, images are summed up 
                same θ.
             3. There r̃ does not vanish where the penalty balances the loss: ε is lowered by ||g + ω W|| / ||g|| where that is
                below 1, so that what is left of a solve goes to zero with the gradient; one product more.
-            4. There CG ends by its smoothed residual (`Smoothing`): at small λ its own goes up and down, and needs two to six
-               times the iterations.
+            4. There CG ends by its smoothed residual (`Smoothing`): at small λ its own goes up and down, and needs up to
+               six times the iterations.
 """
 
 import math

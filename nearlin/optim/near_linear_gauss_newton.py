@@ -39,9 +39,9 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
             7. tr(G) of the guard's constants is read off the sketched Gram, whose trace it is in expectation.
             8. Several outputs of the two-layer network (one in the paper) have neurons of their own, and J Jᵀ a block for each.
                One R (n, n), of a sketch of all neurons that estimates the mean of the blocks, preconditions them all.
-            9. Where R would take longer or does not fit the memory (``preconditioner``), F Fᵀ + μ I, F (n, k) pivoted columns of
-               the closed-form kernel, stands for it, with no array of n² entries, for a whole run and at every λ:
-               `nearlin.curvature.pivoted_gram`. tr(G) is that of the kernel then.
+            9. Where R would take longer or does not fit the memory, or rows lie in a file (``preconditioner``), F Fᵀ + μ I,
+               F (n, k) pivoted columns of the closed-form kernel, stands for it, with no array of n² entries, for a whole run and
+               at every λ: `nearlin.curvature.pivoted_gram`. tr(G) is that of the kernel then.
            10. Masks of one point, and none, are kept where ``memory`` holds no more beside the preconditioner:
                `nearlin.curvature.masks`. The numbers are the same.
 """
