@@ -14,6 +14,7 @@ TALL = {"rows": 512, "features": 24, "width": 2048, "dtype": "float32"}
 BATCH = {**WIDE, "rows": 1024, "batch_size": 256}
 CLASSES = {"rows": 300, "features": 60, "hidden": (128,), "outputs": 3, "classes": True}
 TARGETS = {"rows": 60, "features": 40, "hidden": (128, 64), "outputs": 6}
+LOW = {"rows": 600, "features": 5, "hidden": (40,)}  # fewer parameters than rows
 SMALL = {"rows": 90, "features": 40, "hidden": (64, 48), "outputs": 8, "classes": True}
 
 
@@ -35,12 +36,14 @@ CASES = [
     *planned(WIDE, "frozen", "cg", "sketch", "nystrom"),
     *planned(WIDE, "class-averaged", "per-class", outputs=4),
     *(one(sizes, "kfac", **more) for sizes in (CLASSES, TARGETS) for more in ({}, {"dtype": "float32"})),
-    one({**WIDE, "width": 512}, "kfac"),
+    *(one({**WIDE, **sizes}, "kfac") for sizes in ({"width": 512}, {"rows": 2048, "width": 128})),
     *(one(sizes, GN) for sizes in (CLASSES, TARGETS, SMALL)),
     *(one(sizes, GN, dtype="float32") for sizes in (CLASSES, SMALL)),
     *planned(TARGETS, "sketch", "class-averaged", "per-class", "frozen", "cg", "kfac", "diagonal", "parameter-cg", "direct"),
     *planned(SMALL, "exact", "nystrom", "direct"),
-    *planned(CLASSES, "exact", "cg", "parameter-cg"),
+    *planned(CLASSES, "exact", "cg", "parameter-cg", "pivoted"),
+    *planned(LOW, "direct", "pivoted", "diagonal"),
+    *planned({**LOW, "rows": 30000}, "direct"),
 ]  # fmt: skip
 
 

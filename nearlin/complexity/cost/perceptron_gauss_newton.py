@@ -204,8 +204,12 @@ class _Step:
         rows = {} if self.few else {"rows": self.factors}
         if p < self.N:
             matrix, samples = net.item * p * p, min(net.n, max(1, ENTRIES // (p * self.c)))
-            explicit = 2 * net.item * samples * self.c * p
-            return {"KᵀK": matrix}, [rows | {"KᵀK": 3 * matrix, "explicit rows": explicit}, {"KᵀK": matrix, "damped": 3 * matrix}]
+            row, after = net.item * self.c * p, min(samples, net.n - samples)  # how many come after the first ones
+            return {"KᵀK": matrix}, [
+                rows | {"KᵀK": (after > 0) * matrix, "explicit rows": row * max(2 * samples, samples + 2 * after)},
+                rows | {"KᵀK": (2 + (after > 0)) * matrix, "explicit rows": row * samples},
+                {"KᵀK": matrix, "damped": 3 * matrix},
+            ]
         made = {"K Kᵀ": 2 * self.square}
         return made, [rows | {"K Kᵀ": 5 * self.square + self.one}, rows | made | {"R": self.square}]
 

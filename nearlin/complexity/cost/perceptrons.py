@@ -147,7 +147,8 @@ def kfac_on_two_layer(
     """Bytes of one step of `KFAC` with its default options on the two-layer network, one layer (m, d) without a bias."""
     size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
     net = Perceptron((d - 1, m), n, dtype, numpy=packed)  # of one such matrix
-    squares, signals = [size.item * (m * m + d * d)], net.wide(m)
+    squares, signals, block = [size.item * (m * m + d * d)], net.wide(m), size.one_block
+    at_work = max(3 * block, size.made(block)) + (block if block < signals else 0)  # and slopes of the block before
     held = {"data": size.data, "parameters": size.weights, "velocity": size.weights, "masks": size.masks}
     kept, traces = {"factors and inverses": 2 * sum(squares)}, {"new velocity": size.weights, "signals": signals}
     new = {"new factors": sum(squares)} if statistics_due else {}
@@ -155,7 +156,7 @@ def kfac_on_two_layer(
     return at_the_peak(
         held | kept,
         {"gradient": size.weights, "walk": size.slopes},
-        {"new velocity": size.weights, "signals": 2 * signals},
+        {"new velocity": size.weights, "signals": max(2 * signals, signals - block + at_work)},
         *_statistics_phases(net, squares, traces, statistics_due),
         *_inverse_phases(net, squares, traces | new, inverse_due),
         traces | new | inverses | {"directions": size.weights, "trial": size.weights},
