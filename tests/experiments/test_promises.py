@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,18 @@ def test_verify_keeps_what_was_measured(tmp_path, interrupted_at, k):
     assert found.interrupted
     verdicts = [claim["verdict"] for claim in json.loads(promised(said[-1]).read_text())["claims"]]
     assert verdicts == ["holds"] * (k - 1) + ["not measured"] * (3 - k)
+
+
+@pytest.mark.parametrize(
+    ("room", "call", "count"),
+    [(comparison, comparison.compare, 2), (tuning, partial(tuning.tune, runs=2), 4)],
+    ids=["compare", "tune"],
+)
+def test_a_live_line_goes_on_from_run_to_run(monkeypatch, room, call, count):
+    done, show = [], contextlib.nullcontext(lambda completed, text: done.append(completed))
+    monkeypatch.setattr(room, "bar", lambda *given, **more: show)
+    call((X, Y), ["sgd", "adam"], **TINY)
+    assert done == pytest.approx([k / 3 for k in range(1, 3 * count + 1)])
 
 
 def test_without_a_folder_the_rest_say_that_all_is_lost(interrupted_at):
