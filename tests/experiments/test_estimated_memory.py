@@ -31,6 +31,7 @@ CASES = [
     *(one(CLASSES, name) for name in FIRST_ORDER),
     *(one(sizes, name) for name in (NEAR, "gram-gauss-newton", "natural-gradient", GN) for sizes in (WIDE, TALL, BATCH)),
     *(one(WIDE, name, activation="tanh") for name in ("adam", NEAR, "gram-gauss-newton", GN)),
+    *(one(WIDE, "sgd", activation=name) for name in ("sigmoid", "softplus", "identity")),
     *(one(WIDE, name, outputs=4) for name in ("adam", NEAR, "gram-gauss-newton", GN)),
     one(BATCH, "adam"),
     *planned(WIDE, "frozen", "cg", "sketch", "nystrom"),
