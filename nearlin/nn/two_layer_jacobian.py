@@ -15,7 +15,6 @@ walk costs what it does with one output. J Jᵀ is block-diagonal by outputs, to
 (X Xᵀ) ∘ (M Mᵀ), is the matrix of one output with all m neurons: one preconditioner made of it serves them all.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import add
@@ -33,18 +32,18 @@ from nearlin._array import (
     sum_blocks,
     sums_of_blocks,
 )
-from nearlin.linalg import Work
 from nearlin.nn.activations import Activation
 from nearlin.nn.gram_entries import relu_kernel
-from nearlin.nn.jacobian import Factor, Jacobian
+from nearlin.nn.jacobian import Factor
 from nearlin.nn.output_root import ScaledIdentity, WeightedRoot
 from nearlin.nn.two_layer_blocks import blocks_by_output, neuron_signs, owners, read_runs, tiles_of_samples, undivided
+from nearlin.nn.two_layer_sizes import TwoLayerSizes
 
 GROUP_BYTES = 2**27  # slopes of the neurons that one rank-k update of the Gram matrix takes
 
 
 @dataclass(frozen=True)
-class TwoLayerJacobian(Jacobian):
+class TwoLayerJacobian(TwoLayerSizes):
     """J (n c, m d) of the two-layer network; row (i, k) is M_ir ⊗ x_i at the neurons r of output k, and zero elsewhere.
 
     ``x`` (n, d) makes the slopes, ``inputs`` (n, d) the rows: the same, unless rows are weighted. W and ``blocks`` may be of
@@ -64,40 +63,9 @@ class TwoLayerJacobian(Jacobian):
     width: int | None = None
     run: tuple | None = None
 
-    layered = False
-
-    @property
-    def samples(self):
-        """Number of samples n."""
-        return self.x.shape[0]
-
-    @property
-    def shape(self):
-        """(n c, m d)."""
-        return self.x.shape[0] * self.outputs, self._neurons * self.W.shape[1]
-
-    @property
-    def _neurons(self):
-        """m."""
-        return self.width or self.W.shape[0]
-
-    @property
-    def factor_shapes(self):
-        """((m, d),)."""
-        return ((self._neurons, self.W.shape[1]),)
-
-    @property
-    def block_diagonal(self):
-        """Whether J Jᵀ has a block for each of several outputs, and zeros elsewhere."""
-        return self.outputs > 1
-
     def pooled(self):
         """The Jacobian (n, m d) of sum_k f_k / √c, whose Gram matrix is the mean of the outputs': one output of all neurons."""
         return self if self.outputs == 1 else replace(self, outputs=1)
-
-    @property
-    def _scale(self):
-        return 1 / math.sqrt(self._neurons / self.outputs)
 
     @cached_property
     def _owners(self):
@@ -107,19 +75,9 @@ class TwoLayerJacobian(Jacobian):
         """The rows of W that are the neurons of block i."""
         return slice(self.blocks[i].start - self.first, self.blocks[i].stop - self.first)
 
-    @property
-    def _walk(self):
-        """Of a walk over the whole layer: how many blocks there are, and neurons in the first."""
-        return len(self.blocks), self.blocks[0].stop
-
     def _over_ranks(self, x, what):
         """Sums over these neurons as sums over all."""
         return x
-
-    @cached_property
-    def _tiles(self):
-        """Slices of samples."""
-        return tiles_of_samples(self.x, self._walk[1]) if self.run is None else self.run
 
     @property
     def _undivided(self):
@@ -368,46 +326,6 @@ class TwoLayerJacobian(Jacobian):
         squares, scratch = lambda B: xp.sum(B**2, axis=1), Scratch()
         slopes = sum_blocks(lambda i: self._by_sample(squares, i, scratch), range(len(self.blocks)), self.x)
         return xp.sum(self.inputs * self.inputs, axis=1) * slopes
-
-    @property
-    def dtype(self):
-        """Of the inputs."""
-        return self.x.dtype
-
-    def _slope_work(self):
-        """The `Work` of phi' of all neurons: 2 n m d flops, but for ReLU, whose masks are taken for kept."""
-        return Work(thin=0 if self.phi.name == "relu" else 2 * self.samples * self.shape[1])
-
-    def product_work(self):
-        """The `Work` of one product with J Jᵀ: 4 n m d flops."""
-        passes, tiles = (1, 1) if undivided(self.x) else (2, len(self._tiles))
-        return passes * self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * self._walk[0] * tiles)
-
-    def gram_work(self):
-        """The `Work` of `class_grams`, and of unpacking the masks."""
-        n, c, ((m, d),) = self.samples, self.outputs, self.factor_shapes
-        update = Work(matmul=n * n * (m + d), memory=2 * self.item * n * (m + 3 * n * c), calls=8 * self._walk[0])
-        return self._slope_work() + update
-
-    def class_work(self, mean):
-        """The `Work` of `mean_gram`, or of `class_grams`."""
-        return self.pooled().gram_work() if mean else self.gram_work()
-
-    def sketch_work(self, s):
-        """The `Work` of `NeuronSigns`, pooled."""
-        n, ((m, d),) = self.samples, self.factor_shapes
-        sums = math.ceil(m / max(1, m // s))  # neurons in equal groups: s or more sums
-        return self.sketch_rows_work(s) + Work(matmul=n * n * (sums + d), memory=8 * self.item * n * n)
-
-    def sketch_rows_work(self, s):
-        """The `Work` of its sums over neurons."""
-        n, m = self.samples, self._neurons
-        return self._slope_work() + Work(matmul=2 * n * m, memory=self.item * n * m, calls=12 * self._walk[0])
-
-    def kernel_work(self):
-        """The `Work` of `kernel_gram`."""
-        n, d = self.samples, self.W.shape[1]
-        return Work(matmul=n * n * d, memory=40 * self.item * n * n, calls=20)
 
     def fold_left(self, layer, S):
         """M' = M S₁ᵀ (n c, s) for a sketch ``S`` of the neuron mode, made block by block; n m adds.
