@@ -51,6 +51,7 @@ def suite():
     """Name → (optimizer, objective, parameters, batch)."""
     mlp = perceptron((784, 500, 250, 10), nn.SoftmaxCrossEntropy(), classes, 500)
     auto = perceptron((784, 500, 30, 500, 784), nn.SigmoidCrossEntropy(), lambda x: x, 500)
+    small = perceptron((64, 64, 10), nn.SoftmaxCrossEntropy(), classes, 128)
     return {
         "SGD, perceptron": (optim.SGD(), *mlp),
         "Adam, perceptron": (optim.Adam(), *mlp),
@@ -58,6 +59,8 @@ def suite():
         "K-FAC, auto-encoder": (optim.KFAC(), *auto),
         "Shampoo, auto-encoder": (optim.Shampoo(), *auto),
         "Gauss-Newton, perceptron": (optim.GaussNewton(), *perceptron((64, 64, 10), nn.SoftmaxCrossEntropy(), classes, 200)),
+        "Adam, small perceptron": (optim.Adam(), *small),
+        "K-BFGS, small perceptron": (optim.KBFGS(), *small),
         "near-linear, wide network": (optim.NearLinearGaussNewton(), *wide()),
         "SGD, convolutions": (optim.SGD(), *convolutional()),
         "Adam, convolutions": (optim.Adam(), *convolutional()),

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+import nearlin as nl
 from nearlin import _array, nn
+from nearlin.steps import boundary
 
 HOST = np.zeros(1)
 
@@ -204,19 +206,25 @@ def test_even_steps_are_of_one_size(length, step, multiple, sizes):
     assert [i for s in found for i in range(s.start, s.stop)] == list(range(length))
 
 
-def test_a_large_perceptron_leaves_blas_one_thread_where_the_machine_is_crowded(monkeypatch):
+@pytest.mark.parametrize("start", [False, True])
+def test_a_step_leaves_blas_one_thread_where_the_machine_is_crowded(monkeypatch, start):
     """Quiet, BLAS keeps its threads: workers are slower at single products."""
-    seen, networks = [], [nn.MLP((4, k, 2)) for k in (8, 8000)]
-    activation = replace(nn.activation("relu"), function=lambda x: seen.append(_array.blas_threads()) or x)
+    seen = []
+    watched = nn.Elementwise(replace(nn.activation("tanh"), function=lambda x: seen.append(_array.blas_threads()) or np.tanh(x)))
+    objective = nn.Objective(nn.Sequential((nn.Dense(4, 3), watched, nn.Dense(3, 1))), nn.SquaredLoss())
+    params, batch, opt = objective.network.init(0, HOST), (np.ones((5, 4)), np.ones(5)), nl.optim.KFAC()
     with threadpool_limits(2, user_api="blas"):
         before = _array.blas_threads()
         for crowded in (False, True):
-            monkeypatch.setattr(nn.network, "crowded", lambda crowded=crowded: crowded)
-            for network in networks:
-                first, _, last = network.modules
-                watched = nn.Sequential((first, nn.Elementwise(activation), last))
-                watched.forward(watched.init(0, HOST), np.ones((3, 4)))
-    assert seen == [before, before, before, 1]
+            monkeypatch.setattr(boundary, "crowded", lambda crowded=crowded: crowded)
+            state = opt.init(params, objective)
+            if start:
+                opt.warm_start(params, state, objective, [batch], key=0)
+            else:
+                opt.step(params, state, objective, batch, key=0)
+            assert set(seen) == {1 if crowded else before}
+            assert _array.blas_threads() == before
+            seen.clear()
 
 
 def test_convolutions_leave_blas_one_thread():
@@ -240,7 +248,14 @@ def test_crowded_is_more_than_a_thread_beside_those_of_blas(monkeypatch, ready, 
 
     monkeypatch.setattr(_array.pool, "open", load_averages, raising=False)
     monkeypatch.setattr(_array.pool, "blas_threads", lambda: 2)
+    monkeypatch.setattr(_array.pool.time, "monotonic", lambda: 0.04)
+    _array.pool._ready.cache_clear()
     assert _array.crowded() is crowded
+    ready = 4 if ready == 3 else 3
+    assert _array.crowded() is crowded  # it is the same twentieth of a second
+    monkeypatch.setattr(_array.pool.time, "monotonic", lambda: 0.06)
+    assert _array.crowded() is (ready == 4)
+    _array.pool._ready.cache_clear()
 
 
 def test_networks_give_the_same_bits_with_any_number_of_workers(monkeypatch, rng):

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from nearlin._array.backends import device, is_numpy, namespace
-from nearlin._array.pool import FEW, SMALL, crowded, pooled, scipy_on_one_thread
+from nearlin._array.pool import FEW, SMALL, scipy_on_one_thread
 from nearlin._array.reading import read, read_flag
 
 
@@ -83,7 +83,7 @@ def cholesky_pivots(stack):
 def eigh(a):
     """Eigenvalues (..., n) and eigenvectors (..., n, n) of symmetric matrices; `NotConverged` on every backend alike."""
     xp = namespace(a)
-    with _failing_as(NotConverged, a), pooled(a) if a.shape[-1] > FEW and crowded() else contextlib.nullcontext():
+    with _failing_as(NotConverged, a):
         values, vectors = _eigh_in_float32(a) if is_numpy(a) and a.dtype == np.float32 and a.ndim == 2 else xp.linalg.eigh(a)
     if not all(read(xp.all(xp.isfinite(values)), xp.all(xp.isfinite(vectors)))):
         raise NotConverged("not finite")

@@ -10,6 +10,7 @@ import functools
 import math
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -18,6 +19,7 @@ from threadpoolctl import ThreadpoolController
 from nearlin._array.backends import is_numpy
 
 SMALL, FEW = 1024, 64  # sizes of factorisations, and columns of triangular solves, that one thread is enough for
+LOOKS = 20  # a second, at how crowded the machine is
 SUMS = 16  # runs of blocks that are summed up by themselves: how many must not depend on the workers
 POOL_FLOPS = 2**26  # products below it are faster without workers
 TILE = 48  # rows or columns of a product that a worker takes are a multiple of it: BLAS has tiles of 4 to 48
@@ -30,28 +32,49 @@ def _blas():
 
 def blas_threads():
     """Number of threads that the BLAS libraries may use now (the smallest over the loaded ones)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min([library["num_threads"] for library in _blas().info()] or [cores])
+    return min([one.get_num_threads() for one in _blas().lib_controllers] or [_cores()])
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@contextlib.contextmanager
+def _one_thread(libraries):
+    """A context in which these libraries have one thread: threadpoolctl's own takes three times as long as a small product."""
+    before = [one.get_num_threads() for one in libraries]
+    try:
+        for one in libraries:
+            one.set_num_threads(1)
+        yield
+    finally:
+        for one, threads in zip(libraries, before, strict=True):
+            one.set_num_threads(threads)
 
 
 def crowded():
     """Whether more threads are ready to run than BLAS has, and one: its threads wait for each other by spinning, and for a turn.
 
-    As Linux says; elsewhere never. What it decides may move the last bits of products, where BLAS has several threads.
+    As Linux says, which is asked `LOOKS` times a second at most; elsewhere never. What it decides may move the last bits of
+    products, where BLAS has several threads.
     """
+    return _ready(int(LOOKS * time.monotonic())) > blas_threads() + 1
+
+
+@functools.lru_cache(maxsize=1)
+def _ready(_now):
+    """Threads that are ready to run, this one among them."""
     try:
         with open("/proc/loadavg") as said:
-            ready = int(said.read().split()[3].split("/")[0])
+            return int(said.read().split()[3].split("/")[0])
     except OSError:
-        return False
-    return ready > blas_threads() + 1
+        return 1
 
 
 @functools.cache
 def _scipy_blas():
-    """SciPy's own BLAS, where NumPy brings another; else None."""
-    own = [library.filepath for library in _blas().lib_controllers if "scipy.libs" in library.filepath]
-    return _blas().select(filepath=own) if own else None
+    """SciPy's own BLAS, where NumPy brings another, in a list."""
+    return [library for library in _blas().lib_controllers if "scipy.libs" in library.filepath]
 
 
 def scipy_on_one_thread(when):
@@ -59,7 +82,7 @@ def scipy_on_one_thread(when):
 
     After a call its threads spin for a while, beside those of NumPy's: a product that follows takes 30 ms more.
     """
-    return _scipy_blas().limit(limits=1) if when and _scipy_blas() else contextlib.nullcontext()
+    return _one_thread(_scipy_blas()) if when else contextlib.nullcontext()
 
 
 @functools.cache
@@ -88,7 +111,7 @@ def pooled(like):
         return
     _here.workers = blas_threads()
     try:
-        with _blas().limit(limits=1) if _here.workers > 1 else contextlib.nullcontext():
+        with _one_thread(_blas().lib_controllers) if _here.workers > 1 else contextlib.nullcontext():
             yield
     finally:
         _here.workers = None

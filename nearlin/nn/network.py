@@ -1,13 +1,12 @@
 """Networks as sequences of layers: plain perceptrons, convolutional networks, residual blocks."""
 
 import functools
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from nearlin._array import check, crowded, fold_in, not_negative, pooled, settle, unguarded_methods
+from nearlin._array import check, fold_in, not_negative, pooled, settle, unguarded_methods
 from nearlin.nn.activations import activation as named
 from nearlin.nn.images import framed
 from nearlin.nn.jacobian import LayeredJacobian
@@ -16,7 +15,6 @@ from nearlin.nn.network_jacobian import NetworkJacobian
 from nearlin.nn.normalization import BatchNorm, Cache
 
 _BODY = 0x626F6479  # keeps the layers of a body apart from the steps of a run, which fold small numbers into the same key
-LARGE = 2**15  # parameters of a network whose products BLAS gives to several threads
 FEW_OUTPUTS = 4  # up to which a dense network's Jacobian is kept in factors
 
 
@@ -51,11 +49,11 @@ def _rows(module, cache):
 
 
 def _pass(method):
-    """A pass through a network, by workers of one BLAS thread each beside convolutions' walks and on a crowded machine."""
+    """A pass through a network, by workers of one BLAS thread each beside convolutions' walks."""
 
     @functools.wraps(method)
     def passed(self, params, *args, **kwargs):
-        if self._convolutional or (self._large and crowded()):
+        if self._convolutional:
             with pooled(params[0]):
                 return method(self, params, *args, **kwargs)
         return method(self, params, *args, **kwargs)
@@ -96,10 +94,6 @@ class Sequential:
     @cached_property
     def _convolutional(self):
         return any(spec.kind == "conv" for spec in self.layers)
-
-    @cached_property
-    def _large(self):
-        return sum(math.prod(spec.shape) for spec in self.layers) > LARGE
 
     @cached_property
     def _places(self):

@@ -1,8 +1,9 @@
-"""The boundary of an optimizer: a state stays with its network, NumPy's warnings stay inside, and ranks share inverses."""
+"""The boundary of an optimizer: states stay with their networks, NumPy's warnings inside; ranks share inverses, and crowds cores."""
 
+import contextlib
 import functools
 
-from nearlin._array import unguarded
+from nearlin._array import crowded, pooled, unguarded
 from nearlin.linalg import dealt_to
 
 
@@ -16,7 +17,7 @@ def public_step(step):
     @functools.wraps(step)
     def inside(self, params, state, objective, *args, **kwargs):
         shapes = _own_shapes(self, state, objective)
-        with unguarded(), _shared_by(objective):
+        with unguarded(), _shared_by(objective), _in_a_crowd(params):
             params, after, info = step(self, params, state, objective, *args, **kwargs)
         return params, _stamped(after, state, shapes), info
 
@@ -29,7 +30,7 @@ def public_start(warm_start):
     @functools.wraps(warm_start)
     def inside(self, params, state, objective, *args, **kwargs):
         shapes = _own_shapes(self, state, objective)
-        with unguarded(), _shared_by(objective):
+        with unguarded(), _shared_by(objective), _in_a_crowd(params):
             return _stamped(warm_start(self, params, state, objective, *args, **kwargs), state, shapes)
 
     return inside
@@ -38,6 +39,14 @@ def public_start(warm_start):
 def _shared_by(objective):
     """A context in which the ranks of an objective, where it has some, make one inverse each."""
     return dealt_to(getattr(objective, "ranks", None))
+
+
+def _in_a_crowd(params):
+    """On a crowded machine a context in which BLAS has one thread, and large products go by workers.
+
+    Beside four processes on two cores steps of small networks took 10 to 37 times as long without it, and up to 7 times with it.
+    """
+    return pooled(params[0]) if params and isinstance(params, tuple) and crowded() else contextlib.nullcontext()
 
 
 def _own_shapes(optimizer, state, objective):
