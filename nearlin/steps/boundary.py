@@ -1,4 +1,4 @@
-"""The boundary of an optimizer: states stay with their networks, NumPy's warnings inside; ranks share inverses, and crowds cores."""
+"""The boundary of an optimizer: states stay with their network, NumPy's warnings inside; ranks share inverses, crowds cores."""
 
 import contextlib
 import functools
@@ -44,7 +44,7 @@ def _shared_by(objective):
 def _in_a_crowd(params):
     """On a crowded machine a context in which BLAS has one thread, and large products go by workers.
 
-    Beside four processes on two cores steps of small networks took 10 to 37 times as long without it, and up to 7 times with it.
+    Beside four busy processes on two cores steps of small networks took 10 to 37 times as long without it, 3.5 at most with it.
     """
     return pooled(params[0]) if params and isinstance(params, tuple) and crowded() else contextlib.nullcontext()
 
