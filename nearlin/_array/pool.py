@@ -58,7 +58,8 @@ def crowded():
     As Linux says, which is asked `LOOKS` times a second at most; elsewhere never. What it decides may move the last bits of
     products, where BLAS has several threads.
     """
-    return _ready(int(LOOKS * time.monotonic())) > blas_threads() + 1
+    ready = _ready(int(LOOKS * time.monotonic()))
+    return ready > 2 and ready > blas_threads() + 1  # the first spares the question to BLAS
 
 
 @functools.lru_cache(maxsize=1)
