@@ -1,6 +1,7 @@
 """Rows that lie in a file: read from it, never by its pages; a file that ends too early; when two maps hold the same."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -88,6 +89,19 @@ def test_what_may_be_written_to_or_is_no_rows_is_an_array_like_others(kept):
     for other in (mapped(path), mapped(path)[:, :2], mapped(path)[::2], np.asarray(mapped(path)), x):
         assert not _array.is_map(other)
         np.testing.assert_array_equal(_array.rows_of(other, slice(1, 5)), np.asarray(other)[1:5])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_an_array_take_no_copy_of_all(order):
+    x, few = np.zeros((4000, 60), order=order)[:, :50], np.array([7, 7, 3999])
+    tracemalloc.start()
+    try:
+        found = _array.rows_of(x, few)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.shape == (3, 50)
+    assert peak < x.nbytes / 10
 
 
 def test_the_same_rows_of_a_file_that_has_not_changed_are_the_same(kept):

@@ -10,7 +10,7 @@ from operator import index
 
 import numpy as np
 
-from nearlin._array.backends import namespace
+from nearlin._array.backends import is_numpy, namespace
 from nearlin._array.blocks import block_length, joined, slices
 
 
@@ -28,7 +28,9 @@ def rows_of(x, rows):
         A file that is shorter than it was when it was mapped, or that cannot be read.
     """
     if not is_map(x):
-        return x[rows, ...] if isinstance(rows, slice) else namespace(x).take(x, rows, axis=0)
+        if isinstance(rows, slice) or is_numpy(x):  # whose take copies all of what is not contiguous
+            return x[rows, ...]
+        return namespace(x).take(x, rows, axis=0)
     if isinstance(rows, slice):
         start, stop, _ = rows.indices(x.shape[0])
         spans = [(start, stop - start)]

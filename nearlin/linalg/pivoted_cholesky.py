@@ -310,7 +310,7 @@ class _Growth:
         """(A - F Fᵀ)_SS on the host; `accepted` has its diagonal from d, which carries less rounding."""
         xp, k = _array.namespace(self.F), self.rank
         at = _array.asarray(S, like=self.F, dtype="int64")
-        A, F = self._entries(at, at), xp.take(self.F[:, :k], at, axis=0)
+        A, F = self._entries(at, at), _array.rows_of(self.F[:, :k], at)
         H = _host(xp.stack([A, F @ xp.matrix_transpose(F)] if k else [A]))
         self._look_at(H[0].diagonal(), S)
         H = H[0] - H[1] if k else H[0]
@@ -334,7 +334,7 @@ class _Growth:
     def _add(self, T, R):
         """F ← [F, (A_:T - F F_Tᵀ) R⁻¹], FᵀF and d with it, in one walk over blocks of rows."""
         xp, (n, _), k, t = _array.namespace(self.F), self.F.shape, self.rank, T.shape[0]
-        F_T = xp.matrix_transpose(xp.take(self.F[:, :k], T, axis=0))
+        F_T = xp.matrix_transpose(_array.rows_of(self.F[:, :k], T))
 
         def columns(rows):
             C = self._entries(rows, T)
