@@ -1,5 +1,6 @@
 """The backends that tests run on: ``be`` is one of them, with its arrays, its dtype and its tolerance."""
 
+import collections
 import dataclasses
 import functools
 import importlib
@@ -29,6 +30,8 @@ BACKENDS = (
 ON_GPU = ("torch:cuda", "cupy", "cupy:float32", "cupy:device1")
 DOUBLES = pathlib.Path(__file__).parent / "doubles"
 SUBSUMED = ("numpy", "array_api_strict")  # what fails there fails on numpy:readonly and array_api_strict:device1 too
+WHOLE = ("numpy:readonly", "cupy")  # where every case of a test runs; elsewhere each value of each parameter is in one
+ONCE = ("array_api_strict:device1", "cupy:device1")  # of a test one case: its float64, or its device, is that of others, too
 
 
 def pytest_addoption(parser):
@@ -48,11 +51,35 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Leave the cases out that only a nightly run has time for."""
     if not config.getoption("--nightly"):
-        left_out = [item for item in items if item.get_closest_marker("nightly")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+        kept = set(sampled([item for item in items if not item.get_closest_marker("nightly")]))
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
     if config.getoption("--double"):  # what takes no backend is the same on every one
         items[:] = [item for item in items if "be" in item.fixturenames or DOUBLES in item.path.parents]
+
+
+def sampled(items):
+    """What runs of ``items`` without --nightly: on backends beside `WHOLE` some cases of each test."""
+    tests = collections.defaultdict(list)
+    for item in items:
+        backend = item.callspec.params.get("be") if hasattr(item, "callspec") else None
+        if backend is None or backend in WHOLE:
+            yield item
+        else:
+            tests[item.nodeid.partition("[")[0], backend].append(item)
+    for (_, backend), cases in tests.items():
+        yield from cases[:1] if backend in ONCE else covering(cases)
+
+
+def covering(cases):
+    """So many of a test's ``cases`` that each value of each parameter is in one; next is the one with the most new values."""
+    values = {case: {(name, id(value)) for name, value in case.callspec.params.items()} for case in cases}
+    left, used = set().union(*values.values()), collections.Counter()
+    while left:
+        best = max(cases, key=lambda case: (len(values[case] & left), -sum(used[value] for value in values[case])))
+        yield best
+        left -= values[best]
+        used.update(values[best])
 
 
 def pytest_ignore_collect(collection_path, config):

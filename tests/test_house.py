@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import nearlin
+from tests.conftest import sampled
 
 ROOT = pathlib.Path(__file__).parents[1]
 OPTIMIZER_FILES = sorted(p for p in (ROOT / "nearlin" / "optim").glob("*.py") if p.stem != "__init__")
@@ -150,3 +151,19 @@ def test_every_implemented_paper_is_cited():
         references = [arxiv or doi for arxiv, doi in re.findall(r"arXiv:(\d{4}\.\d{4,5})|doi:(10\.[^\s;,]+)", paper)]
         assert references, path.stem
         assert [reference for reference in references if reference not in cited] == [], path.stem
+
+
+class Case:
+    """What is read of a test's item."""
+
+    def __init__(self, **params):
+        self.nodeid, self.callspec = f"test[{params}]", types.SimpleNamespace(params=params)
+
+
+@pytest.mark.parametrize(("be", "kept"), [("numpy:readonly", 12), ("torch", 4), ("array_api_strict:device1", 1)])
+def test_cases_that_wait_for_the_night_have_no_value_of_their_own(be, kept):
+    cases = [Case(be=be, letter=letter, sign=sign) for letter, sign in itertools.product("abcd", "+-0")]
+    found = [case.callspec.params for case in sampled(cases)]
+    assert len(found) == kept
+    if kept > 1:
+        assert [{params[name] for params in found} for name in ("letter", "sign")] == [set("abcd"), set("+-0")]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -49,16 +50,17 @@ OPTIMIZERS = {
 NETWORKS = {"two-layer": nl.nn.TwoLayer(6, 128), "mlp": nl.nn.MLP((6, 30, 20, 1), "tanh")}
 
 
-@pytest.fixture(params=OPTIMIZERS)
-def opt(request):
-    return OPTIMIZERS[request.param]
-
-
-@pytest.fixture(params=NETWORKS)
-def net(request, opt):
-    if request.param == "two-layer" and isinstance(opt, nl.optim.DSGD) and opt.p is None:
-        pytest.skip("its guarantee is for chains of dense layers and smooth activations")
-    return NETWORKS[request.param]
+def pytest_generate_tests(metafunc):
+    """``opt`` is every optimizer, and ``net`` every network, but for DSGD the two-layer one: its guarantee is for chains of dense
+    layers and smooth activations."""
+    if "net" in metafunc.fixturenames:
+        metafunc.parametrize(("opt", "net"), [
+            pytest.param(opt, net, id=f"{name}-{kind}")
+            for (name, opt), (kind, net) in itertools.product(OPTIMIZERS.items(), NETWORKS.items())
+            if kind != "two-layer" or not isinstance(opt, nl.optim.DSGD) or opt.p is not None
+        ])  # fmt: skip
+    elif "opt" in metafunc.fixturenames:
+        metafunc.parametrize("opt", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def problem(be, net, n=24):
