@@ -123,7 +123,7 @@ def test_kernels_of_one_pixel(be, opt, rng):
         (nl.nn.Conv2d(2, 3, 1), RELU, nl.nn.Conv2d(3, 1, 1, stride=2, bias=False), flat, nl.nn.Dense(4, 1)), shape=(2, 4, 4)
     )
     x, y = be.array(rng.standard_normal((5, 2, 4, 4))), be.array(rng.standard_normal((5, 1)))
-    _, state, infos = run(opt, objective, objective.network.init(4, be.like), (x, y), 6)
+    _, state, infos = run(opt, objective, objective.network.init(4, be.like), (x, y), 4)
     assert infos[-1].loss < infos[0].loss
     assert all(np.isfinite(be.numpy(a)).all() for a in arrays(state))
 
@@ -131,7 +131,7 @@ def test_kernels_of_one_pixel(be, opt, rng):
 def test_an_image_network_with_normalisation(be, opt, rng):
     objective = cnn()
     x, y = be.array(rng.standard_normal((8, 2, 6, 6))), be.array(rng.integers(0, 3, 8), "int64")
-    _, _, infos = run(opt, objective, objective.network.init(2, be.like), (x, y), 8)
+    _, _, infos = run(opt, objective, objective.network.init(2, be.like), (x, y), 4)
     assert infos[-1].loss < infos[0].loss
 
 
@@ -140,7 +140,7 @@ def test_a_network_on_a_graph(be, opt, rng):
     net = nl.nn.GraphNetwork(be.array(S / S.sum(1, keepdims=True)), be.array(rng.standard_normal((7, 5))), (4, 3))
     objective = nl.nn.Objective(net, nl.nn.SoftmaxCrossEntropy())
     batch = (be.array([0, 2, 3, 6], "int64"), be.array([0, 1, 2, 1], "int64"))
-    _, _, infos = run(opt, objective, net.init(0, be.like), batch, 8)
+    _, _, infos = run(opt, objective, net.init(0, be.like), batch, 4)
     assert infos[-1].loss < infos[0].loss
 
 
