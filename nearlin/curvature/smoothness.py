@@ -151,9 +151,9 @@ def deviation(params, layers, chain, targets):
     return reach + targets.sizes
 
 
-def input_size(x, q, bias):
-    """The mean over samples of ||x||_q², or of ||[x 1]||_q² with ``bias``, for x (n, d); 2 n d flops."""
-    return float(_input_squares(x, q, bias)) / x.shape[0] + (q == 2 and bias)
+def input_size(point, q, bias):
+    """The mean over samples of ||x||_q², or of ||[x 1]||_q² with ``bias``, for the x (n, d) of a `Point`; 2 n d flops."""
+    return float(point.input_sum(lambda x: _input_squares(x, q, bias))) / point.samples + (q == 2 and bias)
 
 
 def trace_input_size(trace, q, bias):

@@ -13,6 +13,7 @@ from nearlin._array import namespace, require, signs
 from nearlin.linalg import pack_symmetric, unpack_symmetric
 from nearlin.nn.jacobian import Factor, Jacobian, LayeredJacobian
 from nearlin.nn.objective import Objective, Point
+from nearlin.nn.standardised import Columns, Standardised, several_units
 
 SPLIT = "samples are split over ranks"
 
@@ -136,10 +137,18 @@ class SamplesPoint(Point):
         """Number of samples n of the batch, on all ranks."""
         return self.y.shape[0]
 
-    @property
-    def inputs(self):
-        """The inputs of all samples, brought together."""
-        return self.ranks.rows(self.x, self.samples, "inputs")
+    def input_sum(self, f):
+        """As `Point.input_sum`, summed up."""
+        return summed(self.ranks, (f(self.x),), "moments")[0]
+
+    def several_units(self):
+        """As `Point.several_units`: a row of the largest entries of each rank is brought together, and a sum made of them all."""
+        return several_units(self.x, AllColumns(self.ranks, self.samples))
+
+    def standardisation(self, bias):
+        """As `Point.standardisation`, by sums over ranks."""
+        weights = None if self.weights is None else self.weights[self.own]
+        return Standardised.of(self.x, weights, bias, AllColumns(self.ranks, self.samples))
 
     def has_inputs(self, x):
         """Whether the inputs are ``x``, on every rank."""
@@ -190,6 +199,25 @@ class SamplesPoint(Point):
         J = self._network.jacobian(self.params, self._tape, self.x, factors)
         require(J.layered, f"{SPLIT}, and the two-layer network is solved for on their side; expected ranks by neurons")
         return RowsJacobian(J.weigh(self.root[self.own]) if weighted else J, self)
+
+
+@dataclass(frozen=True)
+class AllColumns(Columns):
+    """Of arrays whose rows are those of ``ranks``, ``samples`` in all."""
+
+    ranks: object
+    samples: int
+
+    def max(self, a):
+        """As `Columns.max`: a row of each rank is brought together."""
+        own = super().max(a)
+        return super().max(self.ranks.rows(own[None, :], self.ranks.size, "moments"))
+
+    def mean(self, a):
+        """As `Columns.mean`: a row is summed up."""
+        if self.ranks.size == 1:
+            return super().mean(a)
+        return self.ranks.sum(namespace(a).sum(a, axis=0), "moments") / self.samples
 
 
 def summed(ranks, arrays, what, symmetric=()):

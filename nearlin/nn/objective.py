@@ -25,6 +25,7 @@ from nearlin.nn.losses import SquaredLoss
 from nearlin.nn.network import chain
 from nearlin.nn.output_root import WeightedRoot
 from nearlin.nn.parameters import weights_of, without_biases
+from nearlin.nn.standardised import Standardised, several_units
 
 MEAN = 1000  # rounding errors by which the mean of sample weights may differ from 1
 
@@ -273,10 +274,17 @@ class Point:
         """Batch `Statistics` (mean and variance) per normalisation layer."""
         return self._objective.network.statistics(self._tape)
 
-    @property
-    def inputs(self):
-        """The inputs of all samples."""
-        return self.x
+    def input_sum(self, f):
+        """``f(x)``, a sum over samples of what is made of their inputs."""
+        return f(self.x)
+
+    def several_units(self):
+        """Whether the features of the inputs seem to have several units: see `nearlin.nn.several_units`."""
+        return several_units(self.x)
+
+    def standardisation(self, bias):
+        """The `Standardised` of the inputs, for a first layer with a ``bias`` or not."""
+        return Standardised.of(self.x, self.weights, bias)
 
     def has_inputs(self, x):
         """Whether the inputs are ``x``."""

@@ -15,6 +15,21 @@ ROUNDING = 1e3  # rounding errors of the largest entry that a deviation has to b
 UNITS = 20  # raw wine, breast_cancer and boston lie above (34 to 4400), pixels and one-hot columns below (2 to 11)
 
 
+class Columns:
+    """Column by column the largest entry, and the mean, of an array with a row for every sample."""
+
+    def max(self, a):
+        """The largest entries."""
+        return namespace(a).max(a, axis=0)
+
+    def mean(self, a):
+        """The means."""
+        return namespace(a).mean(a, axis=0)
+
+
+OWN = Columns()
+
+
 class Standardised(NamedTuple):
     """m and s of d features, as floats; both () for inputs and variables as they are."""
 
@@ -22,13 +37,13 @@ class Standardised(NamedTuple):
     deviation: tuple = ()
 
     @classmethod
-    def of(cls, x, weights=None, bias=True):
+    def of(cls, x, weights=None, bias=True, columns=OWN):
         """Those of the inputs ``x`` (n, d), for a layer with a ``bias`` or not; ``weights`` (n,) of samples have mean 1."""
         xp = namespace(x)
-        peaks = _peaks(x)
-        z = x / peaks
-        mean = _mean(z, weights) if bias else xp.zeros_like(peaks)
-        deviation = xp.sqrt(_mean((z - mean) ** 2, weights))
+        peaks = _peaks(x, columns)
+        z, weighed = x / peaks, lambda a: a if weights is None else weights[:, None] * a
+        mean = columns.mean(weighed(z)) if bias else xp.zeros_like(peaks)
+        deviation = xp.sqrt(columns.mean(weighed((z - mean) ** 2)))
         constant = deviation <= ROUNDING * float(xp.finfo(x.dtype).eps)
         return cls(_floats(peaks * mean), _floats(xp.where(constant, xp.ones_like(peaks), peaks * deviation)))
 
@@ -54,25 +69,21 @@ class Standardised(NamedTuple):
         return matrix[:, : len(self.mean)], asarray(self.mean, like=matrix), asarray(self.deviation, like=matrix)
 
 
-def several_units(x):
+def several_units(x, columns=OWN):
     """Whether features of ``x`` (n, d) seem to have several units: a root mean square above `UNITS` times their lower median.
 
     Features that are zero throughout do not count.
     """
-    peaks = _peaks(x)
-    sizes = [size for size in _floats(peaks * namespace(x).sqrt(_mean((x / peaks) ** 2))) if size > 0]
+    peaks = _peaks(x, columns)
+    sizes = [size for size in _floats(peaks * namespace(x).sqrt(columns.mean((x / peaks) ** 2))) if size > 0]
     return bool(sizes) and max(sizes) > UNITS * median_low(sizes)
 
 
-def _peaks(x):
+def _peaks(x, columns):
     """The largest absolute value of each column, 1 where it is 0: what keeps squares within the range of the dtype."""
     xp = namespace(x)
-    peaks = xp.max(xp.abs(x), axis=0)
+    peaks = columns.max(xp.abs(x))
     return xp.where(peaks > 0, peaks, xp.ones_like(peaks))
-
-
-def _mean(a, weights=None):
-    return namespace(a).mean(a if weights is None else weights[:, None] * a, axis=0)
 
 
 def _floats(a):

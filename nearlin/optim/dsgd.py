@@ -227,7 +227,7 @@ class DSGD:
         total, rows, seen = 0.0, 0, None
         for batch in batches:
             point = objective.at(params, batch)
-            size = curvature.input_size(point.inputs, self._q, self._biased(objective.layers[0]))
+            size = curvature.input_size(point, self._q, self._biased(objective.layers[0]))
             total, rows = total + size * point.samples, rows + point.samples
             unknown = (0.0,) * (len(objective.layers) - 1)
             seen = curvature.join_seen(seen, curvature.Seen((size, *unknown), _targets(objective.loss, point.y)))

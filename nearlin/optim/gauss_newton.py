@@ -103,7 +103,7 @@ from nearlin.curvature import (
     Setting,
 )
 from nearlin.linalg import Exit, Rates, axpy, eps_of, norm, rates_for
-from nearlin.nn import Dense, SquaredLoss, Standardised, several_units, weights_of
+from nearlin.nn import Dense, SquaredLoss, Standardised, weights_of
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 from nearlin.steps import Bounds, Damping, Guard, Recall, StepExit, Trial, public_step, recalled, settle_shared, unmoved
 
@@ -269,10 +269,8 @@ class GaussNewton:
     def _variables(self, point, network):
         """See deviation 9."""
         first, how = getattr(network, "modules", (None,))[0], self.standardize
-        if type(first) is Dense and how != "never":
-            x = point.inputs
-            if how == "always" or several_units(x):
-                return Standardised.of(x, point.weights, first.bias)
+        if type(first) is Dense and how != "never" and (how == "always" or point.several_units()):
+            return point.standardisation(first.bias)
         return Standardised()
 
     def _bounds(self, J, system, point):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import types
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def lipschitz(q, objective, params, point, sharp):
     norms = [linalg.operator_norm(W[:, :-1], q) for W in params]
     targets = curvature.target_range(point.y)
     s = curvature.layer_constants(q, params, objective.layers, objective.chain, objective.loss, norms, targets, sharp)
-    return [si * curvature.input_size(trace.inputs, q, True) for si, trace in zip(s, point.traces(), strict=True)]
+    return [si * curvature.trace_input_size(trace, q, True) for si, trace in zip(s, point.traces(), strict=True)]
 
 
 @pytest.mark.parametrize("q", QS)
@@ -272,15 +273,20 @@ def test_biases_above_are_a_part_of_what_outputs_deviate_by():
     np.testing.assert_allclose(bound, [[3 + 5 + 1, 0.5 + 7 + 1]])
 
 
+def with_inputs(x):
+    """What is asked of a point with these inputs."""
+    return types.SimpleNamespace(samples=x.shape[0], input_sum=lambda f: f(x))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("q", QS)
 def test_input_sizes_are_mean_squares_of_norms_and_below_their_bounds(be, rng, q, bias):
     x = rng.uniform(-1, 1, (7, 5))
     full = np.concatenate([x, np.ones((7, 1))], axis=1) if bias else x
     want = np.mean(np.linalg.norm(full, {1: 1, 2: 2, math.inf: np.inf}[q], axis=1) ** 2)
-    assert curvature.input_size(be.array(x), q, bias) == pytest.approx(want, rel=be.tol(1e-13))
+    assert curvature.input_size(with_inputs(be.array(x)), q, bias) == pytest.approx(want, rel=be.tol(1e-13))
     assert curvature.input_bound(1.0, 5, q, bias) >= want
-    top = curvature.input_size(be.array(np.ones((2, 5))), q, bias)
+    top = curvature.input_size(with_inputs(be.array(np.ones((2, 5)))), q, bias)
     assert curvature.input_bound(1.0, 5, q, bias) == pytest.approx(top, rel=be.tol(1e-13))
 
 

@@ -293,6 +293,32 @@ def test_an_inverse_is_made_by_one_rank(name, monkeypatch):
     assert counts[3] == counts[1]
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
+def test_inputs_are_standardised_by_rows_of_moments(weights, bias):
+    """Of NumPy's mean and deviation; the last two features are constant, and zero."""
+    objective, (x, y) = DEEP
+    x = x * [1.0, 3e-4, 1e3, 1.0, 0.0, 0.0] + [0.0, 5e-4, -7e4, 0.2, 3.0, 0.0]
+    params, p = objective.network.init(1, x), np.full(N, 1 / N) if weights is None else weights / N
+    mean = p @ x if bias else np.zeros(6)
+    deviation = np.sqrt(p @ (x - mean) ** 2)
+    deviation[5] = 1.0
+    if bias:
+        deviation[4] = 1.0
+
+    def found(ranks):
+        batch = (x, y) if weights is None else (x, y, weights)
+        point = nn.by_samples(objective, ranks).at(params, own(batch, ranks))
+        before = ranks.bytes.copy()
+        return point.several_units(), point.standardisation(bias), ranks.bytes - before
+
+    for units, by, moved in nl.together(3, found):
+        assert units
+        assert np.allclose(by.mean, mean, rtol=1e-12, atol=0)
+        assert np.allclose(by.deviation, deviation, rtol=1e-9, atol=0)
+        assert moved == {"moments": 8 * 6 * (3 + 1) + 8 * 6 * (3 + 1 + bias)}  # largest entries of each rank, and sums
+
+
 # ------------------------------------------------------------------------------------------------------------- what is refused
 
 
