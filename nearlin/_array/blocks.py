@@ -54,6 +54,7 @@ class Scratch(threading.local):
         if not is_numpy(packed):
             return namespace(packed).astype(packed, dtype)
         if self._memory.size < 8 * packed.size or self._memory.dtype != dtype:
+            self._memory = None  # what is too small is let go first
             self._memory = np.empty(8 * packed.size, dtype)
         bits = self._memory[: 8 * packed.size].reshape(*packed.shape, 8)
         np.take(_bits(dtype), packed, axis=0, out=bits, mode="clip")  # the mode "raise" would go by a copy

@@ -8,8 +8,8 @@ Arrays of a GPU go by the host.
 """
 
 from nearlin._ranks.launch import launched
-from nearlin._ranks.protocol import Alone, Diverged
+from nearlin._ranks.protocol import Alone, Diverged, Supposed
 from nearlin._ranks.threads import together
 from nearlin._ranks.world import World
 
-__all__ = ["Alone", "Diverged", "World", "launched", "together"]
+__all__ = ["Alone", "Diverged", "Supposed", "World", "launched", "together"]

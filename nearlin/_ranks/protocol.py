@@ -86,6 +86,14 @@ class Alone:
         return [value]
 
 
+class Supposed(Alone):
+    """Rank 0 of ``size`` ranks that are not there: of their shares, and of what they would be refused for."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+
 def _among_several(method):
     """The method, or that of `Alone` where this rank is all there are: nothing is moved, and nothing counted."""
     alone = getattr(Alone, method.__name__)

@@ -41,7 +41,7 @@ class Batches:
             return self._augmented(self._whole, t)
         order = permutation(fold_in(self._seed, _SHUFFLE, number), self.rows, self._train[0])
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-        own = self._own(len(rows)) if self._own and not self._augment else None
+        own = self._own(rows.shape[0]) if self._own and not self._augment else None
         x, *others = self._train
         taken = rows_of(x, rows if own is None else rows[own])
         batch = _of_mean_one((taken, *(rows_of(a, rows) for a in others)))

@@ -97,10 +97,11 @@ def cli(debug):
 @options.count("--checkpoint-every", "Write the checkpoint every K steps besides the end.", metavar="K", default=0, least=0)
 @options.path("--resume", "Continue a checkpoint with its own options; --steps is the new total.")
 @options.ranks
+@options.check_ranks
 @options.all_steps
 @options.progress
 @click.pass_context
-def train_command(ctx, data, out, checkpoint_every, resume, ranks, all_steps, progress, **given):
+def train_command(ctx, data, out, checkpoint_every, resume, ranks, check_ranks, all_steps, progress, **given):
     """Fit a wide two-layer network or a perceptron to DATA, or the network of a problem to its data.
 
     DATA is a problem or a data set by name, or a file: .csv or .tsv (name its --target), .npz with arrays x and y, .npy with
@@ -133,7 +134,10 @@ def train_command(ctx, data, out, checkpoint_every, resume, ranks, all_steps, pr
         out = resume.parent
     given = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     how = {"out": out, "checkpoint_every": checkpoint_every, "resume": resume, "progress": progress}
-    result = on_ranks(ranks, lambda team: run(data, given, **how, announce=report.print_header, team=team), say)
+    if ranks is None and not check_ranks:
+        raise click.UsageError("--no-check-ranks belongs to --ranks", ctx)
+    work = lambda team: run(data, given, **how, announce=report.print_header, team=team)  # noqa: E731
+    result = on_ranks(ranks, work, say, check_ranks)
     report.print_result(result, all_steps=all_steps)
     if result.ended == "non-finite":
         ctx.exit(NOT_FINITE)
@@ -337,6 +341,12 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
     f"Inner iterations of a step; a run prints its own.  [default: {ITERATIONS} of near-linear-gauss-newton; as planned]",
     metavar="K",
 )
+@options.count(
+    "--ranks",
+    "Ranks that share the step: by neurons of the two-layer network, by samples of a perceptron.",
+    metavar="P",
+    default=1,
+)
 @options.of(*options.ARRAYS, *options.SPLIT, "normalize", "l2", "settings")
 def estimate_command(data, **given):
     """Flops and bytes of one step by part, in closed form: nothing is run.
@@ -349,6 +359,7 @@ def estimate_command(data, **given):
       nearlin estimate digits-4v9 --width 65536
       nearlin estimate --rows 4096 --features 16 --width 131072 --dtype float32
       nearlin estimate flowers.csv --target species --hidden 256,256
+      nearlin estimate --rows 16384 --features 128 --width 1048576 --ranks 16
     """
     cost_report.print_estimate(estimate(data, **given))
 

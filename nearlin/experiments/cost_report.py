@@ -61,12 +61,15 @@ def print_estimate(estimate, stream=None):
         ("route", _route(estimate.route)),
         ("preconditioner", _preconditioner(estimate.preconditioner)),
         ("backend", f"{estimate.backend}, {estimate.dtype}"),
+        ("ranks", _ranks(estimate)),
     )
     out.print()
     out.print(_parts("flops", {kind: step.flops for kind, step in estimate.steps.items()}, "{:.3e}".format))
     out.print()
     out.print(_parts("bytes", {kind: step.bytes for kind, step in estimate.steps.items()}, in_words))
     out.print()
+    if estimate.split:
+        _print_sent(out, {kind: step.sent for kind, step in estimate.steps.items()})
     say(
         out,
         "Flops are those of the cost model, for one attempt a step; seconds depend on the machine and are not estimated. "
@@ -77,6 +80,23 @@ def print_estimate(estimate, stream=None):
             else "."
         ),
     )
+
+
+def _ranks(estimate):
+    if not estimate.split:
+        return None if estimate.ranks == 1 else f"{estimate.ranks}, more than rows: each takes the whole step"
+    own = f"{estimate.own_rows} rows" if estimate.hidden else f"{estimate.neurons} neurons"
+    return f"{estimate.ranks}; flops and bytes are those of the one that has most, {own}"
+
+
+def _print_sent(out, kinds):
+    """What is handed to every rank, where a formula tells it."""
+    told = {kind: sent for kind, sent in kinds.items() if sent is not None}
+    if told:
+        out.print(_parts("sent", told, in_words))
+        out.print()
+    if len(told) < len(kinds):
+        say(out, f"What is sent in {', '.join(kind for kind in kinds if kind not in told)} depends on draws, and is not told.")
 
 
 def _of(rows):

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from nearlin._array import NAMES, BackendError, blas_threads, integer, memory_next_to, on_gpu, prototype, resident, unusable
+from nearlin._array import NAMES, BackendError, blas_threads, integer, on_gpu, prototype, resident, unusable
 from nearlin.complexity import cost
 from nearlin.experiments import networks
 from nearlin.experiments.building import choose
 from nearlin.experiments.config import ALL, Config
+from nearlin.experiments.estimated_ranks import check, most, sent
 from nearlin.experiments.recipes import RECIPES
-from nearlin.experiments.refusals import refusal
+from nearlin.experiments.refusals import bytes_there, refusal
 from nearlin.experiments.registry import make_optimizer
 from nearlin.nn import TwoLayer
+from nearlin.nn.split_two_layer import UNIT
 
 ITERATIONS = 4  # of the default accuracy 1/6, on data that are not degenerate
 STEPS = {
@@ -28,7 +30,8 @@ STEPS = {
     "rmsprop": cost.rmsprop_step,
 }
 PLANNING = ("plan", "preconditioner", "memory", "rates")  # hyper-parameters that an estimate takes
-FACTORED = ("exact", "sketch", "class-averaged", "per-class", "pivoted")  # routes of perceptrons
+FACTORED = ("exact", "sketch", "class-averaged", "per-class", "pivoted")  # routes of perceptrons: λ falls, for which R is made
+RENEWED = ("kfac", "diagonal")  # of classes: they are as new as the outputs
 UNPLANNED = "later, R fresh", "later, more columns"  # kinds of step
 KNOWN = ("near-linear-gauss-newton", "gauss-newton", *STEPS, *cost.LAYERS)
 KNOWN_OF_PERCEPTRONS = ("gauss-newton", "kfac", *cost.FIRST_ORDER)
@@ -36,10 +39,11 @@ KNOWN_OF_PERCEPTRONS = ("gauss-newton", "kfac", *cost.FIRST_ORDER)
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of step: flops and bytes by part, two dicts."""
+    """One kind of step: flops and bytes by part, two dicts; and what is sent to every rank, or None where no formula tells it."""
 
     flops: dict
     bytes: dict
+    sent: dict | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ class Estimate:
         Rows of the training set, where a step takes a mini-batch of them.
     settings : tuple of (str, object)
         Hyper-parameters by which the optimizer plans, those of `PLANNING`.
+    ranks : int
+        How many share a step: neurons of the two-layer network, samples of a perceptron. Flops and bytes are then those of the
+        rank that has most.
     """
 
     source: str
@@ -89,6 +96,7 @@ class Estimate:
     labels: bool = False
     all_rows: int | None = None
     settings: tuple = ()
+    ranks: int = 1
 
     @cached_property
     def _planner(self):
@@ -110,19 +118,40 @@ class Estimate:
         """p."""
         return sum(prod(spec.shape) for spec in self.network.layers)
 
+    @property
+    def split(self):
+        """Whether a step is split over ranks: one of fewer samples than ranks is not."""
+        return self.ranks > 1 and not (self.hidden and self.rows < self.ranks)
+
+    @property
+    def neurons(self):
+        """Of the rank that has most."""
+        return most(self.width, self.ranks, UNIT)
+
+    @property
+    def own_rows(self):
+        """Samples of a step on a perceptron of the rank that has most."""
+        return most(self.rows, self.ranks)
+
+    @property
+    def item(self):
+        """Bytes of a number."""
+        return np.dtype(self.dtype).itemsize
+
     @cached_property
     def route(self):
         """The `Route` that Gauss-Newton is planned to take first, None of another optimizer."""
         if self.optimizer != "gauss-newton":
             return None
-        return cost.planned_route(self.network, self.rows, self.dtype, not self.labels, self._planner, self.on_gpu)
+        sizes = self.network, self.rows, self.dtype
+        return cost.planned_route(*sizes, not self.labels, self._planner, self.on_gpu, self.split)
 
     @cached_property
     def preconditioner(self):
         """The `Preconditioner` that the near-linear method is planned to take first, None of another optimizer."""
         if self.optimizer != "near-linear-gauss-newton":
             return None
-        return cost.planned_preconditioner(self.network, self.rows, self.dtype, self._planner, self.on_gpu)
+        return cost.planned_preconditioner(self.network, self.rows, self.dtype, self._planner, self.on_gpu, self.split)
 
     @property
     def solve(self):
@@ -133,13 +162,14 @@ class Estimate:
     @property
     def steps(self):
         """A `Step` by kind: one; for Gauss-Newton methods the first and later ones, for layer-wise methods by what is due."""
-        return {name: Step(self._flops(**kind), self._bytes(**kind)) for name, kind in self._kinds.items()}
+        return {name: Step(self._flops(**kind), self._bytes(**kind), sent(self, **kind)) for name, kind in self._kinds.items()}
 
     @property
     def bytes(self):
         """Bytes by array of the step that needs most, of those that are planned; cheap where the flops are not."""
-        falls = self.hidden and not self.labels and self.route and self.route.name in FACTORED  # λ, for which R is made
-        planned = [kind for name, kind in self._kinds.items() if falls or name not in UNPLANNED]
+        route = self.route.name if self.hidden and self.route else ""
+        anew = route in (RENEWED if self.labels else FACTORED)
+        planned = [kind for name, kind in self._kinds.items() if anew or name not in UNPLANNED]
         return max((self._bytes(**kind) for kind in planned), key=lambda arrays: sum(arrays.values()))
 
     @property
@@ -189,10 +219,11 @@ class Estimate:
         if self.hidden:
             return self._flops_of_perceptron((self.features, *self.hidden, self.outputs), **kind)
         block = cost.neurons_per_block(self.rows, self.dtype, self.on_gpu)
-        net = cost.two_layer(self.rows, self.features, self.width, block, self.activation, self.outputs, self.dtype)
+        of = self.width if self.split else None
+        net = cost.two_layer(self.rows, self.features, self.neurons, block, self.activation, self.outputs, self.dtype, of)
         if self.optimizer == "gauss-newton":
-            sizes = self.rows, self.features, self.width
-            more = {"outputs": self.outputs, "phi": self.activation, "dtype": self.dtype}
+            sizes = self.rows, self.features, self.neurons
+            more = {"outputs": self.outputs, "phi": self.activation, "dtype": self.dtype, "of": of}
             return cost.wide_gauss_newton_step(*sizes, self.route.name, self.solve, **more, **kind)
         if self.optimizer == "near-linear-gauss-newton":
             kind |= {"preconditioner": self.preconditioner.name, "replaced": kind["fresh"] and kind["recalled"]}
@@ -204,10 +235,12 @@ class Estimate:
 
     def _flops_of_perceptron(self, sizes, **kind):
         if self.optimizer == "gauss-newton":
-            return cost.gauss_newton_step(sizes, self.rows, self.route.name, self.solve, phi=self.activation, **kind)
-        net = cost.mlp(self.rows, sizes, self.activation)
+            return cost.gauss_newton_step(
+                sizes, self.own_rows, self.route.name, self.solve, phi=self.activation, ranks=self.ranks, **kind
+            )
+        net = cost.mlp(self.own_rows, sizes, self.activation, of=self.rows)
         if self.optimizer in cost.LAYERS:
-            parts = cost.layerwise_step(self.optimizer, net, cost.dense_layers(sizes), **kind)
+            parts = cost.layerwise_step(self.optimizer, net, cost.dense_layers(sizes), ranks=self.ranks, **kind)
             return {name: flops for name, flops in parts.items() if flops}
         return STEPS[self.optimizer](net)
 
@@ -215,14 +248,16 @@ class Estimate:
         arrays = self._arrays(**kind)
         if self.all_rows is None:
             return arrays
-        item = np.dtype(self.dtype).itemsize
-        row = item * self.features + (8 if self.labels else item * self.outputs)
+        row = self.item * self.features + (8 if self.labels else self.item * self.outputs)
         return {"training set": row * self.all_rows, **arrays}
 
     def _arrays(self, **kind):
         if self.hidden:
             sizes = (self.features, *self.hidden, self.outputs)
-            net = cost.Perceptron(sizes, self.rows, self.dtype, self.activation, self.labels, self.backend == "numpy")
+            net = cost.Perceptron(
+                sizes, self.own_rows, self.dtype, self.activation, self.labels, self.backend == "numpy",
+                self.ranks if self.split else 1, self.rows, self.all_rows is not None,
+            )  # fmt: skip
             if self.optimizer == "gauss-newton":
                 return cost.gauss_newton_on_perceptron(
                     net, self.route.name, workers=self.workers, **{"rank": self.route.rank, **kind}
@@ -230,9 +265,10 @@ class Estimate:
             if self.optimizer == "kfac":
                 return cost.kfac_on_perceptron(net, **kind)
             return cost.first_order_on_perceptron(net, self.optimizer, self.workers)
-        sizes = (self.rows, self.features, self.width, self.dtype)
+        sizes = (self.rows, self.features, self.neurons, self.dtype)
         options = {"packed": self.backend == "numpy", "workers": self.workers, "activation": self.activation,
                    "outputs": self.outputs, "on_gpu": self.on_gpu}  # fmt: skip
+        options |= {"of": self.width} if self.split else {}
         if self.optimizer == "near-linear-gauss-newton":
             return cost.near_linear_memory(*sizes, preconditioner=self.preconditioner.name, **options, **kind)
         if self.optimizer == "gauss-newton":
@@ -259,7 +295,7 @@ def _due(optimizer):
 def estimate(
     data=None, *, rows=None, features=None, outputs=None, optimizer=None, hidden=None, width=None, activation=None,
     batch_size=None, backend="numpy", dtype=None, iterations=None, target=None, task=None, test_fraction=0.2,
-    validation_fraction=None, normalize=None, l2=0.0, settings=(), seed=0, memory=None,
+    validation_fraction=None, normalize=None, l2=0.0, settings=(), seed=0, memory=None, ranks=1,
 ):  # fmt: skip
     """Flops and bytes of one step of what `train` chooses for the same arguments, by part; nothing is run.
 
@@ -282,6 +318,8 @@ def estimate(
         Inner iterations of a Gauss-Newton method; of the near-linear one 4 by default, else as planned.
     memory : int, optional
         Bytes that there are; by default those of this machine, or the free ones of its GPU.
+    ranks : int
+        How many share a step, each on a machine of its own: by neurons of the two-layer network, and by samples of a perceptron.
 
     Returns
     -------
@@ -290,8 +328,8 @@ def estimate(
     Raises
     ------
     ValueError, TypeError
-        Options that contradict each other or are out of range, data that cannot be read, or a step that does not fit into
-        memory; the message says what would.
+        Options that contradict each other or are out of range, data that cannot be read, a step that ranks would refuse, or one
+        that does not fit into memory; the message says what would.
 
     Examples
     --------
@@ -308,23 +346,14 @@ def estimate(
     if backend not in NAMES:
         raise BackendError(unusable(backend))
     source, sizes, labels, config = _sizes(data, rows, features, outputs, config)
-    result = _estimate(source, *sizes, labels, config, backend, iterations)
-    there = _there(backend) if memory is None else memory
+    result = _estimate(source, *sizes, labels, config, backend, iterations, integer(1)("ranks", ranks))
+    there = bytes_there(backend) if memory is None else memory
     if there is not None and result.peak > there:
         raise ValueError(refusal(result, there))
     return result
 
 
-def _there(backend):
-    """Bytes that arrays of a backend can take here, or None: of a GPU, or of this machine beside the interpreter."""
-    if backend == "cupy" and unusable(backend):
-        return None
-    like = np.empty(0) if unusable(backend) else prototype(backend)
-    there = memory_next_to(like)
-    return there if there is None or on_gpu(like) else max(0, there - (resident() or 0))
-
-
-def _estimate(source, rows, features, outputs, labels, config, backend, iterations):
+def _estimate(source, rows, features, outputs, labels, config, backend, iterations, ranks):
     known, batch = KNOWN_OF_PERCEPTRONS if config.hidden else KNOWN, config.batch_size
     if config.optimizer not in known:
         what = "a perceptron" if config.hidden else "the two-layer network"
@@ -340,11 +369,13 @@ def _estimate(source, rows, features, outputs, labels, config, backend, iteratio
     if unknown := [name for name, _ in config.settings if name not in PLANNING]:
         raise ValueError(f"an estimate takes {', '.join(PLANNING)} of an optimizer's settings, found {unknown[0]}")
     make_optimizer(config.optimizer, **dict(config.settings))
-    return Estimate(
+    made = Estimate(
         source, batch or rows, features, config.width, config.optimizer, config.activation, backend, config.dtype,
         iterations, batch is not None, blas_threads() if backend == "numpy" else 1,
-        outputs, config.hidden, labels, batch and rows, config.settings,
+        outputs, config.hidden, labels, batch and rows, config.settings, ranks,
     )  # fmt: skip
+    check(made)
+    return made
 
 
 def _sizes(data, rows, features, outputs, config):

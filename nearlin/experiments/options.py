@@ -149,6 +149,11 @@ ranks = click.option(
     type=click.Choice(KINDS),
     help="Split samples, or the neurons of the two-layer network, over the ranks of mpiexec -n 4 python -m mpi4py -m nearlin.",
 )
+check_ranks = click.option(
+    "--check-ranks/--no-check-ranks",
+    default=True,
+    help="Compare what ranks ask of each other before every call, which costs one reduction of 16 bytes.  [default: check-ranks]",
+)
 progress = click.option(
     "--progress/--no-progress",
     default=True,

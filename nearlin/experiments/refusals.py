@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
-from nearlin._array import blas_threads
+import numpy as np
+
+from nearlin._array import blas_threads, memory_next_to, on_gpu, prototype, resident, unusable
+from nearlin.experiments.estimated_ranks import check
 from nearlin.experiments.registry import OPTIMIZERS
 
 
@@ -15,6 +18,15 @@ def refusal(estimate, there):
     return f"{needs} and {'the GPU' if estimate.on_gpu else 'this machine'} has {in_words(there)}; {advice}"
 
 
+def bytes_there(backend):
+    """Bytes that arrays of a backend can take here, or None: of a GPU, or of this machine beside the interpreter."""
+    if backend == "cupy" and unusable(backend):
+        return None
+    like = np.empty(0) if unusable(backend) else prototype(backend)
+    there = memory_next_to(like)
+    return there if there is None or on_gpu(like) else max(0, there - (resident() or 0))
+
+
 def alternatives(estimate, there):
     """Variants of a step that need less memory, by the option that makes them."""
     if estimate.dtype == "float64":
@@ -24,9 +36,25 @@ def alternatives(estimate, there):
     for name in OPTIMIZERS if not estimate.hidden else ():
         if name != estimate.optimizer and name in ("near-linear-gauss-newton", "sgd"):
             yield f"--optimizer {name}", replace(estimate, optimizer=name, iterations=None, settings=())
+    yield from _shared(estimate, there)
     yield from _smaller(estimate, "rows", "--batch-size", there)
     if not estimate.hidden:
         yield from _smaller(estimate, "width", "--width", there)
+
+
+def _shared(estimate, there):
+    """The least number of ranks, a power of two times those that there are, by which a step fits, if there is one."""
+    ranks, most = 2 * estimate.ranks, estimate.rows if estimate.hidden else estimate.width
+    while ranks <= most:
+        other = replace(estimate, ranks=ranks)
+        try:
+            check(other)
+        except ValueError:
+            return
+        if other.peak <= there:
+            yield f"--ranks {ranks}, each on a machine of its own", other
+            return
+        ranks *= 2
 
 
 def _smaller(estimate, name, option, there):

@@ -35,6 +35,7 @@ SMOOTH = "digits-ae, or with a smooth activation such as tanh digits, curves-ae,
 TAKES = {"dsgd": f"networks of dense layers and smooth activations ({SMOOTH}), or any network with a given p"}
 NAMED = ("epsilon", "lr", "damping")  # hyper-parameters that are options of their own
 LEAST_SQUARES = ("near-linear-gauss-newton", "gram-gauss-newton", "natural-gradient")
+BY_NEURONS = (*LEAST_SQUARES, "gauss-newton", "sgd", "adam", "adamw", "adagrad", "rmsprop")
 MINI_BATCH = tuple(name for name in OPTIMIZERS if name not in (*LEAST_SQUARES, "gauss-newton", "dsgd"))
 
 
@@ -74,6 +75,13 @@ def check_name(name):
         raise ValueError(f"optimizer is a {type(name).__name__}; expected one of {', '.join(OPTIMIZERS)}")
     if name not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}{did_you_mean(name, OPTIMIZERS)}; expected one of {', '.join(OPTIMIZERS)}")
+
+
+def check_by_neurons(name):
+    """`ValueError` where the method ``name`` reads rows of the weights, or signals, of other ranks than its own."""
+    if name not in BY_NEURONS:
+        found = f"{name} reads rows of the weights, or signals, and those of other neurons lie on other ranks"
+        raise ValueError(f"{found}; expected --ranks samples, or {', '.join(BY_NEURONS)}")
 
 
 def options_of(optimizer):

@@ -20,6 +20,7 @@ from nearlin._ranks import Alone, Diverged, World, launched
 from nearlin.experiments.archive import mapped
 from nearlin.experiments.environment import versions
 from nearlin.experiments.folders import heard_by
+from nearlin.experiments.registry import check_by_neurons
 from nearlin.nn.split_two_layer import UNIT
 
 KINDS = ("neurons", "samples")
@@ -63,14 +64,15 @@ class Team:
         """Whether each of several ranks has a part of the weights."""
         return self.by == "neurons" and self.several
 
-    def split(self, problem):
-        """A `Problem` whose objective is this rank's part."""
+    def split(self, problem, optimizer):
+        """A `Problem` whose objective is this rank's part, for the method ``optimizer``."""
         if self.by is None:
             return problem
         if self.by == "samples":
             return replace(problem, objective=nn.by_samples(problem.objective, self.ranks))
         if not problem.wide:
             raise ValueError(f"{problem.name} gets a network of layers, whose neurons are not split; expected --ranks samples")
+        check_by_neurons(optimizer)
         objective = nn.by_neurons(problem.objective, self.ranks)
         return replace(problem, objective=objective, network=objective.network)
 
@@ -207,16 +209,16 @@ class Team:
 ALONE = Team()
 
 
-def on_ranks(by, work, say):
+def on_ranks(by, work, say, check=True):
     """``work(team)`` of the ranks that mpiexec has started, which all end alike; of this process alone where ``by`` is None.
 
     ``say(error)`` tells what ended the work, and returns the exit code of all ranks, of which those other than 0 are mute.
-    `ValueError` where there are several, and ``by`` is None.
+    ``check``: of `World`. `ValueError` where there are several, and ``by`` is None.
     """
     if by is None:
         _check_alone()
         return work(ALONE)
-    with World() as world:
+    with World(check) as world:
         team = Team(by, world)
         team.limit_threads()
         if not team.leads:

@@ -171,7 +171,7 @@ def _built(data, config, team):
     """The `Setup` of this rank."""
     problem, config = team.together(lambda: build(data, config), "data")
     team.alike(problem.fingerprint, "data")
-    return set_up(team.split(problem), config)
+    return set_up(team.split(problem, config.optimizer), config)
 
 
 def set_up(problem, config):

@@ -30,8 +30,7 @@ def dealt(f, *lists, like, walk=side_by_side, least=0):
     work = [] if ranks is None or ranks.size == 1 else list(map(_work, given))
     if len(work) < 2 or sum(work) < least:
         return walk(f, *lists, like=like)
-    owners = _owners(work, ranks.size)
-    own = [i for i, owner in enumerate(owners) if owner == ranks.rank]
+    own = [i for i, owner in enumerate(owners(work, ranks.size)) if owner == ranks.rank]
     made = walk(lambda i: _tried(f, given[i]), own, like=like)
     found = {i: one for part in ranks.each(dict(zip(own, made, strict=True)), "factors") for i, one in part.items()}
     results = []
@@ -56,13 +55,21 @@ def _tried(f, args):
         return None, error
 
 
-def _owners(work, size):
-    """The rank of each call."""
-    loads, owners = [0] * size, [0] * len(work)
+def owners(work, size):
+    """The rank of each call, by its work."""
+    loads, found = [0] * size, [0] * len(work)
     for i in sorted(range(len(work)), key=lambda i: -work[i]):
-        owners[i] = min(range(size), key=loads.__getitem__)
-        loads[owners[i]] += work[i]
-    return owners
+        found[i] = min(range(size), key=loads.__getitem__)
+        loads[found[i]] += work[i]
+    return found
+
+
+def largest_share(amounts, work, size):
+    """The sum of ``amounts`` over the calls of the rank with most, of ``size`` to which calls of this ``work`` are dealt out."""
+    loads = [0] * size
+    for amount, owner in zip(amounts, owners(work, size), strict=True):
+        loads[owner] += amount
+    return max(loads)
 
 
 def _work(tree):

@@ -169,10 +169,7 @@ class SplitJacobian(TwoLayerJacobian):
             found = f"sketch is {distribution!r}, which mixes the neurons of several ranks"
             raise ValueError(f"{found}; expected NeuronSigns() or NeuronSamples()")
         S = distribution.sample(key, s, self.factor_shapes, like=like, neurons=slice(self.first, self.first + self.W.shape[0]))
-        fewest = min(own.stop - own.start for own in self.ranks.shares(self._neurons, UNIT))
-        if S.group(0) > fewest:
-            found = f"a sketch of {s} rows sums groups of {S.group(0)} neurons, and a rank has {fewest}"
-            raise ValueError(f"{found}; expected fewer ranks or a larger sketch_size")
+        check_groups(self.ranks, self._neurons, s, S.group(0))
         return S
 
     def fold_left(self, layer, S):
@@ -201,6 +198,14 @@ class SplitJacobian(TwoLayerJacobian):
     def signals(self, dy):
         """`ValueError`, as `factors`."""
         return self.factors(dy)
+
+
+def check_groups(ranks, width, s, group):
+    """`ValueError` where a ``group`` of neurons, of which a sketch of ``s`` rows has the sum, is wider than what a rank has."""
+    fewest = min(own.stop - own.start for own in ranks.shares(width, UNIT))
+    if group > fewest:
+        found = f"a sketch of {s} rows sums groups of {group} neurons, and a rank has {fewest}"
+        raise ValueError(f"{found}; expected fewer ranks or a larger sketch_size")
 
 
 class SplitEntries:

@@ -243,6 +243,7 @@ class TwoLayerJacobian(TwoLayerSizes):
             B = None  # the last group's memory is free
             B = self._side_by_side(group, kind or self.x.dtype)
             counts = counts + B @ xp.matrix_transpose(B)
+        B = None
         return self._over_ranks(counts, "Gram matrix")
 
     def _side_by_side(self, group, dtype):

@@ -287,7 +287,7 @@ def test_what_does_not_fit_is_refused_with_what_would(options, gib, names):
     for name in names:
         assert name in advice
     assert all(float(size) <= gib for size in re.findall(r"\(([0-9.]+) GiB\)", advice))
-    for option, value in re.findall(r"--(batch-size|width|dtype|optimizer) ([\w-]+)", advice):
+    for option, value in re.findall(r"--(batch-size|width|dtype|optimizer|ranks) ([\w-]+)", advice):
         value = int(value) if value.isdigit() else value
         estimate(**(options | {option.replace("-", "_"): value}), memory=gib * GIB)  # each advice does fit
 

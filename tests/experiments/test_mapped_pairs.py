@@ -7,7 +7,8 @@ import pytest
 
 import nearlin as nl
 from nearlin.data import DataError
-from nearlin.experiments import archive, train
+from nearlin.experiments import Team, archive, train
+from nearlin.experiments.batches import Batches
 from tests.optim.test_mapped import reads
 
 OPTIONS = {"width": 64, "steps": 2, "progress": False}
@@ -70,6 +71,23 @@ def test_mini_batches_are_rows_of_the_file(pair):
     options = {"optimizer": "sgd", "lr": 0.5, "batch_size": 60, "test_fraction": 0}
     found, want = (train(data, **options, **OPTIONS) for data in (folder, (x, y)))
     assert np.array_equal(found.params[0], want.params[0])
+
+
+@pytest.mark.parametrize("size", [60, "all"])
+def test_ranks_by_samples_train_on_a_file_as_one(pair, size):
+    options = {**OPTIONS, "optimizer": "sgd", "lr": 0.5, "batch_size": size, "test_fraction": 0}
+    want = train(pair[0], **options).params[0]
+    for result in nl.together(2, lambda ranks: train(pair[0], team=Team("samples", ranks), **options)):
+        assert np.linalg.norm(result.params[0] - want) < 1e-12 * np.linalg.norm(want)
+
+
+def test_a_rank_reads_its_own_rows_of_a_file_alone(pair, monkeypatch):
+    x, y = np.load(f"{pair[0]}/x.npy", mmap_mode="r"), pair[2]
+    own = lambda n: slice(n // 3, n // 2)  # noqa: E731
+    batch = Batches((x, y), 60, 0, own=own)
+    sizes = reads(monkeypatch, lambda: batch(0))
+    assert sum(sizes) == 10 * x[0].nbytes
+    assert np.array_equal(batch(0)[0].x, Batches((pair[1], y), 60, 0)(0)[0][20:30])
 
 
 def test_no_read_of_a_run_takes_more_than_a_chunk(tmp_path, monkeypatch):

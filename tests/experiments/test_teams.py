@@ -354,9 +354,28 @@ def test_a_file_that_comes_late_is_waited_for(tmp_path):
 
 def test_batch_normalisation_is_refused():
     class Normal(Team):
-        def split(self, problem):
+        def split(self, problem, optimizer):
             network = nl.nn.Sequential((nl.nn.Dense(5, 4), nl.nn.BatchNorm(4), nl.nn.Dense(4, 2)))
-            return super().split(teams.replace(problem, objective=nl.nn.Objective(network, nl.nn.SquaredLoss())))
+            return super().split(teams.replace(problem, objective=nl.nn.Objective(network, nl.nn.SquaredLoss())), optimizer)
 
     sentences = refused(lambda team: train((X, Y), progress=False, team=Normal("samples", team.ranks), **HOW, steps=2))
     assert "batch normalisation by batch statistics couples samples" in sentences[1]
+
+
+@pytest.mark.parametrize(("flags", "checked"), [((), [True]), (("--no-check-ranks",), [False])])
+def test_the_command_line_says_whether_calls_are_compared(flags, checked, tmp_path, monkeypatch):
+    cli = pytest.importorskip("nearlin.experiments.commands").cli
+    run, seen = pytest.importorskip("click.testing").CliRunner().invoke, []
+
+    class One(nl.Alone):
+        def __init__(self, check):
+            seen.append(check)
+            super().__init__()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(teams, "World", One)
+    arguments = ["train", "sphere", "--optimizer", "sgd", "--width", "16", "--steps", "1", *flags]
+    assert run(cli, [*arguments, "--ranks", "samples"]).exit_code == 0
+    assert seen == checked
+    if flags:
+        assert "--no-check-ranks belongs to --ranks" in run(cli, arguments).output

@@ -19,6 +19,7 @@ dense or convolutional layer.
 """
 
 from nearlin.complexity.cost.gauss_newton import (
+    BOUNDS,
     Preconditioner,
     Route,
     gauss_newton_step,
@@ -33,11 +34,13 @@ from nearlin.complexity.cost.kernels import (
     forward,
     gram,
     gram_matvec,
+    group_of,
     kronecker_sketch,
     matvec,
     neuron_sketch,
     neurons_per_block,
     rmatvec,
+    sketch_rows,
     sketched_gram,
     sketched_neurons,
     transform,
@@ -69,6 +72,8 @@ from nearlin.complexity.cost.networks import NetworkCost, autoencoder, mlp, two_
 from nearlin.complexity.cost.perceptron_gauss_newton import gauss_newton_on_perceptron
 from nearlin.complexity.cost.perceptrons import Perceptron, first_order_on_perceptron, kfac_on_perceptron, kfac_on_two_layer
 from nearlin.complexity.cost.pivoted import first_rank, pivoted_application, pivoted_columns, pivoted_root
+from nearlin.complexity.cost.sent import by_neurons as sent_by_neurons
+from nearlin.complexity.cost.sent import by_samples as sent_by_samples
 from nearlin.complexity.cost.steps import (
     adagrad_step,
     adam_step,
@@ -81,8 +86,8 @@ from nearlin.complexity.cost.steps import (
 )
 
 __all__ = [
-    "factorisation", "forward", "gram", "gram_matvec", "kronecker_sketch", "matvec", "neuron_sketch", "neurons_per_block",
-    "rmatvec", "sketched_gram", "sketched_neurons", "transform", "triangular_solves",
+    "factorisation", "forward", "gram", "gram_matvec", "group_of", "kronecker_sketch", "matvec", "neuron_sketch",
+    "neurons_per_block", "rmatvec", "sketch_rows", "sketched_gram", "sketched_neurons", "transform", "triangular_solves",
     "first_rank", "pivoted_application", "pivoted_columns", "pivoted_root",
     "NetworkCost", "autoencoder", "mlp", "two_layer",
     "adagrad_step", "adam_step", "adamw_step", "gram_gauss_newton_step", "natural_gradient_step", "near_linear_step",
@@ -92,6 +97,7 @@ __all__ = [
     "FIRST_ORDER", "Memory", "first_order_memory", "gram_memory", "layerwise_memory",
     "near_linear_memory", "Perceptron", "first_order_on_perceptron", "gauss_newton_on_perceptron", "kfac_on_perceptron",
     "kfac_on_two_layer",
-    "Preconditioner", "Route", "gauss_newton_step", "outline", "planned_preconditioner",
+    "sent_by_neurons", "sent_by_samples",
+    "BOUNDS", "Preconditioner", "Route", "gauss_newton_step", "outline", "planned_preconditioner",
     "planned_route", "wide_gauss_newton_memory", "wide_gauss_newton_step",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from nearlin._array import Unmade
 from nearlin.linalg.hadamard import factor_bits, next_power_of_two
 from nearlin.nn.two_layer_blocks import blocks_of_neurons, samples_of_tile, shares, undivided, width_of_block
 from nearlin.nn.two_layer_jacobian import GROUP_BYTES
-from nearlin.sketch import KroneckerSRHT
+from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 FUNCTION = {"relu": 1, "tanh": 1, "sigmoid": 7, "softplus": 6, "identity": 0}  # flops per entry of phi
 DERIVATIVE = {"relu": 1, "tanh": 3, "sigmoid": 9, "softplus": 7, "identity": 0}  # and of phi'
@@ -99,13 +99,18 @@ def gram(n, d, m, block=None, activation="relu", outputs=1):
     return 2 * n * n * (m + d) + (groups + 2 * outputs) * n * n + slope_flops(n, d, m, activation)
 
 
-def neuron_sketch(n, m, s, block=None, outputs=1):
+def sketch_rows(n):
+    """Rows that `NeuronSigns` recommends for n samples."""
+    return ceil(NeuronSigns.oversampling * n)
+
+
+def neuron_sketch(n, m, s, block=None, outputs=1, of=None):
     """M' = M S₁ᵀ for `NeuronSigns` with ``s`` rows asked for: 2 n m + 2 n m' where blocks end at groups of g > 1.
 
-    g = max(1, m // s) neurons make a group, m' = ⌈m/g⌉. The exact number depends on how blocks cut groups: a piece
-    of l > 1 neurons costs 2 n l + n, one neuron alone 2 n, and every sketched neuron n for the scale.
+    g = max(1, m // s) neurons make a group, m' = ⌈m/g⌉; of a share of ``of`` neurons g is that of all. The exact number depends
+    on how blocks cut groups: a piece of l > 1 neurons costs 2 n l + n, one alone 2 n, and every sketched neuron n for the scale.
     """
-    g, starts = max(1, m // s), [b.start for b in walked(n, m, block, outputs)]
+    g, starts = group_of(m, s, of), [b.start for b in walked(n, m, block, outputs)]
     pieces = len({*range(0, m, g), *starts})  # sums that blocks contribute
     return n * signed_sums(m, g, starts) + n * pieces + n * ceil(m / g)
 
@@ -123,9 +128,14 @@ def sketched_gram(n, d, rows):
     return 2 * n * n * (rows + d) + n * n
 
 
-def sketched_neurons(m, s):
-    """m' = ⌈m / max(1, m // s)⌉, the sketched neurons of `NeuronSigns` when ``s`` are asked for."""
-    return ceil(m / max(1, m // s))
+def group_of(m, s, of=None):
+    """g = max(1, m // s) neurons of a group of `NeuronSigns` when ``s`` sums are asked for; m of all, where ``of`` tells them."""
+    return max(1, (of or m) // s)
+
+
+def sketched_neurons(m, s, of=None):
+    """m' = ⌈m / g⌉, the sketched neurons of `NeuronSigns`; see `group_of`."""
+    return ceil(m / group_of(m, s, of))
 
 
 def kronecker_sketch(n, d, m, s, oversample=KroneckerSRHT.oversample):

@@ -10,9 +10,11 @@ import numpy as np
 from nearlin._array import block_length
 from nearlin.complexity.cost.steps import check_flops, first_order_step, loss_flops
 from nearlin.linalg.block_inverse import GROUP, STACKED, SWEPT
+from nearlin.linalg.dealt import largest_share
 from nearlin.nn.layers import LayerSpec
 from nearlin.nn.parameters import ungrouped
 from nearlin.optim import KBFGSL
+from nearlin.optim.kfac import WORTH
 
 
 class LayerCost(NamedTuple):
@@ -229,7 +231,7 @@ LAYERS = {
 }
 
 
-def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, **options):
+def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, ranks=1, **options):
     """Flops of one step of a layer-wise method under the squared loss, by part; not of the first step.
 
     Parameters
@@ -242,6 +244,8 @@ def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, *
         Its layers, as of `dense_layers` or ``network.layers``.
     statistics_due, inverse_due : bool
         Whether statistics, and inverses or roots, are due.
+    ranks : int
+        How many make the inverses, and large directions, of `KFAC`: the flops are those of the one that makes most.
     **options
         For the function of `LAYERS`.
 
@@ -251,7 +255,8 @@ def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, *
         checks, forward, gradient, update as of a step of first order; statistics, labels (the pass at drawn ones), inverse,
         direction; updates and second pass of the quasi-Newton methods. Parts that a method does not have are 0.
     """
-    total = LayerCost(*map(sum, zip(*(LAYERS[name](spec, net.samples, **options) for spec in layers), strict=True)))
+    costs = [LAYERS[name](spec, net.samples, **options) for spec in layers]
+    total = LayerCost(*map(sum, zip(*costs, strict=True)))
     quasi_newton, momentum = name.startswith("kbfgs"), 2 * net.parameters
     step = first_order_step(net, 2 * momentum)
     if quasi_newton:  # the average form of momentum; traces instead of gradients
@@ -261,13 +266,27 @@ def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, *
     passes = {"kfac": 3 * net.rows + net.signals - net.slopes, "tnt": 4 * net.rows + net.gradient - net.slopes}
     return {
         **step,
-        "statistics": statistics_due * total.statistics,
+        "statistics": statistics_due * (total.statistics + (ranks > 1) * sum(map(_packing, layers))),
         "labels": statistics_due * passes.get(name, 0),
-        "inverse": inverse_due * total.inverse,
-        "direction": total.direction,
+        "inverse": inverse_due * _of_one([cost.inverse for cost in costs], layers, ranks),
+        "direction": _of_one([cost.direction for cost in costs], layers, ranks, WORTH),
         "updates": total.updates,
         "second pass": quasi_newton * (check_flops(net) + net.forward + loss_flops(net) + net.rows + net.signals),
     }
+
+
+def _packing(spec):
+    """What both factors of a layer take to be packed, and unpacked: two sums of the triangles on their diagonals."""
+    return sum(2 * ((k - k // 2) ** 2 + (k // 2) ** 2) for k in spec.shape)
+
+
+def _of_one(flops, layers, ranks, least=0):
+    """Of ``flops`` by layer those of the rank with most of them, as `nearlin.linalg.dealt` deals them out; ``least`` as there."""
+    shapes = [spec.shape for spec in layers]
+    work = [2 * (D**3 + o**3) + (o * D * D if least else 0) for o, D in shapes]
+    if ranks == 1 or len(work) < 2 or sum(work) < least:
+        return sum(flops)
+    return largest_share(flops, work, ranks)
 
 
 def amortised_step(name, net, layers, statistics_every, inverse_every, **options):

@@ -111,10 +111,10 @@ class Memory(NamedTuple):
         return self.outputs * self.inputs
 
 
-def two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs=1, on_gpu=False):
+def two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs=1, on_gpu=False, of=None):
     """The `Memory` of a two-layer network; arguments as of `near_linear_memory`."""
     item, x = np.dtype(dtype).itemsize, Unmade((n, 0), np.dtype(dtype), on_gpu)
-    width = block_width(m // outputs, width_of_block(x))  # no list of blocks: a width may be out of all reach
+    width = block_width(min(m, (of or m) // outputs), width_of_block(x))  # no list of blocks: a width may be out of all reach
     masks = n * (ceil(m / 8) if packed else m) if activation == "relu" else 0
     tile = samples_of_tile(x, width)
     block, rows, images = (n, width * d, n * d) if undivided(x) else (tile, 2 * width * d, 3 * n * d)
@@ -156,7 +156,7 @@ def held_by_a_solve(size, recalled, other_batch):
 
 def near_linear_memory(
     n, d, m, dtype="float64", packed=True, fresh=True, recalled=True, sketch_rows=None, workers=1, activation="relu", outputs=1,
-    preconditioner="sketch", rank=None, made=0, on_gpu=False, other_batch=False,
+    preconditioner="sketch", rank=None, made=0, on_gpu=False, other_batch=False, of=None,
 ):  # fmt: skip
     """Bytes of one `NearLinearGaussNewton` step with neuron-mode sketch or pivoted columns on a two-layer network, by array.
 
@@ -185,13 +185,15 @@ def near_linear_memory(
         Whether blocks are those of a GPU.
     other_batch : bool
         Whether what is recalled is of another batch, and serves for nothing.
+    of : int, optional
+        Neurons of all ranks, where m are the share of one.
 
     Returns
     -------
     dict[str, int]
         Their sum is the peak.
     """
-    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu, of)
     held, solve = held_by_a_solve(size, recalled, other_batch), solve_phases(size)
     if preconditioner == "pivoted":
         k = first_rank(m * d, n) if rank is None else rank
@@ -204,7 +206,7 @@ def near_linear_memory(
     R = {"R": size.square, "its inputs": size.inputs}
     if not fresh:
         return at_the_peak(held | R, *solve)
-    rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows)
+    rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows, of)
     older = {"last R": size.square + size.inputs if recalled or other_batch else 0}
     after = [{"sketched Gram": size.square} | R | phase for phase in solve]
     return at_the_peak(held | older, *sketch_phases(size, n, m, rows), *after)
@@ -251,16 +253,17 @@ def nystrom_phase(item, rows):
 
 
 def gram_memory(
-    n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False, optimizer="gram-gauss-newton"
-):
+    n, d, m, dtype="float64", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False, of=None,
+    optimizer="gram-gauss-newton",
+):  # fmt: skip
     """Bytes of one `GramGaussNewton` or `NaturalGradient` step on a two-layer network, by array; see `near_linear_memory`."""
-    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu, of)
     held = {"data": size.data, "parameters": size.weights, "masks": size.masks}
     weights, grams = size.weights, {"J Jᵀ": outputs * size.square}
     guard = {"step": weights, "trial": weights, "trial masks": size.masks, "walk": size.walk}
     return at_the_peak(
         held,
-        *gram_phases(size, n, m, outputs),
+        *gram_phases(size, n, m, outputs, of),
         grams | {"R": (outputs if size.numpy else outputs + 1) * size.square},
         grams | {"step": weights, "u ∘ X": size.spread, "walk": size.slopes},
         grams | {"step": weights, "trial": weights, "squares": weights},
@@ -268,10 +271,13 @@ def gram_memory(
     )
 
 
-def gram_phases(size, n, m, outputs):
-    """The Gram matrices of all outputs: each from slopes side by side, some of the neurons at a time; then times X Xᵀ."""
+def gram_phases(size, n, m, outputs, of=None):
+    """The Gram matrices of all outputs: each from slopes side by side, some of the neurons at a time; then times X Xᵀ.
+
+    Those of a share of ``of`` neurons are summed over ranks, what is sent beside what comes back.
+    """
     one = size.one_block // size.item // n  # neurons
-    own = -(-m // outputs)
+    own = min(m, -(-(of or m) // outputs))
     together = min(own, max(1, GROUP_BYTES // (8 * n * one)) * one)
     slopes, sums = size.item * n * together, (outputs - 1 + (2 if together < own else 1)) * size.square
     return (
@@ -281,6 +287,7 @@ def gram_phases(size, n, m, outputs):
             "block": size.made(size.one_block),
         },
         {"J Jᵀ": sums, "slopes": slopes},
+        *(({"J Jᵀ": (outputs - 1) * size.square, "sum over ranks": 2 * size.square},) if of else ()),
         {"J Jᵀ": 2 * outputs * size.square},
         {"J Jᵀ": outputs * size.square, "X Xᵀ": size.square},
     )
@@ -321,10 +328,10 @@ def update_phase(optimizer, shapes, item, numpy, workers):
 
 
 def first_order_memory(
-    n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False
+    n, d, m, dtype="float64", optimizer="sgd", packed=True, workers=1, activation="relu", outputs=1, on_gpu=False, of=None
 ):
     """Bytes of one step of a method of first order, a key of `FIRST_ORDER`, on a two-layer network; see `near_linear_memory`."""
-    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu)
+    size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu, of)
     kept = FIRST_ORDER[optimizer].kept
     held = {"data": size.data, "parameters": size.weights, "state": kept * size.weights, "masks": size.masks}
     return at_the_peak(

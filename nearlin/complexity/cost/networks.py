@@ -27,6 +27,8 @@ class NetworkCost(NamedTuple):
         Of ``signals``, those of the activations' derivatives, which further passes from the same forward pass find made.
     blocks : int
         Diagonal blocks of J Jᵀ: one triangular factor of a sketch serves all, an exact one has each.
+    all_rows : int, optional
+        n c of all ranks, where these samples are the share of one.
     """
 
     samples: int
@@ -46,6 +48,12 @@ class NetworkCost(NamedTuple):
     signals: int
     slopes: int = 0
     blocks: int = 1
+    all_rows: int | None = None
+
+    @property
+    def loss_rows(self):
+        """n c of all that a loss is the mean of."""
+        return self.all_rows or self.rows
 
     @property
     def block_rows(self):
@@ -53,8 +61,8 @@ class NetworkCost(NamedTuple):
         return self.rows // self.blocks
 
 
-def two_layer(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"):
-    """The `NetworkCost` of `nn.TwoLayer` with ``d`` inputs and ``m`` neurons on ``n`` samples."""
+def two_layer(n, d, m, block=None, activation="relu", outputs=1, dtype="float64", of=None):
+    """The `NetworkCost` of `nn.TwoLayer` with ``d`` inputs and ``m`` neurons, a rank's share of ``of``, on ``n`` samples."""
     block = block or kernels.neurons_per_block(n, dtype)
     sizes = {"block": block, "activation": activation, "outputs": outputs}
     adjoint = kernels.rmatvec(n, d, m, **sizes, dtype=dtype)
@@ -62,16 +70,16 @@ def two_layer(n, d, m, block=None, activation="relu", outputs=1, dtype="float64"
         n, n * outputs, n * d, m * d, 1, kernels.forward(n, d, m, **sizes), 2 * n * d, adjoint,
         kernels.matvec(n, d, m, **sizes), adjoint, kernels.gram_matvec(n, d, m, **sizes, dtype=dtype),
         kernels.gram(n, d, m, **sizes),
-        partial(_two_layer_neurons, n, d, m, block, activation, outputs),
+        partial(_two_layer_neurons, n, d, m, block, activation, outputs, of),
         partial(_two_layer_kronecker, n, d, m, block, activation, outputs),
         3 * n * m + kernels.sign_flops(n, m, block, outputs) + kernels.slope_flops(n, d, m, activation), blocks=outputs,
     )  # fmt: skip
 
 
-def _two_layer_neurons(n, d, m, block, activation, outputs, s):
+def _two_layer_neurons(n, d, m, block, activation, outputs, of, s):
     return (
-        kernels.neuron_sketch(n, m, s, block, outputs)
-        + kernels.sketched_gram(n, d, kernels.sketched_neurons(m, s))
+        kernels.neuron_sketch(n, m, s, block, outputs, of)
+        + kernels.sketched_gram(n, d, kernels.sketched_neurons(m, s, of))
         + kernels.slope_flops(n, d, m, activation)
     )
 
@@ -83,8 +91,11 @@ def _two_layer_kronecker(n, d, m, block, activation, outputs, s, oversample=Kron
     return factors + again + oversample * s + kernels.kronecker_sketch(n, d, m, s, oversample) + n * s + 2 * n * n * s
 
 
-def mlp(n, sizes, activation="tanh", linear=()):
-    """The `NetworkCost` of `nn.MLP` with ``sizes`` = (d, widths, c) on ``n`` samples; positions ``linear`` have no activation."""
+def mlp(n, sizes, activation="tanh", linear=(), of=None):
+    """The `NetworkCost` of `nn.MLP` with ``sizes`` = (d, widths, c) on ``n`` samples; positions ``linear`` have no activation.
+
+    ``of``: samples of all ranks, where n are the share of one.
+    """
     layers = [(out, inp + 1) for inp, out in pairwise(sizes)]
     nc, p = n * sizes[-1], sum(out * inp for out, inp in layers)
     hidden = n * sum(width for i, width in enumerate(sizes[:-1]) if i not in (0, *linear))
@@ -100,6 +111,7 @@ def mlp(n, sizes, activation="tanh", linear=()):
         n, nc, n * sizes[0], p, len(layers), 2 * products + n * sum(sizes[1:]) + kernels.FUNCTION[activation] * hidden,
         sizes[-1] * signals - (sizes[-1] - 1) * slopes, signals + 2 * n * p, matvec, rmatvec, matvec + rmatvec, gram,
         partial(_mlp_neurons, n, nc, layers), partial(_mlp_kronecker, nc, layers), signals, slopes,
+        all_rows=of and of * sizes[-1],
     )  # fmt: skip
 
 

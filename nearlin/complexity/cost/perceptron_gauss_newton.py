@@ -9,6 +9,7 @@ from nearlin.complexity.cost.pivoted import rounds_of
 from nearlin.curvature import ROUTES
 from nearlin.curvature.direct import ENTRIES
 from nearlin.curvature.pivoted_rows import ROUND
+from nearlin.linalg.dealt import largest_share
 from nearlin.linalg.hadamard import next_power_of_two
 from nearlin.linalg.pivoted_cholesky import ROWS
 from nearlin.nn.network import FEW_OUTPUTS
@@ -48,7 +49,7 @@ class _Step:
     def __init__(self, net, route, rank, workers):
         self.net, self.route, self.workers = net, route, workers
         self.few, self.c, self.rank = net.sizes[-1] <= FEW_OUTPUTS, net.sizes[-1], rank
-        self.N = net.n * self.c
+        self.N = net.all * self.c
         self.square, self.one = net.item * self.N**2, net.item * net.n**2
         self.factors = net.wide(sum(D for _, D in net.shapes)) + net.wide(self.c * sum(o for o, _ in net.shapes))
 
@@ -57,9 +58,9 @@ class _Step:
         held = {
             "data": net.data,
             "parameters": net.parameters,
-            "recall": net.parameters + net.data if before else 0,
+            "recall": net.parameters + net.batch if before else 0,
             "rows of J": self.factors if self.few else 0,
-            "vectors": VECTORS * net.item * self.N,
+            "vectors": (2 if self.parameter else VECTORS) * net.item * self.N,
         }
         tape = net.tape(slopes=self.few or recalled or self.parameter)
         held |= {name: (1 + other_batch) * size for name, size in tape.items()}
@@ -144,11 +145,20 @@ class _Step:
             return self.direct_phases()
         if self.route == "kfac":
             traces, largest = {"signals": net.signals}, max(net.item * max(o, D) ** 2 for o, D in net.shapes)
-            return {}, [traces | {"factors": 2 * sum(self.pairs), "eigenvectors": sum(self.pairs) + 2 * largest}]
+            traces |= {"factors": 2 * sum(self.pairs)}
+            return {}, [traces | {"eigenvectors": sum(self.pairs) + 2 * largest}, *self.handed_round(traces)]
         if self.route == "diagonal":
             squares = max(net.wide(o + 2 * D) for o, D in net.shapes)
             return {}, [{"signals": net.signals, "squares": squares, "diagonal": net.parameters + max(net.matrices)}]
         return {}, []
+
+    def handed_round(self, traces):
+        """Of ranks all eigenvectors, and what they come in, beside this one's and what these are sent in."""
+        if not self.net.split:
+            return []
+        cubes = [k**3 for o, D in self.net.shapes for k in (D, o)]
+        own = largest_share([self.net.item * k * k for o, D in self.net.shapes for k in (D, o)], cubes, self.net.ranks)
+        return [traces | {"eigenvectors": sum(self.pairs), "handed round": sum(self.pairs) + 2 * own}]
 
     def gram_phase(self):
         """A layer's Δ̂ Δ̂ᵀ, times A Aᵀ, added to those of the layers before; of many outputs chunk by chunk into the whole."""
@@ -223,7 +233,7 @@ class _Step:
         tape = {"trial's activations": sum(net.tape(slopes=False).values())}
         after = (
             trial | tape | net.forward_phase,
-            trial | tape | {"copies": p + net.data},
+            trial | tape | {"copies": p + net.batch},
             trial | {"squares": max(net.matrices)},
         )
         if self.parameter:

@@ -8,7 +8,9 @@ import numpy as np
 
 from nearlin.complexity.cost.memory import FIRST_ORDER, at_the_peak, two_layer_sizes, update_phase
 from nearlin.linalg.block_inverse import STACKED
+from nearlin.linalg.dealt import largest_share
 
+PACKED = 3.5  # arrays like the sums of a layer while ranks add theirs: packed, as they are sent, and unpacked
 SLOPE = {"relu": 0, "identity": 1, "tanh": 1, "sigmoid": 1, "softplus": 1}  # phi'(z), kept once it has been made
 MAKING = {
     "relu": 1 / 8,
@@ -23,7 +25,8 @@ MAKING = {
 class Perceptron:
     """A perceptron with ``sizes`` = (d, widths, c) on n samples: what its passes hold, in bytes.
 
-    ``labels``: the targets are classes, (n,), under the softmax cross-entropy, and numbers (n, c) else.
+    ``labels``: the targets are classes, (n,), under the softmax cross-entropy, and numbers (n, c) else. Of several ``ranks`` the
+    n are one's share of all ``samples``: y and the outputs are whole on each, and so is x, but where it is ``drawn`` for a batch.
     """
 
     sizes: tuple
@@ -32,6 +35,9 @@ class Perceptron:
     activation: str = "relu"
     labels: bool = False
     numpy: bool = True
+    ranks: int = 1
+    samples: int | None = None
+    drawn: bool = False
 
     @property
     def item(self):
@@ -68,9 +74,29 @@ class Perceptron:
         return self.wide(self.sizes[-1])
 
     @property
+    def split(self):
+        """Whether samples are split over ranks."""
+        return self.ranks > 1
+
+    @property
+    def all(self):
+        """Samples of all ranks."""
+        return self.samples or self.n
+
+    @property
+    def of_all(self):
+        """(n, c) of all samples."""
+        return self.item * self.all * self.sizes[-1]
+
+    @property
+    def batch(self):
+        """x of these samples, and y of all."""
+        return self.wide(self.sizes[0]) + (8 * self.all if self.labels else self.of_all)
+
+    @property
     def data(self):
         """x and y."""
-        return self.wide(self.sizes[0]) + (8 * self.n if self.labels else self.outputs)
+        return self.batch + (0 if self.drawn else self.item * (self.all - self.n) * self.sizes[0])
 
     @property
     def signals(self):
@@ -80,7 +106,7 @@ class Perceptron:
     def tape(self, slopes=True):
         """Of a forward pass: what activations are made of, their results, the outputs, one-hot targets; and phi', where kept."""
         return {
-            "activations": 2 * self.hidden + self.outputs * (1 + self.labels),
+            "activations": 2 * self.hidden + self.outputs + (self.split + self.labels) * self.of_all,
             "slopes": slopes * SLOPE[self.activation] * self.hidden,
         }
 
@@ -105,7 +131,12 @@ class Perceptron:
     @property
     def loss_phase(self):
         """What a loss is summed up from."""
-        return {"losses": (4 if self.labels else 2) * self.outputs}
+        return {"losses": (4 if self.labels else 2) * self.of_all}
+
+    @property
+    def gradient_sum(self):
+        """The gradient of a rank's samples, as it is sent, and that of all."""
+        return {"gradient": self.parameters, "sum over ranks": 2 * self.parameters} if self.split else {}
 
 
 def first_order_on_perceptron(net, optimizer, workers=1):
@@ -117,6 +148,8 @@ def first_order_on_perceptron(net, optimizer, workers=1):
         net.forward_phase,
         *net.backward_phases(),
         net.gradient_phase,
+        net.loss_phase,
+        net.gradient_sum,
         update_phase(optimizer, net.shapes, net.item, net.numpy, workers),
     )
 
@@ -134,6 +167,7 @@ def kfac_on_perceptron(net, statistics_due=True, inverse_due=True):
         net.forward_phase,
         *net.backward_phases(),
         net.gradient_phase,
+        net.gradient_sum,
         *_statistics_phases(net, squares, traces, statistics_due),
         *_inverse_phases(net, squares, traces | new, inverse_due),
         traces | new | inverses | {"directions": p, "trial": p},
@@ -164,9 +198,10 @@ def kfac_on_two_layer(
 
 
 def _statistics_phases(net, squares, traces, due):
-    """Layer by layer sums, beside the inputs that they are of, and their averages."""
+    """Layer by layer sums, beside the inputs that they are of, and their averages; of ranks also what is sent, packed."""
     for sofar, own, (_, D) in zip([0, *accumulate(squares)], squares if due else (), net.shapes, strict=False):
-        yield traces | {"new factors": sofar, "sums": max(own + net.wide(D), (2 if net.numpy else 3) * own)}
+        sums = max(own + net.wide(D), (2 if net.numpy else 3) * own)
+        yield traces | {"new factors": sofar, "sums": max(sums, PACKED * own) if net.split else sums}
 
 
 def _inverse_phases(net, squares, before, due):
@@ -175,3 +210,6 @@ def _inverse_phases(net, squares, before, due):
     for sofar, shape in zip([0, *accumulate(squares)], net.shapes if due else (), strict=False):
         G, A = (net.item * k * k * (large if k > STACKED else 7) for k in shape)
         yield before | {"new inverses": sofar, "factorisation": max(A, net.item * shape[1] ** 2 + G)}
+    if net.split and due:
+        own = largest_share(squares, [o**3 + D**3 for o, D in net.shapes], net.ranks)
+        yield before | {"new inverses": sum(squares), "handed round": sum(squares) + 2 * own}

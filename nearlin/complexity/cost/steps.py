@@ -19,12 +19,12 @@ def _norms(net):
 
 def check_flops(net):
     """Finiteness of parameters and batch, at the public boundary; as much as to see whether they are those of the last step."""
-    return 2 * (net.parameters + net.inputs + net.rows) - (net.matrices + 2)
+    return 2 * (net.parameters + net.inputs + net.loss_rows) - (net.matrices + 2)
 
 
 def loss_flops(net):
     """Flops of the loss at given outputs, 3 per output: differences, squares and their sum."""
-    return 3 * net.rows
+    return 3 * net.loss_rows
 
 
 def _attempt(net, known_loss):
