@@ -6,7 +6,7 @@ Formula     f = Σ_ranks √(c/m) Σ_r a_r phi(w_r · x),   J Jᵀ = Σ_ranks J_
 Reference   the walks are those of `nearlin.nn.two_layer_jacobian`
 Cost        of a step's walks and weights a rank has its share; what is n x n, or n long, is the same on all ranks. Bytes a rank,
             numbers of 8: 8 n c a forward pass and a product with J or J Jᵀ; 8 n² c a Gram matrix; 8 n² + 8 n a sketched one;
-            8 (n + n k + Σ b²) for k columns of a sketch by rounds of b proposals, none for those of the closed-form kernel;
+            8 (n + n k + Σ b (b + 1)/2) for k columns of a sketch by rounds of b proposals, none of the closed-form kernel;
             8 a norm or an inner product of parameters
 Deviations  none: iterates are those of one rank up to rounding, and draws to the bit
 """
@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from nearlin._array import BackendError, describe, is_array, namespace, require
 from nearlin._ranks import Alone
+from nearlin.linalg import pack_symmetric, unpack_symmetric
 from nearlin.nn.activations import activation
 from nearlin.nn.gram_entries import FactorEntries
 from nearlin.nn.split import Split
@@ -217,5 +218,8 @@ class SplitEntries:
         self._own, self._ranks, self.diagonal = own, ranks, ranks.sum(own.diagonal, "diagonal")
 
     def entries(self, rows, columns):
-        """As `FactorEntries.entries`."""
-        return self._ranks.sum(self._own.entries(rows, columns), "entries")
+        """As `FactorEntries.entries`; of a symmetric part, whose rows are its columns, the lower triangle travels."""
+        own = self._own.entries(rows, columns)
+        if rows is not columns or self._ranks.size == 1:
+            return self._ranks.sum(own, "entries")
+        return unpack_symmetric(self._ranks.sum(pack_symmetric(own), "entries"), own.shape[0])

@@ -284,11 +284,12 @@ def test_the_closed_form_kernel_moves_nothing_and_a_sketch_its_entries():
     def grown(ranks):
         J = jacobian(ranks, activation="tanh")
         factor = PivotedCholesky(nl.nn.FactorEntries.of(J, J.draw(NeuronSigns(), 8, 200, batch()[0])), 2).grow(12)
-        return factor.rank, ranks.bytes["entries"], ranks.bytes["diagonal"]
+        return factor, ranks.bytes["entries"], ranks.bytes["diagonal"], ranks.calls["entries"]
 
-    for k, entries, diagonal in nl.together(2, grown):
+    for factor, entries, diagonal, calls in nl.together(2, grown):
         assert diagonal == 8 * N
-        assert 8 * N * k < entries <= 8 * (N * k + 4 * 32**2)  # rounds of at most 2 k + 8 proposals
+        assert calls == 2 * factor.rounds  # a round: the triangle of its proposals, at most 2 k + 8 of them, and columns
+        assert 0 < entries - 8 * N * 12 <= 8 * factor.rounds * 32 * 33 // 2
     assert "entries" not in on(SOLVERS[3], 2)[0][2]
 
 
