@@ -1,24 +1,26 @@
 """nearlin: near-linear-time second-order training of neural networks, on any array-API backend."""
 
 from importlib import import_module
-from importlib.metadata import version
 
-from nearlin import curvature, data, linalg, nn, optim, sketch, steps
-from nearlin._array import BackendError, asarray, fold_in, keep_freed_memory, synchronize, to_numpy
-from nearlin._ranks import Alone, Diverged, World, together
+_ARRAY = ("BackendError", "asarray", "fold_in", "keep_freed_memory", "synchronize", "to_numpy")
+_RANKS = ("Alone", "Diverged", "World", "together")
+_ROOMS = ("complexity", "curvature", "data", "experiments", "linalg", "nn", "optim", "sketch")
 
-__version__ = version("nearlin")
-
-__all__ = [
-    "complexity", "curvature", "data", "experiments", "linalg", "nn", "optim", "sketch", "steps",
-    "BackendError", "asarray", "fold_in", "keep_freed_memory", "synchronize", "to_numpy",
-    "Alone", "Diverged", "World", "together",
-    "__version__",
-]  # fmt: skip
+__all__ = [*_ROOMS, *_ARRAY, *_RANKS, "__version__"]
 
 
 def __getattr__(name):
-    """Load the rooms that no computation needs only when they are asked for."""
-    if name in ("complexity", "experiments", "sklearn"):
+    """Load what is asked for, and not before: the command line hears Ctrl-C while it loads the rest."""
+    if name in _ARRAY:
+        return getattr(import_module("nearlin._array"), name)
+    if name in _RANKS:
+        return getattr(import_module("nearlin._ranks"), name)
+    if name in (*_ROOMS, "sklearn", "steps"):
         return import_module(f"nearlin.{name}")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("nearlin")
     raise AttributeError(f"module 'nearlin' has no attribute {name!r}")
+
+
+def __dir__():
+    return [*globals(), *__all__]

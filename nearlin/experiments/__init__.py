@@ -1,5 +1,5 @@
 """Experiments: problems, the training loop, checkpoints, comparison, prediction, verification of claims, estimates. The command
-line (`nearlin.experiments.cli`) is a thin layer over these functions; click, rich and matplotlib are imported only where they are
+line (`nearlin.__main__`) is a thin layer over these functions; click, rich and matplotlib are imported only where they are
 used."""
 
 from nearlin.experiments.building import build

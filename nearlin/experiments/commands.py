@@ -276,7 +276,7 @@ def predict_command(checkpoint, data, out, target, backend):
     none = prediction.labels is not None and prediction.probabilities is None
     without = ", without probabilities: the network was fitted by least squares" if none else ""
     count = len(prediction.values)
-    click.echo(f"Wrote {count} prediction{'s' * (count != 1)} to {out}{without}")
+    click.echo(f"Wrote {count} prediction{'s' * (count != 1)} to {folders.quoted(out)}{without}")
 
 
 @cli.command("verify", short_help="Check what the papers promise.")
@@ -320,9 +320,12 @@ def verify_command(ctx, quick, only, backend, from_asv, out, progress):
         click.echo(f"Note: claims are counted and measured on NumPy; times on {backend} are judged by --from-asv.", err=True)
     out = out or _free("verify", "asv" if from_asv is not None else "quick" if quick else "full")
     found = verify(only or (), not quick, backend, from_asv, out, progress)
+    if found.interrupted and found.folder is None:
+        raise KeyboardInterrupt("Interrupted before the first verdict; nothing was written")
     cost_report.print_claims(found)
     if found.interrupted:
-        said = f"the report in {found.folder} holds what was measured" if found.files else "the report could not be written"
+        where = folders.quoted(found.folder)
+        said = f"the report in {where} holds what was measured" if found.files else "the report could not be written"
         raise KeyboardInterrupt(f"Interrupted; {said}.")
     if not found.passed:
         ctx.exit(CLAIM_FAILED)
@@ -391,4 +394,4 @@ def info_command(ctx, measure, backend, out):
     cost_report.print_rates(rates)
     if out is not None:
         write_rates(out, rates)
-        click.echo(f"Wrote {out}")
+        click.echo(f"Wrote {folders.quoted(out)}")

@@ -4,6 +4,7 @@ import shlex
 from statistics import median
 from typing import NamedTuple
 
+from nearlin.experiments.folders import quoted
 from nearlin.experiments.tables import Column, console, say, seconds, table
 
 
@@ -79,7 +80,7 @@ def print_comparison(comparison, stream=None):
     say(out, *_legend(first, [len(row.runs) for row in rows]))
     say(out, *comparison.unwritten)
     if paths := [path.name for path in (comparison.json, comparison.plot) if path is not None]:
-        say(out, f"wrote {', '.join(paths)} in {comparison.folder}")
+        say(out, f"wrote {', '.join(paths)} in {quoted(comparison.folder)}")
 
 
 def _legend(result, seeds):
@@ -125,7 +126,7 @@ def print_tuning(tuning, stream=None):
         out.print()
     say(out, *tuning.unwritten)
     if tuning.path is not None:
-        say(out, f"wrote {tuning.path}{f' and {tuning.plot.name}' if tuning.plot else ''}{_next(tuning)}")
+        say(out, f"wrote {quoted(tuning.path)}{f' and {tuning.plot.name}' if tuning.plot else ''}{_next(tuning)}")
 
 
 def _next(tuning):

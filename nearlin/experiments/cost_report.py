@@ -3,6 +3,7 @@
 from rich.text import Text
 
 from nearlin.complexity.claims.table import FAILS, HOLDS, NOT_BUILT, NOT_MEASURED, OUT_OF_REGIME
+from nearlin.experiments.folders import quoted
 from nearlin.experiments.refusals import in_words
 from nearlin.experiments.tables import Column, console, facts, say, seconds, table
 from nearlin.linalg.rates import DTYPES, PAIRED
@@ -31,7 +32,7 @@ def print_claims(verification, stream=None):
     if verification.files:
         texts = [name for name in verification.files if not name.endswith(".png")]
         plots = len(verification.files) - len(texts)
-        say(out, f"wrote {', '.join(texts)} and {plots} plot{'s' * (plots != 1)} in {verification.folder}")
+        say(out, f"wrote {', '.join(texts)} and {plots} plot{'s' * (plots != 1)} in {quoted(verification.folder)}")
 
 
 def _reasons(results):

@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import shlex
 import signal
 import tempfile
 import threading
@@ -78,7 +79,7 @@ class Claim:
     def _refuse(self, found):
         if held := found(self.path):
             hint = (
-                f", or --resume {self.path / 'checkpoint.npz'} continues that one"
+                f", or --resume {quoted(self.path / 'checkpoint.npz')} continues that one"
                 if (self.path / "checkpoint.npz").exists()
                 else ""
             )
@@ -136,6 +137,11 @@ def _named(folder):
 def reason(error):
     """What an `OSError` says, without number and path."""
     return error.strerror or str(error)
+
+
+def quoted(path):
+    """``path`` as a shell takes it: one with spaces in quotes, between which no line is broken."""
+    return shlex.quote(str(path))
 
 
 def slug(text):
@@ -197,7 +203,7 @@ def tried(path, unwritten, kind=OSError):
         yield
     except kind as error:
         why = reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        unwritten.append(f"{path} could not be written: {why}.")
+        unwritten.append(f"{quoted(path)} could not be written: {why}.")
 
 
 def _flush(folder):

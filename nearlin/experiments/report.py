@@ -5,6 +5,7 @@ import math
 from collections import Counter
 
 from nearlin.experiments.environment import gpu_line
+from nearlin.experiments.folders import quoted
 from nearlin.experiments.hints import hints
 from nearlin.experiments.recipes import RECIPES
 from nearlin.experiments.records import has, route, stalled
@@ -144,9 +145,9 @@ def _plans(records):
 def _written(result):
     names = [path.name for path in (result.log, result.checkpoint, result.plot) if path and path.parent == result.folder]
     names += [name for name in (FIT, LAYERS, CURVATURE) if result.plot is not None and (result.folder / name).exists()]
-    failed = [name for name in names if any(one.startswith(f"{result.folder / name} ") for one in result.unwritten)]
+    failed = [name for name in names if any(one.startswith(f"{quoted(result.folder / name)} ") for one in result.unwritten)]
     names = [name for name in names if name not in failed]
-    return f"{', '.join(names)} in {result.folder}" if names else None
+    return f"{', '.join(names)} in {quoted(result.folder)}" if names else None
 
 
 def _full(result):

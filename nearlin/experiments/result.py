@@ -11,6 +11,7 @@ from nearlin._array import asarray, to_numpy
 from nearlin.data import load_features
 from nearlin.data.frames import is_frame
 from nearlin.experiments.config import Config
+from nearlin.experiments.folders import quoted
 from nearlin.experiments.problems import Problem, values_of
 from nearlin.experiments.stopping import FALL, PATIENCE, WINDOW
 
@@ -130,7 +131,7 @@ def message(result, batches):
         if not steps:
             return "Interrupted before the first step; nothing was written"
         nothing = "nothing was written, as no folder was given" if result.folder is None else "no checkpoint could be written"
-        where = f"the checkpoint is {path}; continue with --resume {path}" if path else nothing
+        where = f"the checkpoint is {quoted(path)}; continue with --resume {quoted(path)}" if path else nothing
         return f"Interrupted after {steps} complete step{s}; {where}"
     return f"Took {'all ' * (steps > 1)}{steps} step{s}; {at}{aim}."
 

@@ -88,7 +88,7 @@ class RunFolder:
             with folders.tried(path, self.unwritten):
                 checkpoint.save(path, header=self._header, **tree)
                 if path != self.checkpoint:
-                    self.unwritten.append(f"The checkpoint is {path}.")
+                    self.unwritten.append(f"The checkpoint is {folders.quoted(path)}.")
                 return path
         return None
 

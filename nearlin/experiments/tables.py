@@ -5,6 +5,7 @@ Importing this module needs rich.
 
 import itertools
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 FILE = 120  # columns of a table in a file
+WORD = r"""(?<!\S)'[^']*'(?:"'"'[^']*')*\S*|\S+"""  # what a shell has quoted is one
 GAP = 2  # spaces between columns
 FOLDED = 12  # columns below which no text is folded
 FACT = 14  # columns of a fact's name
@@ -136,11 +138,12 @@ def say(out, *texts):
 
 
 def _lines(out, text, indent=0):
-    """The lines of a text. In a file it is one; of words that are too long for a line, paths stay whole, to be copied."""
+    """The lines of a text. In a file it is one; paths, and what is quoted for a shell, stay whole, to be copied."""
     if not (out.is_terminal or os.environ.get("COLUMNS")):
         return [text]
     lines, width = [], max(out.width - indent, FOLDED)
-    parts = (chop_cells(word, width) if os.sep not in word else [word] for word in text.split())
+    whole = lambda word: os.sep in word or word.startswith("'")  # noqa: E731
+    parts = ([word] if whole(word) else chop_cells(word, width) for word in re.findall(WORD, text))
     for word in itertools.chain.from_iterable(parts):
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"

@@ -84,7 +84,8 @@ def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, progre
     from_asv : str or path, optional
         A results folder of asv: judge its times instead of measuring.
     out : str or path, optional
-        Folder that receives claims.json, claims.md, and a plot per family; without an earlier report.
+        Folder that receives claims.json, claims.md, and a plot per family; without an earlier report. Ctrl-C before the first
+        verdict leaves nothing.
     progress : bool
         A live line on a terminal, and in a file a line every 30 seconds (needs rich).
     after : callable, optional
@@ -110,15 +111,28 @@ def verify(only=(), full=False, backend="numpy", from_asv=None, out=None, progre
     claims, source = _table(backend, from_asv)
     claims = table.select(only, claims)
     with folders.claimed(out, JSON) as folder:
-        start, number, total = time.perf_counter(), itertools.count(), len(claims)
-        kept = "loses it, as no folder was given" if folder is None else f"leaves what was measured in {folder / JSON}"
-        promise = lambda: f"Ctrl-C ends the verification, and {kept}"  # noqa: E731
-        with bar(total, numbered("claim", total), promise, shown=progress) as show:
+        start, number, total, verdicts = time.perf_counter(), itertools.count(), len(claims), []
+
+        def note(result):
+            verdicts.extend([result.verdict] * result.measured)
+            if after:
+                after(result)
+
+        with bar(total, numbered("claim", total), lambda: _promise(folder, verdicts), shown=progress) as show:
             before = lambda claim: show(next(number), claim.id)  # noqa: E731
-            results, interrupted = run(claims, full or from_asv is not None, before, after)
+            results, interrupted = run(claims, full or from_asv is not None, before, note)
         header = _header("asv" if from_asv is not None else "full" if full else "quick", source, time.perf_counter() - start)
         verification = Verification(results, header, interrupted)
-        return verification if folder is None else write(verification, folder)
+        nothing = folder is None or (interrupted and not verdicts)
+        return verification if nothing else write(verification, folder)
+
+
+def _promise(folder, verdicts):
+    """What Ctrl-C would leave."""
+    if not verdicts:
+        return "Ctrl-C ends the verification before its first verdict, and leaves nothing"
+    kept = "loses it, as no folder was given" if folder is None else f"leaves what was measured in {folder / JSON}"
+    return f"Ctrl-C ends the verification, and {kept}"
 
 
 def select(only=(), backend="numpy", from_asv=None):

@@ -15,10 +15,17 @@ pytest.importorskip("rich")
 pytest.importorskip("click")
 
 # A suite that runs in the background of a shell ignores SIGINT, and so would what it starts.
-SCRIPT = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nearlin.experiments.cli import main; main()"
-)
+SCRIPT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nearlin.__main__ import main; main()"
 COMMAND = [sys.executable, "-c", SCRIPT]
+# Ctrl-C where one module is imported.
+IMPORTING = """
+import os, sys
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
 
 
 def lines(path):
@@ -57,3 +64,15 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(tmp_path):
     assert "runs/sphere-adam-0/checkpoint.npz" in errors
     resumed = train(resume=path, steps=saved["step"] + 2, out=path.parent, progress=False)
     assert len(resumed.records) == saved["step"] + 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["datetime", "click"])
+def test_ctrl_c_while_modules_are_loaded_is_one_line(tmp_path, name):
+    """NumPy imports datetime in C, and makes another error of one that comes from there."""
+    script = SCRIPT.replace("from", IMPORTING.format(name=name) + "from")
+    command = [sys.executable, "-c", script, "train", "sphere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "Interrupted before the first step; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []

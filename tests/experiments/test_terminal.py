@@ -4,6 +4,7 @@ import io
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import nearlin as nl
+from nearlin.experiments import folders
 from nearlin.linalg import Rates
 
 cell_len = pytest.importorskip("rich.cells").cell_len
@@ -164,6 +166,17 @@ def test_a_long_fact_goes_on_below_itself_and_paths_stay_whole(monkeypatch):
     assert len(stream.getvalue().splitlines()) == 1
 
 
+@pytest.mark.parametrize("path", ["/home/my runs/of last year/digits 4 or 9", "it's nobody's folder but mine alone", "/a/b c"])
+def test_a_path_with_spaces_is_quoted_for_a_shell_and_stays_whole(monkeypatch, path):
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = io.StringIO()
+    tables.say(tables.console(stream), f"what the user's run wrote is in {folders.quoted(path)}; and that is where it stays")
+    (line,) = [line for line in stream.getvalue().splitlines() if path in line.replace("'\"'\"'", "'")]
+    assert path in shlex.split(line.rpartition(" in ")[2].replace(";", ""))
+    rest = stream.getvalue().replace(folders.quoted(path), "").split()
+    assert rest == ["what", "the", "user's", "run", "wrote", "is", "in", ";", "and", "that", "is", "where", "it", "stays"]
+
+
 @pytest.mark.parametrize("value", [10.0**k * m for k in range(-9, 6, 2) for m in (1, 9.996)])
 def test_a_time_has_three_digits_however_short_it_is(value):
     assert float(tables.seconds(value)) == pytest.approx(value, rel=5e-3)
@@ -186,7 +199,7 @@ def test_all_steps_are_printed_where_they_are_asked_for():
 # ------------------------------------------------------------------------------------------- streams, and kinds of terminals
 
 # No pictures: they would take most of the time.
-SCRIPT = "import sys; sys.modules['matplotlib'] = None; from nearlin.experiments.cli import main; main()"
+SCRIPT = "import sys; sys.modules['matplotlib'] = None; from nearlin.__main__ import main; main()"
 TRAIN = ["train", "sphere", "--optimizer", "sgd", "--width", "8", "--steps", "2", "--out", "run"]
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX shells and terminals")
 

@@ -143,6 +143,17 @@ def test_interruption_leaves_a_report(tmp_path, claims):
     assert "interrupted" in (tmp_path / "report" / "claims.md").read_text()
 
 
+def test_interruption_before_the_first_verdict_leaves_nothing(tmp_path, claims):
+    def interrupt(full):
+        raise KeyboardInterrupt
+
+    claims(LATER, claim("stopped", interrupt), GOOD)
+    done = nearlin("verify")
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert done.stderr == "\nInterrupted before the first verdict; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_each_file_of_a_report_may_fail_and_the_others_and_the_table_are_there(tmp_path, claims, monkeypatch):
     claims(GOOD)
 

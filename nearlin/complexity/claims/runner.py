@@ -24,6 +24,11 @@ class Result:
         return self.outcome.verdict
 
     @property
+    def measured(self):
+        """Whether its measurement came to an end."""
+        return self.verdict not in (NOT_MEASURED, NOT_BUILT)
+
+    @property
     def disappoints(self):
         """Whether the claim fails although it should hold."""
         return self.verdict == FAILS and self.claim.should_hold
