@@ -138,15 +138,20 @@ def say(out, *texts):
 
 
 def _lines(out, text, indent=0):
-    """The lines of a text. In a file it is one; paths, and what is quoted for a shell, stay whole, to be copied."""
+    """The lines of a text, of which a file has one."""
     if not (out.is_terminal or os.environ.get("COLUMNS")):
         return [text]
     lines, width = [], max(out.width - indent, FOLDED)
-    whole = lambda word: os.sep in word or word.startswith("'")  # noqa: E731
-    parts = ([word] if whole(word) else chop_cells(word, width) for word in re.findall(WORD, text))
-    for word in itertools.chain.from_iterable(parts):
+    for word in itertools.chain.from_iterable(_parts(word, width) for word in re.findall(WORD, text)):
         if lines and cell_len(lines[-1]) + 1 + cell_len(word) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
     return lines
+
+
+def _parts(word, width):
+    """A word that fits into a line, or a path, which stays whole, to be copied; of others what does fit."""
+    if os.sep in word or cell_len(word) <= width:
+        return [word]
+    return itertools.chain.from_iterable(chop_cells(part, width) for part in word.split())
