@@ -423,7 +423,7 @@ def test_the_command_after_a_search_is_for_what_was_found():
         comparison_report.print_tuning(some, stream := io.StringIO())
         said.append(stream.getvalue().splitlines()[-1].partition("; "))
     (wrote, _, command), (*alone, nothing) = said
-    assert wrote == f"wrote {some.path}"
+    assert wrote == f"wrote '{some.path}'"
     words = shlex.split(command.removesuffix(" takes the best of each"))
     assert words == ["nearlin", "compare", "my data.csv", "--optimizers", "kfac,sgd", "--tuned", str(some.path)]
     assert (alone, nothing) == ([wrote, ""], "")

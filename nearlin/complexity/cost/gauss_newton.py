@@ -312,4 +312,4 @@ def _wide_build(size, n, d, m, route, k, made, on_gpu, of):
     if route == "sketch":
         rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n), of)
         return {"sketched Gram": size.square}, memory.sketch_phases(size, n, m, rows)
-    return {}, [memory.nystrom_phase(size.item, n * size.outputs)] if route == "nystrom" else []
+    return {}, memory.nystrom_phases(size.item, n * size.outputs, size.numpy) if route == "nystrom" else []

@@ -5,7 +5,7 @@ Arrays of a handful of numbers a sample are not counted. On NumPy an operation o
 bits, walks have a block for each of their workers, and large updates go by slices; elsewhere there is none of it.
 """
 
-from math import ceil, prod
+from math import ceil, log2, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -246,10 +246,14 @@ def nystrom_rank(rows):
     return min(rows, max(NYSTROM, rows // 2))
 
 
-def nystrom_phase(item, rows):
-    """The last doubling of the rank: Q and A Q, the root B and what it solves for, draws, and Qᵀ A Q with its factor."""
+def nystrom_phases(item, rows, numpy):
+    """The last root B, and its singular vectors, NumPy's in float64, beside Q, A Q, and the last draws and their basis."""
     k = nystrom_rank(rows)
-    return {"Q and A Q": 2 * item * rows * k, "B": 2 * item * rows * k, "draws": item * rows * k, "Qᵀ A Q": 2 * item * k * k}
+    before = NYSTROM * 2 ** max(0, ceil(log2(k / NYSTROM)) - 1)
+    held = {"Q and A Q": 2 * item * rows * k, "B": item * rows * k, "draws": 2 * item * rows * max(0, k - before)}
+    vectors = 8 * (2 * rows * k + k * k) if numpy and item < 8 else item * (rows * k + k * k)
+    root = {"last B": item * rows * before, "A Q + ν Q": item * rows * k, "Qᵀ A Q": 2 * item * k * k}
+    return [held | root, held | {"U and V": vectors}]
 
 
 def gram_memory(

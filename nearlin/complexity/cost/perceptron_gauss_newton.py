@@ -4,7 +4,7 @@ from itertools import accumulate
 from math import ceil
 
 from nearlin._array import block_length
-from nearlin.complexity.cost.memory import VECTORS, at_the_peak, nystrom_phase, nystrom_rank
+from nearlin.complexity.cost.memory import VECTORS, at_the_peak, nystrom_phases, nystrom_rank
 from nearlin.complexity.cost.pivoted import rounds_of
 from nearlin.curvature import ROUTES
 from nearlin.curvature.direct import ENTRIES
@@ -138,7 +138,7 @@ class _Step:
         if self.route == "sketch":
             return self.sketch_phases()
         if self.route == "nystrom":
-            return {}, [nystrom_phase(net.item, self.N)]
+            return {}, nystrom_phases(net.item, self.N, net.numpy)
         if self.route == "pivoted":
             return {}, self.columns_phases()
         if self.route == "direct":
