@@ -8,7 +8,7 @@ from functools import cached_property
 
 from nearlin.linalg import Work
 from nearlin.nn.jacobian import Jacobian
-from nearlin.nn.two_layer_blocks import tiles_of_samples, undivided
+from nearlin.nn.two_layer_blocks import samples_of_tile, tiles_of_samples, undivided
 
 
 class TwoLayerSizes(Jacobian):
@@ -66,7 +66,7 @@ class TwoLayerSizes(Jacobian):
 
     def product_work(self):
         """The `Work` of one product with J Jᵀ: 4 n m d flops."""
-        passes, tiles = (1, 1) if undivided(self.x) else (2, len(self._tiles))
+        passes, tiles = (1, 1) if undivided(self.x) else (2, math.ceil(self.samples / samples_of_tile(self.x, self._walk[1])))
         return passes * self._slope_work() + Work(thin=4 * self.samples * self.shape[1], calls=10 * self._walk[0] * tiles)
 
     def gram_work(self):

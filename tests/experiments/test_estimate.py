@@ -310,6 +310,7 @@ BAD = {
     "batch": (["xy.npz", "--batch-size", 33], "batch_size is 33 and there are 32 rows"),
     "width": (["xy.npz", "--width", 0], "--width"),
     "far too wide": (["xy.npz", "--width", 10**12], "what would fit: "),
+    "far too many": (["--rows", 10**12, "--features", 1000, "--width", 10**5], "no smaller variant fits"),
 }
 
 
