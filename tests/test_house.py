@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import doctest
+import functools
 import importlib
 import inspect
 import io
@@ -32,6 +33,7 @@ def test_imports_go_down_the_floors(monkeypatch):
     assert status == cli.EXIT_STATUS_SUCCESS, out.getvalue()
 
 
+@functools.cache
 def imported():
     """For every file of the library but the faces of packages: the files that it imports, inside functions too, and the names."""
     files = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "nearlin").rglob("*.py")}

@@ -101,8 +101,7 @@ def test_ranks_make_the_serial_steps_to_rounding(case, P):
     check(case, P)
 
 
-@pytest.mark.parametrize("P", [7, 61])
-@pytest.mark.parametrize("case", [SOLVERS[0], SOLVERS[5], FIRST_ORDER[1]], ids=repr)
+@pytest.mark.parametrize(("case", "P"), [(SOLVERS[0], 7), (SOLVERS[5], 61), (FIRST_ORDER[1], 61)], ids=repr)
 def test_many_ranks_make_the_serial_steps_to_rounding(case, P):
     check(case, P)
 

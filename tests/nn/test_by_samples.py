@@ -94,7 +94,7 @@ def run(ranks, opt, case, alone=False):
         objective = nn.by_samples(objective, ranks)
     first = params = objective.network.init(1, whole[0])
     state, infos = opt.init(params, objective), []
-    for t in range(STEPS):
+    for t in range(STEPS if whole[0].ndim == 2 else 3):
         batch = whole if t % 2 else rows(whole, slice(0, N - 3))
         params, state, info = opt.step(params, state, objective, own(batch, ranks) if alone else batch, fold_in(3, t))
         infos.append(info)
