@@ -105,7 +105,7 @@ class Thread(Several):
 
     def _sum(self, own):
         parts = self._meet(own.copy())  # a rank may write into what it gave while others still read
-        return functools.reduce(operator.add, parts[1:], parts[0].copy())
+        return functools.reduce(operator.add, parts)
 
     def _rows(self, own, shares):
         return namespace(own).concat(self._meet(own.copy()), axis=0)

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 import nearlin as nl
+from nearlin._ranks import world
 
 
 def calls(ranks):
@@ -17,12 +18,13 @@ def calls(ranks):
     right = ranks.from_right(np.full(2, one), "right")
     found = {
         "sum": ranks.sum(np.full((3, 2), one), "sum").tolist(),
+        "columns": ranks.sum(np.arange(6.0).reshape(3, 2).T * one, "columns").tolist(),
         "number": float(ranks.sum(np.float64(one), "number")),
         "rows": rows[:, 0].tolist(),
         "all": [ranks.all(True, "true"), ranks.all(ranks.rank == 0, "first")],
         "decide": [ranks.decide(False, "false"), ranks.decide(ranks.rank == 0, "first")],
         "right": None if right is None else right.tolist(),
-        "broadcast": ranks.broadcast(np.full(2, one), "broadcast", root=ranks.size - 1).tolist(),
+        "broadcast": ranks.broadcast(np.arange(7) * one, "broadcast", root=ranks.size - 1).tolist(),
         "each": ranks.each("r" * ranks.rank, "each"),
     }
     return found, dict(ranks.bytes)
@@ -53,6 +55,7 @@ def neurons(ranks):
 def main(case, *options):
     with nl.World(check="check" in options) as ranks:
         if case == "calls":
+            world.LONGEST = 4  # sums and broadcasts go in parts
             found = ranks.each(calls(ranks), "found")
             if ranks.rank == 0:
                 print(found)

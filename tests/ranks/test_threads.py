@@ -9,6 +9,7 @@ import pytest
 
 import nearlin as nl
 from nearlin import _array
+from nearlin._ranks import launch
 
 SIZES = (1, 2, 3, 7)
 
@@ -91,6 +92,32 @@ def test_bytes_and_calls_are_counted_by_name():
         assert calls == {"product": 2, "number": 1, "rows": 1, "border": 1, "words": 1}
 
 
+def test_seconds_that_a_rank_waits_add_up():
+    def work(ranks):
+        for _ in range(3):
+            time.sleep(0.05 * ranks.rank)
+            ranks.all(True, "there")
+        return ranks.seconds["there"]
+
+    first, last = nl.together(2, work)
+    assert first > 0.14
+    assert last < first
+
+
+def test_the_environment_tells_who_was_launched(monkeypatch):
+    for name in (*launch.SIZES, *launch.RANKS):
+        monkeypatch.delenv(name, raising=False)
+    assert launch.launched() == (0, 1)
+    for rank, size in zip(launch.RANKS, launch.SIZES, strict=True):
+        with monkeypatch.context() as patch:
+            patch.setenv(size, "2")
+            patch.setenv(rank, "1")
+            assert launch.launched() == (1, 2)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert launch.launched() == (0, 1)
+
+
 @pytest.mark.parametrize("start", [nl.Alone, lambda: nl.together(1, lambda ranks: ranks)[0]], ids=["Alone", "together"])
 def test_one_rank_gets_its_own_arrays_back_and_counts_nothing(start):
     with start() as ranks:
@@ -112,7 +139,9 @@ def test_arrays_of_every_backend_come_back_on_theirs(be):
     assert all(np.allclose(be.numpy(x), gave(0) + gave(1), rtol=tol, atol=tol) for x in made)
 
 
-def test_walks_are_serial_on_every_rank():
+def test_walks_are_serial_on_every_rank(monkeypatch):
+    monkeypatch.setattr("nearlin._array.pool.blas_threads", lambda: 4)
+    assert _array.workers(gave(0)) == 4
     assert nl.together(2, lambda ranks: _array.workers(gave(0))) == [1, 1]
 
 
