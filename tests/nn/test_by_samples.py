@@ -296,12 +296,12 @@ def test_an_inverse_is_made_by_one_rank(name, monkeypatch):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
 def test_inputs_are_standardised_by_rows_of_moments(weights, bias):
-    """Of NumPy's mean and deviation; the last two features are constant, and zero."""
+    """Of NumPy's mean and deviation; the squares of a feature overflow, and the last two are constant, and zero."""
     objective, (x, y) = DEEP
-    x = x * [1.0, 3e-4, 1e3, 1.0, 0.0, 0.0] + [0.0, 5e-4, -7e4, 0.2, 3.0, 0.0]
+    x = x * [1.0, 3e-4, 1e200, 1.0, 0.0, 0.0] + [0.0, 5e-4, -7e201, 0.2, 3.0, 0.0]
     params, p = objective.network.init(1, x), np.full(N, 1 / N) if weights is None else weights / N
     mean = p @ x if bias else np.zeros(6)
-    deviation = np.sqrt(p @ (x - mean) ** 2)
+    deviation = np.sqrt(p @ (x - mean).astype("longdouble") ** 2).astype("float64")
     deviation[5] = 1.0
     if bias:
         deviation[4] = 1.0
