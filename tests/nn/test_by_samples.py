@@ -293,6 +293,14 @@ def test_an_inverse_is_made_by_one_rank(name, monkeypatch):
     assert counts[3] == counts[1]
 
 
+def test_derivatives_of_outputs_are_those_of_one_rank():
+    objective, (x, y) = DEEP
+    params, tangents = (objective.network.init(key, x) for key in (1, 2))
+    wanted = objective.at(params, (x, y)).jvp(tangents)
+    for found in nl.together(3, lambda ranks: nn.by_samples(objective, ranks).at(params, (x, y)).jvp(tangents)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-13)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
 def test_inputs_are_standardised_by_rows_of_moments(weights, bias):
