@@ -59,8 +59,8 @@ def _shared(estimate, there):
 
 def _smaller(estimate, name, option, there):
     """The largest power of two of one size that fits, if there is one."""
-    value = 1 << (getattr(estimate, name).bit_length() - 1)
-    while value >= 1:
+    value, least = 1 << (getattr(estimate, name).bit_length() - 1), estimate.outputs if name == "width" else 1
+    while value >= least:
         more = {"always_fresh": True, "all_rows": estimate.all_rows or estimate.rows} if name == "rows" else {}
         other = replace(estimate, **{name: value}, **more)
         if other.peak <= there and value < getattr(estimate, name):

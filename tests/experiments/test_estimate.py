@@ -311,6 +311,7 @@ BAD = {
     "width": (["xy.npz", "--width", 0], "--width"),
     "far too wide": (["xy.npz", "--width", 10**12], "what would fit: "),
     "far too many": (["--rows", 10**12, "--features", 1000, "--width", 10**5], "no smaller variant fits"),
+    "too many for each output": (["--rows", 10**12, "--features", 9, "--outputs", 3, "--width", 64], "no smaller variant fits"),
 }
 
 
