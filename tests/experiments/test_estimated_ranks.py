@@ -206,6 +206,9 @@ def test_what_a_run_refuses_is_refused_with_the_same_reason(name):
 def test_a_sketch_of_wide_groups_is_refused_for_many_ranks():
     with pytest.raises(ValueError, match="a sketch of 18 rows sums groups of 227 neurons, and a rank has 8; expected fewer"):
         estimate(rows=12, features=5, **REFUSED["groups"])
+    estimate(rows=16, features=5, width=2304, ranks=24, optimizer=NEAR)  # groups of 2304 // 24 = 96 neurons, all that a rank has
+    with pytest.raises(ValueError, match="sums groups of 96 neurons, and a rank has 88"):
+        estimate(rows=16, features=5, width=2304, ranks=25, optimizer=NEAR)
 
 
 def test_every_method_is_split_by_neurons_or_refused_in_a_sentence():

@@ -356,6 +356,7 @@ def test_plans_over_the_parameters_are_refused_with_the_reason():
 
 
 def test_more_ranks_than_blocks_of_neurons_are_refused():
+    nl.together(3, lambda ranks: nl.nn.by_neurons(objective(width=20), ranks))
     with pytest.raises(ValueError, match="there are 4 ranks, and the width 20 has 3 blocks of 8 neurons; expected at most"):
         nl.together(4, lambda ranks: nl.nn.by_neurons(objective(width=20), ranks))
 
