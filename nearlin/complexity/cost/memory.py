@@ -278,7 +278,7 @@ def gram_memory(
 def gram_phases(size, n, m, outputs, of=None):
     """The Gram matrices of all outputs: each from slopes side by side, some of the neurons at a time; then times X Xᵀ.
 
-    Those of a share of ``of`` neurons are summed over ranks, what is sent beside what comes back.
+    Of a share of ``of`` neurons what is sent, beside what comes back, takes no more than that.
     """
     one = size.one_block // size.item // n  # neurons
     own = min(m, -(-(of or m) // outputs))
@@ -291,7 +291,6 @@ def gram_phases(size, n, m, outputs, of=None):
             "block": size.made(size.one_block),
         },
         {"J Jᵀ": sums, "slopes": slopes},
-        *(({"J Jᵀ": (outputs - 1) * size.square, "sum over ranks": 2 * size.square},) if of else ()),
         {"J Jᵀ": 2 * outputs * size.square},
         {"J Jᵀ": outputs * size.square, "X Xᵀ": size.square},
     )
