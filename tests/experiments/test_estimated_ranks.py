@@ -97,6 +97,7 @@ def test_one_rank_is_sent_nothing_and_costs_what_it_did():
 # ------------------------------------------------------------------------------------------------------------- flops and peaks
 
 ROWS = {"rows": 800, "features": 64, "hidden": (128, 16, 128), "outputs": 64, "activation": "tanh"}
+FACTORS = {"rows": 60, "features": 200, "hidden": (300,), "outputs": 3, "activation": "tanh"}
 TALL = {"rows": 256, "features": 16, "width": 8192}
 MEASURED = [
     one(TALL, NEAR),
@@ -107,6 +108,8 @@ MEASURED = [
     one(ROWS, "adam"),
     one(ROWS, "kfac"),
     *planned(ROWS, "kfac"),
+    one(FACTORS, "kfac"),
+    *planned(FACTORS, "kfac"),
     one({**ROWS, "rows": 1600, "batch_size": 800, "dtype": "float32"}, "kfac"),
 ]  # fmt: skip
 MORE = [
