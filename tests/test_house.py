@@ -75,6 +75,13 @@ def test_exports_exist_and_are_documented(room):
             assert value.__doc__, f"nearlin.{room}.{name} has no docstring"
 
 
+def test_every_room_has_a_name_in_the_library_and_names_are_looked_up_once():
+    rooms = {m.name for m in pkgutil.iter_modules(nearlin.__path__) if m.ispkg and not m.name.startswith("_")}
+    assert rooms - {"sklearn"} == {name for name in nearlin.__all__ if inspect.ismodule(getattr(nearlin, name))}
+    assert [name for name in nearlin.__all__ if vars(nearlin).get(name) is not getattr(nearlin, name)] == []
+    assert sorted(dir(nearlin)) == sorted(set(dir(nearlin)) | set(nearlin.__all__))
+
+
 def test_every_module_says_what_it_is():
     modules = [m.name for m in pkgutil.walk_packages(nearlin.__path__, "nearlin.") if not m.name.endswith("__main__")]
     assert [name for name in modules if not importlib.import_module(name).__doc__] == []

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import nearlin as nl
 from nearlin import _array, nn
+from nearlin._ranks import Supposed
 from nearlin.steps import boundary
 
 HOST = np.zeros(1)
@@ -225,6 +226,17 @@ def test_a_step_leaves_blas_one_thread_where_the_machine_is_crowded(monkeypatch,
             assert set(seen) == {1 if crowded else before}
             assert _array.blas_threads() == before
             seen.clear()
+
+
+@pytest.mark.parametrize(("ranks", "threads"), [(1, 1), (2, 2)])
+def test_several_ranks_heed_no_crowd(monkeypatch, ranks, threads):
+    """Each would see another one, and what all make alike would differ in its last bits."""
+    monkeypatch.setattr(boundary, "crowded", lambda: True)
+    stepped = boundary.public_step(lambda self, params, state, objective: (params, state, _array.blas_threads()))
+    objective = nn.by_samples(nn.Objective(nn.MLP((4, 1)), nn.SquaredLoss()), Supposed(ranks))
+    opt, params = nl.optim.Adam(), objective.network.init(0, HOST)
+    with threadpool_limits(2, user_api="blas"):
+        assert stepped(opt, params, opt.init(params, objective), objective)[2] == threads
 
 
 def test_convolutions_leave_blas_one_thread():

@@ -51,6 +51,16 @@ class Alone:
         """This rank's slice of n things; see `shares`."""
         return self.shares(n, unit)[self.rank]
 
+    def fewest_and_most(self, n, unit=1):
+        """How many of n things the rank has that has fewest of them, and the one with most; of `shares`, without a list.
+
+        The last rank has one of the units that are left over, and lacks what may be missing of the last unit.
+        """
+        units, over = divmod(-(-n // unit), self.size)
+        last = n - min(n, (self.size - 1) * -(-n // unit) // self.size * unit)
+        others = [units * unit, (units + (over > 1)) * unit] if self.size > 1 else []
+        return min([last, *others]), max([last, *others])
+
     def sum(self, x, what):
         """The sum of the ranks' arrays ``x``, of one shape and dtype; ``what`` is its name in messages and counters."""
         return x

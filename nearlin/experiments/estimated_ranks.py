@@ -41,7 +41,7 @@ def sketch_rows(estimate):
 
 def most(n, ranks, unit=1):
     """How many of n things the rank has that has most of them; all, where there are fewer than ranks."""
-    return max(own.stop - own.start for own in Supposed(ranks).shares(n, unit)) if n >= ranks else n
+    return Supposed(ranks).fewest_and_most(n, unit)[1] if n >= ranks else n
 
 
 def sent(estimate, fresh=True, recalled=False, statistics_due=False, inverse_due=False, **kind):

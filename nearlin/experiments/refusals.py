@@ -13,7 +13,7 @@ def refusal(estimate, there):
     """Why the step of an `Estimate` does not fit into ``there`` bytes, and the changes with which it would."""
     part, largest = max(estimate.bytes.items(), key=lambda item: item[1])
     needs = f"a step of {estimate.optimizer} needs {in_words(estimate.peak)} ({part}: {in_words(largest)})"
-    fitting = [f"{words} ({in_words(other.peak)})" for words, other in alternatives(estimate, there) if other.peak <= there]
+    fitting = [f"{words} ({in_words(other.peak)})" for words, other in alternatives(estimate, there) if _fits(other, there)]
     advice = f"what would fit: {'; '.join(fitting)}" if fitting else "no smaller variant fits: expected less data"
     return f"{needs} and {'the GPU' if estimate.on_gpu else 'this machine'} has {in_words(there)}; {advice}"
 
@@ -25,6 +25,15 @@ def bytes_there(backend):
     like = np.empty(0) if unusable(backend) else prototype(backend)
     there = memory_next_to(like)
     return there if there is None or on_gpu(like) else max(0, there - (resident() or 0))
+
+
+def _fits(estimate, there):
+    """Whether ranks take a step, and each has room for it."""
+    try:
+        check(estimate)
+    except ValueError:
+        return False
+    return estimate.peak <= there
 
 
 def alternatives(estimate, there):
@@ -47,11 +56,7 @@ def _shared(estimate, there):
     ranks, most = 2 * estimate.ranks, estimate.rows if estimate.hidden else estimate.width
     while ranks <= most:
         other = replace(estimate, ranks=ranks)
-        try:
-            check(other)
-        except ValueError:
-            return
-        if other.peak <= there:
+        if _fits(other, there):
             yield f"--ranks {ranks}, each on a machine of its own", other
             return
         ranks *= 2
@@ -63,7 +68,7 @@ def _smaller(estimate, name, option, there):
     while value >= least:
         more = {"always_fresh": True, "all_rows": estimate.all_rows or estimate.rows} if name == "rows" else {}
         other = replace(estimate, **{name: value}, **more)
-        if other.peak <= there and value < getattr(estimate, name):
+        if value < getattr(estimate, name) and _fits(other, there):
             yield f"{option} {value}", other
             return
         value //= 2

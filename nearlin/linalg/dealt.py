@@ -57,16 +57,16 @@ def _tried(f, args):
 
 def owners(work, size):
     """The rank of each call, by its work."""
-    loads, found = [0] * size, [0] * len(work)
+    loads, found = [0] * min(size, len(work)), [0] * len(work)
     for i in sorted(range(len(work)), key=lambda i: -work[i]):
-        found[i] = min(range(size), key=loads.__getitem__)
+        found[i] = min(range(len(loads)), key=loads.__getitem__)
         loads[found[i]] += work[i]
     return found
 
 
 def largest_share(amounts, work, size):
     """The sum of ``amounts`` over the calls of the rank with most, of ``size`` to which calls of this ``work`` are dealt out."""
-    loads = [0] * size
+    loads = [0] * min(size, len(work))
     for amount, owner in zip(amounts, owners(work, size), strict=True):
         loads[owner] += amount
     return max(loads)

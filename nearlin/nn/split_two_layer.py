@@ -203,7 +203,7 @@ class SplitJacobian(TwoLayerJacobian):
 
 def check_groups(ranks, width, s, group):
     """`ValueError` where a ``group`` of neurons, of which a sketch of ``s`` rows has the sum, is wider than what a rank has."""
-    fewest = min(own.stop - own.start for own in ranks.shares(width, UNIT))
+    fewest, _ = ranks.fewest_and_most(width, UNIT)
     if group > fewest:
         found = f"a sketch of {s} rows sums groups of {group} neurons, and a rank has {fewest}"
         raise ValueError(f"{found}; expected fewer ranks or a larger sketch_size")

@@ -312,6 +312,8 @@ BAD = {
     "far too wide": (["xy.npz", "--width", 10**12], "what would fit: "),
     "far too many": (["--rows", 10**12, "--features", 1000, "--width", 10**5], "no smaller variant fits"),
     "too many for each output": (["--rows", 10**12, "--features", 9, "--outputs", 3, "--width", 64], "no smaller variant fits"),
+    "far too many for ranks": (["--rows", 10**12, "--features", 10, "--hidden", 64], "no smaller variant fits"),
+    "far too many ranks": (["--rows", 10**12, "--features", 10, "--hidden", 64, "--ranks", 10**11], "no smaller variant fits"),
 }
 
 

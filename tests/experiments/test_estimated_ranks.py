@@ -89,7 +89,7 @@ def test_what_depends_on_draws_is_not_told():
         assert next(iter(estimated(*case, 2).steps.values())).sent is None
 
 
-def test_one_rank_is_sent_nothing_and_costs_what_it_did():
+def test_one_rank_is_sent_nothing():
     for case in (one(WIDE, NEAR), one(FEW, "kfac"), *planned(FEW, "kfac")):
         assert all(step.sent == {} for step in estimated(case, 1).steps.values())
 
@@ -237,6 +237,15 @@ def test_more_ranks_are_proposed_where_a_step_does_not_fit():
     with pytest.raises(ValueError, match="what would fit") as found:
         estimate(**{**sizes, "optimizer": "kfac", "width": 2**14}, memory=2**30)
     assert "--ranks" not in str(found.value)
+
+
+def test_nothing_is_proposed_that_ranks_refuse():
+    """A batch of 32 rows would fit, whose sketch sums groups of 1365 neurons, where a rank has 1024."""
+    sizes = {"features": 64, "width": 2**16, "optimizer": NEAR, "ranks": 64}
+    assert replace(estimate(rows=128, **sizes), rows=32, all_rows=128).peak < 3.3e6
+    with pytest.raises(ValueError, match="what would fit: --dtype float32") as found:
+        estimate(rows=128, **sizes, memory=3.3e6)
+    assert "--batch-size" not in str(found.value)
 
 
 def test_the_command_prints_what_is_sent():

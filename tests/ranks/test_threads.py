@@ -9,7 +9,7 @@ import pytest
 
 import nearlin as nl
 from nearlin import _array
-from nearlin._ranks import launch
+from nearlin._ranks import Supposed, launch
 
 SIZES = (1, 2, 3, 7)
 
@@ -19,7 +19,7 @@ def gave(rank, shape=(5, 3)):
     return np.random.default_rng(rank).standard_normal(shape)
 
 
-@pytest.mark.parametrize(("n", "unit"), [(61, 1), (61, 8), (7, 8), (64, 8), (0, 1)])
+@pytest.mark.parametrize(("n", "unit"), [(61, 1), (61, 8), (65, 8), (7, 8), (64, 8), (0, 1)])
 @pytest.mark.parametrize("P", SIZES)
 def test_shares_are_even_in_order_and_all(n, unit, P):
     (shares, *_), own = nl.together(P, lambda ranks: ranks.shares(n, unit)), nl.together(P, lambda ranks: ranks.share(n, unit))
@@ -28,6 +28,8 @@ def test_shares_are_even_in_order_and_all(n, unit, P):
     lengths = [-(-(s.stop - s.start) // unit) for s in shares]
     assert max(lengths) - min(lengths) <= 1
     assert all(s.start % unit == 0 or s.start == n for s in shares)
+    sizes = [s.stop - s.start for s in shares]
+    assert Supposed(P).fewest_and_most(n, unit) == (min(sizes), max(sizes))
 
 
 @pytest.mark.parametrize("P", SIZES)
