@@ -87,14 +87,14 @@ def own(batch, ranks):
     return nn.OwnRows(batch[0][mine], mine), *batch[1:]
 
 
-def run(ranks, opt, case, alone=False):
+def run(ranks, opt, case, alone=False, steps=None):
     """What the parameters change by in some steps on all rows and mini-batches, flat, and every step's ``info``."""
     objective, whole = case
     if ranks is not None:
         objective = nn.by_samples(objective, ranks)
     first = params = objective.network.init(1, whole[0])
     state, infos = opt.init(params, objective), []
-    for t in range(STEPS if whole[0].ndim == 2 else 3):
+    for t in range(steps or (STEPS if whole[0].ndim == 2 else 3)):
         batch = whole if t % 2 else rows(whole, slice(0, N - 3))
         params, state, info = opt.step(params, state, objective, own(batch, ranks) if alone else batch, fold_in(3, t))
         infos.append(info)
@@ -106,9 +106,9 @@ def far(found, wanted):
 
 
 @functools.cache
-def serial(name):
+def serial(name, steps=None):
     """What `run` gives without ranks."""
-    return run(None, *CASES[name])
+    return run(None, *CASES[name], steps=steps)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -124,12 +124,19 @@ def test_steps_are_those_of_one_rank(name):
         assert [(info.accepted, info.reason) for info in made[0][1]] == [(info.accepted, info.reason) for info in infos]
 
 
-@pytest.mark.parametrize(
-    ("P", "name"),
-    [(7, "kfac-deep"), (7, "gn-kfac-conv"), (61, "mbf-sample-deep"), pytest.param(61, "gn-kfac-conv", marks=pytest.mark.nightly)],
-)
+@pytest.mark.parametrize(("P", "name"), [(7, "kfac-deep"), (7, "gn-kfac-conv"), (61, "mbf-sample-deep")])
 def test_steps_are_those_of_one_rank_on_many(P, name):
     assert far(nl.together(P, lambda ranks: run(ranks, *CASES[name], alone=True))[0][0], serial(name)[0]) < 1e-12
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("P", [2, 3, 7, 61])
+def test_five_steps_of_every_method_are_those_of_one_rank(P, name):
+    """On two ranks with whole inputs."""
+    made = nl.together(P, lambda ranks: run(ranks, *CASES[name], alone=P != 2, steps=STEPS))
+    assert far(made[0][0], serial(name, STEPS)[0]) < 1e-12
+    assert all(np.array_equal(found, made[0][0]) for found, _ in made)
 
 
 def test_a_warm_start_is_that_of_one_rank():
