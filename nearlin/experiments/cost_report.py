@@ -69,7 +69,7 @@ def print_estimate(estimate, stream=None):
     out.print()
     out.print(_parts("bytes", {kind: step.bytes for kind, step in estimate.steps.items()}, in_words))
     out.print()
-    if estimate.split:
+    if any(step.sent != {} for step in estimate.steps.values()):
         _print_sent(out, {kind: step.sent for kind, step in estimate.steps.items()})
     say(
         out,
@@ -85,7 +85,7 @@ def print_estimate(estimate, stream=None):
 
 def _ranks(estimate):
     if not estimate.split:
-        return None if estimate.ranks == 1 else f"{estimate.ranks}, more than rows: each takes the whole step"
+        return None if estimate.ranks == 1 else f"{estimate.ranks}, more than rows: each takes all of them"
     own = f"{estimate.own_rows} rows" if estimate.hidden else f"{estimate.neurons} neurons"
     return f"{estimate.ranks}; flops and bytes are those of the one that has most, {own}"
 

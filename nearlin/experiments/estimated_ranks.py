@@ -47,10 +47,11 @@ def most(n, ranks, unit=1):
 def sent(estimate, fresh=True, recalled=False, statistics_due=False, inverse_due=False, **kind):
     """Bytes by name that a step hands to every rank, or None where no formula tells them; see `cost.sent_by_neurons`."""
     item, passes = estimate.item, 1 if recalled else 2
-    if not estimate.split:
+    if estimate.ranks == 1:
         return {}
     if estimate.hidden:
-        return _by_samples(estimate, item, passes, fresh, recalled, statistics_due, inverse_due)
+        told = _by_samples(estimate, item, passes, fresh, recalled, statistics_due, inverse_due)
+        return told if estimate.split else {name: size for name, size in told.items() if name == "factors"}
     sizes, planned = (estimate.rows, estimate.outputs, item), estimate.preconditioner or estimate.route
     if planned is not None:
         return _solved(estimate, sizes, planned, passes, fresh, recalled)

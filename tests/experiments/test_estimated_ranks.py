@@ -32,6 +32,7 @@ SENT = [
     *(one(sizes, name) for sizes in (FEW, CLASSES) for name in ("sgd", "adam", "kfac")),
     *(one({**sizes, "batch_size": 30, "rows": 90}, name) for sizes in (FEW, CLASSES) for name in ("adam", "kfac")),
     *(case for sizes in (FEW, CLASSES) for case in planned(sizes, "kfac", "diagonal", "parameter-cg")),
+    one({**FEW, "rows": 2}, "kfac"),
 ]  # fmt: skip
 
 
@@ -258,7 +259,7 @@ def test_the_command_prints_what_is_sent():
     assert "3; flops and bytes are those of the one that has most, 401 neurons" in done.output
     assert re.search(r"^Gram matrix +32\.00 KiB", done.output, re.MULTILINE)
     done = run(cli, [*sizes, "--hidden", "9", "--ranks", "70", "--optimizer", "adam"])
-    assert "70, more than rows: each takes the whole step" in done.output
+    assert "70, more than rows: each takes all of them" in done.output
     assert "sent" not in done.output
     done = run(
         cli, [*sizes, "--width", "1201", "--activation", "tanh", "--ranks", "2", "--optimizer", GN, "--set", "plan=pivoted"]
