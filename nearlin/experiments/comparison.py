@@ -106,7 +106,11 @@ def _compared(problem, configs, seeds, folder, progress):
     """The `Comparison` of all runs, written into ``folder``."""
     runs, failures, name, number = {}, {}, next(iter(configs)), itertools.count()
     total = len(seeds) * len(configs)
-    kept = "loses all runs, as no folder was given" if folder is None else f"leaves all steps so far in {folder / FILE}"
+    kept = (
+        "loses all runs, as no folder was given"
+        if folder is None
+        else f"leaves all steps so far in {folders.quoted(folder / FILE)}"
+    )
     try:
         with bar(total, numbered("run", total), lambda: f"Ctrl-C ends the comparison, and {kept}", shown=progress) as show:
             for seed in seeds:

@@ -13,7 +13,7 @@ from nearlin._array import fold_in, gpu_facts, namespace, on_gpu, synchronize, u
 from nearlin.experiments.batches import Batches
 from nearlin.experiments.config import Config
 from nearlin.experiments.environment import threads, versions
-from nearlin.experiments.folders import shielded
+from nearlin.experiments.folders import quoted, shielded
 from nearlin.experiments.problems import Problem
 from nearlin.experiments.progress import bar
 from nearlin.experiments.records import Record, gradients, line, no_way_on, relative, told
@@ -111,7 +111,7 @@ class Trainer:
             return "Ctrl-C ends the run; the exception that it raises holds the complete steps"
         if not self.snapshot.step:
             return "Ctrl-C ends the run before its first step, and leaves nothing"
-        return f"Ctrl-C ends the run, and leaves its complete steps in {self.folder.checkpoint}, for --resume"
+        return f"Ctrl-C ends the run, and leaves its complete steps in {quoted(self.folder.checkpoint)}, for --resume"
 
     @unguarded()
     def again(self, ended):

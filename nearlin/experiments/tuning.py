@@ -144,7 +144,11 @@ def _tuned(problem, optimizers, most, search, folder, progress):
     """The `Tuning` of all searches, written into ``folder`` after every run."""
     searches, name, unwritten = {}, optimizers[0], []
     total = most * len(optimizers)
-    kept = "loses all runs, as no folder was given" if folder is None else f"leaves the complete runs in {folder / FILE}"
+    kept = (
+        "loses all runs, as no folder was given"
+        if folder is None
+        else f"leaves the complete runs in {folders.quoted(folder / FILE)}"
+    )
 
     def note(search):
         searches[name] = search

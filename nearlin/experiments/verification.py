@@ -131,7 +131,9 @@ def _promise(folder, verdicts):
     """What Ctrl-C would leave."""
     if not verdicts:
         return "Ctrl-C ends the verification before its first verdict, and leaves nothing"
-    kept = "loses it, as no folder was given" if folder is None else f"leaves what was measured in {folder / JSON}"
+    kept = (
+        "loses it, as no folder was given" if folder is None else f"leaves what was measured in {folders.quoted(folder / JSON)}"
+    )
     return f"Ctrl-C ends the verification, and {kept}"
 
 

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import re
+import shlex
 import signal
 from functools import partial
 from pathlib import Path
@@ -46,15 +47,15 @@ def interrupted_at(monkeypatch):
 
 def promised(sentence):
     """The file in which a promise says that things will be, or None."""
-    found = re.search(r"leaves .+ in (\S+?)(, for --resume)?$", sentence)
-    return found and Path(found[1])
+    found = re.search(r"leaves .+? in (.+?)(, for --resume)?$", sentence)
+    return found and Path(*shlex.split(found[1]))
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_train_keeps_the_complete_steps(tmp_path, interrupted_at, k):
     said = interrupted_at(loop, k)
     with pytest.raises(Interrupted) as caught:
-        train((X, Y), out=tmp_path / "run", optimizer="sgd", **TINY)
+        train((X, Y), out=tmp_path / "my run", optimizer="sgd", **TINY)
     if k == 0:
         assert said == ["Ctrl-C ends the run before its first step, and leaves nothing"]
         assert list(tmp_path.iterdir()) == []
@@ -77,7 +78,7 @@ def test_train_without_a_folder_raises_the_complete_steps(interrupted_at):
 def test_compare_keeps_all_steps(tmp_path, interrupted_at, k):
     said = interrupted_at(comparison, k)
     with pytest.raises(KeyboardInterrupt, match="what was done is in"):
-        comparison.compare((X, Y), ["sgd", "adam"], out=tmp_path / "run", **TINY)
+        comparison.compare((X, Y), ["sgd", "adam"], out=tmp_path / "my run", **TINY)
     content = json.loads(promised(said[-1]).read_text())
     assert sum(len(run["records"]) for runs in content.values() for run in runs) == k
 
@@ -88,7 +89,7 @@ def test_compare_leaves_nothing_before_its_first_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(nl.optim.SGD, "step", pressed)
     with pytest.raises(KeyboardInterrupt, match=r"Interrupted in sgd after 0 complete steps; nothing was written$"):
-        comparison.compare((X, Y), ["sgd", "adam"], out=tmp_path / "run", progress=False, **TINY)
+        comparison.compare((X, Y), ["sgd", "adam"], out=tmp_path / "my run", progress=False, **TINY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,7 +101,7 @@ def test_compare_leaves_nothing_before_its_first_step(tmp_path, monkeypatch):
 def test_who_was_to_run_first_is_named(tmp_path, interrupted_at, room, call, says):
     interrupted_at(room, 0)
     with pytest.raises(KeyboardInterrupt, match=f"Interrupted in sgd after 0 complete {says}$"):
-        call((X, Y), ["sgd", "adam"], out=tmp_path / "run", **TINY)
+        call((X, Y), ["sgd", "adam"], out=tmp_path / "my run", **TINY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +109,7 @@ def test_who_was_to_run_first_is_named(tmp_path, interrupted_at, room, call, say
 def test_tune_keeps_the_complete_runs(tmp_path, interrupted_at, k):
     said = interrupted_at(tuning, k)
     with pytest.raises(KeyboardInterrupt, match="complete runs; they are in"):
-        tuning.tune((X, Y), ["sgd"], out=tmp_path / "run", **TINY)
+        tuning.tune((X, Y), ["sgd"], out=tmp_path / "my run", **TINY)
     content = json.loads(promised(said[-1]).read_text())
     assert len(content["optimizers"]["sgd"]["runs"]) == (k - 1) // 3
 
@@ -116,14 +117,14 @@ def test_tune_keeps_the_complete_runs(tmp_path, interrupted_at, k):
 def test_verify_keeps_what_was_measured(tmp_path, interrupted_at):
     pytest.importorskip("matplotlib")
     said = interrupted_at(verification, 2)
-    assert verification.verify(CLAIMS, out=tmp_path / "run").interrupted
+    assert verification.verify(CLAIMS, out=tmp_path / "my run").interrupted
     verdicts = [claim["verdict"] for claim in json.loads(promised(said[-1]).read_text())["claims"]]
     assert verdicts == ["holds", "not measured"]
 
 
 def test_verify_leaves_nothing_before_its_first_verdict(tmp_path, interrupted_at):
     said = interrupted_at(verification, 1)
-    found = verification.verify(CLAIMS, out=tmp_path / "run")
+    found = verification.verify(CLAIMS, out=tmp_path / "my run")
     assert (found.interrupted, found.folder, found.files) == (True, None, ())
     assert said[-1].endswith("leaves nothing")
     assert list(tmp_path.iterdir()) == []
@@ -239,7 +240,7 @@ def test_a_disk_that_is_full_costs_no_comparison_and_no_search(tmp_path, monkeyp
 
 
 def test_the_promise_of_a_run_that_goes_on_holds_from_the_start(tmp_path, interrupted_at):
-    done = train((X, Y), out=tmp_path / "run", optimizer="sgd", progress=False, **TINY)
+    done = train((X, Y), out=tmp_path / "my run", optimizer="sgd", progress=False, **TINY)
     said = interrupted_at(loop, 0)
     with pytest.raises(Interrupted):
         training.run((X, Y), {"steps": 5}, resume=done.checkpoint, out=done.folder)
