@@ -250,7 +250,7 @@ def test_convolutions_leave_blas_one_thread():
 
 
 @pytest.mark.parametrize(("ready", "crowded"), [(1, False), (3, False), (4, True), (40, True), (None, False)])
-def test_crowded_is_more_than_a_thread_beside_those_of_blas(monkeypatch, ready, crowded):
+def test_crowded_is_more_than_a_thread_beside_those_of_the_cores(monkeypatch, ready, crowded):
     """By the first of ready/all, the fourth word of Linux's load averages; nothing elsewhere."""
 
     def load_averages(path):
@@ -259,7 +259,7 @@ def test_crowded_is_more_than_a_thread_beside_those_of_blas(monkeypatch, ready, 
         return io.StringIO(f"9.75 9.50 9.25 {ready}/812 4711\n")
 
     monkeypatch.setattr(_array.pool, "open", load_averages, raising=False)
-    monkeypatch.setattr(_array.pool, "blas_threads", lambda: 2)
+    monkeypatch.setattr(_array.pool.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(_array.pool.time, "monotonic", lambda: 0.04)
     _array.pool._ready.cache_clear()
     assert _array.crowded() is crowded

@@ -53,13 +53,12 @@ def _one_thread(libraries):
 
 
 def crowded():
-    """Whether more threads are ready to run than BLAS has, and one: its threads wait for each other by spinning, and for a turn.
+    """Whether more threads are ready to run than cores, and one: those of BLAS wait for each other by spinning, and for a turn.
 
     As Linux says, which is asked `LOOKS` times a second at most; elsewhere never. What it decides may move the last bits of
     products, where BLAS has several threads.
     """
-    ready = _ready(int(LOOKS * time.monotonic()))
-    return ready > 2 and ready > blas_threads() + 1  # the first spares the question to BLAS
+    return _ready(int(LOOKS * time.monotonic())) > os.cpu_count() + 1
 
 
 @functools.lru_cache(maxsize=1)

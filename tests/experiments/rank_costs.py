@@ -8,6 +8,8 @@ import json
 import sys
 import tracemalloc
 
+from threadpoolctl import threadpool_limits
+
 import nearlin as nl
 from nearlin.complexity import counting
 from nearlin.experiments.batches import Batches
@@ -65,7 +67,8 @@ def costs(case, ranks):
 
 def main(cases):
     with nl.World() as ranks:
-        found = [ranks.each(costs(case, ranks), "costs") for case in json.loads(cases)]
+        with threadpool_limits(1):  # each thread has blocks of its own
+            found = [ranks.each(costs(case, ranks), "costs") for case in json.loads(cases)]
         if ranks.rank == 0:
             print(json.dumps(found))
 
