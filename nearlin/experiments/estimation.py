@@ -256,7 +256,7 @@ class Estimate:
             sizes = (self.features, *self.hidden, self.outputs)
             net = cost.Perceptron(
                 sizes, self.own_rows, self.dtype, self.activation, self.labels, self.backend == "numpy",
-                self.ranks if self.split else 1, self.rows, self.all_rows is not None,
+                self.ranks, self.rows, self.all_rows is not None,
             )  # fmt: skip
             if self.optimizer == "gauss-newton":
                 return cost.gauss_newton_on_perceptron(

@@ -44,7 +44,7 @@ def _shared_by(objective):
 def _in_a_crowd(params, objective):
     """On a crowded machine a context in which BLAS has one thread, and large products go by workers.
 
-    Beside four busy processes on two cores steps of small networks took 10 to 37 times as long without it, 3.5 at most with it.
+    Beside four busy processes on two cores steps of small networks took 10 to 37 times as long without it, 2 to 5 with it.
     Of several ranks each would see another crowd, the others among it, and make other last bits of what all of them make alike.
     """
     several = getattr(getattr(objective, "ranks", None), "size", 1) > 1

@@ -109,8 +109,8 @@ MEASURED = [
     one(ROWS, "adam"),
     one(ROWS, "kfac"),
     *planned(ROWS, "kfac"),
-    one(FACTORS, "kfac"),
-    *planned(FACTORS, "kfac"),
+    *(one({**FACTORS, "rows": n}, "kfac") for n in (60, 1)),  # one row is not split, and inverses are handed round all the same
+    *(case for n in (60, 1) for case in planned({**FACTORS, "rows": n}, "kfac")),
     one({**ROWS, "rows": 1600, "batch_size": 800, "dtype": "float32"}, "kfac"),
 ]  # fmt: skip
 MORE = [

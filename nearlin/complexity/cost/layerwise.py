@@ -266,7 +266,7 @@ def layerwise_step(name, net, layers, statistics_due=False, inverse_due=False, r
     passes = {"kfac": 3 * net.rows + net.signals - net.slopes, "tnt": 4 * net.rows + net.gradient - net.slopes}
     return {
         **step,
-        "statistics": statistics_due * (total.statistics + (ranks > 1) * sum(map(_packing, layers))),
+        "statistics": statistics_due * (total.statistics + (net.loss_rows > net.rows) * sum(map(_packing, layers))),
         "labels": statistics_due * passes.get(name, 0),
         "inverse": inverse_due * _of_one([cost.inverse for cost in costs], layers, ranks),
         "direction": _of_one([cost.direction for cost in costs], layers, ranks, WORTH),

@@ -154,7 +154,7 @@ class _Step:
 
     def handed_round(self, traces):
         """Of ranks all eigenvectors, and what they come in, beside this one's and what these are sent in."""
-        if not self.net.split:
+        if self.net.ranks == 1:
             return []
         cubes = [k**3 for o, D in self.net.shapes for k in (D, o)]
         own = largest_share([self.net.item * k * k for o, D in self.net.shapes for k in (D, o)], cubes, self.net.ranks)

@@ -75,8 +75,8 @@ class Perceptron:
 
     @property
     def split(self):
-        """Whether samples are split over ranks."""
-        return self.ranks > 1
+        """Whether samples are split over ranks: fewer than ranks are not, whose inverses are dealt out all the same."""
+        return self.n < self.all
 
     @property
     def all(self):
@@ -210,6 +210,6 @@ def _inverse_phases(net, squares, before, due):
     for sofar, shape in zip([0, *accumulate(squares)], net.shapes if due else (), strict=False):
         G, A = (net.item * k * k * (large if k > STACKED else 7) for k in shape)
         yield before | {"new inverses": sofar, "factorisation": max(A, net.item * shape[1] ** 2 + G)}
-    if net.split and due:
+    if net.ranks > 1 and due:
         own = largest_share(squares, [o**3 + D**3 for o, D in net.shapes], net.ranks)
         yield before | {"new inverses": sum(squares), "handed round": sum(squares) + 2 * own}
