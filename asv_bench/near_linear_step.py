@@ -161,7 +161,7 @@ def memory_row(n, m):
 def peak_of_a_step(n, m):
     """GB above the interpreter, of a fresh and a reused step."""
     before = high_water()
-    near_linear_run(nl.optim.NearLinearGaussNewton(), *problem(n, m, "float32"), 2)
+    near_linear_run(nl.optim.NearLinearGaussNewton(sketch_size=1.5), *problem(n, m, "float32"), 2)
     return (high_water() - before) / 2**20
 
 
@@ -178,7 +178,7 @@ MEASURED = ("fresh", "reused", "gram_matvec", "forward")
 def serve(n, m):
     """Print milliseconds of each of `MEASURED`, minima of some calls, for every line that comes in."""
     objective, params, batch = problem(n, m, "float32")
-    opt = nl.optim.NearLinearGaussNewton()
+    opt = nl.optim.NearLinearGaussNewton(sketch_size=1.5)
     state, J = opt.init(params, objective), objective.at(params, batch).jacobian()
     later, kept, _ = opt.step(params, state, objective, batch, key=0)
     calls = (
@@ -241,7 +241,7 @@ def torch_rows(n, m, rounds):
     torch.set_num_threads(min((1, 2), key=lambda threads: (torch.set_num_threads(threads), median_of(adam_step, 3))[1]))
     for _ in range(rounds):
         theirs += [seconds(adam_step)[0] for _ in range(3)]
-        near += near_linear_run(nl.optim.NearLinearGaussNewton(), objective, params, batch, 6)[1:]
+        near += near_linear_run(nl.optim.NearLinearGaussNewton(sketch_size=1.5), objective, params, batch, 6)[1:]
         ours += near_linear_run(nl.optim.Adam(), objective, params, batch, 4)[1:]
     theirs, ours, near = map(statistics.median, (theirs, ours, near))
     print(f"\nn={n}, m={m}, d=16, float32: near-linear step (R reused) / first-order step")
@@ -291,7 +291,7 @@ def timed(store):
 def preconditioner_table(n, m):
     """What no sketch, a closed-form kernel and a frozen Gram matrix do for the same systems, at the start and after 3 steps."""
     objective, params, batch = problem(n, m, "float64")
-    opt = nl.optim.NearLinearGaussNewton()
+    opt = nl.optim.NearLinearGaussNewton(sketch_size=1.5)
     state, later = opt.init(params, objective), params
     for t in range(3):
         later, state, _ = opt.step(later, state, objective, batch, key=t)

@@ -17,7 +17,7 @@ from nearlin.linalg import PivotedCholesky, cg, nearby_groups, pivoted_blocks, s
 from nearlin.nn import FactorEntries, KernelEntries
 
 EPSILON, D = 1 / 6, 16
-METHODS = {name: partial(nl.optim.NearLinearGaussNewton, preconditioner=name) for name in ("auto", "sketch", "pivoted")}
+METHODS = {name: partial(nl.optim.NearLinearGaussNewton, preconditioner=name) for name in ("auto", "sketch", "kernel", "pivoted")}
 
 
 def measured(name, **given):

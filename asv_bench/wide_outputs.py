@@ -20,8 +20,8 @@ import nearlin as nl
 
 LIMIT = 1.1
 METHODS = {
-    "NearLinearGaussNewton, R reused": nl.optim.NearLinearGaussNewton(),
-    "NearLinearGaussNewton, R fresh": nl.optim.NearLinearGaussNewton(reuse=False),
+    "NearLinearGaussNewton, R reused": nl.optim.NearLinearGaussNewton(preconditioner="sketch"),
+    "NearLinearGaussNewton, R fresh": nl.optim.NearLinearGaussNewton(preconditioner="sketch", reuse=False),
     "GaussNewton, sketch": nl.optim.GaussNewton(epsilon=1 / 6, plan="sketch"),
     "GaussNewton, kernel": nl.optim.GaussNewton(epsilon=1 / 6, plan="kernel"),
 }

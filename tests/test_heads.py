@@ -376,9 +376,20 @@ def fresh_columns(net, K, k):
     return {"fresh": sum(by_columns(net, K, k, True).values()) - sum(by_columns(net, K, k).values())}
 
 
+def by_kernel(net, K, s, fresh=False):
+    return cost.near_linear_step(net, K, fresh, recalled=True, preconditioner="kernel")
+
+
+def fresh_kernel(net, K, s):
+    """What a fresh R of the kernel adds."""
+    return {"fresh": sum(by_kernel(net, K, s, True).values()) - sum(by_kernel(net, K, s).values())}
+
+
 WIDE = [
     *((stem, "step", count, "sketch") for stem, count in STEPS.items()),
     ("near_linear_gauss_newton", "fresh R", fresh, "sketch"),
+    ("near_linear_gauss_newton", "step", by_kernel, "kernel"),
+    ("near_linear_gauss_newton", "fresh R", fresh_kernel, "kernel"),
     ("near_linear_gauss_newton", "step", by_columns, "pivoted"),
     ("near_linear_gauss_newton", "fresh F", fresh_columns, "pivoted"),
 ]
@@ -387,7 +398,7 @@ WIDE = [
 def off(terms, occasion, count, how):
     """By how much leading terms miss the count, at worst."""
     worst = 0.0
-    for n, d, m, K, s in REGIMES if how == "sketch" else COLUMNS[occasion]:
+    for n, d, m, K, s in COLUMNS[occasion] if how == "pivoted" else REGIMES:
         whole = {"n": n, "d": d, "m": m, "K": K, "s": cost.sketched_neurons(m, s), "N": n * m * d, "preconditioner": how}
         whole |= {"k": s, "b": min(max(s / 8, 16), 512, s)}
         flops = sum(count(cost.two_layer(n, d, m, block=m), K, s).values())
@@ -407,7 +418,10 @@ def test_leading_terms_of_wide_networks(stem, occasion, count, how):
 
 
 @pytest.mark.parametrize(("n", "d", "m"), [(512, 16, 16384), (2048, 16, 65536), (1024, 64, 262144), (4096, 8, 8192)])
-@pytest.mark.parametrize(("stem", "how"), [*((stem, "sketch") for stem in STEPS), ("near_linear_gauss_newton", "pivoted")])
+@pytest.mark.parametrize(
+    ("stem", "how"),
+    [*((stem, "sketch") for stem in STEPS), *(("near_linear_gauss_newton", how) for how in ("kernel", "pivoted"))],
+)
 def test_bounds_on_memory_hold_and_are_not_loose(stem, how, n, d, m):
     if stem == "near_linear_gauss_newton":
         forms = itertools.product((True, False), repeat=2)
@@ -416,7 +430,7 @@ def test_bounds_on_memory_hold_and_are_not_loose(stem, how, n, d, m):
         found = sum(cost.gram_memory(n, d, m).values())
     group = min(n * m, GROUP_BYTES // 8)
     whole = {"n": n, "d": d, "m": m, "s": cost.sketched_neurons(m, 3 * n // 2), "G": group, "B": n * cost.neurons_per_block(n)}
-    whole |= {"k": min(n, math.ceil(math.sqrt(2 * m * d))), "preconditioner": how}
+    whole |= {"k": min(n, math.ceil(math.sqrt(2 * m * d))), "preconditioner": how, "T": min(n * n, 2**16)}
     bound = 8 * float(said(heads.terms(head(stem)), "", "floats at the peak", (whole, {}, {}))["at most"])
     assert bound / 1.6 <= found <= bound
 

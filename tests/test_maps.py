@@ -41,7 +41,8 @@ def test_a_vector_and_images_have_rows_too(tmp_path):
         np.testing.assert_array_equal(_array.rows_of(mapped(tmp_path / "x.npy"), slice(2, 7)), x[2:7])
 
 
-def test_chunks_are_8_mb_and_cover_all_rows(tmp_path):
+def test_chunks_are_at_most_8_mb_even_and_cover_all_rows(tmp_path):
+    """Even: some BLAS rounds products of a last few rows in another way than those of many."""
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", "float64", (5000, 784))
     del x
     x = mapped(tmp_path / "x.npy")
@@ -50,9 +51,11 @@ def test_chunks_are_8_mb_and_cover_all_rows(tmp_path):
         assert [i for rows in chunks for i in range(rows.start, rows.stop)] == list(range(5000))
         assert len(chunks) == 4
         assert all(rows.start % multiple == 0 for rows in chunks)
-        assert all((rows.stop - rows.start) * 784 * 8 <= 2**23 for rows in chunks)
+        sizes = [rows.stop - rows.start for rows in chunks]
+        assert max(sizes) * 784 * 8 <= 2**23
+        assert max(sizes) - min(sizes) <= 4 * (multiple - 1)
     assert _array.row_chunks(np.empty((5000, 784))) == [slice(0, 5000)]
-    np.testing.assert_array_equal(_array.by_rows(lambda rows: rows.shape[0] + rows[:, 0], x)[[0, -1]], [1337.0, 989.0])
+    np.testing.assert_array_equal(_array.by_rows(lambda rows: rows.shape[0] + rows[:, 0], x)[[0, -1]], [1250.0, 1250.0])
 
 
 @pytest.mark.parametrize("left", [0, 100, 128 + 24 * 17 + 5])

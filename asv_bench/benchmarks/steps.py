@@ -5,8 +5,8 @@ import nearlin as nl
 from .common import BACKENDS, WIDTHS, Timed, geometric, like, normal, problem, wait
 
 OPTIMIZERS = {
-    "NearLinearGaussNewton, R fresh": nl.optim.NearLinearGaussNewton(reuse=False),
-    "NearLinearGaussNewton, R reused": nl.optim.NearLinearGaussNewton(),
+    "NearLinearGaussNewton, R fresh": nl.optim.NearLinearGaussNewton(preconditioner="sketch", reuse=False),
+    "NearLinearGaussNewton, R reused": nl.optim.NearLinearGaussNewton(preconditioner="sketch"),
     "GaussNewton": nl.optim.GaussNewton(),
     "GramGaussNewton": nl.optim.GramGaussNewton(),
     "NaturalGradient": nl.optim.NaturalGradient(),

@@ -11,7 +11,7 @@ from operator import index
 import numpy as np
 
 from nearlin._array.backends import is_numpy, namespace
-from nearlin._array.blocks import block_length, joined, slices
+from nearlin._array.blocks import block_length, even_step, joined, slices
 
 
 def is_map(x):
@@ -79,7 +79,8 @@ def row_chunks(x, multiple=1, rows=None):
     start, stop, _ = (rows or slice(None)).indices(x.shape[0])
     if not is_map(x):
         return [slice(start, stop)]
-    step = max(1, block_length(x.nbytes // max(1, x.shape[0]), x) // multiple) * multiple
+    most = max(1, block_length(x.nbytes // max(1, x.shape[0]), x) // multiple) * multiple
+    step = even_step(stop - start, most, multiple)  # BLAS rounds a product of few rows in another way
     return [slice(start + s.start, start + s.stop) for s in slices(stop - start, step)]
 
 

@@ -1,7 +1,8 @@
 """What stands for the Hessian, and how its system is solved: moments, Kronecker factors, bounds of smoothness, Gram systems."""
 
 from nearlin.curvature.direct import DirectFactor, direct_factor, direct_matrices
-from nearlin.curvature.gram_solve import DampedGram, GramSolution, gram_solve
+from nearlin.curvature.gram_solve import DampedGram, GramSolution, gram_solve, smoothed_cg
+from nearlin.curvature.kernel_gram import KERNEL, LimitKernel
 from nearlin.curvature.kronecker_curvature import (
     DiagonalLayer,
     KroneckerCurvature,
@@ -39,10 +40,10 @@ __all__ = [
     "blend_outer", "block_rows", "from_rows", "sample_moment",
     "Seen", "Targets", "check_smooth", "deviation", "input_bound", "input_size", "join_seen",
     "layer_constants", "target_range", "trace_input_size",
-    "DampedGram", "GramSolution", "gram_solve",
+    "DampedGram", "GramSolution", "gram_solve", "smoothed_cg",
     "DirectFactor", "direct_factor", "direct_matrices",
     "Accuracy", "ParameterSide", "Pull", "SampleSide", "Solution",
     "ROUTES", "Applied", "Kept", "Preconditioning", "Route", "Setting", "near", "too_rough",
     "AGAIN", "HORIZON", "Experience", "Plan", "Planner",
-    "PivotedColumns", "PivotedGram", "SketchedGram", "Sketches",
+    "KERNEL", "LimitKernel", "PivotedColumns", "PivotedGram", "SketchedGram", "Sketches",
 ]  # fmt: skip

@@ -14,7 +14,9 @@ import math
 from typing import NamedTuple
 
 from nearlin._array import check_system, namespace
+from nearlin.linalg.cg import cg
 from nearlin.linalg.operators import axpy, norm
+from nearlin.linalg.smoothing import Smoothing
 from nearlin.linalg.solve_info import Exit, SolveInfo
 
 PROGRESS = 0.9  # a correction that leaves more of the residual than this share is the last one
@@ -119,3 +121,16 @@ class DampedGram:
         step = self.adjoint or self.J.rmatvec(g)
         cast = lambda a: namespace(a).astype(a, like.dtype, copy=False)  # noqa: E731
         return cast(g), tuple(map(cast, step))
+
+
+def smoothed_cg(operator, b, rtol, **options):
+    """`cg` on a `DampedGram` that goes on to the best combination of its iterates, and ends by its residual, `Smoothing`.
+
+    Returns g and `SolveInfo`; the operator's sums are of the same g.
+    """
+    smooth = Smoothing(b, rtol, operator.sums)
+    g, info = cg(operator, b, rtol=rtol, certify=False, on_step=operator.accumulate, stop=smooth, **options)
+    if smooth.steps and smooth.steps == info.iterations:
+        operator.replace(smooth.images)
+        return smooth.x, info
+    return g, info

@@ -64,6 +64,8 @@ class PivotedGram(NamedTuple):
     seconds: float = math.inf
     settled: bool = False
 
+    smoothed = True  # the residual goes up and down on the way
+
     @property
     def scale(self):
         """The mean of the kernel's diagonal."""

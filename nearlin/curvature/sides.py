@@ -20,8 +20,8 @@ import math
 from typing import NamedTuple
 
 from nearlin._array import cached_property, namespace, widest
-from nearlin.curvature.gram_solve import DampedGram, gram_solve
-from nearlin.linalg import Exit, SlowProgress, Smoothing, SolveInfo, axpy, cg, craig, eps_of, inner, lsqr, norm
+from nearlin.curvature.gram_solve import DampedGram, gram_solve, smoothed_cg
+from nearlin.linalg import Exit, SlowProgress, SolveInfo, axpy, cg, craig, eps_of, inner, lsqr, norm
 from nearlin.nn import ravel, unravel, without_biases
 
 ROUGH = 1e-2  # accuracy of a solve in a lower precision, of which corrections make any other
@@ -178,11 +178,7 @@ class SampleSide:
             if P.exact:
                 u, info = P(c), SolveInfo(0.0, 0, 0, Exit.CONVERGED, 1.0)
             elif how.solver == "cg":
-                smooth = Smoothing(c, options["rtol"], operator.sums)
-                u, info = cg(operator, c, preconditioner=P, certify=False, on_step=operator.accumulate, stop=smooth, **options)
-                if smooth.steps and smooth.steps == info.iterations:
-                    u = smooth.x
-                    operator.replace(smooth.images)
+                u, info = smoothed_cg(operator, c, preconditioner=P, **options)
             else:
                 method = lsqr if how.solver == "lsqr" else craig
                 (operator.adjoint, u), info = method(J, c, shift, P.triangular, **options)

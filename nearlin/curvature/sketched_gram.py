@@ -27,14 +27,16 @@ class SketchedGram(NamedTuple):
     damping: float
     scale: float  # tr(G̃)/n
     oversampling: float  # sketch rows per n
-    sketch: str
+    of: str  # the distribution of the sketch, or "kernel"
     how: str  # the factorisation
     effort: float = math.inf  # iterations per ln(1/ε) of the step that built it
+
+    smoothed = False  # few iterations, in which the residual falls
 
     @property
     def described(self):
         """In words."""
-        return f"{self.sketch}, {self.how}"
+        return f"{self.of}, {self.how}"
 
     def operator(self, rows):
         """r → R⁻¹R⁻ᵀ r for r (n c,), the same for every output with neurons of its own; ``rows`` is n c."""
@@ -83,7 +85,7 @@ class Sketches:
 
     def known(self, P):
         """P, where it was built for these inputs, by this sketch, in this dtype; else None."""
-        alike = isinstance(P, SketchedGram) and P.sketch == repr(self.sketch) and P.R.dtype == self.J.dtype
+        alike = isinstance(P, SketchedGram) and P.of == repr(self.sketch) and P.R.dtype == self.J.dtype
         return P if alike and same((P.x,), (self.x,)) else None
 
     def at(self, P, damping):
@@ -135,8 +137,17 @@ class Sketches:
         """What G̃ and R take."""
         return ROUTES["sketch"].bytes(self.J)
 
+    @property
+    def outweighs_products(self):
+        """Whether R takes more flops than a product with J Jᵀ."""
+        return self._build.matmul + self._build.cholesky > self.J.product_work().thin
+
+    @property
+    def _build(self):
+        return ROUTES["sketch"].build_work(self.J, self._rows)
+
     def seconds(self, rates, epsilon):
         """Predicted time of a step's linear algebra."""
         route, J = ROUTES["sketch"], self.J
-        build, each = route.build_work(J, self._rows), J.product_work() + route.apply_work(J)
-        return rates.seconds(1 / HORIZON * build + route.effort * math.log(1 / epsilon) * each, J.dtype)
+        each = J.product_work() + route.apply_work(J)
+        return rates.seconds(1 / HORIZON * self._build + route.effort * math.log(1 / epsilon) * each, J.dtype)

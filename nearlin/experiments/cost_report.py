@@ -113,8 +113,8 @@ def _route(planned):
 def _preconditioner(planned):
     if planned is None:
         return None
-    name = "sketch" if planned.name == "sketch" else f"{planned.rank} pivoted columns of the kernel"
-    return f"{name}, as planned for the first step"
+    named = {"sketch": "sketch", "kernel": "the limit kernel", "pivoted": f"{planned.rank} pivoted columns of the kernel"}
+    return f"{named[planned.name]}, as planned for the first step"
 
 
 def _network(estimate):

@@ -39,14 +39,15 @@ class KernelEntries:
 
 
 def relu_kernel(x):
-    """E_w[x_i·x_j 1[w·x_i > 0] 1[w·x_j > 0]] = x_i·x_j (π - θ_ij) / 2π for w ~ N(0, I) and the rows of ``x`` (n, d): (n, n).
+    """K (n, n) of all rows of ``x`` (n, d), a block of rows after the other."""
+    xp, n, source = _array.namespace(x), x.shape[0], KernelEntries(x)
+    K = xp.empty((n, n), dtype=x.dtype, device=_array.device(x))
+    every = xp.arange(n, device=_array.device(x))
 
-    Zeros for a row of zeros.
-    """
-    xp = _array.namespace(x)
-    K = x @ xp.matrix_transpose(x)
-    norms = _norms(xp.linalg.diagonal(K))
-    K *= closeness(K / (norms[:, None] * norms[None, :]))
+    def put(rows):
+        K[rows, :] = source.entries(rows, every)
+
+    _array.map_blocks(put, _array.slices(n, _array.block_length(n * _array.itemsize(x.dtype), x, parts=16)), x)
     return K
 
 

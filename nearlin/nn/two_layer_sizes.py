@@ -93,4 +93,4 @@ class TwoLayerSizes(Jacobian):
     def kernel_work(self):
         """The `Work` of `kernel_gram`."""
         n, d = self.samples, self.W.shape[1]
-        return Work(matmul=n * n * d, memory=40 * self.item * n * n, calls=20)
+        return Work(matmul=2 * n * n * d, memory=10 * self.item * n * n, calls=20)

@@ -11,15 +11,18 @@ Cost        with a two-layer ReLU network of one output: n samples, d inputs, m 
               floats of a block of neurons (2 MB, or 256 neurons up to 8 MB, else 512 by tiles of samples; to the flop:
               `nearlin.complexity.cost.near_linear_step`):
             leading 4 K N flops per step: products
-            leading 2 K n² flops per step, preconditioner = "sketch": triangular solves
+            leading 2 K n² flops per step, preconditioner = "sketch" or "kernel": triangular solves
             leading 4 K n k + 2 K k² flops per step, preconditioner = "pivoted"
             leading 2 N flops per step: certificate
             leading 2 N + 4 n m flops per step: guard, which is the next step's forward pass
             leading 2 n m + 2 n² (s + d) + n³/3 flops per fresh R, preconditioner = "sketch": half of 2 n² s as a rank-k update
+            leading 2 n² d + n³/3 flops per fresh R, preconditioner = "kernel"
             leading 2 n k (d + k) + n k b + k³/3 flops per fresh F, preconditioner = "pivoted": k³/3 where λ moves, too
             at most 3 n² + n s + 6 m d + n m/32 + 2 B floats at the peak, preconditioner = "sketch": masks in bits (NumPy; in
               bytes elsewhere)
-            at most n k + 4 k² + 4 n d + 6 m d + n m/32 + 2 B floats at the peak, preconditioner = "pivoted": and n k of the
+            at most 3 n² + 5 T + 6 m d + n m/32 + 2 B floats at the peak, preconditioner = "kernel": T floats of a block of rows
+              (.5 MB)
+            at most n k + 4 k² + 4 n d + 7 m d + n m/32 + 2 B floats at the peak, preconditioner = "pivoted": and n k of the
               columns before, where more are made
 Oracles     step: 1 jacobian, c backward: backward passes make the factors of a layered network
             first step: 1 forward more
@@ -39,11 +42,14 @@ Deviations  1. PCG; the paper's double-product iteration, Richardson's and Cheby
             7. tr(G) of the guard's constants is read off the sketched Gram, whose trace it is in expectation.
             8. Several outputs of the two-layer network (one in the paper) have neurons of their own, and J Jᵀ a block for each.
                One R (n, n), of a sketch of all neurons that estimates the mean of the blocks, preconditions them all.
-            9. Where R would take longer or does not fit the memory, or rows lie in a file (``preconditioner``), F Fᵀ + μ I,
-               F (n, k) pivoted columns of the closed-form kernel, stands for it, with no array of n² entries, for a whole run and
-               at every λ: `nearlin.curvature.pivoted_gram`. tr(G) is that of the kernel then.
+            9. For ReLU, ``preconditioner = "auto"`` takes what is predicted to take the least time: where the sketch's R takes
+               more flops than a product, R of the closed-form kernel may, `nearlin.curvature.kernel_gram`; anywhere, and where
+               no n x n fits the memory or rows lie in a file, F Fᵀ + μ I, F (n, k) pivoted columns of the kernel: no array of n²
+               entries, `nearlin.curvature.pivoted_gram`. Both serve a whole run. tr(G) is that of the kernel then.
            10. Masks of one point, and none, are kept where ``memory`` holds no more beside the preconditioner:
                `nearlin.curvature.masks`. The numbers are the same.
+           11. With few columns CG goes on to the best combination of its iterates, `nearlin.linalg.Smoothing`, whose residual
+               certifies the step: it needs up to a third fewer iterations where there are many.
 """
 
 from dataclasses import dataclass
@@ -51,7 +57,18 @@ from typing import NamedTuple
 
 from nearlin import linalg
 from nearlin._array import fold_in, having, is_map, namespace, not_negative, one_of, optional, positive, require, settle
-from nearlin.curvature import Accuracy, DampedGram, PivotedColumns, PivotedGram, SketchedGram, Sketches, gram_solve
+from nearlin.curvature import (
+    KERNEL,
+    Accuracy,
+    DampedGram,
+    LimitKernel,
+    PivotedColumns,
+    PivotedGram,
+    SketchedGram,
+    Sketches,
+    gram_solve,
+    smoothed_cg,
+)
 from nearlin.curvature.masks import Masks, asked_for
 from nearlin.sketch import NeuronSamples, NeuronSigns
 from nearlin.steps import (
@@ -128,8 +145,9 @@ class NearLinearGaussNewton:
         The first λ. The default, and what the guard never goes below again, is 1e-8 tr(G)/n in float64 and 1e-5 tr(G)/n in
         float32.
     preconditioner : str
-        ``"sketch"``: the paper's R. ``"pivoted"``: k columns of the kernel of a two-layer ReLU network, where R (n, n) would take
-        too long or too much memory. ``"auto"``: the one with the least predicted time, if ``sketch``, ``sketch_size`` and
+        ``"sketch"``: the paper's R. ``"kernel"``: R of the limit kernel of a two-layer ReLU network, without a sketch.
+        ``"pivoted"``: k columns of that kernel, where R (n, n) would take too long or too much memory. ``"auto"``: the one with
+        the least predicted time, the kernel where a sketch's n³ outweighs a product, if ``sketch``, ``sketch_size`` and
         ``inner`` are the default ones; else ``"sketch"``.
     reuse : bool
         Keep the preconditioner while it serves.
@@ -174,15 +192,16 @@ class NearLinearGaussNewton:
         sketches = having("a distribution of nearlin.sketch, such as NeuronSigns()", "sample", "oversampling")
         rates = optional(having("a nearlin.linalg.Rates", "seconds", "calls"))
         settle_shared(self, lr=positive, damping=optional(not_negative), sketch=sketches, memory=positive, rates=rates)
-        settle(self, preconditioner=one_of("auto", "sketch", "pivoted"))
+        settle(self, preconditioner=one_of("auto", "sketch", "kernel", "pivoted"))
         settle(self, forcing=one_of("constant", "superlinear"), inner=one_of(*INNER))
         require(
             self.inner != "double product" or self.size > UNIT_STEP,
             f"sketch_size is {self.size!r}; expected more than {UNIT_STEP} for the double product, which diverges below",
         )
         require(
-            self.preconditioner != "pivoted" or self.inner == "cg",
-            f"preconditioner is 'pivoted' with inner {self.inner!r}, whose parameters are those of a sketch; expected 'cg'",
+            self.preconditioner not in ("kernel", "pivoted") or self.inner == "cg",
+            f"preconditioner is {self.preconditioner!r} with inner {self.inner!r}, whose parameters are those of a sketch; "
+            "expected 'cg'",
         )
 
     @property
@@ -254,38 +273,49 @@ class NearLinearGaussNewton:
     # ------------------------------------------------------------------------------------------------ the preconditioner
 
     def way(self, J, x, state, key):
-        """How J Jᵀ + λ I is preconditioned in a step: `Sketches` or `PivotedColumns`, and why where there was a choice.
+        """How J Jᵀ + λ I is preconditioned: `Sketches`, `LimitKernel` or `PivotedColumns`, and why where there was a choice.
 
         Sizes alone decide in a first step, and arrays are not looked at.
         """
         inner = self._accuracy.inner(J)
         sketched = Sketches(inner, x, self.sketch, self.size, state.growth, key, self.maxiter)
         rates = linalg.rates_for(self.rates, x)
+        kernel = LimitKernel(inner, self.maxiter)
         pivoted = PivotedColumns(inner, fold_in(key, 0), rates, self.memory, self.maxiter)
-        if self.preconditioner == "pivoted":
-            if pivoted.obstacle:
-                found = f"preconditioner is 'pivoted', and {pivoted.obstacle}"
-                raise ValueError(f"{found}; expected 'auto' or 'sketch', or GaussNewton(plan='pivoted') for other columns")
-            return pivoted, _sentences("pivoted: by name", pivoted.few_neurons)
+        if self.preconditioner in ("kernel", "pivoted"):
+            return self._named(kernel if self.preconditioner == "kernel" else pivoted)
         chosen = (self.sketch, self.sketch_size, self.inner) != (NeuronSigns(), None, "cg")
         if self.preconditioner == "sketch" or chosen or pivoted.obstacle:
             return sketched, ""
-        if isinstance(state.preconditioner, SketchedGram):
+        if isinstance(state.preconditioner, SketchedGram) and state.preconditioner.of != KERNEL:
             return sketched, "sketch: as before"
         if is_map(x):
             return pivoted, _sentences("pivoted: x lies in a file", pivoted.few_neurons)
-        return self._cheaper(sketched, pivoted, state, rates)
+        return self._cheapest(sketched, kernel, pivoted, state.preconditioner, rates)
 
-    def _cheaper(self, sketched, pivoted, state, rates):
-        """The one with the least predicted time; columns where a matrix (n, n) does not fit the memory."""
-        if sketched.bytes > self.memory:
-            return pivoted, _sentences(f"pivoted: a sketch takes {sketched.bytes / 1e9:.3g} GB", pivoted.few_neurons)
-        by_sketch = sketched.seconds(rates, self.epsilon)
-        by_columns = pivoted.seconds(pivoted.known(state.preconditioner), self.epsilon)
-        if by_sketch <= by_columns:
-            return sketched, f"sketch: {by_sketch:.2g} s predicted, pivoted {by_columns:.2g} s"
-        why = f"pivoted: {by_columns:.2g} s predicted, sketch {by_sketch:.2g} s"
-        return pivoted, _sentences(why, pivoted.few_neurons)
+    def _named(self, way):
+        """A way other than the sketch's, which was asked for by name."""
+        if way.obstacle:
+            found = f"preconditioner is {self.preconditioner!r}, and {way.obstacle}"
+            raise ValueError(f"{found}; expected 'auto' or 'sketch', or GaussNewton(plan='pivoted') for other columns")
+        return way, _sentences(f"{self.preconditioner}: by name", way.few_neurons)
+
+    def _cheapest(self, sketched, kernel, pivoted, P, rates):
+        """The one with the least predicted time; the kernel's R where a sketch's n³ outweighs products, no n x n over memory."""
+        ways, seconds = {"sketch": sketched, "kernel": kernel, "pivoted": pivoted}, {}
+        R, F = kernel.known(P), pivoted.known(P)
+        if sketched.bytes <= self.memory:
+            seconds["sketch"] = sketched.seconds(rates, self.epsilon)
+        fits = sketched.outweighs_products and kernel.bytes <= self.memory and not kernel.few_neurons
+        if R or (fits and not F):  # columns may be there because R served badly
+            seconds["kernel"] = kernel.seconds(rates, R, self.epsilon)
+        seconds["pivoted"] = pivoted.seconds(F, self.epsilon)
+        best, *others = sorted(seconds, key=seconds.get)
+        if not others:
+            why = f"pivoted: a sketch takes {sketched.bytes / 1e9:.3g} GB"
+        else:
+            why = f"{best}: {seconds[best]:.2g} s predicted, {others[0]} {seconds[others[0]]:.2g} s"
+        return ways[best], _sentences(why, pivoted.few_neurons if best == "pivoted" else "")
 
     def _first(self, way, made, state, eps):
         """λ of a first attempt."""
@@ -321,6 +351,8 @@ class NearLinearGaussNewton:
 
     def _iterate(self, operator, b, P, rtol, limit):
         options = {"preconditioner": P.operator(b.shape[0]), "rtol": rtol, "maxiter": limit}
+        if P.smoothed:
+            return smoothed_cg(operator, b, **options)
         if self.inner == "cg":
             return linalg.cg(operator, b, certify=False, on_step=operator.accumulate, **options)
         if self.inner == "double product":

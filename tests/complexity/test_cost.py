@@ -396,7 +396,7 @@ def test_memory_of_several_outputs_is_near_the_formulas(name, n, d, m):
 
 
 def assert_memory_is_near_the_formulas(name, n, d, m, outputs=1):
-    opt = {**STEPS, "near-linear": nl.optim.NearLinearGaussNewton()}[name]
+    opt = {**STEPS, "near-linear": nl.optim.NearLinearGaussNewton(preconditioner="sketch")}[name]
     (x, y), W = nl.data.sphere(n=n, d=d, seed=1), np.random.default_rng(0).standard_normal((m, d))
     batch, sizes = (x, y if outputs == 1 else y[:, None] * np.arange(1, outputs + 1)), {"outputs": outputs}
     with threadpoolctl.threadpool_limits(1):

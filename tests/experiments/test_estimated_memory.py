@@ -35,6 +35,9 @@ CASES = [
     *(one(WIDE, name, activation="tanh") for name in ("adam", NEAR, "gram-gauss-newton", GN)),
     *(one(WIDE, "sgd", activation=name) for name in ("sigmoid", "softplus", "identity")),
     *(one(WIDE, name, outputs=4) for name in ("adam", NEAR, "gram-gauss-newton", GN)),
+    *(one(sizes, NEAR, settings={"preconditioner": "sketch"}) for sizes in (WIDE, TALL, BATCH)),
+    one(TALL, NEAR, settings={"preconditioner": "kernel"}),
+    one(WIDE, NEAR, settings={"preconditioner": "kernel"}, outputs=4),
     one(BATCH, "adam"),
     *planned(WIDE, "frozen", "cg", "sketch"),
     *planned({**WIDE, "rows": 96}, "nystrom"),
@@ -69,7 +72,11 @@ def test_the_peak_of_three_steps_is_told_within_a_tenth(case):
     assert_near(peaks.estimated(case).peak, peaks.traced(case))
 
 
-ONE_ITERATION = [*planned(WIDE, "pivoted", "kernel"), one(WIDE, NEAR, settings={"preconditioner": "pivoted"})]
+ONE_ITERATION = [
+    *planned(WIDE, "pivoted", "kernel"),
+    *(one(WIDE, NEAR, settings={"preconditioner": name}) for name in ("kernel", "pivoted")),
+    one(BATCH, NEAR, settings={"preconditioner": "kernel"}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", ONE_ITERATION, ids=label)
@@ -106,7 +113,7 @@ def test_pivoted_columns_are_told_as_if_every_proposal_were_taken(sizes, monkeyp
 IN_TORCH = [
     *(one(WIDE, name) for name in (*FIRST_ORDER, NEAR, "gram-gauss-newton", "natural-gradient", GN)),
     one(BATCH, NEAR),
-    one(WIDE, NEAR, settings={"preconditioner": "pivoted"}),
+    *(one(WIDE, NEAR, settings={"preconditioner": name}) for name in ("kernel", "pivoted")),
     *(one(sizes, name) for name in ("adam", "kfac", GN) for sizes in (CLASSES, TARGETS)),
     *planned(TARGETS, "class-averaged", "cg", "kfac", "direct"),
 ]  # fmt: skip

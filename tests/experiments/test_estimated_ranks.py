@@ -25,7 +25,7 @@ SENT = [
     one(WIDE, NEAR, dtype="float32"),
     one({**WIDE, "rows": 512, "batch_size": 64}, NEAR),
     one({**WIDE, "width": 161}, NEAR, settings={"preconditioner": "sketch"}),
-    one(WIDE, NEAR, settings={"preconditioner": "pivoted"}),
+    *(one(WIDE, NEAR, settings={"preconditioner": name}) for name in ("kernel", "pivoted")),
     *planned(WIDE, "exact", "frozen", "sketch", "kernel", "cg", "pivoted"),
     *planned(WIDE, "class-averaged", "per-class", "exact", outputs=3),
     *(one(WIDE, name) for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop")),

@@ -59,7 +59,7 @@ def test_records_tell_side_route_damping_and_effective_dimension():
 def test_other_methods_choose_no_side(optimizer):
     record = train(SPHERE, optimizer=optimizer, steps=1, width=64, progress=False).records[0]
     assert [record[name] for name in ("side", "effective_dimension")] == [None] * 2
-    assert (record["plan"] or "").partition(":")[0] == ("" if optimizer == "adam" else "sketch")
+    assert (record["plan"] or "").partition(":")[0] == ("" if optimizer == "adam" else "kernel")
     assert record["attempts"] == (None if optimizer == "adam" else 1)
 
 

@@ -60,6 +60,7 @@ SOLVERS = [
     Case("near-linear, fresh", o.NearLinearGaussNewton(reuse=False, preconditioner="sketch"), outputs=3),
     Case("near-linear, samples", o.NearLinearGaussNewton(sketch=NeuronSamples(), sketch_size=2.0)),
     Case("near-linear, pivoted", o.NearLinearGaussNewton(preconditioner="pivoted"), width=121),
+    Case("near-linear, kernel", o.NearLinearGaussNewton(preconditioner="kernel"), outputs=3),
     Case("near-linear, chebyshev", o.NearLinearGaussNewton(inner="chebyshev", sketch_size=4.0)),
     Case("gram", o.GramGaussNewton(), outputs=3),
     Case("natural gradient", o.NaturalGradient()),

@@ -220,7 +220,7 @@ def test_a_row_of_zeros_in_a_file_is_named(tmp_path):
 
 
 def test_auto_takes_columns_for_a_file_and_says_so(tmp_path):
-    objective, batch, maps = saved(tmp_path, 64, 8, 256, 1, "relu", "float64")
+    objective, batch, maps = saved(tmp_path, 64, 8, 1024, 1, "relu", "float64")
     assert run(NearLinear(), objective, maps)[2][0].plan == "pivoted: x lies in a file"
     assert run(NearLinear(), objective, batch)[2][0].plan.startswith("sketch: ")
 

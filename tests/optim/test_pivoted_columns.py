@@ -112,16 +112,17 @@ def first(opt, *problem):
 
 def test_the_route_with_the_least_predicted_time_is_taken_and_named(numpy_backend):
     for opt, taken, other in ((NearLinear(), "sketch", "pivoted"), (NearLinear(rates=SLOW_FACTORS), "pivoted", "sketch")):
-        info = first(opt, *problem(numpy_backend, width=64))
-        words = re.fullmatch(rf"{taken}: (\S+) s predicted, {other} (\S+) s", info.plan)
-        assert float(words[1]) <= float(words[2])
+        info = first(opt, *problem(numpy_backend, width=1024 if taken == "sketch" else 64))
+        words = re.fullmatch(rf"{taken}: (\S+) s predicted, ({other}|kernel) (\S+) s", info.plan)
+        assert float(words[1]) <= float(words[3])
         assert info.solve.preconditioner.startswith("pivoted" if taken == "pivoted" else "NeuronSigns")
 
 
 def test_what_is_made_is_expected_to_serve_four_steps(numpy_backend):
     """Where factors alone take time: n³/3 flops of R, n = 64, and k₀³/3 of 32 columns, at 1000 a second."""
-    plan = first(NearLinear(rates=SLOW_FACTORS), *problem(numpy_backend, width=64)).plan
-    assert plan == f"pivoted: {32**3 / 3 / 4000:.2g} s predicted, sketch {64**3 / 3 / 4000:.2g} s"
+    for width, other in ((64, "kernel"), (63, "sketch")):  # below m d = 8 n the kernel takes no part
+        plan = first(NearLinear(rates=SLOW_FACTORS), *problem(numpy_backend, width=width)).plan
+        assert plan.partition(";")[0] == f"pivoted: {32**3 / 3 / 4000:.2g} s predicted, {other} {64**3 / 3 / 4000:.2g} s"
 
 
 def test_a_sketch_that_does_not_fit_the_memory_is_not_made(numpy_backend):

@@ -23,7 +23,9 @@ from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 PAPER, GRAM_PAPER = "arXiv:2006.11648", "arXiv:1905.11675"
 INNER = 4  # K, where the number of inner iterations is fixed
-FIXED = NearLinearGaussNewton(epsilon=1e-12, maxiter=INNER)  # stops after K iterations, whatever the problem
+FIXED = NearLinearGaussNewton(
+    epsilon=1e-12, maxiter=INNER, preconditioner="sketch"
+)  # stops after K iterations, whatever the problem
 KRONECKER = KroneckerSRHT()
 
 counting = partial(problem, counting=True)
@@ -98,7 +100,7 @@ def whole_steps(full, formula=cost.near_linear_step):
     """Flops of the first step (fresh R), of the second (nothing made anew) and of one of 7 attempts, and their formula."""
     for n, d, m in ((32, 4, 768), (40, 8, 1200), (64, 4, 960), *(((128, 16, 9600), (256, 8, 30000)) if full else ())):
         p, net, row = counting(n, d, m), cost.two_layer(n, d, m), {"n m d": n * m * d}
-        for number, (flops, info, _) in enumerate(counted_steps(p, NearLinearGaussNewton(), 2)):
+        for number, (flops, info, _) in enumerate(counted_steps(p, NearLinearGaussNewton(preconditioner="sketch"), 2)):
             made = {"fresh": info.solve.refreshed, "recalled": number > 0}
             expected = sum(formula(net, info.solve.iterations, **made).values())
             yield {**row, "R is fresh": made["fresh"], "flops": flops, "formula": expected}
@@ -107,7 +109,7 @@ def whole_steps(full, formula=cost.near_linear_step):
 
 def _retried(p, once):
     """Flops of a step of 7 attempts over those of its parts: 7 solves and 4 factors R, as λ outgrows R thrice by more than 10."""
-    ((flops, info, _),) = counted_steps(p, NearLinearGaussNewton(**STEPS["retried"]), 1)
+    ((flops, info, _),) = counted_steps(p, NearLinearGaussNewton(preconditioner="sketch", **STEPS["retried"]), 1)
     again = sum(once[part] for part in ("products", "triangular solves", "vectors", "certificate", "guard"))
     expected = sum(once.values()) + (info.attempts - 1) * again + 3 * once["factorisation"]
     return {"attempts": info.attempts, "retried step over its parts": flops / expected}

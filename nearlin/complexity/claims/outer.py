@@ -13,7 +13,7 @@ from nearlin.complexity.claims.problems import on_sphere, train
 from nearlin.optim import GramGaussNewton, NaturalGradient, NearLinearGaussNewton
 
 BPSW, GGN = "arXiv:2006.11648", "arXiv:1905.11675"
-NEAR_LINEAR, EXACT, NATURAL = NearLinearGaussNewton(), GramGaussNewton(), NaturalGradient(lr=1.0)
+NEAR_LINEAR, EXACT, NATURAL = NearLinearGaussNewton(preconditioner="sketch"), GramGaussNewton(), NaturalGradient(lr=1.0)
 EPSILONS, WIDE = (0.5, 1 / 3, 1 / 6, 0.1, 0.01, 0.001), partial(on_sphere, 100, 10, 8192)
 
 

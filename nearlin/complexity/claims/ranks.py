@@ -16,7 +16,7 @@ BY_NEURONS = "Ranks by neurons"
 SIZES, STEPS, D, M = (2, 3, 7), 5, 8, 1200
 FRESH = NearLinearGaussNewton(reuse=False, preconditioner="sketch")
 METHODS = {
-    "near-linear": NearLinearGaussNewton(),
+    "near-linear": NearLinearGaussNewton(preconditioner="sketch"),
     "Gram": GramGaussNewton(),
     "Gauss-Newton": GaussNewton(),
     "SGD": SGD(),
@@ -66,7 +66,7 @@ def distances(full, split=by_neurons, methods=METHODS, n=48):
 def plans(full, split=by_neurons, n=48):
     """Share of the steps whose plan, predicted seconds included, and iterations are those of one rank."""
     p = on_sphere(n, D, M, 3)
-    for name, optimizer in {"Gauss-Newton": GaussNewton(), "near-linear": NearLinearGaussNewton()}.items():
+    for name, optimizer in {"Gauss-Newton": GaussNewton(), "near-linear": NearLinearGaussNewton(preconditioner="sketch")}.items():
         words = lambda told: [(info.plan, info.solve.iterations, info.solve.preconditioner) for _, info in told]  # noqa: E731
         alone = words(run(p, optimizer, STEPS)[1])
         for P in several(full):

@@ -22,9 +22,9 @@ from nearlin.complexity.cost.kernels import (
     triangular_solves,
 )
 from nearlin.complexity.cost.networks import mlp, two_layer
-from nearlin.complexity.cost.pivoted import first_rank, pivoted_columns, rounds_of
+from nearlin.complexity.cost.pivoted import first_rank, limit_kernel, pivoted_columns, rounds_of
 from nearlin.complexity.cost.steps import near_linear_step
-from nearlin.curvature import ROUTES, Experience, PivotedColumns
+from nearlin.curvature import ROUTES, Experience, LimitKernel, PivotedColumns
 from nearlin.curvature.pivoted_rows import ROUND, SKETCHED, most_columns, rank_of
 from nearlin.linalg import rates_for
 from nearlin.linalg.dealt import largest_share
@@ -118,7 +118,7 @@ def _with_rates(optimizer, on_gpu):
 
 
 class Preconditioner(NamedTuple):
-    """What a first near-linear step is planned to take: ``"sketch"`` or ``"pivoted"``, and of the latter how many columns."""
+    """What a first near-linear step is planned to take: "sketch", "kernel" or "pivoted", and of the latter how many columns."""
 
     name: str
     rank: int | None = None
@@ -129,7 +129,9 @@ def planned_preconditioner(network, n, dtype, optimizer=None, on_gpu=False, spli
     """The `Preconditioner` of the first step of ``optimizer`` (`NearLinearGaussNewton()`) on a two-layer network, by sizes."""
     optimizer, J = _with_rates(optimizer or NearLinearGaussNewton(), on_gpu), outline(network, n, dtype, on_gpu, split)
     way, _ = optimizer.way(J, J.x, optimizer.init(None, None), 0)
-    return Preconditioner("pivoted", way.first.rank, way.most) if isinstance(way, PivotedColumns) else Preconditioner("sketch")
+    if isinstance(way, PivotedColumns):
+        return Preconditioner("pivoted", way.first.rank, way.most)
+    return Preconditioner("kernel" if isinstance(way, LimitKernel) else "sketch")
 
 
 def gauss_newton_step(sizes, n, route, iterations, fresh=True, recalled=False, phi="relu", rank=None, made=0, ranks=1):
@@ -242,7 +244,7 @@ def wide_gauss_newton_step(n, d, m, route, iterations, *, outputs=1, phi="relu",
     if route == "pivoted":
         kind |= {"preconditioner": route, "rank": kind.get("rank") or first_rank(m * d, n), "moved": not kind["fresh"]}
     parts = near_linear_step(net, max(iterations, 1), **kind) | {"certificate": 0, "scale": 0}
-    made = {"exact": net.gram, "kernel": 2 * n * n * d + 9 * n * n, "cg": 0}
+    made = {"exact": net.gram, "kernel": limit_kernel(n, d), "cg": 0}
     if route in made and kind["fresh"]:
         parts["sketch"] = made[route]
     if route == "exact" and kind["fresh"]:
@@ -308,7 +310,7 @@ def _wide_build(size, n, d, m, route, k, made, on_gpu, of):
         grams = {"J Jᵀ": one.outputs * size.square}
         return grams, [*phases, grams | {"R": (one.outputs if size.numpy else one.outputs + 1) * size.square}]
     if route == "kernel":
-        return {"kernel": size.square}, [{"kernel": 4 * size.square}]
+        return {"kernel": size.square}, memory.kernel_phases(size, n, on_gpu)
     if route == "sketch":
         rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n), of)
         return {"sketched Gram": size.square}, memory.sketch_phases(size, n, m, rows)

@@ -24,6 +24,7 @@ from nearlin.steps import SLICE
 FUNCTION = {"relu": 1, "tanh": 2, "sigmoid": 4, "softplus": 4, "identity": 1}  # arrays like z while phi(z) is made, z among them
 DERIVATIVE = {"relu": 1, "tanh": 4, "sigmoid": 4, "softplus": 4, "identity": 2}  # and phi'(z); of ReLU that of a mask
 NYSTROM = 16  # least rank
+ENTRY_ARRAYS = 5  # while entries of the kernel are made
 VECTORS = 10  # of a number for each row, in a solve
 
 
@@ -176,7 +177,7 @@ def near_linear_memory(
     activation : str
     outputs : int
     preconditioner : str
-        ``"sketch"`` or ``"pivoted"``.
+        ``"sketch"``, ``"kernel"`` or ``"pivoted"``.
     rank : int, optional
         Of pivoted columns; by default k₀ = √(2 m d).
     made : int
@@ -194,7 +195,8 @@ def near_linear_memory(
         Their sum is the peak.
     """
     size = two_layer_sizes(n, d, m, dtype, packed, workers, activation, outputs, on_gpu, of)
-    held, solve = held_by_a_solve(size, recalled, other_batch), solve_phases(size)
+    solve = solve_phases(size, smoothed=preconditioner == "pivoted")
+    held = held_by_a_solve(size, recalled, other_batch)
     if preconditioner == "pivoted":
         k = first_rank(m * d, n) if rank is None else rank
         kept = kernel_columns(size, n, d, k)
@@ -206,10 +208,14 @@ def near_linear_memory(
     R = {"R": size.square, "its inputs": size.inputs}
     if not fresh:
         return at_the_peak(held | R, *solve)
-    rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows, of)
+    if preconditioner == "kernel":
+        made, build = "kernel", kernel_phases(size, n, on_gpu)
+    else:
+        rows = sketched_neurons(m, ceil(NeuronSigns.oversampling * n) if sketch_rows is None else sketch_rows, of)
+        made, build = "sketched Gram", sketch_phases(size, n, m, rows)
     older = {"last R": size.square + size.inputs if recalled or other_batch else 0}
-    after = [{"sketched Gram": size.square} | R | phase for phase in solve]
-    return at_the_peak(held | older, *sketch_phases(size, n, m, rows), *after)
+    after = [{made: size.square} | R | phase for phase in solve]
+    return at_the_peak(held | older, *build, *after)
 
 
 def sketch_phases(size, n, m, rows):
@@ -222,6 +228,14 @@ def sketch_phases(size, n, m, rows):
     )
 
 
+def kernel_phases(size, n, on_gpu):
+    """K by blocks of rows, five arrays like each at a time, and R."""
+    like = Unmade((n, n), np.dtype(float), on_gpu)
+    rows = min(n, block_length(size.item * n, like, parts=16))
+    tiles = ENTRY_ARRAYS * min(size.workers, ceil(n / rows)) * size.item * n * rows
+    return {"kernel": size.square, "its rows": tiles}, {"kernel": size.square, "R": (1 if size.numpy else 2) * size.square}
+
+
 def kernel_columns(size, n, d, k, name=""):
     """What is kept of k pivoted columns, nothing of none: F (n, k), FᵀF in float64, R, and numbers for each row."""
     rows = size.item * n * (d + 2) + 8 * n
@@ -229,7 +243,7 @@ def kernel_columns(size, n, d, k, name=""):
     return {name + array: size for array, size in arrays.items()} if k else {}
 
 
-def columns_phases(size, n, k, made, least, on_gpu, entry=5):
+def columns_phases(size, n, k, made, least, on_gpu, entry=ENTRY_ARRAYS):
     """A round of the most columns: ``entry`` arrays of a block of rows while entries are made, and its part of FᵀF."""
     most = max((taken for _, taken in rounds_of(k, made, least)), default=0)
     row, like = size.item * (k + 3 * most), Unmade((n, k), np.dtype(float), on_gpu)

@@ -1,4 +1,4 @@
-"""Flops of pivoted columns of the closed-form kernel, to the flop where the rounds that make them are known."""
+"""Flops of the closed-form kernel, and of pivoted columns of it, to the flop where the rounds that make them are known."""
 
 from math import ceil
 
@@ -24,6 +24,11 @@ def rounds_of(rank, made=0, least=LEAST):
         taken = min(block, left)
         yield min(block, 2 * left + 8), taken
         left -= taken
+
+
+def limit_kernel(n, d):
+    """K (n, n) in closed form: 2 n² d + 9 n², and what is made of its rows first."""
+    return n * n * (2 * d + ENTRY) + 4 * n * d + 3 * n - 1
 
 
 def pivoted_columns(n, d, rank, rounds=None, made=0, dtype="float64", entry=ENTRY):

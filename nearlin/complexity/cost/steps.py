@@ -3,7 +3,7 @@
 from math import ceil
 
 from nearlin.complexity.cost.kernels import factorisation, triangular_solves
-from nearlin.complexity.cost.pivoted import first_rank, pivoted_application, pivoted_columns, pivoted_root
+from nearlin.complexity.cost.pivoted import first_rank, limit_kernel, pivoted_application, pivoted_columns, pivoted_root
 from nearlin.sketch import KroneckerSRHT, NeuronSigns
 
 
@@ -35,7 +35,7 @@ def _attempt(net, known_loss):
 
 def near_linear_step(
     net, iterations, fresh=True, recalled=False, sketch_rows=None, sketch="neurons", replaced=False, preconditioner="sketch",
-    rank=None, made=0, rounds=None, moved=False,
+    rank=None, made=0, rounds=None, moved=False, smoothed=None,
 ):  # fmt: skip
     """Flops of one `NearLinearGaussNewton` step, by part.
 
@@ -55,7 +55,8 @@ def near_linear_step(
     replaced : bool
         Whether the fresh R replaces one that was kept, which is looked at first.
     preconditioner : str
-        ``"sketch"``, or ``"pivoted"``: columns of the kernel of a two-layer ReLU network, of which a later step may make more.
+        ``"sketch"``, or, of a two-layer ReLU network, ``"kernel"``, or ``"pivoted"``: columns of the kernel, of which a later
+        step may make more.
     rank : int, optional
         k of these columns; by default k₀ = √(2 m d).
     made : int
@@ -64,21 +65,25 @@ def near_linear_step(
         Of making them: see `pivoted_columns`.
     moved : bool
         Whether λ is another one than in the step before, for which columns that are kept are factored anew.
+    smoothed : int, optional
+        Of the iterations with columns, those after which CG asks for the best combination: all by default, or all but the last,
+        where CG itself ends there.
 
     Returns
     -------
     dict[str, int]
-        checks, forward, jacobian, sketch, factorisation, products, triangular solves, vectors, certificate, guard; with pivoted
-        columns ``columns`` in the place of the sketch and ``applications`` in that of triangular solves. For one attempt and one
-        inner solve, in the working dtype.
+        checks, forward, jacobian, sketch (or kernel), factorisation, products, triangular solves, vectors, certificate, guard;
+        with pivoted columns ``columns`` in the place of the sketch and ``applications`` in that of triangular solves. For one
+        attempt and one inner solve, in the working dtype.
     """
     k, r, K, size = net.rows, net.parameters, iterations, net.block_rows
     same_inputs = 2 * net.inputs - 1
     if preconditioner == "pivoted":
         made = _pivoted(net, K, fresh, recalled, rank, made, rounds, moved)
     else:
+        name, of = ("kernel", limit_kernel(size, net.inputs // net.samples)) if preconditioner == "kernel" else ("sketch", None)
         made = {
-            "sketch": _sketch(net, sketch, sketch_rows) + size - 1 if fresh else 0,
+            name: (of or _sketch(net, sketch, sketch_rows)) + size - 1 if fresh else 0,
             "factorisation": factorisation(size) if fresh else 0,
             "triangular solves": K * net.blocks * triangular_solves(size),
         }
@@ -88,7 +93,7 @@ def near_linear_step(
         "jacobian": net.jacobian,
         **made,
         "products": K * net.gram_matvec,
-        "vectors": _cg(k, r, K) + 3 * _dot(k) + 2 * k,
+        "vectors": _cg(k, r, K) + _smoothing(k, r, K if smoothed is None else smoothed, preconditioner) + 3 * _dot(k) + 2 * k,
         "certificate": net.matvec + 3 * k + _dot(k),
         "guard": _attempt(net, known_loss=recalled),
     }
@@ -118,6 +123,14 @@ def _cg(n, p, K):
     each = 6 * n + 2 * _dot(n) + p  # λ v, x, r; curvature and norm; α Jᵀv
     between = 2 * n + _dot(n) + p  # p ← z + β p; <r, z>; the sum of the α Jᵀv
     return 2 * _dot(n) + K * each + (K - 1) * between
+
+
+def _smoothing(n, p, count, preconditioner):
+    """The best combination of so many iterates, and its Jᵀg: `nearlin.linalg.Smoothing`, with few columns alone."""
+    if preconditioner != "pivoted":
+        return 0
+    first = n + p if count else 0
+    return _dot(n) + count * (3 * n + 3 * _dot(n)) + first + 3 * max(0, count - 1) * (n + p)
 
 
 def gram_gauss_newton_step(net):
