@@ -216,9 +216,9 @@ SHORT = {
     "ratio": partial(over_ratio, rows=RATIOS),
     "inputs": partial(over_ratio, rows=[(4096, 16 * 4096 // d, d, "float32") for d in (4, 16, 64)]),
     "levels": partial(second, sizes=(2048, 4096)),
-    "curve": partial(curve, sizes=(1024, 2048, 4096), methods=("exact", "sketch", "pivoted")),
-    "curve-8192": partial(curve, sizes=(8192,), methods=("sketch", "pivoted")),
-    "curve-16384": partial(curve, sizes=(16384,), methods=("pivoted",)),
+    "curve": partial(curve, sizes=(1024, 2048, 4096), methods=("exact", "sketch", "kernel", "pivoted")),
+    "curve-8192": partial(curve, sizes=(8192,), methods=("sketch", "kernel", "pivoted")),
+    "curve-16384": partial(curve, sizes=(16384,), methods=("kernel", "pivoted")),
 }
 LONG = {
     "mnist": partial(digits, n=5000, m=20000),
@@ -238,7 +238,7 @@ LONG = {
 
 
 def plot(kept, path):
-    """Seconds a step against n for the three methods, and where an n x n matrix needs 1, 4, 16 and 64 GiB."""
+    """Seconds a step against n for the four methods, and where an n x n matrix needs 1, 4, 16 and 64 GiB."""
     from nearlin.experiments import canvas
 
     canvas.styled(_plot)(canvas, kept, path)
@@ -249,6 +249,7 @@ def _plot(canvas, kept, path):
     names = {
         "exact": "exact: Gram matrix, Cholesky",
         "sketch": "sketch: the paper's R (n, n)",
+        "kernel": "the limit kernel's R (n, n)",
         "pivoted": "k columns of the kernel",
     }
     by = {name: sorted((one["n"], one["seconds"]) for one in points if one["method"] == name) for name in names}
