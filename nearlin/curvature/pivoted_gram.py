@@ -187,8 +187,10 @@ class PivotedColumns:
         """The `Form` that is worth a trial, or None."""
         if not is_map(self.J.inputs) and P.form.groups is None and too_rough(iterations, epsilon, 1):
             return P.form._replace(groups=True)
+        if P.M.factor.exhausted:
+            return None
         rank = min(next_rank(P.form.rank, iterations, self._build, self._time(self.J.product_work())), self.most)
-        return P.form._replace(rank=rank) if rank > P.form.rank and not P.M.factor.exhausted else None
+        return P.form._replace(rank=rank) if rank > P.form.rank else None
 
     def seconds(self, P, epsilon):
         """Predicted time of a step's linear algebra."""

@@ -164,6 +164,17 @@ def test_networks_without_a_closed_form_are_told(numpy_backend, network):
     assert first(NearLinear(rates=SLOW_FACTORS), objective, params, batch).plan == ""
 
 
+@pytest.mark.parametrize("preconditioner", ["sketch", "kernel", "pivoted"])
+def test_inputs_whose_squares_underflow_leave_the_weights_where_they_are(numpy_backend, preconditioner):
+    """float32: the kernel is rounding, and there is no column to take."""
+    objective, params, (x, y) = problem(numpy_backend, n=30, d=5, width=256)
+    params, batch = (params[0].astype("float32"),), ((1e-20 * x).astype("float32"), y.astype("float32"))
+    opt = NearLinear(preconditioner=preconditioner)
+    (W,), _, info = opt.step(params, opt.init(params, objective), objective, batch, key=0)
+    assert not info.accepted
+    assert np.array_equal(W, params[0])
+
+
 def test_options_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="preconditioner is 'pivoted' with inner 'chebyshev'"):
         NearLinear(preconditioner="pivoted", inner="chebyshev")
